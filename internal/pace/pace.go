@@ -78,6 +78,13 @@ func (p *Pace) Forget() {
 // was timed.
 func (p *Pace) Least() time.Duration { return time.Duration(p.least.Load()) }
 
+// Computes reports whether the device was fast when it was timed: it computes on the same
+// processor, rather than that it is waited for.
+func (p *Pace) Computes() bool {
+	least := p.Least()
+	return least > 0 && least < Slow
+}
+
 // Gains reports whether the device is likely to do more if it gets more to do at the same
 // time: it is waited for, and takes hardly longer than it would for one operation alone.
 func (p *Pace) Gains() bool {

@@ -45,3 +45,23 @@ func TestPace(t *testing.T) {
 		})
 	}
 }
+
+// TestComputes tells a device that computes on the same processor from one that is waited for.
+func TestComputes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Pace
+		expect := func(when string, want bool) {
+			t.Helper()
+			if p.Computes() != want {
+				t.Errorf("%s: computes %t, want %t", when, !want, want)
+			}
+		}
+		expect("before it was timed", false)
+		p.do(1, Slow)
+		expect("waited for", false)
+		p.do(1, Slow-1)
+		expect("fast once", true)
+		p.Forget()
+		expect("forgotten", false)
+	})
+}

@@ -29,8 +29,7 @@ const (
 // is collected: to collect it costs more than the calls that filled it.
 const gcPercent = 800
 
-// maxLanes bounds the calls under way at a time, each of which holds a thread in both
-// processes.
+// maxLanes bounds the calls under way at a time, each of which holds a thread in the child.
 const maxLanes = 64
 
 // Serve is the work of the child: open makes the store of the settings that the parent
@@ -105,8 +104,21 @@ func serveLanes(control *net.UnixConn, s *server) error {
 		if err != nil {
 			return err
 		}
-		lanes.Go(func() { serveLane(s, end.lane()) })
+		l := end.lane()
+		if canHold() {
+			l.wait = holding
+		}
+		lanes.Go(func() { serveLane(s, l) })
 	}
+}
+
+// holding waits for a request and keeps its turn for a while, of which the child has enough: the
+// next request often comes soon.
+func holding(fd int, b []byte) (int, error) {
+	if hold(fd) {
+		return syscall.Read(fd, b)
+	}
+	return readHeld(fd, b)
 }
 
 // passedEnd returns the descriptors that came with a message of the parent.

@@ -22,10 +22,10 @@ const onSocket = 0xffffffff
 // A lane carries one call at a time: requests on one pipe, answers on another, and messages
 // that may not fit into a pipe on a socket, which costs twice as much. All of them block: the
 // thread that asked is the one that the kernel wakes with the answer, as with a call into the
-// module itself. That costs the least for one call at a time; of several, each would keep a
-// thread and the turn of other goroutines, so that the parent waits for them in its poller, see
-// ask. A message in a pipe is never longer than it has room for, so that nothing waits in a
-// write to it.
+// module itself. Where the answer comes soon, it also keeps its turn among the goroutines, see
+// hold. Of several calls that take longer each would keep a thread, so that the parent waits
+// for them in its poller, see ask. A message in a pipe is never longer than it has room for,
+// so that nothing waits in a write to it.
 type lane struct {
 	in, out int // pipes
 	long    int // socket
@@ -34,6 +34,7 @@ type lane struct {
 
 	file     *os.File        // in, which it closes; nil if it was not given to the poller
 	readable syscall.RawConn // of file, if the lane is polled
+	wait     reading         // for a message on in
 
 	input  []byte
 	output message
@@ -42,6 +43,9 @@ type lane struct {
 	due  atomic.Int64 // the tick at which the call is too late; 0 if there is none
 	late atomic.Bool  // it was
 }
+
+// A reading reads what has come, or waits for it.
+type reading func(fd int, b []byte) (int, error)
 
 // A laneEnd is what the child gets of a lane: the descriptors in, out and long.
 type laneEnd [3]int
@@ -54,7 +58,7 @@ func (e laneEnd) close() {
 
 // lane makes a lane of the child's end of it.
 func (e laneEnd) lane() *lane {
-	return &lane{in: e[0], out: e[1], long: e[2], back: -1, short: roomOf(e[1]), input: make([]byte, buffer), output: make(message, 0, buffer)}
+	return &lane{in: e[0], out: e[1], long: e[2], back: -1, short: roomOf(e[1]), wait: syscall.Read, input: make([]byte, buffer), output: make(message, 0, buffer)}
 }
 
 // newLane returns a lane, and the child's end of it, to be closed.
@@ -128,7 +132,7 @@ func (l *lane) send(m message) error {
 // writePipe writes what a pipe has room for.
 func writePipe(fd int, b []byte) error {
 	for {
-		n, err := syscall.Write(fd, b)
+		n, err := writeHeld(fd, b)
 		switch {
 		case err == syscall.EINTR:
 		case err == nil && n < len(b):
@@ -155,19 +159,19 @@ func writeAll(fd int, rest []byte) error {
 
 // receive reads a message of at most longest bytes, which is valid until the next call.
 func (l *lane) receive(longest int) ([]byte, error) {
-	m, err := l.receiveFrom(l.in, min(longest, buffer-prefix))
+	m, err := l.receiveFrom(l.in, l.wait, min(longest, buffer-prefix))
 	if err == errOnSocket {
-		m, err = l.receiveFrom(l.long, longest)
+		m, err = l.receiveFrom(l.long, syscall.Read, longest)
 	}
 	return m, err
 }
 
 var errOnSocket = fmt.Errorf("%w: it is on the socket", errMalformed)
 
-func (l *lane) receiveFrom(fd, longest int) ([]byte, error) {
+func (l *lane) receiveFrom(fd int, read reading, longest int) ([]byte, error) {
 	have, want := 0, prefix
 	for have < want {
-		n, err := syscall.Read(fd, l.input[have:])
+		n, err := read(fd, l.input[have:])
 		switch {
 		case err == syscall.EINTR:
 			continue

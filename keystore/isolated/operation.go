@@ -48,6 +48,15 @@ const (
 // what it leaves in the child is gone with the child.
 func (o operation) repeatable() bool { return o != opCreate && o != opDestroy && o != opShutdown }
 
+// isPartOfMessage reports whether an operation is one of those that each message needs.
+func (o operation) isPartOfMessage() bool {
+	switch o {
+	case opEncrypt, opDecrypt, opSum, opOpenAll, opSealAll:
+		return true
+	}
+	return false
+}
+
 // The first byte of an answer.
 const (
 	succeeded = iota

@@ -32,6 +32,7 @@ type process struct {
 	limit      time.Duration // of a call, unless it may take longer
 	tick       time.Duration // see watchCalls
 	ticks      atomic.Int64
+	turns      turns
 	device     atomic.Pointer[Device] // what the store held last, or nil
 	functions  map[string]bool        // of which the child has told; for the goroutine that listens
 
@@ -88,7 +89,7 @@ func (c *Config) start(generation uint64, pin *pin) (*process, error) {
 
 func newProcess(c *Config, command *exec.Cmd, control *net.UnixConn) *process {
 	return &process{command: command, control: control, ended: make(chan struct{}), lanes: map[*lane]bool{}, functions: map[string]bool{},
-		places: make(chan struct{}, maxLanes), wait: c.wait(), limit: c.limit(), tick: ticksOf(c.limit())}
+		places: make(chan struct{}, maxLanes), wait: c.wait(), limit: c.limit(), tick: ticksOf(c.limit()), turns: turns{able: canHold(), born: time.Now()}}
 }
 
 // keepDescriptors keeps from the child what this process inherited itself, such as the
@@ -273,12 +274,16 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 		return err
 	}
 	defer func() { <-p.places }()
-	l, err := p.lane(len(p.places) > 1)
+	quick := op.isPartOfMessage() && p.pace.Computes() && p.turns.mayHold()
+	l, err := p.lane(!quick && len(p.places) > 1)
 	if errors.Is(err, errNoLane) {
 		return p.lost(err) // when it has ended, so that a repeated call does not meet it again
 	}
 	if err != nil {
 		return err
+	}
+	if l.wait = syscall.Read; quick {
+		l.wait = p.turns.read
 	}
 	request := write(begin(l.output, byte(op)))
 	start := p.timed(op, len(request))
