@@ -23,23 +23,37 @@ type session struct {
 
 // take waits for a session, but not for ever.
 func (c *connection) take(p *pool) (*session, error) {
-	select {
-	case <-p.places:
-		return p.pop(), nil
-	default:
+	if own := p.pop(); own != nil {
+		return own, nil
 	}
 	if own := p.grow(); own != nil {
 		return own, nil
 	}
+	if own := p.popOrWait(); own != nil {
+		return own, nil
+	}
+	own, err := c.handedBy(p)
+	if own == nil {
+		own = p.stopWaiting()
+	}
+	if own != nil {
+		return own, nil
+	}
+	return nil, err
+}
+
+// handedBy waits for a session that is handed over. With an error the caller has to stop
+// waiting.
+func (c *connection) handedBy(p *pool) (*session, error) {
 	start := time.Now()
 	p.dry.CompareAndSwap(nil, &start)
 	for {
 		end := patience(start, p.dry.Load(), c.wait)
 		timer := time.NewTimer(time.Until(end))
 		select {
-		case <-p.places:
+		case own := <-p.handed:
 			timer.Stop()
-			return p.pop(), nil
+			return own, nil
 		case <-c.done:
 			timer.Stop()
 			return nil, errClosed
