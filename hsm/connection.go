@@ -197,16 +197,14 @@ func (c *connection) startIn(token tokenInfo) error {
 // sweepOut closes those of the sessions that are not in use now, with their objects.
 func (c *connection) sweepOut(p *pool, such func(*session) bool) {
 	for range p.all {
-		select {
-		case <-p.places:
-			own := p.pop()
-			if such(own) {
-				c.empty(own)
-			}
-			defer p.put(own, true)
-		default:
+		own := p.pop()
+		if own == nil {
 			return
 		}
+		if such(own) {
+			c.empty(own)
+		}
+		defer p.put(own, true)
 	}
 }
 

@@ -148,6 +148,10 @@ func (k *object) acquire() (handle uint, epoch uint64, err error) {
 func (k *object) release() {
 	k.mu.Lock()
 	k.users--
+	if !k.closed && len(k.dropped) == 0 { // as nearly always
+		k.mu.Unlock()
+		return
+	}
 	dead, dropped := k.last(), k.takeDropped()
 	k.mu.Unlock()
 	k.store.graves.dispose(dead)

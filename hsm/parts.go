@@ -23,38 +23,41 @@ const (
 	leastPart = 1 << 10
 )
 
-// inParts runs op with parts that the module is known to take. Where it refuses one for its
-// length, the next try on another session has smaller ones: an operation may be left active
-// in this one.
-func (e *entry) inParts(size int, op func(part int) (int, error)) (int, error) {
-	part := size
+// part is how much of so many bytes the module is known to take.
+func (e *entry) part(size int) int {
 	if most := int(e.most.Load()); most > 0 {
-		part = min(size, most)
+		return min(size, most)
 	}
-	n, err := op(part)
+	return size
+}
+
+// learn returns the error of an operation in such parts. Where the module refused one for its
+// length, the next try on another session has smaller ones: an operation may be left active in
+// this one.
+func (e *entry) learn(part int, err error) error {
 	switch {
-	case !tooLong(err, part):
+	case err == nil || !tooLong(err, part):
 	case part > firstPart:
 		e.most.Store(firstPart)
 	default:
 		e.most.Store(leastPart)
 	}
-	return n, err
+	return err
 }
 
 func (l keyCalls) encrypt(session, key, mechanism uint, iv, in, out []byte) (int, error) {
-	return l.inParts(len(in), func(part int) (int, error) {
-		return l.chain(C.FN_EncryptInit, session, key, mechanism, iv, in, out, part)
-	})
+	part := l.part(len(in))
+	n, err := l.chain(C.FN_EncryptInit, session, key, mechanism, iv, in, out, part)
+	return n, l.learn(part, err)
 }
 
 func (l keyCalls) decrypt(session, key, mechanism uint, iv, in, out []byte) (int, error) {
 	if mechanism != pkcs11.CKM_AES_CBC {
 		return l.crypt(C.FN_DecryptInit, session, key, mechanism, iv, in, out)
 	}
-	return l.inParts(len(in), func(part int) (int, error) {
-		return l.chain(C.FN_DecryptInit, session, key, mechanism, iv, in, out, part)
-	})
+	part := l.part(len(in))
+	n, err := l.chain(C.FN_DecryptInit, session, key, mechanism, iv, in, out, part)
+	return n, l.learn(part, err)
 }
 
 // chain runs AES-CBC in calls of so many bytes, whole blocks: each goes on with the last
@@ -88,12 +91,13 @@ func (l keyCalls) signWith(session, key, mechanism uint, params, in, out []byte)
 }
 
 func (l keyCalls) sign(session, key, mechanism uint, in, out []byte) (int, error) {
-	return l.inParts(len(in), func(part int) (int, error) {
-		if part == len(in) {
-			return l.crypt(C.FN_SignInit, session, key, mechanism, nil, in, out)
-		}
-		return l.signParts(session, key, mechanism, in, out, part)
-	})
+	part := l.part(len(in))
+	if part == len(in) { // as nearly always
+		n, err := l.crypt(C.FN_SignInit, session, key, mechanism, nil, in, out)
+		return n, l.learn(part, err)
+	}
+	n, err := l.signParts(session, key, mechanism, in, out, part)
+	return n, l.learn(part, err)
 }
 
 func (l keyCalls) signParts(session, key, mechanism uint, in, out []byte, part int) (int, error) {

@@ -23,9 +23,9 @@ const (
 // slow, and its answers come as quickly as if it were alone: then it does more at the
 // same time if it is asked to.
 type pool struct {
-	places chan struct{} // one for each session that is free
-	first  int           // the least bound
+	first  int // the least bound
 	all    []*session
+	handed chan *session // to the callers that wait
 	// anchor sessions make objects, which die with them: such a session is
 	// kept after a failure. That is safe, since what runs on it are calls that
 	// leave no operation active.
@@ -33,17 +33,18 @@ type pool struct {
 	gains  func() bool               // whether the module does more at the same time if it is asked to
 	dry    atomic.Pointer[time.Time] // since when a caller has been waiting for a session, or nil
 
-	mu     sync.Mutex
-	free   []*session
-	spare  []*session // beyond the bound
-	used   int        // times that a session was given back since the bound rose
-	least  int        // free at a time since the last rest
-	denied time.Time  // when the token had no more sessions
+	mu      sync.Mutex
+	free    []*session
+	waiting int        // callers to whom no session was handed yet
+	spare   []*session // beyond the bound
+	used    int        // times that a session was given back since the bound rose
+	least   int        // free at a time since the last rest
+	denied  time.Time  // when the token had no more sessions
 }
 
 // newPool makes a pool of first sessions that may become most.
 func newPool(first, most int, anchor bool, gains func() bool) *pool {
-	p := &pool{places: make(chan struct{}, most), first: min(first, most), anchor: anchor, gains: gains}
+	p := &pool{handed: make(chan *session, most), first: min(first, most), anchor: anchor, gains: gains}
 	for range most {
 		p.all = append(p.all, &session{})
 	}
@@ -55,30 +56,67 @@ func newPool(first, most int, anchor bool, gains func() bool) *pool {
 	return p
 }
 
+// put gives a session back: to a caller that waits, if there is one.
 func (p *pool) put(own *session, sound bool) {
 	p.mu.Lock()
 	p.used++
-	p.free = append(p.free, own)
-	if !sound {
-		copy(p.free[1:], p.free)
-		p.free[0] = own
+	switch {
+	case p.waiting > 0:
+		p.waiting--
+		p.handed <- own // there is room for all
+	case sound:
+		p.free = append(p.free, own)
+	default:
+		p.free = slices.Insert(p.free, 0, own)
 	}
 	p.mu.Unlock()
 	if p.dry.Load() != nil {
 		p.dry.Store(nil)
 	}
-	p.places <- struct{}{}
 }
 
-// pop returns a session to the caller, who took a place.
+// pop returns a session that is free, or nil.
 func (p *pool) pop() *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.popFree()
+}
+
+// popFree is pop for a caller that holds p.mu.
+func (p *pool) popFree() *session {
 	last := len(p.free) - 1
+	if last < 0 {
+		return nil
+	}
 	own := p.free[last]
 	p.free = p.free[:last]
 	p.least = min(p.least, last)
 	return own
+}
+
+// popOrWait is pop, and where it returns nil the caller waits for what is handed to it.
+func (p *pool) popOrWait() *session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	own := p.popFree()
+	if own == nil {
+		p.waiting++
+	}
+	return own
+}
+
+// stopWaiting ends what popOrWait began. A session that is handed over by now is the
+// caller's.
+func (p *pool) stopWaiting() *session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case own := <-p.handed:
+		return own
+	default:
+		p.waiting--
+		return nil
+	}
 }
 
 func (p *pool) popSpare() *session {
@@ -122,14 +160,8 @@ func (p *pool) drop(own *session) bool {
 func (p *pool) surplus() (idle []*session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for range min(p.least, p.bound()-p.first) {
-		select {
-		case <-p.places:
-			idle = append(idle, p.free[0])
-			p.free = p.free[1:]
-		default: // all are in use now
-		}
-	}
+	n := min(p.least, p.bound()-p.first, len(p.free)) // some may be in use now
+	idle, p.free = slices.Clone(p.free[:n]), slices.Delete(p.free, 0, n)
 	p.least = len(p.free)
 	return idle
 }
@@ -151,7 +183,11 @@ func (p *pool) granted() int {
 }
 
 // busy counts the sessions that operations hold.
-func (p *pool) busy() int { return p.granted() - len(p.places) }
+func (p *pool) busy() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bound() - len(p.free)
+}
 
 // rest closes the sessions that are not needed any more, again and again until the store
 // is closed: a token has them for other programs, too.

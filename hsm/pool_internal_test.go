@@ -12,13 +12,12 @@ func newTestPool(gains bool) *pool { return newPool(4, 16, false, func() bool { 
 func (p *pool) use(n int) (got int) {
 	var taken []*session
 	for range n {
-		select {
-		case <-p.places:
-			taken = append(taken, p.pop())
-		default:
-			if own := p.grow(); own != nil {
-				taken = append(taken, own)
-			}
+		own := p.pop()
+		if own == nil {
+			own = p.grow()
+		}
+		if own != nil {
+			taken = append(taken, own)
 		}
 	}
 	for _, own := range taken {
@@ -70,7 +69,6 @@ func TestPoolDenied(t *testing.T) {
 	p := newTestPool(true)
 	p.use(4)
 	for range 4 {
-		<-p.places
 		p.pop()
 	}
 	own := p.grow()
@@ -82,6 +80,37 @@ func TestPoolDenied(t *testing.T) {
 	}
 	if p.drop(p.all[0]) {
 		t.Error("a session was dropped that there always is")
+	}
+}
+
+// A session is handed to a caller that waits, also to one that is about to stop, and is not
+// lost where nobody waits any more.
+func TestPoolHandsOver(t *testing.T) {
+	p := newTestPool(false)
+	var taken []*session
+	for own := p.pop(); own != nil; own = p.pop() {
+		taken = append(taken, own)
+	}
+	if own := p.popOrWait(); len(taken) != 4 || own != nil {
+		t.Fatalf("%d sessions, then %v", len(taken), own)
+	}
+	p.put(taken[0], true)
+	if own := p.pop(); own != nil {
+		t.Error("a session went past a caller that waits")
+	}
+	if own := p.stopWaiting(); own != taken[0] || p.busy() != 4 {
+		t.Errorf("%p was handed over, want %p; %d busy", own, taken[0], p.busy())
+	}
+	if p.popOrWait() != nil || p.stopWaiting() != nil {
+		t.Error("a session that nobody gave back")
+	}
+	for i, own := range taken {
+		p.put(own, i > 0)
+	}
+	for i := range taken {
+		if own, want := p.pop(), taken[3-i]; own != want {
+			t.Errorf("session %d: %p, want %p", i, own, want)
+		}
 	}
 }
 

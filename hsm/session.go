@@ -23,23 +23,37 @@ type session struct {
 
 // take waits for a session, but not for ever.
 func (c *connection) take(p *pool) (*session, error) {
-	select {
-	case <-p.places:
-		return p.pop(), nil
-	default:
+	if own := p.pop(); own != nil {
+		return own, nil
 	}
 	if own := p.grow(); own != nil {
 		return own, nil
 	}
+	if own := p.popOrWait(); own != nil {
+		return own, nil
+	}
+	own, err := c.handedBy(p)
+	if own == nil {
+		own = p.stopWaiting()
+	}
+	if own != nil {
+		return own, nil
+	}
+	return nil, err
+}
+
+// handedBy waits for a session that is handed over. With an error the caller has to stop
+// waiting.
+func (c *connection) handedBy(p *pool) (*session, error) {
 	start := time.Now()
 	p.dry.CompareAndSwap(nil, &start)
 	for {
 		end := patience(start, p.dry.Load(), c.wait)
 		timer := time.NewTimer(time.Until(end))
 		select {
-		case <-p.places:
+		case own := <-p.handed:
 			timer.Stop()
-			return p.pop(), nil
+			return own, nil
 		case <-c.done:
 			timer.Stop()
 			return nil, errClosed
@@ -93,39 +107,53 @@ func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uin
 			p.put(own, err == nil)
 		}
 	}()
+	denied, err = c.inside(p, own, epoch, &m, op)
+	return err
+}
+
+// inside is once with a session. It reports whether the token has no more of them.
+func (c *connection) inside(p *pool, own *session, epoch uint64, m *measure, op func(session uint, epoch uint64) error) (denied bool, err error) {
 	if !c.mod.gate.enter(c.wait) {
 		m.giveUp(keystore.ErrBusy)
-		return fmt.Errorf("hsm: the PKCS #11 module has been restarting for %v: %w", c.wait, keystore.ErrBusy)
+		return false, fmt.Errorf("hsm: the PKCS #11 module has been restarting for %v: %w", c.wait, keystore.ErrBusy)
 	}
 	defer c.mod.gate.leave()
-	now := c.life.Load()
-	switch {
-	case c.isClosed():
-		return errClosed
-	case now == nil || now.generation != c.mod.generation.Load():
-		return &Error{stale: true}
-	case epoch != 0 && epoch != now.epoch:
-		return &Error{stale: true, epoch: epoch}
+	now, err := c.current(epoch)
+	if err != nil {
+		return false, err
 	}
 	c.watch.begin(own)
 	defer own.since.Store(0)
 	if own.epoch != now.epoch || own.origin.isRetired() {
 		if err := c.fill(own, now); err != nil {
-			denied = classOf(err) == classBusy
-			return at(err, now.epoch)
+			return classOf(err) == classBusy, at(err, now.epoch)
 		}
 	}
 	m.run(own.handle)
 	err = op(own.handle, now.epoch)
 	m.end(own.handle, err)
 	if err == nil {
-		return nil
+		return false, nil
 	}
 	if !p.anchor {
 		// An operation may still be active in it, so nobody gets it again.
 		c.empty(own)
 	}
-	return at(err, now.epoch)
+	return false, at(err, now.epoch)
+}
+
+// current returns the life that there is now, if it is that of the epoch.
+func (c *connection) current(epoch uint64) (*life, error) {
+	now := c.life.Load()
+	switch {
+	case c.isClosed():
+		return nil, errClosed
+	case now == nil || now.generation != c.mod.generation.Load():
+		return nil, &Error{stale: true}
+	case epoch != 0 && epoch != now.epoch:
+		return nil, &Error{stale: true, epoch: epoch}
+	}
+	return now, nil
 }
 
 // fill opens the session of a place in a pool, and closes the one it had.

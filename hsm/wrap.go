@@ -87,16 +87,16 @@ func (s *Store) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
 		return nil, fmt.Errorf("hsm: wrap a private key: %w", keystore.ErrWrongKey)
 	}
 	out := make([]byte, public.Size())
-	wrap := func(peer *rsa.PublicKey) func() error {
-		template := peerTemplate(peer)
-		return func() error {
-			return own.use(s.sessions, func(session, handle uint, _ uint64) error {
-				n, err := s.wrapFor(session, template, handle, out)
-				return exactly("C_WrapKey", n, len(out), err)
-			})
-		}
+	wrap := func(peer template) error {
+		return own.use(s.sessions, func(session, handle uint, _ uint64) error {
+			n, err := s.wrapFor(session, peer, handle, out)
+			return exactly("C_WrapKey", n, len(out), err)
+		})
 	}
-	if err := s.recovery.attempt(wrap(public), wrap(anyPeer(public.Size())), own); err != nil {
+	template := peerTemplate(public)
+	this := func() error { return wrap(template) }
+	another := func() error { return wrap(peerTemplate(anyPeer(public.Size()))) }
+	if err := s.recovery.attempt(this, another, own); err != nil {
 		return nil, s.recovery.badData("wrap for a peer", err)
 	}
 	return out, nil
@@ -124,7 +124,7 @@ func checkPeer(p *rsa.PublicKey) error {
 }
 
 func peerTemplate(p *rsa.PublicKey) template {
-	t := template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY).number(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA)
+	t := make(template, 0, 9*3*word+p.Size()).number(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY).number(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA)
 	t = t.flags(false, pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_ENCRYPT, pkcs11.CKA_VERIFY)
 	t = t.flag(pkcs11.CKA_WRAP, true).add(pkcs11.CKA_MODULUS, p.N.Bytes())
 	return t.add(pkcs11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(p.E)).Bytes())
