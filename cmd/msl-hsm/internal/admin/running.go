@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"reflect"
+	"strings"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -187,10 +188,17 @@ func (r *Running) lost(err error, d time.Duration) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.EAGAIN):
 		return silent(r.state, d)
-	case exit.IsAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE, fs.ErrNotExist):
+	case hungUp(err):
 		return exit.WithCode(fmt.Errorf("the server that had %s open %w: try again", r.state, errEnded), exit.Failure)
 	}
 	return fmt.Errorf("running server: %w", err)
+}
+
+// hungUp reports whether a connection ended. Go has no type for the error of one that ended
+// before anything was sent on it.
+func hungUp(err error) bool {
+	return exit.IsAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE, fs.ErrNotExist) ||
+		strings.Contains(err.Error(), "server closed idle connection")
 }
 
 // errEnded means that the connection ended without an answer.
