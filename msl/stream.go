@@ -203,9 +203,9 @@ func unheard(d *wire.Decoder, err error) error {
 	switch {
 	case err == nil, err == io.EOF, isAny(err, errBusy, errEnded, wire.ErrLimit, wire.ErrSyntax):
 		return nil
-	case cutOff(err) && d.Later():
+	case cutOff(err) && wire.Later(d):
 		return ErrTruncated
-	case d.Buffered() == 0, d.Later() && !errors.Is(err, os.ErrDeadlineExceeded):
+	case d.Buffered() == 0, wire.Later(d) && !errors.Is(err, os.ErrDeadlineExceeded):
 		return err
 	}
 	return nil

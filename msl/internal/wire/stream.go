@@ -77,8 +77,8 @@ func (d *Decoder) Free() {
 // errFreed says that something was read after Free.
 var errFreed = errors.New("wire: reading has ended")
 
-// Later reports whether an object was returned before.
-func (d *Decoder) Later() bool { return d.hint > 0 }
+// Later reports whether d has returned an object before.
+func Later(d *Decoder) bool { return d.hint > 0 }
 
 // Buffered returns the number of bytes that were read but are not part of a returned
 // object.

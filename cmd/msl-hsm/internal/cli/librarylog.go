@@ -10,7 +10,7 @@ import (
 
 // captureLog has the lines of package log, which only libraries use, in the form of all
 // others. Above all that is net/http, whose clients have no log of their own.
-func (p *program) captureLog() {
+func captureLog(p *program) {
 	logger, err := p.logger(serveFlags{logFormat: "auto"})
 	if err != nil {
 		return // there is no such format

@@ -16,7 +16,7 @@ import (
 
 // Run executes one command and returns its exit code.
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	(&program{stderr: safetext.Writer{W: stderr}}).captureLog()
+	captureLog(&program{stderr: safetext.Writer{W: stderr}})
 	return runWith(config.Default, args, stdin, stdout, stderr)
 }
 
