@@ -128,7 +128,7 @@ func (r Report) wayOut() string {
 	if !slices.ContainsFunc(r, func(c Check) bool { return c.tokenOnly }) {
 		return "to accept a weakness, allow it by name"
 	}
-	return "it makes no session objects; a server needs session objects, which the vendor would have to add, or keystore.session-keys: memory, with which session keys, and pre-shared keys in use, are in the memory of the process and not in the token; to use key pairs alone, allow each of these by name"
+	return "a server needs session objects, which the vendor would have to add, or keystore.session-keys: memory, with which session keys, and pre-shared keys in use, are in the memory of the process and not in the token; to use key pairs alone, allow each of these by name"
 }
 
 // run tries everything. If the device fails outside of a check, the whole probe fails.

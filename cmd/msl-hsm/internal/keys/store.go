@@ -53,7 +53,7 @@ type TokenState struct {
 
 // Tokens tells how each of several tokens of a store is.
 func Tokens(s Store) (all []TokenState) {
-	if s, ok := s.(*balanced.Store); ok {
+	if s, ok := deviceOf(s).(*balanced.Store); ok {
 		for _, c := range s.Conditions() {
 			all = append(all, TokenState{c.Name, c.Usable, c.Queue, c.Why})
 		}

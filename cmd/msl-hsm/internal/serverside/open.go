@@ -110,6 +110,9 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := c.Keystore.CheckCustody("server.custody", custody); err != nil {
+		return err
+	}
 	if s.random == nil {
 		if s.random, err = keys.Random(c, s.Store); err != nil {
 			return err
