@@ -18,13 +18,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/keystore/split"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
 // Providers returns the kinds of key stores that this build supports.
 func Providers() []keystore.Provider {
-	return []keystore.Provider{hsm.Provider(), tpm.Provider(), soft.Provider()}
+	return []keystore.Provider{hsm.Provider(), split.Provider(), tpm.Provider(), soft.Provider()}
 }
 
 func keyWeaknesses() []string { return hsm.KeyWeaknesses() }
