@@ -33,7 +33,7 @@ func TestSessionsElsewhere(t *testing.T) {
 	c.SessionsElsewhere = true
 	s := open(t, c)
 	var keys []keystore.Key
-	for label, a := range map[string]keystore.Algorithm{"encryption": keystore.AES256CBC, "mac": keystore.HMACSHA256, "pair": keystore.ECDSAP256, "decrypts": keystore.RSADecrypt2048} {
+	for label, a := range map[string]keystore.Algorithm{"encryption": keystore.AES256CBC, "mac": keystore.HMACSHA256, "pair": keystore.ECDSAP256} {
 		v, err := s.Create(label, a)
 		if err != nil {
 			t.Fatalf("%v: %v", a, err)

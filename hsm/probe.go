@@ -110,7 +110,7 @@ func prove(s *Store) error {
 		return err
 	}
 	if failed := s.inspector.allow.others(report.failed(false)); len(failed) > 0 {
-		return fmt.Errorf("hsm: %s: %w: %s; %s", s.mod.path, keystore.ErrWeakKey, strings.Join(failed, "; "), report.wayOut())
+		return fmt.Errorf("hsm: %s: %w: %s", s.mod.path, keystore.ErrWeakKey, report.refusal(failed))
 	}
 	if untried := s.inspector.allow.others(report.failed(true)); len(untried) > 0 {
 		return fmt.Errorf("hsm: %s: whether keys are safe in it could not be tested: %w: %s; try again", s.mod.path, keystore.ErrUnavailable, strings.Join(untried, "; "))
@@ -123,12 +123,19 @@ func prove(s *Store) error {
 	return nil
 }
 
-// wayOut says what to do about a module that was refused.
-func (r Report) wayOut() string {
+// refusal says why a module was refused, and what to do about it.
+func (r Report) refusal(failed []string) string {
 	if !slices.ContainsFunc(r, func(c Check) bool { return c.tokenOnly }) {
-		return "to accept a weakness, allow it by name"
+		return strings.Join(failed, "; ") + "; to accept a weakness, allow it by name"
 	}
-	return "a server needs session objects, which the vendor would have to add, or keystore.session-keys: memory, with which session keys, and pre-shared keys in use, are in the memory of the process and not in the token; to use key pairs alone, allow each of these by name"
+	var names []string
+	var why string // of all the same
+	for _, f := range failed {
+		var name string
+		name, why, _ = strings.Cut(f, ": ")
+		names = append(names, name)
+	}
+	return strings.Join(names, ", ") + ": " + why + "; a server needs session objects, which the vendor would have to add, or keystore.session-keys: memory, with which session keys, and pre-shared keys in use, are in the memory of the process and not in the token; to use key pairs alone, allow each of these by name"
 }
 
 // run tries everything. If the device fails outside of a check, the whole probe fails.

@@ -151,6 +151,7 @@ func (s *Store) Refresh(labels ...string) error {
 func (s *Store) forget(labels ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.changes++
 	if len(labels) == 0 {
 		clear(s.rings)
 	}

@@ -192,7 +192,7 @@ func find(ring []sealing, version uint32) (sealing, bool) {
 // sealingRing returns the versions of a sealing key, newest first.
 func (s *Store) sealingRing(label string) ([]sealing, error) {
 	s.mu.Lock()
-	ring := s.rings[label]
+	ring, changes := s.rings[label], s.changes
 	s.mu.Unlock()
 	if len(ring) > 0 {
 		return ring, nil
@@ -215,6 +215,8 @@ func (s *Store) sealingRing(label string) ([]sealing, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rings[label] = ring
+	if s.changes == changes { // else there may be more versions by now
+		s.rings[label] = ring
+	}
 	return ring, nil
 }

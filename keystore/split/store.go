@@ -38,9 +38,10 @@ type Store struct {
 	prefix string
 	random io.Reader // or nil
 
-	mu     sync.Mutex
-	rings  map[string][]sealing // the sealing keys that were looked up, by label
-	chosen map[string]uint32    // versions that seal; zero or none means the newest
+	mu      sync.Mutex
+	rings   map[string][]sealing // the sealing keys that were looked up, by label
+	changes uint64               // of what may be looked up
+	chosen  map[string]uint32    // versions that seal; zero or none means the newest
 }
 
 var (
