@@ -233,7 +233,7 @@ func (i *inspector) weaknesses(session uint, e *evidence) (weak []string, err er
 		return nil, err
 	}
 	names := shown(*e)
-	if tells, err := i.tellsValue(session, e); err != nil {
+	if tells, err := tellsValue(i, session, e); err != nil {
 		return nil, err
 	} else if tells && e.Sensitive {
 		names = append(names, "not-sensitive")
@@ -262,7 +262,7 @@ func (i *inspector) weaknesses(session uint, e *evidence) (weak []string, err er
 
 // tellsValue tries to read the value of a key, where the module has no objects of the
 // session with which that was tried before.
-func (i *inspector) tellsValue(session uint, e *evidence) (bool, error) {
+func tellsValue(i *inspector, session uint, e *evidence) (bool, error) {
 	attribute := uint(pkcs11.CKA_VALUE)
 	switch {
 	case !i.bare.Load():

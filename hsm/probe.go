@@ -96,7 +96,7 @@ func probeOnce(s *Store) (Report, error) {
 			p := &prober{inspector: s.inspector, templates: s.births.templates, session: session, slot: now.slot}
 			err = p.run()
 			report = p.report
-			p.relax(report)
+			relax(p, report)
 			return err
 		})
 	}, nil)
@@ -184,7 +184,7 @@ func (p *prober) keyless(err error) {
 // relax asks less where all keys are provisioned: that their values stay hidden and that
 // they are not wrapped. A module that makes no objects of the session cannot be asked;
 // then each key is, when it is found.
-func (p *prober) relax(report Report) {
+func relax(p *prober, report Report) {
 	if !p.provisioned {
 		return
 	}

@@ -15,7 +15,7 @@ import (
 // They are in locked memory, and wiped when use returns. A key that may not leave is
 // [keystore.ErrLocked]; with last this is the last time, also after an error. A key pair
 // has no bytes to give.
-func (s *Store) Leave(k keystore.Key, last bool, use func(raw []byte) error) error {
+func Leave(s *Store, k keystore.Key, last bool, use func(raw []byte) error) error {
 	own, err := s.own(k)
 	if err != nil {
 		return err
@@ -29,8 +29,8 @@ func (s *Store) Leave(k keystore.Key, last bool, use func(raw []byte) error) err
 	return use(raw.Bytes())
 }
 
-// ImportLocked is Import of a key that may not leave any more, such as one that was sealed.
-func (s *Store) ImportLocked(a keystore.Algorithm, raw []byte) (keystore.Key, error) {
+// ImportLocked is [Store.Import] of a key that may not leave any more, such as one that was sealed.
+func ImportLocked(s *Store, a keystore.Algorithm, raw []byte) (keystore.Key, error) {
 	if !a.Secret() || a.Sealing() {
 		return nil, fmt.Errorf("soft: import %v: %w", a, errors.ErrUnsupported)
 	}

@@ -83,7 +83,7 @@ func (s *Store) make(label string, a keystore.Algorithm, create func(string, key
 	if err != nil {
 		return none, err
 	}
-	s.forget(label)
+	s.sealer.forget(label)
 	v.Key, err = s.shown(at.label, v.Key)
 	return v, err
 }
@@ -98,7 +98,7 @@ func otherPlace(label string, at place) string {
 
 // Destroy removes one version of a provisioned key, or with version 0 all, from the device.
 func (s *Store) Destroy(label string, version uint32) error {
-	defer s.forget(label)
+	defer s.sealer.forget(label)
 	if !s.seals(label) {
 		if err := s.device.Destroy(label, version); !errors.Is(err, keystore.ErrNotFound) {
 			return err
@@ -134,37 +134,13 @@ func (s *Store) List() ([]keystore.Info, error) {
 }
 
 // Refresh has the keys with these labels, or all, looked for again when they are used next.
-func (s *Store) Refresh(labels ...string) error {
-	s.forget(labels...)
-	device, ok := s.device.(keystore.Changing)
-	if !ok {
-		return nil
-	}
-	all := slices.Clone(labels)
-	for _, label := range labels {
-		all = append(all, mark+label)
-	}
-	return device.Refresh(all...)
-}
-
-// forget drops what is known of sealing keys, or of all without labels.
-func (s *Store) forget(labels ...string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.changes++
-	if len(labels) == 0 {
-		clear(s.rings)
-	}
-	for _, label := range labels {
-		delete(s.rings, label)
-	}
-}
+func (s *Store) Refresh(labels ...string) error { return s.sealer.refresh(labels...) }
 
 // SealWith has Seal use the version of a sealing key with that number or, where that is
 // not there, the one below it; zero means the newest.
 func (s *Store) SealWith(label string, version uint32) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.chosen[label] = version
+	s.sealer.mu.Lock()
+	defer s.sealer.mu.Unlock()
+	s.sealer.chosen[label] = version
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
 )
 
 // An inDevice is a key of the device that this package gives other methods.
@@ -56,7 +57,7 @@ type wrapKey struct {
 
 // Wrap wraps a session key, whose bytes the device is given.
 func (k wrapKey) Wrap(other keystore.Key) (wrapped []byte, err error) {
-	err = k.store.memory.Leave(other, false, func(raw []byte) error {
+	err = soft.Leave(k.store.memory, other, false, func(raw []byte) error {
 		if !other.Algorithm().Secret() {
 			return fmt.Errorf("split: a key pair is never wrapped: %w", keystore.ErrWrongKey)
 		}
@@ -107,5 +108,5 @@ func (k held) unwrapped(a keystore.Algorithm, open func() ([]byte, error)) (keys
 	}
 	raw := lockedmem.Move(plain)
 	defer raw.Close()
-	return k.store.memory.ImportLocked(a, raw.Bytes())
+	return soft.ImportLocked(k.store.memory, a, raw.Bytes())
 }

@@ -220,3 +220,31 @@ func TestWrongKeys(t *testing.T) {
 		}
 	}
 }
+
+// FuzzUnseal unseals what nobody sealed.
+func FuzzUnseal(f *testing.F) {
+	s := split.Config{}.New(soft.New())
+	for _, role := range keystore.SealingRoles() {
+		if _, err := s.Create(role.Label(keystore.DefaultPrefix), role.Algorithm()); err != nil {
+			f.Fatal(err)
+		}
+	}
+	k, err := s.Generate(keystore.AES128CBC)
+	if err != nil {
+		f.Fatal(err)
+	}
+	blob, err := s.Seal(k, []byte("context"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(byte(keystore.AES128CBC), blob)
+	f.Add(byte(keystore.AESWrap128), blob[:40])
+	f.Fuzz(func(t *testing.T, a byte, blob []byte) {
+		if k, err := s.Unseal(keystore.Algorithm(a), blob, []byte("another")); !errors.Is(err, keystore.ErrForeign) {
+			t.Errorf("%v, %v", k, err)
+		}
+		if again, err := s.Reseal(blob, nil); !errors.Is(err, keystore.ErrForeign) {
+			t.Errorf("%x, %v", again, err)
+		}
+	})
+}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
@@ -35,13 +34,8 @@ type Config struct {
 type Store struct {
 	device Device
 	memory *soft.Store
+	sealer *sealer
 	prefix string
-	random io.Reader // or nil
-
-	mu      sync.Mutex
-	rings   map[string][]sealing // the sealing keys that were looked up, by label
-	changes uint64               // of what may be looked up
-	chosen  map[string]uint32    // versions that seal; zero or none means the newest
 }
 
 var (
@@ -56,8 +50,8 @@ var (
 
 // New makes a Store over a device, which it closes.
 func (c Config) New(device Device) *Store {
-	s := &Store{device: device, prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), random: c.Rand}
-	s.rings, s.chosen = map[string][]sealing{}, map[string]uint32{}
+	s := &Store{device: device, prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix)}
+	s.sealer = &sealer{device: device, prefix: s.prefix, random: c.Rand, rings: map[string][]sealing{}, chosen: map[string]uint32{}}
 	s.memory = soft.Config{SealPrefix: s.prefix, Rand: c.Rand, Others: s.provisioned}.New()
 	return s
 }
@@ -117,7 +111,7 @@ func (s *Store) Live() (objects, sessions int) {
 // Close wipes the session keys, and closes the device.
 func (s *Store) Close() error {
 	err := s.memory.Close()
-	if source, ok := s.random.(io.Closer); ok {
+	if source, ok := s.sealer.random.(io.Closer); ok {
 		err = errors.Join(err, source.Close())
 	}
 	return errors.Join(err, s.device.Close())

@@ -28,6 +28,15 @@ func (c *Config) checkSessionKeys() error {
 	return nil
 }
 
+// ServerCustody is the custody of a server, which has to fit where session keys are.
+func (c *Config) ServerCustody() (msl.Custody, error) {
+	custody, err := ParseCustody("server.custody", c.Server.Custody)
+	if err == nil {
+		err = c.Keystore.CheckCustody("server.custody", custody)
+	}
+	return custody, err
+}
+
 // CheckCustody wants a custody of a server or a client that says where session keys are.
 func (k *Keystore) CheckCustody(setting string, custody msl.Custody) error {
 	if k.SessionKeys != SessionsInMemory || custody != msl.CustodySealed {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
-	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 	"github.com/msl-hsm/msl-hsm/keystore/split"
 )
@@ -38,12 +37,4 @@ func protectMemory(log *slog.Logger) {
 			log.Warn(what.warn, "error", what.err)
 		}
 	}
-}
-
-// deviceOf is the store of the provisioned keys.
-func deviceOf(s keystore.Store) keystore.Store {
-	if s, ok := s.(*split.Store); ok {
-		return s.Device()
-	}
-	return s
 }
