@@ -78,3 +78,15 @@ func TestValueTold(t *testing.T) {
 		}
 	}
 }
+
+// TestNotBare has a module fail once as one does that makes no objects of the session: it is
+// not taken for such a one.
+func TestNotBare(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	m.Inject(hsmtest.Fault{Function: "C_GenerateKey", Code: pkcs11.CKR_TEMPLATE_INCONSISTENT, Times: 1})
+	s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	if _, err := s.Create("wraps", keystore.AESWrap128); err != nil {
+		t.Error(err)
+	}
+}

@@ -145,6 +145,7 @@ func (p *prober) run() (err error) {
 			err = errors.Join(err, p.destroy(p.session, h))
 		}
 	}()
+	p.bare.Store(false) // until this time says so
 	kek, err := p.key(keystore.AESWrap128, 16, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP)
 	if classOf(err) == classUnsupported {
 		p.keyless(err)
