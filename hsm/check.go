@@ -72,6 +72,7 @@ type inspector struct {
 	library
 	prefix         string // of the labels of the sealing keys
 	allow          allowance
+	provisioned    bool        // all keys are: session keys are elsewhere
 	keepsTemplates atomic.Bool // the module was seen to keep every UNWRAP_TEMPLATE
 }
 
@@ -232,6 +233,11 @@ func (i *inspector) weaknesses(session uint, e *evidence) (weak []string, err er
 		return nil, err
 	}
 	names := shown(*e)
+	if tells, err := tellsValue(i, session, e); err != nil {
+		return nil, err
+	} else if tells && e.Sensitive {
+		names = append(names, "not-sensitive")
+	}
 	if e.Algorithm == keystore.SealSession256 || e.Algorithm == keystore.SealWrapping256 {
 		name, err := i.weakForm(session, e)
 		if err != nil {
@@ -252,6 +258,21 @@ func (i *inspector) weaknesses(session uint, e *evidence) (weak []string, err er
 		}
 	}
 	return weak, nil
+}
+
+// tellsValue tries to read the value of a key, where the module has no objects of the
+// session with which that was tried before.
+func tellsValue(i *inspector, session uint, e *evidence) (bool, error) {
+	attribute := uint(pkcs11.CKA_VALUE)
+	switch {
+	case !i.bare.Load():
+		return false, nil
+	case e.keyType == pkcs11.CKK_RSA:
+		attribute = pkcs11.CKA_PRIVATE_EXPONENT
+	}
+	value, err := i.attribute(session, e.handle, attribute)
+	defer clear(value)
+	return len(value) > 0, err
 }
 
 // shown are the weaknesses that a key says it has.

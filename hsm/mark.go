@@ -99,6 +99,36 @@ func notTheSame(label string, version uint32) error {
 	return fmt.Errorf("hsm: key %q version %d is not the key that it was, as if another token had taken its place: %w", label, version, keystore.ErrUnavailable)
 }
 
+// proveOne asks a secret key that is known for what it made of the constant when it was
+// found, or without one the random number generator for a number.
+func (r *rings) proveOne(session uint) error {
+	v, ok := r.withMark()
+	if !ok {
+		return r.random(session, make([]byte, len(constant)))
+	}
+	now, err := r.inspector.markValue(session, evidence{Info: keystore.Info{Algorithm: v.algorithm}, handle: v.handle})
+	if err == nil && !bytes.Equal(now, v.mark.value) {
+		err = errMismatch
+	}
+	return err
+}
+
+// withMark returns a secret key whose handle is current, and which encrypts or signs.
+func (r *rings) withMark() (version, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, ring := range r.labels {
+		if !r.current(ring) {
+			continue
+		}
+		switch ring[0].algorithm {
+		case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.SealMAC256:
+			return ring[0], true
+		}
+	}
+	return version{}, false
+}
+
 // marked reports whether a secret key makes the mark again.
 func (i *inspector) marked(session uint, e evidence, old mark) (bool, error) {
 	if old.witness == nil {

@@ -56,6 +56,7 @@ type entry struct {
 	most  atomic.Int64           // bytes of data that a call takes; 0 while no limit was met
 	pads  atomic.Bool            // it says that it wraps with CKM_AES_CBC_PAD
 	binds atomic.Bool            // it keeps keys to their CKA_ALLOWED_MECHANISMS
+	bare  atomic.Bool            // it was seen to make no objects of the session
 	trust bool                   // sealing keys are for trusted wrapping
 	seen  *tap                   // by a test, or nil
 }

@@ -36,7 +36,8 @@ type Check struct {
 	Required bool   `json:"required"`          // Open refuses the module without it
 	Detail   string `json:"detail,omitempty"`
 
-	lacks bool // Detail is the answer of a module that cannot do it
+	lacks     bool // Detail is the answer of a module that cannot do it
+	tokenOnly bool // since it makes no objects of the session
 }
 
 // A Report is what a module was seen to do.
@@ -95,6 +96,7 @@ func probeOnce(s *Store) (Report, error) {
 			p := &prober{inspector: s.inspector, templates: s.births.templates, session: session, slot: now.slot}
 			err = p.run()
 			report = p.report
+			relax(p, report)
 			return err
 		})
 	}, nil)
@@ -108,7 +110,7 @@ func prove(s *Store) error {
 		return err
 	}
 	if failed := s.inspector.allow.others(report.failed(false)); len(failed) > 0 {
-		return fmt.Errorf("hsm: %s: %w: %s; to accept a weakness, allow it by name", s.mod.path, keystore.ErrWeakKey, strings.Join(failed, "; "))
+		return fmt.Errorf("hsm: %s: %w: %s", s.mod.path, keystore.ErrWeakKey, report.refusal(failed))
 	}
 	if untried := s.inspector.allow.others(report.failed(true)); len(untried) > 0 {
 		return fmt.Errorf("hsm: %s: whether keys are safe in it could not be tested: %w: %s; try again", s.mod.path, keystore.ErrUnavailable, strings.Join(untried, "; "))
@@ -121,6 +123,21 @@ func prove(s *Store) error {
 	return nil
 }
 
+// refusal says why a module was refused, and what to do about it.
+func (r Report) refusal(failed []string) string {
+	if !slices.ContainsFunc(r, func(c Check) bool { return c.tokenOnly }) {
+		return strings.Join(failed, "; ") + "; to accept a weakness, allow it by name"
+	}
+	var names []string
+	var why string // of all the same
+	for _, f := range failed {
+		var name string
+		name, why, _ = strings.Cut(f, ": ")
+		names = append(names, name)
+	}
+	return strings.Join(names, ", ") + ": " + why + "; a server needs session objects, which the vendor would have to add, or keystore.session-keys: memory, with which session keys, and pre-shared keys in use, are in the memory of the process and not in the token; to use key pairs alone, allow each of these by name"
+}
+
 // run tries everything. If the device fails outside of a check, the whole probe fails.
 func (p *prober) run() (err error) {
 	defer func() {
@@ -128,14 +145,14 @@ func (p *prober) run() (err error) {
 			err = errors.Join(err, p.destroy(p.session, h))
 		}
 	}()
+	p.bare.Store(false) // until this time says so
 	kek, err := p.key(keystore.AESWrap128, 16, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP)
 	if classOf(err) == classUnsupported {
 		p.keyless(err)
 		return nil
 	}
-	if quirkTokenOnly.is(err) {
-		// No attribute of it is one that a module may not know.
-		p.keyless(fmt.Errorf("%w: a server needs session objects, which the vendor would have to add", err))
+	if quirkTokenOnly.is(err) { // no attribute of it is one that a module may not know
+		p.keyless(err)
 		return nil
 	}
 	if err != nil {
@@ -159,8 +176,22 @@ func (p *prober) run() (err error) {
 // keyless writes down for a module without secret keys that nothing of them holds, so
 // that each has to be allowed by name before its key pairs are used.
 func (p *prober) keyless(err error) {
+	p.bare.Store(true)
 	for _, name := range []string{checkValue, checkSame, checkUnwrap, checkTamper, checkLock, checkRewrap} {
-		p.report = append(p.report, Check{Name: name, Required: true, Detail: err.Error(), lacks: true})
+		p.report = append(p.report, Check{Name: name, Required: true, Detail: err.Error(), lacks: true, tokenOnly: quirkTokenOnly.is(err)})
+	}
+}
+
+// relax asks less where all keys are provisioned: that their values stay hidden and that
+// they are not wrapped. A module that makes no objects of the session cannot be asked;
+// then each key is, when it is found.
+func relax(p *prober, report Report) {
+	if !p.provisioned {
+		return
+	}
+	for i, c := range report {
+		about := c.Name == checkValue || c.Name == checkRewrap
+		report[i].Required = c.Required && about && !p.bare.Load()
 	}
 }
 

@@ -91,6 +91,9 @@ func (p *provisioner) provision(label string, a keystore.Algorithm, op maker) (v
 	if label == "" || !keystore.LabelFits(p.inspector.prefix, label, a) {
 		return none, fmt.Errorf("hsm: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
 	}
+	if err := p.useful(a); err != nil {
+		return none, err
+	}
 	if err := p.mu.take(p.wait); err != nil {
 		return none, err
 	}
@@ -108,6 +111,18 @@ func (p *provisioner) provision(label string, a keystore.Algorithm, op maker) (v
 		time.Sleep(time.Duration(1+rand.IntN(40)) * time.Millisecond)
 	}
 	return none, fmt.Errorf("hsm: other programs keep making versions of the key %q: %w; try again", label, keystore.ErrBusy)
+}
+
+// useful refuses keys that wrap and unwrap others, where the module makes no objects that
+// could be the others.
+func (p *provisioner) useful(a keystore.Algorithm) error {
+	switch a {
+	case keystore.AESWrap128, keystore.AESUnwrap128, keystore.AESReveal128:
+		if p.bare.Load() {
+			return fmt.Errorf("hsm: a token that makes no session objects has no use for a key that wraps or unwraps others, such as the wrapping key of a set of pre-shared keys: %w (%w)", keystore.ErrWrongKey, errors.ErrUnsupported)
+		}
+	}
+	return nil
 }
 
 func (p *provisioner) provisionOnce(label string, a keystore.Algorithm, op maker) (version, error) {

@@ -101,7 +101,7 @@ func quirkTable() []quirkRow {
 		quirkPadding:    {"openCryptoki and others", "does not see a wrong padding", "CKM_AES_CBC_PAD is not used for data: padding is put on and taken off in the process", nil},
 		quirkPaddedWrap: {"AWS CloudHSM Client SDK 3", "pads CKM_AES_KEY_WRAP", "a form that wraps to another length than its own is not used", nil},
 		quirkNumbers:    {"NSS softokn", "tells a number only if the room for it is no longer than that", "numbers are read so", nil},
-		quirkTokenOnly: {"YubiHSM 2, Google Cloud KMS", "makes no objects of the session", "a server is refused, with a line that says so; key pairs work if each check that cannot be tried is allowed by name",
+		quirkTokenOnly: {"YubiHSM 2, Google Cloud KMS", "makes no objects of the session", "session keys are in memory with `keystore.session-keys`, and without it a server is refused, with a line that says so; key pairs work if each check that cannot be tried is allowed by name",
 			[]uint{pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID}},
 	}
 }

@@ -13,12 +13,17 @@ import (
 // A selfTester does what a device must be able to do.
 type selfTester struct {
 	library
-	unseal template // of a key of HMACSHA256
+	unseal template                 // of a key of HMACSHA256
+	known  func(session uint) error // does the same with a provisioned key
 }
 
 // run does each operation on session keys once, with keys that it throws
-// away, and looks at the results.
+// away, and looks at the results. A module that makes no session keys does what it can
+// with a provisioned one.
 func (t selfTester) run(session uint) (err error) {
+	if t.bare.Load() {
+		return t.known(session)
+	}
 	var made [4]uint
 	defer func() {
 		for _, h := range made {

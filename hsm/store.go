@@ -53,6 +53,10 @@ type Config struct {
 	// [Store.Reseal]), and accepts such keys. Open refuses a module that lets sealed keys
 	// out in other ways then.
 	TrustedWrapping bool
+	// SessionsElsewhere is for a store of provisioned keys alone, such as that of package
+	// keystore/split: session keys are not in the token. So Open takes a module that makes
+	// none, and asks of it only what protects provisioned keys.
+	SessionsElsewhere bool
 	// AllowWeak names weaknesses of keys and failed checks of the module that are
 	// accepted. The names are those of Weaknesses.
 	AllowWeak []string
@@ -136,13 +140,14 @@ func (c Config) open(uri *URI) (*Store, error) {
 func newStore(conn *connection, c Config) *Store {
 	conn.trust = c.TrustedWrapping
 	templates := allSessionTemplates()
-	in := &inspector{library: conn.library, prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), allow: c.AllowWeak}
+	in := &inspector{library: conn.library, prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), allow: c.AllowWeak, provisioned: c.SessionsElsewhere}
 	r := &recovery{
 		connection: conn,
-		test:       selfTester{conn.library, templates[keystore.HMACSHA256].unseal},
+		test:       selfTester{library: conn.library, unseal: templates[keystore.HMACSHA256].unseal},
 		budget:     rate.NewLimiter(rate.Every(spacing), burst),
 	}
 	found := &rings{connection: conn, recovery: r, inspector: in}
+	r.test.known = found.proveOne
 	return &Store{
 		connection: conn, recovery: r, inspector: in, rings: found,
 		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found},

@@ -133,9 +133,10 @@ type Duplicated struct {
 // A Provider describes a kind of store, so that a program can say where the bytes of
 // its keys are.
 type Provider struct {
-	Name      string // pkcs11, tpm or soft
-	InProcess bool   // its keys are in the memory of this process
-	TPM       bool   // imports wrapped keys as TPM2_Import does, and neither wraps nor unwraps in another way
+	Name              string // pkcs11, tpm or soft
+	InProcess         bool   // its keys are in the memory of this process
+	SessionsInProcess bool   // its session keys are, and the others in a device
+	TPM               bool   // imports wrapped keys as TPM2_Import does, and neither wraps nor unwraps in another way
 }
 
 // A Changing store has provisioned keys that other programs change while it is open.
@@ -182,6 +183,10 @@ type Info struct {
 	Local            bool `json:"local"`             // made in the device
 	Modifiable       bool `json:"modifiable"`        // its usages can be changed
 	Copyable         bool `json:"copyable"`          // it can be copied with other usages
+
+	// Stored is what the key is in its device, where that is something else: the label
+	// that it has there, and its algorithm.
+	Stored string `json:"stored,omitempty"`
 
 	Reseals bool `json:"reseals,omitempty"` // of a sealing key: what it sealed can be sealed again by a newer one that is trusted
 	Trusted bool `json:"trusted,omitempty"` // it may wrap what only trusted keys wrap

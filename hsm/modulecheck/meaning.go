@@ -24,7 +24,7 @@ func meaning(r Result) string {
 	}
 	return map[string]string{
 		"open":         "no token of this module can be opened",
-		sealingKeys:    "session keys cannot be sealed: custody sealed is not possible, and a server does not start",
+		sealingKeys:    "session keys cannot be sealed: custody sealed is not possible, and a server does not start without keystore.session-keys: memory",
 		"interfaces":   "keys of this algorithm cannot be made",
 		"cipher":       "messages cannot be encrypted by keys in the token",
 		"mac":          "messages cannot be authenticated by keys in the token",

@@ -128,7 +128,7 @@ func (c Config) Open(path string, passphrase []byte) (*Store, error) {
 		f.wipe()
 		return nil, err
 	}
-	return &Store{live: map[*key]struct{}{}, rings: rings, prefix: c.prefix(), random: c.random(), file: f}, nil
+	return &Store{live: map[*key]struct{}{}, rings: rings, prefix: c.prefix(), random: c.random(), others: c.Others, file: f}, nil
 }
 
 // permits refuses a cost at which a passphrase is guessed too easily, and one that takes

@@ -175,6 +175,9 @@ func (s *Store) own(k keystore.Key) (*key, error) {
 	if b, ok := k.(interface{ base() *key }); ok && b.base().store == s {
 		return b.base(), nil
 	}
+	if s.others != nil {
+		return nil, s.others(k)
+	}
 	return nil, fmt.Errorf("soft: key of another store: %w", keystore.ErrWrongKey)
 }
 

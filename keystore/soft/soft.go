@@ -27,9 +27,10 @@ type Store struct {
 	rings  map[string][]record // provisioned keys by label, newest first
 	chosen map[string]uint32   // versions that seal; zero or none means the newest
 
-	prefix string    // of the labels of the sealing keys
-	random io.Reader // of secret keys
-	file   *file     // nil: the rings are in memory only
+	prefix string                   // of the labels of the sealing keys
+	random io.Reader                // of secret keys
+	others func(keystore.Key) error // what is wrong with a key of another store, or nil
+	file   *file                    // nil: the rings are in memory only
 }
 
 var (
@@ -60,6 +61,9 @@ type Config struct {
 	// (crypto/fips140) a cost of Argon2id means 600,000 iterations of PBKDF2 with
 	// HMAC-SHA256, and the cipher is AES-256-GCM in place of XChaCha20-Poly1305.
 	Cost Cost
+	// Others says what is wrong with a key that is not of the store, where another one
+	// uses it for a part of its keys. Nil means [keystore.ErrWrongKey].
+	Others func(keystore.Key) error
 	// CheapForTests permits files whose passphrases are guessed easily. Without it they
 	// are not opened: such a file cannot be used by accident.
 	CheapForTests bool
@@ -72,7 +76,7 @@ func New() *Store { return Config{}.New() }
 // New is the function New with the names of c.
 func (c Config) New() *Store {
 	prefix := c.prefix()
-	return &Store{live: map[*key]struct{}{}, rings: sealingRings(prefix), prefix: prefix, random: c.random()}
+	return &Store{live: map[*key]struct{}{}, rings: sealingRings(prefix), prefix: prefix, random: c.random(), others: c.Others}
 }
 
 func (c Config) random() io.Reader {

@@ -120,7 +120,7 @@ func (i *Incident) findOrigin(err error) {
 		i.Provider = TPM
 	}
 	walk(err, maxErrors, func(text string) {
-		for prefix, p := range map[string]Provider{"hsm: ": PKCS11, "tpm: ": TPM, "soft: ": Software} {
+		for prefix, p := range map[string]Provider{"hsm: ": PKCS11, "split: ": PKCS11, "tpm: ": TPM, "soft: ": Software} {
 			if i.Provider == "" && strings.HasPrefix(text, prefix) {
 				i.Provider = p
 			}

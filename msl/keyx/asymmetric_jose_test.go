@@ -247,6 +247,11 @@ func TestCustodyTable(t *testing.T) {
 			t.Errorf("shared custody exposes no more: %+v", r)
 		}
 	}
+	for _, r := range CustodyTable(keystore.Provider{Name: "split", SessionsInProcess: true}) {
+		if r.Custody != msl.CustodyImported || r.Where != "in this process for as long as the session is used" {
+			t.Errorf("%+v", r)
+		}
+	}
 	b, err := json.Marshal(rows[0])
 	if want := `"side":"requester","custody":"sealed"`; err != nil || !json.Valid(b) || !strings.Contains(string(b), want) {
 		t.Errorf("%s, %v", b, err)

@@ -89,7 +89,10 @@ func newRow(e msl.Exposure, p keystore.Provider, side msl.Side) CustodyRow {
 	if row.Shared = row.Where; side == msl.RespondingSide {
 		row.Shared = "in this process whenever a token is issued or opened, and in the token"
 	}
-	if p.InProcess {
+	if p.SessionsInProcess {
+		row.Custody = msl.CustodyImported
+	}
+	if p.InProcess || p.SessionsInProcess {
 		row.Where = "in this process for as long as the session is used"
 		if row.Shared = row.Where; side == msl.RespondingSide {
 			row.Shared += ", and in the token"

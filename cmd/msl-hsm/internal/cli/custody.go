@@ -17,7 +17,9 @@ session keys exist, and the strictest server.custody that allows each:
 
   sealed    never outside the key store, but wrapped
   imported  in the memory of the process while an exchange runs
-  shared    in master tokens that the reference stacks read, too`,
+  shared    in master tokens that the reference stacks read, too
+
+The provider pkcs11-memory is a PKCS #11 token with keystore.session-keys: memory.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			rows := keyx.CustodyTable(keys.Providers()...)

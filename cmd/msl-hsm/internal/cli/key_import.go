@@ -182,7 +182,7 @@ func (k *incomingKey) take(store keys.Store) (v keystore.Version, err error) {
 		v, err = taker.Provision(k.label, k.algorithm, k.raw)
 	}
 	switch {
-	case errors.Is(err, errors.ErrUnsupported):
+	case errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, keystore.ErrWrongKey):
 		return v, exit.Usagef("this key store does not import %v keys: make one in it with %s", k.algorithm, exit.Command("key create", k.label, "--algorithm "+k.algorithm.String()))
 	case errors.Is(err, keystore.ErrExists):
 		return v, fmt.Errorf("import key %q: %w; msl-hsm key destroy %s --yes makes room", k.label, err, k.label)

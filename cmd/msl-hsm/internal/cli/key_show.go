@@ -102,6 +102,9 @@ func describeKey(p *program, store keystore.Store, k keystore.Info) {
 	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	line := func(name string, value any) { fmt.Fprintf(t, "  %s\t%s\n", name, exit.Printable(fmt.Sprint(value))) }
 	line("algorithm", k.Algorithm)
+	if k.Stored != "" {
+		line("in the device", k.Stored)
+	}
 	line("value can be read", yesNo(!k.Sensitive))
 	line("value could ever be read", yesNo(!k.AlwaysSensitive))
 	line("can leave wrapped", yesNo(k.Extractable))

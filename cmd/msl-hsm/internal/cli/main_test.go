@@ -110,6 +110,8 @@ func TestScripts(t *testing.T) {
 				return missing == nil, nil
 			case "pkcs11":
 				return withPKCS11, nil
+			case "soak":
+				return os.Getenv("MSL_SOAK") != "", nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
@@ -160,6 +162,7 @@ func TestScripts(t *testing.T) {
 			"endkeystore":     endKeystore,
 			"clone":           clone,
 			"withdraw":        withdraw,
+			"imitate":         imitate,
 			"etcd":            startEtcd,
 			"killetcd":        killEtcd,
 			"restartetcd":     restartEtcd,

@@ -3,8 +3,13 @@
 package cli
 
 import (
+	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
@@ -21,4 +26,21 @@ func cloneToken(dir, label, other string) error {
 func findSoftHSM() error {
 	_, err := softhsm.FindModule()
 	return err
+}
+
+// imitate DIR NAME puts a module into a directory that imitates the one of that name, over
+// SoftHSM.
+func imitate(ts *testscript.TestScript, _ bool, args []string) {
+	module, err := softhsm.FindModule()
+	ts.Check(err)
+	ts.Check(os.Mkdir(ts.MkAbs(args[0]), 0o700))
+	m, err := hsmtest.Build(ts.MkAbs(args[0]), module)
+	ts.Check(err)
+	for _, im := range hsmtest.Imitations() {
+		if strings.Contains(im.Name, args[1]) {
+			m.Inject(im.Faults...)
+			return
+		}
+	}
+	ts.Fatalf("nobody imitates %s", args[1])
 }

@@ -37,7 +37,9 @@ func readBuild() build {
 		}
 	}
 	for _, provider := range keys.Providers() {
-		b.KeyStores = append(b.KeyStores, provider.Name)
+		if !provider.SessionsInProcess { // which is a way to use another
+			b.KeyStores = append(b.KeyStores, provider.Name)
+		}
 	}
 	return b
 }

@@ -156,6 +156,9 @@ func clientExchanges(c *config.Config, k *Client) error {
 		return exit.Usagef("key exchange: %w", err)
 	}
 	parts := offering{store: k.store, random: k.random, device: k.device, keys: k.own, reveals: k.reveals}
+	if err := c.Keystore.CheckCustody("client.custody", custody); err != nil {
+		return err
+	}
 	if c.Client.DHGroup != "" {
 		parts.groups = config.GroupList{c.Client.DHGroup}
 	}

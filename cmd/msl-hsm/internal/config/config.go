@@ -35,6 +35,7 @@ type Keystore struct {
 	IsolateSandbox bool          `yaml:"isolate-sandbox"`                                                // keep that process from running programs, looking into others and waiting for connections, where the kernel can
 	Prefix         string        `yaml:"prefix"`                                                         // first part of the labels of the keys
 	Random         string        `yaml:"random" example:"mixed"`                                         // os, the default, or mixed: bytes of the operating system combined with those of the HSM or TPM
+	SessionKeys    string        `yaml:"session-keys" example:"memory"`                                  // token, the default: they are in the PKCS #11 token; or memory: in locked memory of this process, for a token that cannot make them, with custody imported or shared
 	TrustedWrap    bool          `yaml:"trusted-wrapping"`                                               // make sealing keys of which key rewrap can bring what is sealed to newer ones that the security officer marked as trusted (PKCS #11)
 	AllowWeak      []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
 
@@ -157,6 +158,10 @@ type Client struct {
 
 	Failures FailureReports `yaml:"failures"` // reports that this client makes
 }
+
+// SessionsInMemory is the value of keystore.session-keys for session keys that are not in
+// the token.
+const SessionsInMemory = "memory"
 
 // RandomMixed is the value of keystore.random for bytes of two sources.
 const RandomMixed = "mixed"

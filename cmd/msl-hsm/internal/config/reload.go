@@ -13,7 +13,7 @@ import (
 // is open under them, and how long it remembers.
 func fixed() []string {
 	return []string{
-		"keystore.uri", "keystore.tokens", "keystore.softhsm", "keystore.initialize", "keystore.argon2", "keystore.owner-password", "keystore.endorsement-password", "keystore.lockout-password", "keystore.ek-service", "keystore.isolate", "keystore.isolate-memory", "keystore.isolate-sandbox", "keystore.sessions", "keystore.wait", "keystore.call-timeout", "keystore.prefix", "keystore.random", "keystore.trusted-wrapping", "keystore.allow-weak",
+		"keystore.uri", "keystore.tokens", "keystore.softhsm", "keystore.initialize", "keystore.argon2", "keystore.owner-password", "keystore.endorsement-password", "keystore.lockout-password", "keystore.ek-service", "keystore.isolate", "keystore.isolate-memory", "keystore.isolate-sandbox", "keystore.sessions", "keystore.wait", "keystore.call-timeout", "keystore.prefix", "keystore.random", "keystore.session-keys", "keystore.trusted-wrapping", "keystore.allow-weak",
 		"server.listen", "server.identity", "server.state", "server.argon2", "server.trusted-proxies", "server.proxy-protocol", "server.enrollment", "server.custody",
 		"server.renew-after", "server.lifetime", "server.renew-expired", "server.user-renew-after", "server.user-lifetime", "server.user-renew-expired",
 		"server.limits.connections", "server.limits.connections-per-source", "server.limits.passwords", "server.limits.timeout", "server.limits.idle",

@@ -22,6 +22,7 @@ func (c *Config) choices() []choice {
 	custodies, versions := []string{"sealed", "imported", "shared"}, []string{"", "1.2", "1.3"}
 	return []choice{
 		{"keystore.random", c.Keystore.Random, []string{"", "os", RandomMixed}},
+		{"keystore.session-keys", c.Keystore.SessionKeys, []string{"", "token", SessionsInMemory}},
 		{"server.custody", s.Custody, custodies},
 		{"server.tls.min-version", s.TLS.MinVersion, versions},
 		{"server.upstream.tls.min-version", s.Upstream.TLS.MinVersion, versions},

@@ -30,6 +30,7 @@ type isolatedSettings struct {
 	Sessions          config.SessionBound
 	Wait, CallTimeout time.Duration
 	Prefix            string
+	SessionKeys       string
 	TrustedWrap       bool
 	AllowWeak         []string
 	Sandbox           bool
@@ -56,7 +57,7 @@ func openIsolated(k *config.Keystore) (Store, error) {
 	}
 	settings, err := json.Marshal(isolatedSettings{
 		Initialize: k.Initialize, URI: uri.String(), PIN: pin != nil, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
-		Prefix: k.Prefix, TrustedWrap: k.TrustedWrap, AllowWeak: k.AllowWeak, Sandbox: k.IsolateSandbox, Calls: k.Calls != nil,
+		Prefix: k.Prefix, SessionKeys: k.SessionKeys, TrustedWrap: k.TrustedWrap, AllowWeak: k.AllowWeak, Sandbox: k.IsolateSandbox, Calls: k.Calls != nil,
 	})
 	if err != nil {
 		return nil, err
@@ -133,7 +134,7 @@ func ServeIsolated() error {
 		}
 		k := &config.Keystore{
 			Initialize: s.Initialize, URI: s.URI, Sessions: s.Sessions, Wait: s.Wait, CallTimeout: s.CallTimeout,
-			Prefix: s.Prefix, TrustedWrap: s.TrustedWrap, AllowWeak: s.AllowWeak, Log: to.Log,
+			Prefix: s.Prefix, SessionKeys: s.SessionKeys, TrustedWrap: s.TrustedWrap, AllowWeak: s.AllowWeak, Log: to.Log,
 		}
 		if s.Sandbox {
 			if err := isolated.Confine(); err != nil {

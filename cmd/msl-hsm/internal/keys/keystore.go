@@ -18,6 +18,11 @@ import (
 
 // Open opens the configured key store, in a process of its own if that is configured.
 func Open(c *config.Config) (Store, error) {
+	s, err := open(c)
+	return sessionsWhere(c, s, err)
+}
+
+func open(c *config.Config) (Store, error) {
 	if len(c.Keystore.Tokens) > 0 {
 		return openTokens(&c.Keystore)
 	}
@@ -66,12 +71,17 @@ func named(k *config.Keystore) error {
 // Make opens the key store in this process, creating the file of soft keys if there is
 // none.
 func Make(c *config.Config) (Store, error) {
+	s, err := makeStore(c)
+	return sessionsWhere(c, s, err)
+}
+
+func makeStore(c *config.Config) (Store, error) {
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		return makeTPM(c)
 	}
 	path, isSoft := strings.CutPrefix(c.Keystore.URI, "soft:")
 	if len(c.Keystore.Tokens) > 0 {
-		return Open(c)
+		return openTokens(&c.Keystore)
 	}
 	if !isSoft {
 		return openHere(c)

@@ -18,13 +18,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/keystore/split"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
 // Providers returns the kinds of key stores that this build supports.
 func Providers() []keystore.Provider {
-	return []keystore.Provider{hsm.Provider(), tpm.Provider(), soft.Provider()}
+	return []keystore.Provider{hsm.Provider(), split.Provider(), tpm.Provider(), soft.Provider()}
 }
 
 func keyWeaknesses() []string { return hsm.KeyWeaknesses() }
@@ -55,7 +56,7 @@ func openToken(k *config.Keystore) (*hsm.Store, error) {
 	}
 	s, err := hsm.Open(hsm.Config{
 		URI: uri.String(), Initialize: k.Initialize, PIN: pin, Sessions: int(k.Sessions), Wait: k.Wait, CallTimeout: k.CallTimeout,
-		SealPrefix: k.Prefix, TrustedWrapping: k.TrustedWrap, AllowWeak: k.AllowWeak, Log: k.Log, Calls: k.Calls,
+		SealPrefix: k.Prefix, TrustedWrapping: k.TrustedWrap, SessionsElsewhere: k.SessionKeys == config.SessionsInMemory, AllowWeak: k.AllowWeak, Log: k.Log, Calls: k.Calls,
 	})
 	if err != nil {
 		return nil, NoToken(k, err)

@@ -8,6 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/balanced"
+	"github.com/msl-hsm/msl-hsm/keystore/split"
 )
 
 // A Store is a key store with everything that setup commands need.
@@ -43,6 +44,14 @@ func Missing(err error, next string) error {
 // IsolatedVerb is the hidden verb of a process that holds a key store for another.
 const IsolatedVerb = "isolated-keystore"
 
+// deviceOf is the store of the provisioned keys.
+func deviceOf(s keystore.Store) keystore.Store {
+	if s, ok := s.(*split.Store); ok {
+		return s.Device()
+	}
+	return s
+}
+
 // A TokenState is how one of several tokens is.
 type TokenState struct {
 	Token  string
@@ -53,7 +62,7 @@ type TokenState struct {
 
 // Tokens tells how each of several tokens of a store is.
 func Tokens(s Store) (all []TokenState) {
-	if s, ok := s.(*balanced.Store); ok {
+	if s, ok := deviceOf(s).(*balanced.Store); ok {
 		for _, c := range s.Conditions() {
 			all = append(all, TokenState{c.Name, c.Usable, c.Queue, c.Why})
 		}

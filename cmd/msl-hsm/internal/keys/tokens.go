@@ -137,9 +137,10 @@ func tokenName(uri *hsm.URI) string {
 
 // eachToken calls f with the store of each token.
 func eachToken(s Store, f func(token string, device keystore.Store)) {
-	if all, ok := s.(*balanced.Store); ok {
+	device := deviceOf(s)
+	if all, ok := device.(*balanced.Store); ok {
 		all.Each(f)
 		return
 	}
-	f("", s)
+	f("", device)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -243,6 +244,7 @@ func (d *doctor) store(ctx context.Context, store keys.Store, err error) {
 	}
 	defer func() { d.close("key store", store.Close()) }()
 	d.found = append(d.found, checkTokens(store)...)
+	d.sessionKeys()
 	d.keys(store)
 	d.pair(store)
 	d.trusted(store)
@@ -307,6 +309,19 @@ func (d *doctor) pair(store keystore.Store) {
 		return
 	}
 	d.judge(pairName, err, "they belong together")
+}
+
+// sessionKeys tells of session keys that are not in the token, and whether their memory is
+// written to the swap space.
+func (d *doctor) sessionKeys() {
+	if d.c.Keystore.SessionKeys != config.SessionsInMemory {
+		return
+	}
+	if err := lockedmem.LockAll(); err != nil {
+		d.say("session keys", Warning, "they are in the memory of the server and not in the token, as keystore.session-keys says, and it may be written to the swap space: %s; let the server lock its memory (LimitMEMLOCK=infinity of systemd, ulimit -l unlimited), or have no swap space, or one that is encrypted", exit.OneLine(err))
+		return
+	}
+	d.say("session keys", OK, "they are in locked memory of the server and not in the token, as keystore.session-keys says; the keys that seal them are in the token")
 }
 
 // trusted judges whether what is sealed can be brought to newer sealing keys.

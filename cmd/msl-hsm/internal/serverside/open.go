@@ -117,7 +117,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	custody, err := config.ParseCustody("server.custody", c.Server.Custody)
+	custody, err := c.ServerCustody()
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,40 @@
+package keys
+
+import (
+	"errors"
+	"log/slog"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/keystore/isolated"
+	"github.com/msl-hsm/msl-hsm/keystore/split"
+)
+
+// sessionsWhere puts the session keys of a key store into memory, if that is configured.
+func sessionsWhere(c *config.Config, device Store, err error) (Store, error) {
+	if err != nil || c.Keystore.SessionKeys != config.SessionsInMemory {
+		return device, err
+	}
+	protectMemory(c.Keystore.Log)
+	random, err := Random(c, device)
+	if err != nil {
+		return nil, errors.Join(err, device.Close())
+	}
+	return split.Config{SealPrefix: c.Keystore.Prefix, Rand: random}.New(device), nil
+}
+
+// protectMemory keeps the session keys, and what ciphers make of them, in this process, as
+// far as the system allows it.
+func protectMemory(log *slog.Logger) {
+	for _, what := range []struct {
+		err  error
+		warn string
+	}{
+		{lockedmem.LockAll(), "session keys are in memory that may be written to the swap space: let the process lock its memory (LimitMEMLOCK=infinity of systemd, ulimit -l unlimited), or have no swap space, or one that is encrypted"},
+		{isolated.Hide(), "other processes of this user can read the session keys in this one's memory"},
+	} {
+		if what.err != nil && log != nil {
+			log.Warn(what.warn, "error", what.err)
+		}
+	}
+}

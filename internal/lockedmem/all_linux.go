@@ -1,0 +1,39 @@
+package lockedmem
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// LockAll keeps all memory of this process out of the swap file, what it has and what it
+// will get: for a process whose heap holds keys for as long as they are used. Without the
+// right to lock any amount (RLIMIT_MEMLOCK or CAP_IPC_LOCK) it is an error and nothing is
+// locked, since later allocations would fail then.
+func LockAll() error {
+	if err := liftLimit(); err != nil && !mayLockAny() {
+		return fmt.Errorf("lockedmem: setrlimit RLIMIT_MEMLOCK: %w", err)
+	}
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		return fmt.Errorf("lockedmem: mlockall: %w", err)
+	}
+	return nil
+}
+
+// liftLimit takes the limit away, where there is one. A service may be forbidden to call
+// setrlimit(2), and have none.
+func liftLimit() error {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &now); err == nil && now.Cur == unix.RLIM_INFINITY {
+		return nil
+	}
+	return unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
+}
+
+// mayLockAny reports whether no limit applies to this process.
+func mayLockAny() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	err := unix.Capget(&header, &sets[0])
+	return err == nil && sets[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0
+}

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package lockedmem
+
+import (
+	"errors"
+	"fmt"
+)
+
+// LockAll is not there on this system.
+func LockAll() error { return fmt.Errorf("lockedmem: mlockall: %w", errors.ErrUnsupported) }

@@ -1,0 +1,146 @@
+package split
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// Lookup finds every version of a provisioned key in the device, newest first.
+func (s *Store) Lookup(label string) ([]keystore.Version, error) {
+	at := label
+	var ring []keystore.Version
+	err := error(keystore.ErrNotFound)
+	if !s.seals(label) { // of which the device may have its own
+		ring, err = s.device.Lookup(label)
+	}
+	if errors.Is(err, keystore.ErrNotFound) {
+		at = mark + label
+		ring, err = s.device.Lookup(at)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ring = slices.Clone(ring)
+	for i, v := range ring {
+		if ring[i].Key, err = s.shown(at, v.Key); err != nil {
+			return nil, err
+		}
+	}
+	return ring, nil
+}
+
+// shown is a key of the device under a label as it is used here.
+func (s *Store) shown(at string, inner keystore.Key) (keystore.Key, error) {
+	if !strings.HasPrefix(at, mark) {
+		if a := inner.Algorithm(); stored(a) != a {
+			return nil, fmt.Errorf("split: %q unwraps session keys into the device, and they are in memory here: %w; make another key under a new label", at, keystore.ErrWrongKey)
+		}
+		return s.typed(at, inner.Algorithm(), inner)
+	}
+	label, a, err := s.meant(place{at, inner.Algorithm()})
+	if err != nil {
+		return nil, err
+	}
+	return s.typed(label, a, inner)
+}
+
+// Create makes the next version of a provisioned key in the device.
+func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
+	return s.make(label, a, s.device.Create)
+}
+
+// Provision makes the next version of a provisioned key in the device from bytes that this
+// process has. The caller keeps raw and wipes it.
+func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error) {
+	device, ok := s.device.(interface {
+		Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error)
+	})
+	if !ok || a.Sealing() {
+		return keystore.Version{}, fmt.Errorf("split: provision %v from bytes: %w", a, errors.ErrUnsupported)
+	}
+	return s.make(label, a, func(at string, stored keystore.Algorithm) (keystore.Version, error) {
+		return device.Provision(at, stored, raw)
+	})
+}
+
+// make makes a key by a function of the device.
+func (s *Store) make(label string, a keystore.Algorithm, create func(string, keystore.Algorithm) (keystore.Version, error)) (none keystore.Version, err error) {
+	if label == "" || strings.HasPrefix(label, mark) || !keystore.LabelFits(s.prefix, label, a) {
+		return none, fmt.Errorf("split: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
+	}
+	at := placeOf(label, a)
+	if other := otherPlace(label, at); !a.Sealing() {
+		if _, err := s.device.Lookup(other); err == nil || !errors.Is(err, keystore.ErrNotFound) {
+			return none, cmp.Or(err, fmt.Errorf("split: %q is a key for something else: %w; destroy it, or take another label", label, keystore.ErrExists))
+		}
+	}
+	v, err := create(at.label, at.algorithm)
+	if err != nil {
+		return none, err
+	}
+	s.sealer.forget(label)
+	v.Key, err = s.shown(at.label, v.Key)
+	return v, err
+}
+
+// otherPlace is the label under which a key would be that is for something else.
+func otherPlace(label string, at place) string {
+	if at.label == label {
+		return mark + label
+	}
+	return label
+}
+
+// Destroy removes one version of a provisioned key, or with version 0 all, from the device.
+func (s *Store) Destroy(label string, version uint32) error {
+	defer s.sealer.forget(label)
+	if !s.seals(label) {
+		if err := s.device.Destroy(label, version); !errors.Is(err, keystore.ErrNotFound) {
+			return err
+		}
+	}
+	return s.device.Destroy(mark+label, version)
+}
+
+// List describes every provisioned key in the device, but for sealing keys of the device
+// itself, which are not used.
+func (s *Store) List() ([]keystore.Info, error) {
+	all, err := s.device.List()
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(k keystore.Info) bool { return s.seals(k.Label) })
+	for i := range all {
+		k := &all[i]
+		if !strings.HasPrefix(k.Label, mark) {
+			continue
+		}
+		if label, a, err := s.meant(place{k.Label, k.Algorithm}); err == nil {
+			k.Stored = fmt.Sprintf("%s, %v", k.Label, k.Algorithm)
+			k.Label, k.Algorithm = label, a
+			k.Reseals = a == keystore.SealSession256 || a == keystore.SealWrapping256
+			k.Trusted = k.Reseals
+		}
+	}
+	slices.SortStableFunc(all, func(a, b keystore.Info) int {
+		return cmp.Or(cmp.Compare(a.Label, b.Label), cmp.Compare(b.Version, a.Version))
+	})
+	return all, nil
+}
+
+// Refresh has the keys with these labels, or all, looked for again when they are used next.
+func (s *Store) Refresh(labels ...string) error { return s.sealer.refresh(labels...) }
+
+// SealWith has Seal use the version of a sealing key with that number or, where that is
+// not there, the one below it; zero means the newest.
+func (s *Store) SealWith(label string, version uint32) error {
+	s.sealer.mu.Lock()
+	defer s.sealer.mu.Unlock()
+	s.sealer.chosen[label] = version
+	return nil
+}
