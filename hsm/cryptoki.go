@@ -131,6 +131,17 @@ func (l tokenCalls) closeSession(session uint) error {
 	return l.count(C.msl_close_session(l.list, C.ck_ulong(session)), C.FN_CloseSession)
 }
 
+// closeTwice closes a session, and tries once more if that fails: sessions that stay
+// open are missed by others. It reports whether the session is closed.
+func (l tokenCalls) closeTwice(session uint) bool {
+	for range 2 {
+		if err := l.closeSession(session); err == nil || classOf(err) == classSession {
+			return true
+		}
+	}
+	return false
+}
+
 // loggedIn reports whether the session is that of a user who is logged in.
 func (l tokenCalls) loggedIn(session uint) (bool, error) {
 	r := C.msl_session_state(l.list, C.ck_ulong(session))

@@ -15,12 +15,12 @@ type measure struct {
 	began, ran time.Time
 }
 
-// measured begins with the wait for a session.
-func (c *connection) measured() measure {
-	if c.told == nil {
+// measured begins with the wait for a session, for whoever is told.
+func measured(told func(keystore.Call)) measure {
+	if told == nil {
 		return measure{}
 	}
-	return measure{tell: c.told, began: time.Now()}
+	return measure{tell: told, began: time.Now()}
 }
 
 // run ends the wait: what the session does next is measured.

@@ -95,7 +95,7 @@ func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uin
 	if stuck := c.watch.stuck.Load(); stuck != nil {
 		return stuck.err()
 	}
-	m := c.measured()
+	m := measured(c.told)
 	own, err := c.take(p)
 	if err != nil {
 		m.giveUp(err)
@@ -200,7 +200,7 @@ func (c *connection) empty(own *session) {
 	open, left := openSession{own.handle, own.generation}, false
 	retired := own.origin.isRetired() && !c.isClosed()
 	if !retired && own.generation == c.mod.generation.Load() {
-		left = !c.closedTwice(own.handle)
+		left = !c.closeTwice(own.handle)
 	}
 	c.origins.CompareAndDelete(own.handle, own.origin)
 	own.shown.Store(0)
@@ -212,17 +212,6 @@ func (c *connection) empty(own *session) {
 	case left:
 		c.graves.closeLater(open)
 	}
-}
-
-// closedTwice closes a session, and tries once more if that fails: sessions that stay
-// open are missed by others. It reports whether the session is closed.
-func (c *connection) closedTwice(handle uint) bool {
-	for range 2 {
-		if err := c.closeSession(handle); err == nil || classOf(err) == classSession {
-			return true
-		}
-	}
-	return false
 }
 
 // at notes the epoch in a module's answer.

@@ -199,7 +199,7 @@ func (r *Record) noteAttested(why string, m *proof.Attestation, now time.Time) {
 // may be a matter of a setting.
 func (a attester) left(ctx context.Context, r *Record) error {
 	why := proof.Fail(ErrPolicy, "EK hash %s: %s", r.ID, r.Attested.Why)
-	if !a.policy.RevokeChanged || !r.disproved(a.policy.PCRs) {
+	if !a.policy.RevokeChanged || !a.policy.PCRs.disprove(r) {
 		return why
 	}
 	if err := a.end(ctx, r.ID, Revoked, privilegeWithdrawn, "it left the policy: "+r.Attested.Why); err != nil {

@@ -94,7 +94,7 @@ func (r *Record) approve(name, note string, now time.Time) error {
 	if r.Created.IsZero() {
 		r.Created = now
 	}
-	r.Measured = r.measured()
+	r.Measured = measuredBy(r)
 	if r.State != Enrolled || r.Name != r.Registered {
 		r.State = Approved
 	}

@@ -56,9 +56,9 @@ func (rules PCRRules) allow(index uint, value []byte) bool {
 	return !ruled || slices.ContainsFunc(values, func(v HexBytes) bool { return bytes.Equal(v, value) })
 }
 
-// disproved reports whether a device attested to a value that neither the rules allow nor a
+// disprove reports whether a device attested to a value that neither the rules allow nor a
 // person approved. What it left out proves nothing: it could as well be silent.
-func (r *Record) disproved(rules PCRRules) bool {
+func (rules PCRRules) disprove(r *Record) bool {
 	approved, err := r.PCRs()
 	if err != nil || measurementOf(approved) != r.Measured {
 		approved = nil
@@ -132,9 +132,9 @@ func (r *Record) PCRs() ([]PCR, error) {
 	return list, nil
 }
 
-// measured is the state of a device that waits, which a person sees and approves. One that
+// measuredBy is the state of a device that waits, which a person sees and approves. One that
 // proved none has to do that still: no approval stands for it.
-func (r *Record) measured() string {
+func measuredBy(r *Record) string {
 	if r.State != Pending && r.State != Refused || r.Evidence == nil {
 		return r.Measured
 	}

@@ -48,6 +48,9 @@ const (
 	soon = 14 * 24 * time.Hour
 )
 
+// behindText is what a token proves that was renewed without a record of that.
+const behindText = "a token was renewed that the state knows nothing of, so the state is an older copy, or was restored with --keep-tokens: messages of before may be taken again, and revocations since are lost; stop the servers, and put it in place with msl-hsm state restore, or in etcd with state export and state import, which end the tokens of before"
+
 // Ready makes the checks.
 func (s *Service) Ready(ctx context.Context) Readiness {
 	checks := []Check{s.checkServer(), s.checkKeyStore(ctx), s.checkState(ctx)}

@@ -79,9 +79,6 @@ func (s *base) openState(c *config.Config, own *admin.Keys, log *slog.Logger) (e
 	return nil
 }
 
-// behindText is what a token proves that was renewed without a record of that.
-const behindText = "a token was renewed that the state knows nothing of, so the state is an older copy, or was restored with --keep-tokens: messages of before may be taken again, and revocations since are lost; stop the servers, and put it in place with msl-hsm state restore, or in etcd with state export and state import, which end the tokens of before"
-
 // stateBack forgets that steps failed while etcd was lost, also those that are still under
 // way.
 func (s *base) stateBack() {
