@@ -189,6 +189,16 @@ func (p *pool) busy() int {
 	return p.bound() - len(p.free)
 }
 
+// shows reports whether a handle is that of a session in the pool.
+func (p *pool) shows(handle uint) bool {
+	for _, own := range p.all {
+		if own.shown.Load() == uint64(handle) {
+			return true
+		}
+	}
+	return false
+}
+
 // rest closes the sessions that are not needed any more, again and again until the store
 // is closed: a token has them for other programs, too.
 func (c *connection) rest() {

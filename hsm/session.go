@@ -174,21 +174,9 @@ func (c *connection) fill(own *session, now *life) (err error) {
 // abandon closes the session whose handle C_OpenSession returned although it failed:
 // it may be open. The handle of a session in a pool is ignored.
 func (c *connection) abandon(handle uint) {
-	if handle != 0 && !c.knows(handle) {
+	if handle != 0 && !c.sessions.shows(handle) && !c.anchors.shows(handle) {
 		_ = c.closeSession(handle)
 	}
-}
-
-// knows reports whether a handle is that of a session in one of the pools.
-func (c *connection) knows(handle uint) bool {
-	for _, p := range []*pool{c.sessions, c.anchors} {
-		for _, own := range p.all {
-			if own.shown.Load() == uint64(handle) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // empty closes the session of a place in a pool. What is left of it is handed on last:
