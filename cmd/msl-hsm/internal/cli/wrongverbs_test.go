@@ -94,7 +94,7 @@ var wrongVerbs = []wrongInput{
 	{"entity list --state junk --config server.yaml", 1, "state restore"},
 	{"entity list --state . --config server.yaml", 1, "name a file"},
 	{"failures", 2, "--file FILE"},
-	{"inspect .", 1, "directory"},
+	{"inspect .", 2, "directory"},
 	{"inspect empty.psk", 1, "empty"},
 	{"inspect a b", 2, "FILE"},
 	{"key create x", 2, "--algorithm"},
