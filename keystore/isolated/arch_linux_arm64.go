@@ -3,3 +3,5 @@ package isolated
 import "golang.org/x/sys/unix"
 
 const auditArch = unix.AUDIT_ARCH_AARCH64
+
+const sysAccept = unix.SYS_ACCEPT
