@@ -12,16 +12,7 @@ import (
 
 // Lookup finds every version of a provisioned key in the device, newest first.
 func (s *Store) Lookup(label string) ([]keystore.Version, error) {
-	at := label
-	var ring []keystore.Version
-	err := error(keystore.ErrNotFound)
-	if !s.seals(label) { // of which the device may have its own
-		ring, err = s.device.Lookup(label)
-	}
-	if errors.Is(err, keystore.ErrNotFound) {
-		at = mark + label
-		ring, err = s.device.Lookup(at)
-	}
+	at, ring, err := s.find(label)
 	if err != nil {
 		return nil, err
 	}
@@ -32,6 +23,31 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 		}
 	}
 	return ring, nil
+}
+
+// find returns what the device has under a label, or else under the label with the mark. The
+// first is not asked for where it is that of a sealing key: the device may have its own.
+func (s *Store) find(label string) (at string, ring []keystore.Version, err error) {
+	if !s.seals(label) {
+		ring, err = s.device.Lookup(label)
+		if !errors.Is(err, keystore.ErrNotFound) {
+			return label, ring, err
+		}
+	}
+	ring, err = s.device.Lookup(mark + label)
+	return mark + label, ring, missing(label, 0, err)
+}
+
+// missing returns err, which is about the label in the device, or where the key is not there an
+// error about the label that its user knows.
+func missing(label string, version uint32, err error) error {
+	switch {
+	case !errors.Is(err, keystore.ErrNotFound):
+		return err
+	case version == 0:
+		return fmt.Errorf("split: key %q: %w", label, keystore.ErrNotFound)
+	}
+	return fmt.Errorf("split: key %q version %d: %w", label, version, keystore.ErrNotFound)
 }
 
 // shown is a key of the device under a label as it is used here.
@@ -104,7 +120,7 @@ func (s *Store) Destroy(label string, version uint32) error {
 			return err
 		}
 	}
-	return s.device.Destroy(mark+label, version)
+	return missing(label, version, s.device.Destroy(mark+label, version))
 }
 
 // List describes every provisioned key in the device, but for sealing keys of the device

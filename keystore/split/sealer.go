@@ -92,7 +92,7 @@ func (s *sealer) sealingRing(label string) ([]sealing, error) {
 	}
 	versions, err := s.device.Lookup(mark + label)
 	if err != nil {
-		return nil, err
+		return nil, missing(label, 0, err)
 	}
 	for _, v := range versions {
 		k := sealing{version: v.Number}
