@@ -11,8 +11,13 @@ import (
 )
 
 // Lookup finds every version of a provisioned key in the device, newest first.
-func (s *Store) Lookup(label string) ([]keystore.Version, error) {
-	at, ring, err := s.find(label)
+func (s *Store) Lookup(label string) (ring []keystore.Version, err error) {
+	var at string
+	err = s.eitherPlace(label, missing(label), func(place string) error {
+		at = place
+		ring, err = s.device.Lookup(place)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -25,29 +30,24 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 	return ring, nil
 }
 
-// find returns what the device has under a label, or else under the label with the mark. The
-// first is not asked for where it is that of a sealing key: the device may have its own.
-func (s *Store) find(label string) (at string, ring []keystore.Version, err error) {
+// eitherPlace does what is to be done with a key under its label in the device or, if it is not
+// there, under the label with the mark. The first is left out for a sealing key, of which the
+// device may have its own. If it is in neither, no error names the label with the mark, which
+// its user does not know.
+func (s *Store) eitherPlace(label string, absent error, do func(place string) error) error {
 	if !s.seals(label) {
-		ring, err = s.device.Lookup(label)
-		if !errors.Is(err, keystore.ErrNotFound) {
-			return label, ring, err
+		if absent = do(label); !errors.Is(absent, keystore.ErrNotFound) {
+			return absent
 		}
 	}
-	ring, err = s.device.Lookup(mark + label)
-	return mark + label, ring, missing(label, 0, err)
+	if err := do(mark + label); !errors.Is(err, keystore.ErrNotFound) {
+		return err
+	}
+	return absent
 }
 
-// missing returns err, which is about the label in the device, or where the key is not there an
-// error about the label that its user knows.
-func missing(label string, version uint32, err error) error {
-	switch {
-	case !errors.Is(err, keystore.ErrNotFound):
-		return err
-	case version == 0:
-		return fmt.Errorf("split: key %q: %w", label, keystore.ErrNotFound)
-	}
-	return fmt.Errorf("split: key %q version %d: %w", label, version, keystore.ErrNotFound)
+func missing(label string) error {
+	return fmt.Errorf("split: key %q: %w", label, keystore.ErrNotFound)
 }
 
 // shown is a key of the device under a label as it is used here.
@@ -115,12 +115,8 @@ func otherPlace(label string, at place) string {
 // Destroy removes one version of a provisioned key, or with version 0 all, from the device.
 func (s *Store) Destroy(label string, version uint32) error {
 	defer s.sealer.forget(label)
-	if !s.seals(label) {
-		if err := s.device.Destroy(label, version); !errors.Is(err, keystore.ErrNotFound) {
-			return err
-		}
-	}
-	return missing(label, version, s.device.Destroy(mark+label, version))
+	absent := fmt.Errorf("split: key %q version %d: %w", label, version, keystore.ErrNotFound)
+	return s.eitherPlace(label, absent, func(place string) error { return s.device.Destroy(place, version) })
 }
 
 // List describes every provisioned key in the device, but for sealing keys of the device

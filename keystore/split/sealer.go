@@ -2,6 +2,7 @@ package split
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -91,8 +92,11 @@ func (s *sealer) sealingRing(label string) ([]sealing, error) {
 		return ring, nil
 	}
 	versions, err := s.device.Lookup(mark + label)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, missing(label)
+	}
 	if err != nil {
-		return nil, missing(label, 0, err)
+		return nil, err
 	}
 	for _, v := range versions {
 		k := sealing{version: v.Number}
