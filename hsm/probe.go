@@ -147,11 +147,7 @@ func (p *prober) run() (err error) {
 	}()
 	p.bare.Store(false) // until this time says so
 	kek, err := p.key(keystore.AESWrap128, 16, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP)
-	if classOf(err) == classUnsupported {
-		p.keyless(err)
-		return nil
-	}
-	if quirkTokenOnly.is(err) { // no attribute of it is one that a module may not know
+	if classOf(err) == classUnsupported || quirkTokenOnly.is(err) { // no attribute of it is one that a module may not know
 		p.keyless(err)
 		return nil
 	}

@@ -133,7 +133,7 @@ type Duplicated struct {
 // A Provider describes a kind of store, so that a program can say where the bytes of
 // its keys are.
 type Provider struct {
-	Name              string // pkcs11, tpm or soft
+	Name              string // pkcs11, pkcs11-memory, tpm or soft
 	InProcess         bool   // its keys are in the memory of this process
 	SessionsInProcess bool   // its session keys are, and the others in a device
 	TPM               bool   // imports wrapped keys as TPM2_Import does, and neither wraps nor unwraps in another way

@@ -2,6 +2,8 @@ package lockedmem
 
 import (
 	"fmt"
+	"math"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,10 +32,19 @@ func liftLimit() error {
 	return unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 }
 
-// mayLockAny reports whether no limit applies to this process.
+// mayLockAny reports whether no limit applies to this process: it locks room for more than that,
+// which is never used. To ask for CAP_IPC_LOCK would not do, since that of a user namespace, as
+// in a container without root, does not lift the limit (user_namespaces(7)).
 func mayLockAny() bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData
-	err := unix.Capget(&header, &sets[0])
-	return err == nil && sets[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &now); err != nil || now.Cur >= math.MaxInt {
+		return false
+	}
+	room, err := unix.Mmap(-1, 0, int(now.Cur)+1, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err != nil {
+		return false
+	}
+	defer unix.Munmap(room)
+	_, _, errno := unix.Syscall(unix.SYS_MLOCK2, uintptr(unsafe.Pointer(unsafe.SliceData(room))), uintptr(len(room)), unix.MLOCK_ONFAULT)
+	return errno == 0
 }

@@ -11,17 +11,13 @@ import (
 )
 
 // Lookup finds every version of a provisioned key in the device, newest first.
-func (s *Store) Lookup(label string) ([]keystore.Version, error) {
-	at := label
-	var ring []keystore.Version
-	err := error(keystore.ErrNotFound)
-	if !s.seals(label) { // of which the device may have its own
-		ring, err = s.device.Lookup(label)
-	}
-	if errors.Is(err, keystore.ErrNotFound) {
-		at = mark + label
-		ring, err = s.device.Lookup(at)
-	}
+func (s *Store) Lookup(label string) (ring []keystore.Version, err error) {
+	var at string
+	err = s.eitherPlace(label, missing(label), func(place string) error {
+		at = place
+		ring, err = s.device.Lookup(place)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -32,6 +28,26 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 		}
 	}
 	return ring, nil
+}
+
+// eitherPlace does what is to be done with a key under its label in the device or, if it is not
+// there, under the label with the mark. The first is left out for a sealing key, of which the
+// device may have its own. If it is in neither, no error names the label with the mark, which
+// its user does not know.
+func (s *Store) eitherPlace(label string, absent error, do func(place string) error) error {
+	if !s.seals(label) {
+		if absent = do(label); !errors.Is(absent, keystore.ErrNotFound) {
+			return absent
+		}
+	}
+	if err := do(mark + label); !errors.Is(err, keystore.ErrNotFound) {
+		return err
+	}
+	return absent
+}
+
+func missing(label string) error {
+	return fmt.Errorf("split: key %q: %w", label, keystore.ErrNotFound)
 }
 
 // shown is a key of the device under a label as it is used here.
@@ -99,12 +115,8 @@ func otherPlace(label string, at place) string {
 // Destroy removes one version of a provisioned key, or with version 0 all, from the device.
 func (s *Store) Destroy(label string, version uint32) error {
 	defer s.sealer.forget(label)
-	if !s.seals(label) {
-		if err := s.device.Destroy(label, version); !errors.Is(err, keystore.ErrNotFound) {
-			return err
-		}
-	}
-	return s.device.Destroy(mark+label, version)
+	absent := fmt.Errorf("split: key %q version %d: %w", label, version, keystore.ErrNotFound)
+	return s.eitherPlace(label, absent, func(place string) error { return s.device.Destroy(place, version) })
 }
 
 // List describes every provisioned key in the device, but for sealing keys of the device

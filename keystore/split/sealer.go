@@ -2,6 +2,7 @@ package split
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -91,6 +92,9 @@ func (s *sealer) sealingRing(label string) ([]sealing, error) {
 		return ring, nil
 	}
 	versions, err := s.device.Lookup(mark + label)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, missing(label)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -217,6 +218,25 @@ func TestWrongKeys(t *testing.T) {
 	} {
 		if v, err := s.Create(test.label, test.a); !errors.Is(err, test.want) {
 			t.Errorf("create %s for %v: version %d, %v", test.label, test.a, v.Number, err)
+		}
+	}
+}
+
+// TestMissing names keys that are not there as their users do, and not as the device would.
+func TestMissing(t *testing.T) {
+	s := split.Config{}.New(soft.New())
+	k := value[keystore.Key](t)(s.Generate(keystore.HMACSHA256))
+	for what, do := range map[string]func() error{
+		"look up":             func() error { _, err := s.Lookup("msl-audit"); return err },
+		"look up what seals":  func() error { _, err := s.Lookup("msl-seal-mac"); return err },
+		"destroy":             func() error { return s.Destroy("msl-audit", 0) },
+		"destroy a version":   func() error { return s.Destroy("msl-audit", 2) },
+		"destroy what seals":  func() error { return s.Destroy("msl-seal-mac", 0) },
+		"seal without a key":  func() error { _, err := s.Seal(k, nil); return err },
+		"look up what is not": func() error { _, err := s.Lookup(""); return err },
+	} {
+		if err := do(); !errors.Is(err, keystore.ErrNotFound) || strings.Contains(err.Error(), "memory:") {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 }

@@ -29,8 +29,8 @@ type Config struct {
 
 // A Store has session keys in memory, and all others in a device. It is a
 // [keystore.Store], [keystore.Importer], [keystore.PeerWrapper], [keystore.Admin],
-// [keystore.Resealer] and, where the device is one, a [keystore.RandomSource], safe for use
-// by many goroutines.
+// [keystore.Changing], [keystore.Resealer] and, where the device is one, a
+// [keystore.RandomSource], safe for use by many goroutines.
 type Store struct {
 	device Device
 	memory *soft.Store

@@ -47,6 +47,8 @@ func TestLocated(t *testing.T) {
 		"server: {upstream: {check: {path: up}}}\n":                                      `c.yaml:1:35: server.upstream.check.path is "up"`,
 		"server: {upstream: {check: {path: '/a b'}}}\n":                                  `c.yaml:1:35: server.upstream.check.path is "/a b": want a path, such as /healthz`,
 		"server: {upstream: {method: CONNECT}}\n":                                        `c.yaml:1:29: server.upstream.method: "CONNECT": want the name of an HTTP method, other than CONNECT and TRACE`,
+		"server: {upstream: {method: connect}}\n":                                        `c.yaml:1:29: server.upstream.method: "connect": want the name of an HTTP method, other than CONNECT and TRACE`,
+		"server: {http: {paths: [/], methods: [trace]}}\n":                               `c.yaml:1:39: server.http.methods: "trace": want the name of an HTTP method, other than CONNECT and TRACE`,
 		"server: {upstream: {method: post}}\n":                                           `c.yaml:1:29: server.upstream.method: "post": names of HTTP methods are in capital letters: want POST`,
 		"server: {http: {paths: [/], methods: [GET, put]}}\n":                            `c.yaml:1:44: server.http.methods: "put": names of HTTP methods are in capital letters: want PUT`,
 		"server: {upstream: 'http://host:65536/'}\n":                                     `c.yaml:1:20: server.upstream: "http://host:65536/": want`,

@@ -14,16 +14,26 @@ func (c *Config) checkSessionKeys() error {
 	if k.SessionKeys != SessionsInMemory {
 		return nil
 	}
-	scheme, _, _ := strings.Cut(strings.ToLower(k.URI), ":")
+	if err := k.CheckToken(); err != nil {
+		return err
+	}
 	switch {
-	case scheme == "soft" || scheme == "tpm":
-		return exit.Usagef("keystore.session-keys is memory, but is for PKCS #11 tokens: leave it out for the key store %s", k.URI)
 	case k.TrustedWrap:
 		return exit.Usagef("keystore.trusted-wrapping is on, but with keystore.session-keys: memory no key wraps another: leave one of them out; what is sealed goes to newer keys by key rewrap without it")
 	case c.Client.Custody == msl.CustodySealed.String():
 		return k.CheckCustody("client.custody", msl.CustodySealed)
 	case !c.Server.State.IsZero() && c.Server.Custody == msl.CustodySealed.String():
 		return k.CheckCustody("server.custody", msl.CustodySealed)
+	}
+	return nil
+}
+
+// CheckToken wants a PKCS #11 token where session keys are in memory, also in place of the
+// configured one.
+func (k *Keystore) CheckToken() error {
+	scheme, _, _ := strings.Cut(strings.ToLower(k.URI), ":")
+	if k.SessionKeys == SessionsInMemory && (scheme == "soft" || scheme == "tpm") {
+		return exit.Usagef("keystore.session-keys is memory, but is for PKCS #11 tokens: leave it out for the key store %s", k.URI)
 	}
 	return nil
 }

@@ -174,10 +174,11 @@ func (m *httpMethod) UnmarshalYAML(n *yaml.Node) error {
 // checkMethod refuses what no service takes. Names of methods have a case (RFC 9110 section
 // 9.1).
 func checkMethod(name string) error {
-	if _, err := http.NewRequest(name, "http://upstream/", nil); err != nil || name == "" || name == "CONNECT" || name == "TRACE" {
+	capital := strings.ToUpper(name)
+	if _, err := http.NewRequest(name, "http://upstream/", nil); err != nil || name == "" || capital == "CONNECT" || capital == "TRACE" {
 		return fmt.Errorf("%q: want the name of an HTTP method, other than CONNECT and TRACE", name)
 	}
-	if capital := strings.ToUpper(name); name != capital && slices.Contains(mslhttp.DefaultHTTPMethods(), capital) {
+	if name != capital && slices.Contains(mslhttp.DefaultHTTPMethods(), capital) {
 		return fmt.Errorf("%q: names of HTTP methods are in capital letters: want %s", name, capital)
 	}
 	return nil

@@ -18,8 +18,7 @@ import (
 
 // Open opens the configured key store, in a process of its own if that is configured.
 func Open(c *config.Config) (Store, error) {
-	s, err := open(c)
-	return sessionsWhere(c, s, err)
+	return sessionsWhere(c, open)
 }
 
 func open(c *config.Config) (Store, error) {
@@ -71,8 +70,7 @@ func named(k *config.Keystore) error {
 // Make opens the key store in this process, creating the file of soft keys if there is
 // none.
 func Make(c *config.Config) (Store, error) {
-	s, err := makeStore(c)
-	return sessionsWhere(c, s, err)
+	return sessionsWhere(c, makeStore)
 }
 
 func makeStore(c *config.Config) (Store, error) {

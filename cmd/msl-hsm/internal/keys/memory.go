@@ -10,8 +10,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/split"
 )
 
-// sessionsWhere puts the session keys of a key store into memory, if that is configured.
-func sessionsWhere(c *config.Config, device Store, err error) (Store, error) {
+// sessionsWhere opens a key store, and puts its session keys into memory if that is configured.
+func sessionsWhere(c *config.Config, open func(*config.Config) (Store, error)) (Store, error) {
+	if err := c.Keystore.CheckToken(); err != nil {
+		return nil, err
+	}
+	device, err := open(c)
 	if err != nil || c.Keystore.SessionKeys != config.SessionsInMemory {
 		return device, err
 	}
