@@ -30,6 +30,9 @@ func openOfficer(p *program, c *config.Config, soPIN string) (none keys.Officer,
 	if scheme, _, _ := strings.Cut(c.Keystore.URI, ":"); scheme == "soft" || scheme == "tpm" {
 		return none, exit.Usagef("the security officer is one of a PKCS #11 token, and the key store is %s: leave out --so-pin", c.Keystore.URI)
 	}
+	if c.Keystore.SessionKeys == config.SessionsInMemory {
+		return none, exit.Usagef("the security officer makes keys trusted that wrap others, and with keystore.session-keys: memory none does: leave out --so-pin")
+	}
 	if !c.Keystore.TrustedWrap {
 		return none, exit.Usagef("the security officer makes sealing keys trusted, which is of use with trusted wrapping only: set keystore.trusted-wrapping to true")
 	}
