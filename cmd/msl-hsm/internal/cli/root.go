@@ -17,7 +17,6 @@ import (
 
 // Run executes one command and returns its exit code.
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	captureLog(&program{stderr: safetext.Writer{W: stderr}})
 	return runWith(config.Default, args, stdin, stdout, stderr)
 }
 
@@ -33,6 +32,9 @@ func runWith(defaults func() *config.Config, args []string, stdin io.Reader, std
 		stdout = printed
 	}
 	p := &program{defaults: defaults, stdin: stdin, stdout: stdout, stderr: stderr}
+	if log, err := p.logger(serveFlags{logFormat: "auto"}); err == nil {
+		captureLog(p, log)
+	}
 	root := rootCommand(p)
 	root.SetArgs(args)
 	root.SetIn(stdin)
