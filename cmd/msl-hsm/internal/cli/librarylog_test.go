@@ -114,7 +114,7 @@ func TestLibraryLogForm(t *testing.T) {
 		t.Fatal(err)
 	}
 	run("send", strings.TrimSpace(string(url)), "--data", "hello")
-	<-told
+	await(t, "what net/http says", func() bool { return len(told) > 0 })
 	c.signal(os.Interrupt)
 	if <-c.ended; !strings.Contains(c.stderr.String(), `msg="connection of a library"`) || strings.Contains(c.stderr.String(), "{") {
 		t.Error(c.stderr.String())
