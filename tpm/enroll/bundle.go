@@ -7,7 +7,6 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -23,21 +22,22 @@ type Bundle struct {
 	Roots         *x509.CertPool
 	Intermediates *x509.CertPool
 
-	known []*x509.Certificate // both, of ParseBundle
+	known names // of both, by ParseBundle
 }
 
 // ParseBundle reads certificates in PEM or DER. Those that are their own issuer are roots,
 // the others are intermediates. At least one root is required.
 func ParseBundle(texts ...[]byte) (Bundle, error) {
-	b := Bundle{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool()}
+	var all []*x509.Certificate
 	for _, text := range texts {
-		all, err := bundled(text)
+		some, err := bundled(text)
 		if err != nil {
 			return Bundle{}, fmt.Errorf("enroll: EK bundle: %w", err)
 		}
-		b.known = append(b.known, all...)
+		all = append(all, some...)
 	}
-	for _, c := range b.known {
+	b := Bundle{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), known: namesOf(all)}
+	for _, c := range all {
 		if sameWritten(c.RawIssuer, c.RawSubject) {
 			b.Roots.AddCert(c)
 		} else {
@@ -111,16 +111,17 @@ func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, er
 	if b.Intermediates != nil {
 		intermediates = b.Intermediates.Clone()
 	}
-	authorities := slices.Clone(b.known)
+	var authorities []*x509.Certificate
 	for _, der := range above {
 		if c, err := proof.ParseCertificate(der); err == nil { // others cannot help
 			authorities = append(authorities, c)
 		}
 	}
-	for _, c := range authorities[len(b.known):] {
-		intermediates.AddCert(respelled(c, authorities))
+	offered := namesOf(authorities)
+	for _, c := range authorities {
+		intermediates.AddCert(respelled(c, b.known, offered))
 	}
-	e.Certificate = respelled(e.Certificate, authorities)
+	e.Certificate = respelled(e.Certificate, b.known, offered)
 	chains, err := e.paths(b.Roots, intermediates, now)
 	if err == nil {
 		return path{chain: rawChain(chains[0])}, nil

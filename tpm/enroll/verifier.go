@@ -106,10 +106,11 @@ func verifyPath(ek EKCertificate, recorded [][]byte, roots *x509.CertPool, at ti
 		}
 		authorities = append(authorities, c)
 	}
+	named := namesOf(authorities)
 	for _, c := range authorities {
-		above.AddCert(respelled(c, authorities))
+		above.AddCert(respelled(c, named))
 	}
-	ek.Certificate = respelled(ek.Certificate, authorities)
+	ek.Certificate = respelled(ek.Certificate, named)
 	chains, err := ek.paths(roots, above, at)
 	if err != nil {
 		return err

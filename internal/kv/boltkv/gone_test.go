@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
@@ -49,4 +50,39 @@ func TestGone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestGrows has a file grow while others look at it: none of them takes that for a file that was
+// cut.
+func TestGrows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	d := openTest(t, path, layout())
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	grown := make(chan struct{})
+	var looking sync.WaitGroup
+	for range 4 {
+		looking.Go(func() {
+			for done := false; !done; {
+				select {
+				case <-grown:
+					done = true
+				default:
+				}
+				if err := d.sound(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for n := range int64(2000) {
+		if err := os.Truncate(path, info.Size()+n); err != nil {
+			t.Error(err)
+		}
+	}
+	close(grown)
+	looking.Wait()
 }

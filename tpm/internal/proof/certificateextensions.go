@@ -19,14 +19,17 @@ func readExtensions(c *x509.Certificate, in cryptobyte.String) error {
 	if !in.ReadASN1(&list, asn1.SEQUENCE) || !in.Empty() {
 		return errors.New("malformed extensions")
 	}
+	there := map[string]bool{}
 	for !list.Empty() {
 		x, err := readExtension(&list)
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(c.Extensions, func(other pkix.Extension) bool { return other.Id.Equal(x.Id) }) {
-			return errors.New("two extensions " + x.Id.String())
+		id := x.Id.String()
+		if there[id] {
+			return errors.New("two extensions " + id)
 		}
+		there[id] = true
 		c.Extensions = append(c.Extensions, x)
 		known, err := useExtension(c, x)
 		if err != nil {

@@ -251,7 +251,7 @@ func (r *Keys) InitNewState() ([]string, error) {
 		if c.Server.State.Shared() {
 			what = "state"
 		}
-		return nil, fmt.Errorf("the %s %s already exists: nothing was changed", what, &c.Server.State)
+		return nil, exit.OfKind(fs.ErrExist, "the %s %s already exists: nothing was changed", what, &c.Server.State)
 	}
 	return made, err
 }
@@ -262,8 +262,11 @@ func (r *Keys) BeginState(begin bool, log *slog.Logger) error {
 		return findEnrollments(r.c)
 	}
 	made, err := r.InitNewState()
-	if err != nil {
+	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w; start without --init-state", err)
+	}
+	if err != nil {
+		return err
 	}
 	log.Info("made the state of a new server", "files", made)
 	return nil

@@ -51,6 +51,7 @@ by force.`,
 			if err != nil {
 				return err
 			}
+			captureLog(p, log)
 			ctx, end := p.stoppable(c.Context(), log)
 			defer end()
 			return runAgent(p, ctx, args, over, f)

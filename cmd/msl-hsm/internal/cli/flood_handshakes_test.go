@@ -80,7 +80,7 @@ func (w *work) during(t testing.TB, n *atomic.Int64, what func()) {
 // part is the ratio to what gets done alone in as many windows, or with as much time of the
 // processors where other programs leave less of it to one of the two.
 func (w work) part(alone work) float64 {
-	ratio := float64(w.done) / float64(alone.done)
+	ratio := float64(w.done) / float64(max(alone.done, 1)) // 0 / 0 is less than no bound
 	return max(ratio, ratio*float64(alone.cpu)/float64(w.cpu))
 }
 

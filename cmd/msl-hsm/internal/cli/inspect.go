@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -88,7 +89,7 @@ func inspectorKeys(p *program, i *msl.Inspector) (*serverside.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := serverside.Open(c, func(*admin.Keys) error { return nil }, nil)
+	s, err := serverside.Open(c, func(*admin.Keys) error { return nil }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

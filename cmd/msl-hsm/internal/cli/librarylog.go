@@ -3,20 +3,21 @@ package cli
 import (
 	"log"
 	"log/slog"
+	"os"
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/internal/logsample"
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
-// captureLog has the lines of package log, which only libraries use, in the form of all
-// others. Above all that is net/http, whose clients have no log of their own.
-func captureLog(p *program) {
-	logger, err := p.logger(serveFlags{logFormat: "auto"})
-	if err != nil {
-		return // there is no such format
+// captureLog has the lines of package log, which only libraries use, in the form of a log on
+// standard error. Above all that is net/http, whose clients have no log of their own.
+func captureLog(p *program, to *slog.Logger) {
+	if w, safe := p.stderr.(safetext.Writer); !safe || w.W != os.Stderr {
+		return // that is where they go
 	}
 	log.SetFlags(0)
-	log.SetOutput(libraryLog{slog.New(logsample.New(logger.Handler()))})
+	log.SetOutput(libraryLog{slog.New(logsample.New(to.Handler()))})
 }
 
 // A libraryLog logs lines without what they quote: net/http quotes what a service sends after

@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -66,4 +69,54 @@ type lineWriter chan string
 func (w lineWriter) Write(p []byte) (int, error) {
 	w <- string(bytes.Clone(p))
 	return len(p), nil
+}
+
+// TestLibraryLogForm has the lines of libraries in the form that the log of a server has.
+func TestLibraryLogForm(t *testing.T) {
+	skipWithRace(t)
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	told := make(chan bool, 10)
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok more")
+		conn.Read(make([]byte, 1)) // until the other side closes, once it has told
+		told <- true
+	}))
+	dir := t.TempDir()
+	write(t, dir, "pin", "passphrase\n")
+	write(t, dir, "msl-hsm.yaml", "keystore: {uri: \"soft:keys\", pin: \"file:pin\"}\nserver: {state: s.db, listen: \"127.0.0.1:0\", upstream: {url: \"http://"+l.Addr().String()+"\"}}\nclient: {psk: camera.psk, server-key: server.pem, state: camera.db}\n")
+	run := func(args ...string) []byte {
+		t.Helper()
+		c := exec.Command("msl-hsm", args...)
+		c.Dir = dir
+		out, err := c.Output()
+		if err != nil {
+			t.Fatalf("%v: %v", args, err)
+		}
+		return out
+	}
+	run("key", "create", "--set", "server")
+	write(t, dir, "server.pem", string(run("key", "show", "msl-identity", "--public")))
+	run("entity", "add", "camera", "--generate-psk", "camera.psk")
+	c := launch(t, dir, "serve", "--log-format", "text", "--ready-file", "ready")
+	await(t, "the server", func() bool { _, err := os.Stat(filepath.Join(dir, "ready")); return err == nil || len(c.ended) > 0 })
+	url, err := os.ReadFile(filepath.Join(dir, "ready"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run("send", strings.TrimSpace(string(url)), "--data", "hello")
+	await(t, "what net/http says", func() bool { return len(told) > 0 })
+	c.signal(os.Interrupt)
+	if <-c.ended; !strings.Contains(c.stderr.String(), `msg="connection of a library"`) || strings.Contains(c.stderr.String(), "{") {
+		t.Error(c.stderr.String())
+	}
 }

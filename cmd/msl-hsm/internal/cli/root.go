@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -16,7 +17,6 @@ import (
 
 // Run executes one command and returns its exit code.
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	captureLog(&program{stderr: safetext.Writer{W: stderr}})
 	return runWith(config.Default, args, stdin, stdout, stderr)
 }
 
@@ -32,6 +32,9 @@ func runWith(defaults func() *config.Config, args []string, stdin io.Reader, std
 		stdout = printed
 	}
 	p := &program{defaults: defaults, stdin: stdin, stdout: stdout, stderr: stderr}
+	if log, err := p.logger(serveFlags{logFormat: "auto"}); err == nil {
+		captureLog(p, log)
+	}
 	root := rootCommand(p)
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -57,13 +60,12 @@ type printer struct {
 	err error
 }
 
-// Write implements io.Writer.
-func (p *printer) Write(b []byte) (int, error) {
-	n, err := p.w.Write(b)
-	if err != nil && p.err == nil {
-		p.err = err
+// Write implements io.Writer. After the first error it is always that.
+func (p *printer) Write(b []byte) (n int, err error) {
+	if p.err == nil {
+		n, p.err = p.w.Write(b)
 	}
-	return n, err
+	return n, p.err
 }
 
 // lost is the error of a command that did everything but that.
@@ -76,7 +78,18 @@ func (p *printer) lost() error {
 
 // unread reports whether all that went wrong is that nobody reads any more, as behind head.
 func (p *printer) unread(err error) bool {
-	return errors.Is(p.err, syscall.EPIPE) && errors.Is(err, syscall.EPIPE)
+	return errors.Is(p.err, syscall.EPIPE) && only(err, p.err)
+}
+
+// only reports whether an error is another one, and tells of nothing else besides.
+func only(err, other error) bool {
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(part error) bool { return !only(part, other) })
+	case interface{ Unwrap() error }:
+		return err == other || only(e.Unwrap(), other)
+	}
+	return err == other
 }
 
 func rootCommand(p *program) *cobra.Command {

@@ -62,6 +62,7 @@ and with a second signal at once, it is ended by force.`,
 			if err != nil {
 				return err
 			}
+			captureLog(p, log)
 			ctx, end := p.stoppable(c.Context(), log)
 			defer end()
 			return runServer(p, ctx, f)

@@ -60,6 +60,15 @@ func TestUnread(t *testing.T) {
 	if out, err := c.Output(); err != nil || !strings.Contains(string(out), "msl-seal-mac") {
 		t.Errorf("not all keys were made: %v\n%s", err, out)
 	}
+	write(t, dir, "whole", `{"other":1}`)
+	write(t, dir, "damaged", `{"other":1} {"headerdata":`)
+	for file, want := range map[string]int{"whole": exit.Unread, "damaged": exit.Failure} {
+		c := exec.Command("msl-hsm", "inspect", file)
+		c.Dir, c.Stdout = dir, unread(t)
+		if code := codeOf(t, c.Run()); code != want {
+			t.Errorf("inspect %s: exit code %d", file, code)
+		}
+	}
 	unreadServer(t, dir)
 }
 

@@ -22,6 +22,7 @@ type child struct {
 	t      *testing.T
 	stderr bytes.Buffer
 	ended  chan error
+	told   time.Time // to end, for the first time
 }
 
 // launch starts msl-hsm in a directory, with a standard input that never ends.
@@ -47,20 +48,22 @@ func launch(t *testing.T, dir string, args ...string) *child {
 
 func (c *child) signal(s os.Signal) {
 	c.t.Helper()
+	if c.told.IsZero() {
+		c.told = time.Now()
+	}
 	if err := c.Process.Signal(s); err != nil {
 		c.t.Fatal(err)
 	}
 }
 
-// forced checks that the process ends between least and most after now, by force, and
-// prints what it waited for.
+// forced checks that the process ends by force, not before least after its first signal and
+// before most from now, and prints what it waited for.
 func (c *child) forced(least, most time.Duration, why, waiting string) {
 	c.t.Helper()
-	began := time.Now()
 	select {
 	case err := <-c.ended:
 		var ended *exec.ExitError
-		if took := time.Since(began); !errors.As(err, &ended) || ended.ExitCode() != exit.Forced || took < least {
+		if took := time.Since(c.told); !errors.As(err, &ended) || ended.ExitCode() != exit.Forced || took < least {
 			c.t.Errorf("ended after %v with %v", took, err)
 		}
 	case <-time.After(most):

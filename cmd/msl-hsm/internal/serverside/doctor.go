@@ -184,8 +184,9 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 	all, err := s.Check()
 	if err == nil {
 		var used admin.Used
-		used, err = admin.UsedKeys(d.c, s.Server)
-		d.used = &used
+		if used, err = admin.UsedKeys(d.c, s.Server); err == nil {
+			d.used = &used
+		}
 	}
 	if !d.judge("state", err, "no damage; %d entities and %d users are registered", all.Entities, all.Users) {
 		return
