@@ -114,16 +114,17 @@ func (d *DB) sound() error {
 	if broken := d.broken.Load(); broken != nil {
 		return *broken
 	}
+	least := d.size.Load() // before the file is looked at: it may grow meanwhile
 	now, err := os.Stat(d.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && !os.SameFile(now, d.opened):
 		return fmt.Errorf("%s is not there any more: it was removed or replaced while it was open, and what is written now would be lost: put the file back, or end this process, restore a backup, and start again", d.path)
 	case err != nil:
 		return err
-	case now.Size() < d.size.Load():
+	case now.Size() < least:
 		return damage("it became shorter while it was open")
 	}
-	d.size.Store(now.Size())
+	d.size.CompareAndSwap(least, now.Size()) // if another one was faster, the next one sees more
 	return nil
 }
 

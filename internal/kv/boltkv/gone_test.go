@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
@@ -49,4 +50,32 @@ func TestGone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestGrows has a file grow while others look whether it is whole: one that looked before is not
+// told that it became shorter.
+func TestGrows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	d := openTest(t, path, layout())
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var looking sync.WaitGroup
+	for range 4 {
+		looking.Go(func() {
+			for range 2000 {
+				if err := d.sound(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for more := range int64(2000) {
+		if err := os.Truncate(path, info.Size()+more); err != nil {
+			t.Fatal(err)
+		}
+	}
+	looking.Wait()
 }
