@@ -143,9 +143,13 @@ func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outc
 
 // response hands the answer to the application, and calls release when that closes it.
 func (a *attempt) response(in *incoming, stream io.Closer, release func()) *Response {
+	data := io.Reader(in.body)
+	if a.purpose != pushed { // which answers nothing
+		data = answerReader{data}
+	}
 	r := &Response{
 		Identity: CanonicalName(in.sender.Identity), ServiceTokens: in.serviceTokens, MessageID: in.messageID,
-		Body: &responseBody{Reader: in.body, stream: stream, release: release},
+		Body: &responseBody{Reader: data, stream: stream, release: release},
 	}
 	if in.keyResponse != nil {
 		r.KeyExchange = in.keyResponse.scheme
@@ -159,9 +163,12 @@ type responseBody struct {
 	release func()
 }
 
-// Read reads the application data of the answer.
-func (b *responseBody) Read(p []byte) (int, error) {
-	n, err := b.Reader.Read(p)
+// An answerReader reads the application data of an answer.
+type answerReader struct{ io.Reader }
+
+// Read implements [io.Reader].
+func (r answerReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
 	return n, unread(err)
 }
 

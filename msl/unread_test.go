@@ -1,6 +1,7 @@
 package msl_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,15 @@ func (u faultyUnwrapper) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.
 	return u.f.watched(u.Unwrapper.Unwrap(a, wrapped))
 }
 
-// TestAnswerUnread has each operation of a client's session keys fail, and tells whether the application
-// may have acted.
+// faultyClient is a client whose session keys are of that store.
+func (n *network) faultyClient(store *faultyStore) *msl.Client {
+	psk := n.pskEntity("device")
+	wrapping := faultyUnwrapper{psk.Keys.Wrapping.(keystore.Unwrapper), store}
+	return n.client(psk, &keyx.SymmetricOfferer{Keys: entityauth.NewKeySet(psk.Keys.Encryption, psk.Keys.MAC, wrapping)})
+}
+
+// TestAnswerUnread has each operation of a client's session keys fail, and tells whether the
+// application may have acted.
 func TestAnswerUnread(t *testing.T) {
 	store := newFaultyStore(t)
 	n := newNetwork(t, newStore(t))
@@ -33,9 +41,7 @@ func TestAnswerUnread(t *testing.T) {
 		ran++
 		return echo(ctx, w, m)
 	}
-	psk := n.pskEntity("device")
-	wrapping := faultyUnwrapper{psk.Keys.Wrapping.(keystore.Unwrapper), store}
-	c := n.client(psk, &keyx.SymmetricOfferer{Keys: entityauth.NewKeySet(psk.Keys.Encryption, psk.Keys.MAC, wrapping)})
+	c := n.faultyClient(store)
 	ask := func() error {
 		r, err := c.Do(t.Context(), &msl.Request{Encrypted: true, Authenticated: true, Body: msl.BytesBody([]byte("hello"))})
 		if err != nil {
@@ -67,5 +73,45 @@ func TestAnswerUnread(t *testing.T) {
 	}
 	if unread < 2 {
 		t.Errorf("%d operations after the application", unread)
+	}
+}
+
+// TestPushUnread has each operation of a client's session keys fail while it reads a message
+// that was pushed: that is no answer, and nobody acted on anything.
+func TestPushUnread(t *testing.T) {
+	store := newFaultyStore(t)
+	n := newNetwork(t, newStore(t))
+	c := n.faultyClient(store)
+	mustSend(t, c, secret("get tokens"), 2)
+	var pushed bytes.Buffer
+	n.handler = func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		push := w.Push(&pushed, func(p *msl.ResponseWriter) error {
+			_, err := p.Write(chunky)
+			return err
+		})
+		return errors.Join(push, echo(ctx, w, m))
+	}
+	mustSend(t, c, secret("subscribe"), 2)
+	read := func() error {
+		r, err := c.NewInbox(bytes.NewReader(pushed.Bytes())).Receive(t.Context())
+		if err == nil {
+			_, err = io.Copy(io.Discard, r.Body)
+		}
+		return err
+	}
+	store.watch(nil)
+	if err := read(); err != nil {
+		t.Fatal(err)
+	}
+	for at := range store.operations() {
+		store.watch(func(n int, op string) error {
+			if n < at {
+				return nil
+			}
+			return fmt.Errorf("fault: %w", keystore.ErrUnavailable)
+		})
+		if err := read(); !errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, msl.ErrAnswerUnread) {
+			t.Errorf("operation %d: %v", at, err)
+		}
 	}
 }

@@ -88,7 +88,7 @@ func (t *Transport) post(ctx context.Context, u *upload) (io.ReadCloser, error) 
 	}
 	response, err := t.client().Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("mslhttp: %w", errors.Join(err, u.failure()))
+		return nil, fmt.Errorf("mslhttp: %w", errors.Join(brief(err), u.failure()))
 	}
 	if response.StatusCode != http.StatusOK {
 		response.Body.Close()

@@ -20,8 +20,8 @@ const (
 
 var errTooLong = errors.New("the message is longer than may be buffered, and must not be streamed")
 
-// longestError is how many bytes of an error are told: net/http quotes a line of a service
-// that is not HTTP, and crypto/tls the protocols that a client offers, whatever their length,
+// longestError is how many bytes of an error are told: net/http quotes a line of a service or
+// a server that is not HTTP, and crypto/tls the protocols that a client offers, whatever their length,
 // and errors go to logs and traces.
 const longestError = 1 << 10
 

@@ -21,8 +21,8 @@ type HealthCheck struct {
 // CheckHealthPath returns why [HealthCheck].Path cannot be a path, perhaps with a query, as
 // a request has it, or nil.
 func CheckHealthPath(path string) error {
-	u, err := url.ParseRequestURI(path)
-	if err != nil || !strings.HasPrefix(path, "/") || strings.ContainsFunc(path, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' }) || u.Host != "" {
+	_, err := url.ParseRequestURI(path)
+	if err != nil || !strings.HasPrefix(path, "/") || strings.ContainsFunc(path, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' }) {
 		return fmt.Errorf("%q: want a path, such as /healthz", path)
 	}
 	return nil

@@ -92,6 +92,8 @@ func TestHealthURL(t *testing.T) {
 		{"http://h", "/a#b", "refused"},
 		{"http://h", "/%zz", "refused"},
 		{"http://h", "healthz", "refused"},
+		{"http://h", "http://other/", "refused"},
+		{"http://h", "//other/x", "http://h//other/x"},
 	} {
 		got := "refused"
 		if err := (&Upstream{Targets: []Target{target(t, c.base)}, Check: HealthCheck{Path: c.path}}).open(); err == nil {

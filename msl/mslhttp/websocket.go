@@ -107,7 +107,7 @@ func (d *WebSocketDialer) Dial(ctx context.Context, url string) (net.Conn, error
 		return nil, &StatusError{Status: response.StatusCode, RetryAfter: response.Header.Get("Retry-After")}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("mslhttp: %w", err)
+		return nil, fmt.Errorf("mslhttp: %w", brief(err))
 	}
 	return newWebSocket(ws, d.Idle, d.MaxMessage), nil
 }
