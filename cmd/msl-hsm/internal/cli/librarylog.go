@@ -32,6 +32,6 @@ func (l libraryLog) Write(line []byte) (int, error) {
 	} else if at := strings.IndexByte(text, '"'); at >= 0 {
 		text = text[:at] + "…"
 	}
-	l.log.Warn("connection of a library", "error", text)
+	l.log.Warn("network library", "error", text)
 	return len(line), nil
 }

@@ -47,7 +47,7 @@ func TestLibraryLog(t *testing.T) {
 	for told := false; !told; {
 		select {
 		case line := <-lines:
-			told = strings.Contains(line, `"msg":"connection of a library"`) && strings.Contains(line, "Content-Length")
+			told = strings.Contains(line, `"msg":"network library"`) && strings.Contains(line, "Content-Length")
 			if strings.Contains(line, "ada") {
 				t.Error(line)
 			}
@@ -116,7 +116,7 @@ func TestLibraryLogForm(t *testing.T) {
 	run("send", strings.TrimSpace(string(url)), "--data", "hello")
 	await(t, "what net/http says", func() bool { return len(told) > 0 })
 	c.signal(os.Interrupt)
-	if <-c.ended; !strings.Contains(c.stderr.String(), `msg="connection of a library"`) || strings.Contains(c.stderr.String(), "{") {
+	if <-c.ended; !strings.Contains(c.stderr.String(), `msg="network library"`) || strings.Contains(c.stderr.String(), "{") {
 		t.Error(c.stderr.String())
 	}
 }
