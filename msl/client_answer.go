@@ -143,13 +143,9 @@ func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outc
 
 // response hands the answer to the application, and calls release when that closes it.
 func (a *attempt) response(in *incoming, stream io.Closer, release func()) *Response {
-	data := io.Reader(in.body)
-	if a.purpose != pushed { // which answers nothing
-		data = answerReader{data}
-	}
 	r := &Response{
 		Identity: CanonicalName(in.sender.Identity), ServiceTokens: in.serviceTokens, MessageID: in.messageID,
-		Body: &responseBody{Reader: data, stream: stream, release: release},
+		Body: &responseBody{data: in.body, answers: a.purpose != pushed, stream: stream, release: release},
 	}
 	if in.keyResponse != nil {
 		r.KeyExchange = in.keyResponse.scheme
@@ -158,18 +154,19 @@ func (a *attempt) response(in *incoming, stream io.Closer, release func()) *Resp
 }
 
 type responseBody struct {
-	io.Reader
+	data    io.Reader
+	answers bool // a message, which this side sent
 	stream  io.Closer
 	release func()
 }
 
-// An answerReader reads the application data of an answer.
-type answerReader struct{ io.Reader }
-
 // Read implements [io.Reader].
-func (r answerReader) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	return n, unread(err)
+func (b *responseBody) Read(p []byte) (int, error) {
+	n, err := b.data.Read(p)
+	if b.answers {
+		err = unread(err)
+	}
+	return n, err
 }
 
 // ErrAnswerUnread says that an answer came, and that the key store of this side failed when it

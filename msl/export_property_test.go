@@ -30,15 +30,12 @@ func rewrite[T any](b []byte, parse func(wire.Object) (T, error), write func(T) 
 	return nil
 }
 
-// compressed leaves the service tokens of a header as they are.
-func compressed(*header) error { return nil }
-
 // RewriteHeader, RewriteChunk and RewriteCapabilities parse the inside of a part of
 // a message, write it, and compare.
 func RewriteHeader(b []byte, s *Server, mt *MasterToken, peerToPeer bool) error {
 	s.init()
 	rules := headerRules{token: mt, encrypted: true, tokens: 64, serviceTokens: s.ServiceTokens, peerServices: s.ServiceTokens,
-		users: s.Users, exchanges: s.exchanges, delivers: s.delivers, peerToPeer: peerToPeer, openUser: parseUserIDToken, inflate: compressed}
+		users: s.Users, exchanges: s.exchanges, delivers: s.delivers, peerToPeer: peerToPeer, openUser: parseUserIDToken}
 	return rewrite(b, func(o wire.Object) (header, error) {
 		h, err := parseHeader(o, rules)
 		h.unanswerable = nil // it is not written to the wire

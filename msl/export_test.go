@@ -180,7 +180,7 @@ func ReadHeader(b []byte, users []UserScheme, exchanges []Responder) (id int64, 
 	if err != nil {
 		return -1, err
 	}
-	h, err := parseHeader(o, headerRules{encrypted: true, users: users, exchanges: exchanges, tokens: 64, delivers: func(string) bool { return true }, openUser: parseUserIDToken, inflate: compressed})
+	h, err := parseHeader(o, headerRules{encrypted: true, users: users, exchanges: exchanges, tokens: 64, delivers: func(string) bool { return true }, openUser: parseUserIDToken})
 	return h.messageID, err
 }
 

@@ -1,7 +1,6 @@
 package msl
 
 import (
-	"cmp"
 	"errors"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -19,7 +18,6 @@ type headerRules struct {
 	peerToPeer    bool
 	peerServices  ServiceTokenKeys // of this side's own service tokens, which a peer issued
 	openUser      func(wire.Object) (*UserIDToken, error)
-	inflate       func(*header) error // decompresses the service tokens
 }
 
 // parseHeader reads the inside of a header in the protocol's order. Errors carry
@@ -34,9 +32,6 @@ func parseHeader(o wire.Object, rules headerRules) (header, error) {
 		return h, fail(ErrMessageIDOutOfRange, "header", nil)
 	}
 	err := h.parseRest(f, rules)
-	if err != nil || h.refused() {
-		err = cmp.Or(rules.inflate(&h), err) // damage comes before what follows the tokens
-	}
 	return h, withID(err, h.messageID)
 }
 

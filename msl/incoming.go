@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,7 +138,10 @@ func (r *receiver) readHeader(ctx context.Context, in *incoming, o wire.Object, 
 		in.err, in.timestamp, err = parseError(inside, in.sender.proven())
 		return err
 	}
-	in.header, err = parseHeader(inside, r.rulesFor(ctx, in))
+	in.header, err = parseHeader(inside, r.rulesFor(in))
+	if err != nil || in.header.refused() { // damage of the tokens comes before what follows them
+		err = cmp.Or(withID(in.inflateTokens(ctx), in.header.messageID), err)
+	}
 	in.body = in.payload.begin(ctx, in, decoder, first)
 	return err
 }
@@ -217,10 +221,9 @@ func (r *receiver) prove(ctx context.Context, identity string) error {
 }
 
 // rulesFor are the rules for the header of a message whose sender is known.
-func (r *receiver) rulesFor(ctx context.Context, in *incoming) headerRules {
+func (r *receiver) rulesFor(in *incoming) headerRules {
 	rules := r.rules
 	rules.token, rules.encrypted = in.token, in.sender.Encrypted
-	rules.inflate = func(h *header) error { return in.inflateTokensOf(ctx, h) }
 	rules.openUser = func(o wire.Object) (*UserIDToken, error) { return r.tokens.openUser(in, o) }
 	return rules
 }
@@ -232,14 +235,10 @@ func (in *incoming) inflation(ctx context.Context, what occupant) wire.Inflation
 	return bounds
 }
 
-// inflateTokens decompresses the service tokens of a message that is not refused.
+// inflateTokens decompresses the service tokens of the message, all of them to no more than
+// one chunk may have.
 func (in *incoming) inflateTokens(ctx context.Context) error {
-	return in.inflateTokensOf(ctx, &in.header)
-}
-
-// inflateTokensOf decompresses the service tokens of a header of the message, all of them to
-// no more than one chunk may have.
-func (in *incoming) inflateTokensOf(ctx context.Context, h *header) error {
+	h := &in.header
 	if len(h.serviceTokens)+len(h.peer.services) == 0 {
 		return nil
 	}

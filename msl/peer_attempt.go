@@ -194,7 +194,7 @@ func (a *peerAttempt) peerResponse(ctx context.Context, in *incoming, count int,
 	a.conn.pending = in.body
 	r := &Response{
 		Identity: CanonicalName(in.sender.Identity), ServiceTokens: in.peer.services, MessageID: in.messageID, Messages: count,
-		Body: &responseBody{Reader: answerReader{in.body}, stream: &drainer{ctx, a, in, end}, release: in.release},
+		Body: &responseBody{data: in.body, answers: true, stream: &drainer{ctx, a, in, end}, release: in.release},
 	}
 	if in.keyResponse != nil {
 		r.KeyExchange = in.keyResponse.scheme
