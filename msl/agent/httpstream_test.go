@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,83 +67,60 @@ func TestHTTPCutOff(t *testing.T) {
 	}
 }
 
-// An eventStream is a service that sends an event when it is asked to.
-type eventStream struct {
-	next chan struct{}
-	sent chan time.Time
-}
-
-func newEventStream() eventStream { return eventStream{make(chan struct{}), make(chan time.Time, 1)} }
-
-func (e eventStream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", r.Header.Get("Accept"))
-	http.NewResponseController(w).Flush()
-	for {
-		select {
-		case <-e.next:
-		case <-r.Context().Done():
-			return
-		}
-		e.sent <- time.Now()
-		io.WriteString(w, "data: x\n\n")
-		http.NewResponseController(w).Flush()
-	}
-}
-
-// asked opens the stream at a URL, as a kind of data.
-func (e eventStream) asked(t *testing.T, web *http.Client, url, kind string) io.ReadCloser {
-	t.Helper()
-	r, err := http.NewRequest("GET", url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Accept", kind)
-	response, err := web.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.Body
-}
-
-// event is how long one takes to arrive.
-func (e eventStream) event(t *testing.T, body io.Reader) time.Duration {
-	t.Helper()
-	e.next <- struct{}{}
-	if _, err := io.ReadFull(body, make([]byte, 9)); err != nil {
-		t.Fatal(err)
-	}
-	return time.Since(<-e.sent)
-}
-
 // TestHTTPEvents measures how long events take from the service to the program: the slowest
-// server-sent one, and the median of those of a plain stream, which wait for a pause and may
-// so meet a busy machine. How busy it is tell events that come straight from a service, over
-// one connection in place of three.
+// server-sent one, and the median of those of a plain stream, which wait for a pause. A busy
+// machine delays one or another: what is late in one stream must be in time in another.
 func TestHTTPEvents(t *testing.T) {
-	events, straight := newEventStream(), newEventStream()
-	n := newNetwork(t).carries(events.ServeHTTP)
-	beside := httptest.NewServer(straight)
-	defer func() { beside.CloseClientConnections(); beside.Close() }()
+	sent := make(chan time.Time, 1)
+	next, ended := make(chan struct{}), make(chan struct{}, 10)
+	n := newNetwork(t).carries(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { ended <- struct{}{} }() // before the next stream waits for next
+		w.Header().Set("Content-Type", r.Header.Get("Accept"))
+		http.NewResponseController(w).Flush()
+		for {
+			select {
+			case <-next:
+			case <-r.Context().Done():
+				return
+			}
+			sent <- time.Now()
+			io.WriteString(w, "data: x\n\n")
+			http.NewResponseController(w).Flush()
+		}
+	})
 	n.handler.Timeout, n.handler.Idle, n.gate.Timeout, n.gate.Idle = time.Second, 5*time.Second, time.Second, 5*time.Second
 	n.serve()
-	for _, kind := range []string{"text/event-stream", "text/plain"} {
-		body, plain := events.asked(t, n.web, n.base, kind), straight.asked(t, n.web, beside.URL, kind)
-		var took []time.Duration
-		var connection time.Duration
-		for range 8 {
-			connection = max(connection, straight.event(t, plain))
-			took = append(took, events.event(t, body))
+	stream := func(kind string) (took []time.Duration) {
+		r, err := http.NewRequest("GET", n.base, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept", kind)
+		response, err := n.web.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { response.Body.Close(); <-ended }()
+		for i := range 8 {
+			next <- struct{}{}
+			if _, err := io.ReadFull(response.Body, make([]byte, 9)); err != nil {
+				t.Fatalf("event %d: %v", i, err)
+			}
+			took = append(took, time.Since(<-sent))
 			time.Sleep(200 * time.Millisecond) // the stream goes on for longer than a request may take
 		}
-		body.Close()
-		plain.Close()
-		slices.Sort(took)
-		t.Logf("%s: the events took %v, and straight %v at most", kind, took, connection)
-		judged := took[len(took)-1]
-		if kind == "text/plain" {
-			judged = took[len(took)/2]
+		return took
+	}
+	for kind, at := range map[string]int{"text/event-stream": 7, "text/plain": 4} {
+		best, judged := slices.Repeat([]time.Duration{time.Hour}, 8), time.Hour
+		for try := 0; try < 5 && judged > 100*time.Millisecond; try++ {
+			for i, d := range stream(kind) {
+				best[i] = min(best[i], d)
+			}
+			t.Logf("%s: the events took %v", kind, best)
+			judged = slices.Sorted(slices.Values(best))[at]
 		}
-		if judged-3*connection > 100*time.Millisecond {
+		if judged > 100*time.Millisecond {
 			t.Errorf("%s: an event took %v", kind, judged)
 		}
 	}

@@ -351,20 +351,15 @@ func share(b *testing.B, goroutines int, f func(goroutine int) error) {
 // processorTime is what the process and its children have used, which other programs on the
 // machine change less than the time that passes.
 func processorTime(b *testing.B) time.Duration {
-	used := ownTime(b)
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	used := time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	for _, pid := range children(b) {
 		used += processClock(pid)
 	}
 	return used
-}
-
-// ownTime is what the process itself has used.
-func ownTime(t testing.TB) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // children are the processes that this one has started (proc(5), children).

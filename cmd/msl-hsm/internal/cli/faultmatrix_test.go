@@ -184,7 +184,7 @@ func TestFaultMatrix(t *testing.T) {
 	t.Parallel()
 	f := newFaultBench(t, time.Second)
 	kinds := []string{"PSK", "returning", "RSA"}
-	step := 227 // it has no factor with the number of kinds, nor of modes, and four of them are in each function
+	step := 113 // it has no factor with the number of kinds, nor of modes
 	if os.Getenv("MSL_SOAK") != "" {
 		step = 1
 	}
