@@ -53,7 +53,16 @@ func (k signKey) signRSA(public *rsa.PublicKey, hash crypto.Hash, digest []byte)
 	if hash != crypto.SHA256 {
 		return nil, fmt.Errorf("hsm: sign a digest of %v with RSA: %w", hash, errors.ErrUnsupported)
 	}
-	return k.sum(pkcs11.CKM_RSA_PKCS, append([]byte(prefixSHA256), digest...), public.Size())
+	out, info := make([]byte, public.Size()), append([]byte(prefixSHA256), digest...)
+	err := k.run(func(session, handle uint) error {
+		clear(out)
+		n, err := k.store.sign(session, handle, pkcs11.CKM_RSA_PKCS, info, out)
+		return wrote("C_Sign", out, n, err)
+	})
+	if err != nil {
+		return nil, k.store.recovery.ours(err)
+	}
+	return out, nil
 }
 
 // signECDSA writes the r ‖ s of the token as ASN.1.
