@@ -57,12 +57,25 @@ func (k signKey) signRSA(public *rsa.PublicKey, hash crypto.Hash, digest []byte)
 	err := k.run(func(session, handle uint) error {
 		clear(out)
 		n, err := k.store.sign(session, handle, pkcs11.CKM_RSA_PKCS, info, out)
-		return wrote("C_Sign", out, n, err)
+		if err = wrote("C_Sign", out, n, err); err == nil {
+			err = faultless(rsa.VerifyPKCS1v15(public, hash, digest, out))
+		}
+		return err
 	})
 	if err != nil {
 		return nil, k.store.recovery.ours(err)
 	}
 	return out, nil
+}
+
+// faultless makes an error of a signature that its public key does not verify. A device that
+// computes one half of it wrongly gives the private key away by it (Boneh, DeMillo and
+// Lipton, "On the Importance of Checking Cryptographic Protocols for Faults").
+func faultless(verdict error) error {
+	if verdict != nil {
+		return &Error{Function: "C_Sign", garbage: "a signature that the public key does not verify"}
+	}
+	return nil
 }
 
 // signECDSA writes the r ‖ s of the token as ASN.1.

@@ -57,7 +57,10 @@ func (k pssKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte
 	err := k.run(func(session, handle uint) error {
 		clear(out)
 		n, err := k.store.signWith(session, handle, pkcs11.CKM_RSA_PKCS_PSS, params, digest, out)
-		return wrote("C_Sign", out, n, err)
+		if err = wrote("C_Sign", out, n, err); err == nil {
+			err = faultless(rsa.VerifyPSS(public, pss.Hash, digest, out, pss))
+		}
+		return err
 	})
 	if err != nil {
 		return nil, k.store.recovery.ours(err)

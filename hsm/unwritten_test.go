@@ -111,3 +111,22 @@ func TestZerosDecrypt(t *testing.T) {
 		t.Errorf("%x, %v", out, err)
 	}
 }
+
+// TestFaultySignature has a device sign with another key than it says: what its public key
+// does not verify is not given out.
+func TestFaultySignature(t *testing.T) {
+	s, _ := newStore(t)
+	digest := sha256.Sum256(nil)
+	for a, opts := range map[keystore.Algorithm]crypto.SignerOpts{
+		keystore.RSASign2048: crypto.SHA256, keystore.RSAPSS2048: &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256},
+	} {
+		v, err := s.Create(a.String(), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		faulty := hsm.WithPublic(v.Key, peerKey())
+		if out, err := faulty.Sign(nil, digest[:], opts); !errors.Is(err, keystore.ErrUnavailable) || out != nil {
+			t.Errorf("%v: %d bytes, %v", a, len(out), err)
+		}
+	}
+}
