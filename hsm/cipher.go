@@ -2,7 +2,9 @@ package hsm
 
 import (
 	"crypto/aes"
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/miekg/pkcs11"
 
@@ -49,8 +51,12 @@ func (k cipherKey) AppendDecrypt(dst, iv, ciphertext []byte) ([]byte, error) {
 	}
 	dst, out := cbc.Extend(dst, len(ciphertext))
 	err := k.run(func(session, handle uint) error {
+		before := blot(out)
 		n, err := k.store.decrypt(session, handle, pkcs11.CKM_AES_CBC, iv, ciphertext, out)
-		return exactly("C_Decrypt", n, len(out), err)
+		if err = exactly("C_Decrypt", n, len(out), err); err == nil && [aes.BlockSize]byte(out) == before {
+			err = unwritten("C_Decrypt")
+		}
+		return err
 	})
 	if err != nil {
 		// Whole blocks always decrypt: it is never the data.
@@ -61,6 +67,15 @@ func (k cipherKey) AppendDecrypt(dst, iv, ciphertext []byte) ([]byte, error) {
 		return nil, errPadding
 	}
 	return dst[:len(dst)-len(out)+len(plain)], nil
+}
+
+// blot clears out and makes its first block random, which shows whether a module wrote over
+// it. A peer may have encrypted anything else, zeros too.
+func blot(out []byte) (first [aes.BlockSize]byte) {
+	binary.NativeEndian.PutUint64(first[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(first[8:], rand.Uint64())
+	clear(out[copy(out, first[:]):])
+	return first
 }
 
 var errPadding = fmt.Errorf("hsm: decrypt: %w", keystore.ErrBadData)

@@ -177,3 +177,9 @@ func (s *Store) TrustedWithout(a keystore.Algorithm, soPIN []byte, attribute uin
 	})
 	return handle, end, err
 }
+
+// WithPublic has a signing key tell another public key than its device has.
+func WithPublic(k keystore.Key, public crypto.PublicKey) crypto.Signer {
+	k.(interface{ own() *object }).own().public = public
+	return k.(crypto.Signer)
+}

@@ -202,7 +202,7 @@ func (f form) wrap(l library, session, kek, key uint, size int) ([]byte, error) 
 	rand.Read(out[:f.iv])
 	n, err := l.wrap(session, f.mechanism, kek, key, out[:f.iv], out[f.iv:])
 	if n += f.iv; err == nil && f.fits(size, n) {
-		return out[:n], nil
+		return out[:n], wrote("C_WrapKey", out[f.iv:n], n-f.iv, nil)
 	}
 	return nil, exactly("C_WrapKey", n, size+f.grows, err)
 }

@@ -28,8 +28,9 @@ func (k *object) sum(mechanism uint, data []byte, size int) ([]byte, error) {
 func (k *object) appendSum(dst []byte, mechanism uint, data []byte, size int) ([]byte, error) {
 	dst, out := cbc.Extend(dst, size)
 	err := k.run(func(session, handle uint) error {
+		clear(out) // it may be memory that had something else in it
 		n, err := k.store.sign(session, handle, mechanism, data, out)
-		return exactly("C_Sign", n, size, err)
+		return wrote("C_Sign", out, n, err)
 	})
 	if err != nil {
 		return nil, k.store.recovery.ours(err)

@@ -65,7 +65,7 @@ func (i *inspector) markValue(session uint, e evidence) ([]byte, error) {
 	default:
 		n, err = i.sign(session, e.handle, pkcs11.CKM_SHA256_HMAC, constant, out)
 	}
-	return out, exactly(function, n, len(out), err)
+	return out, wrote(function, out, n, err)
 }
 
 // sameAs returns an error unless the key is the one it was. The device is at fault

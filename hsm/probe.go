@@ -336,7 +336,7 @@ func (p *prober) unseal(f form, kek uint, wrapped []byte) (m made, err error) {
 func (p *prober) tag(key uint) ([]byte, error) {
 	out := make([]byte, 32)
 	n, err := p.sign(p.session, key, pkcs11.CKM_SHA256_HMAC, []byte("probe"), out)
-	return out, exactly("C_Sign", n, len(out), err)
+	return out, wrote("C_Sign", out, n, err)
 }
 
 // keeps finds out whether the module keeps every attribute of an UNWRAP_TEMPLATE.

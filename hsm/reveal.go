@@ -45,8 +45,8 @@ func (k decryptKey) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.Decrypte
 		return func() error {
 			return k.use(k.store.sessions, func(session, handle uint, _ uint64) (err error) {
 				n, err = k.store.decrypt(session, handle, pkcs11.CKM_RSA_PKCS_OAEP, nil, ciphertext, out)
-				if err == nil && n > len(out) {
-					err = exactly("C_Decrypt", n, len(out), nil)
+				if most := len(out) - 2*sha1.Size - 2; err == nil && n > most { // or nothing was written
+					err = exactly("C_Decrypt", n, most, nil)
 				}
 				return err
 			})
@@ -116,8 +116,9 @@ func (k wrapKey) WrapData(raw []byte) ([]byte, error) {
 	defer clear(t)
 	out := make([]byte, len(raw)+8)
 	err := k.run(func(session, handle uint) error {
+		clear(out)
 		n, err := k.store.wrapData(session, t, handle, out)
-		return exactly("C_WrapKey", n, len(out), err)
+		return wrote("C_WrapKey", out, n, err)
 	})
 	if err != nil {
 		return nil, k.store.recovery.ours(err)

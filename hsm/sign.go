@@ -53,7 +53,29 @@ func (k signKey) signRSA(public *rsa.PublicKey, hash crypto.Hash, digest []byte)
 	if hash != crypto.SHA256 {
 		return nil, fmt.Errorf("hsm: sign a digest of %v with RSA: %w", hash, errors.ErrUnsupported)
 	}
-	return k.sum(pkcs11.CKM_RSA_PKCS, append([]byte(prefixSHA256), digest...), public.Size())
+	out, info := make([]byte, public.Size()), append([]byte(prefixSHA256), digest...)
+	err := k.run(func(session, handle uint) error {
+		clear(out)
+		n, err := k.store.sign(session, handle, pkcs11.CKM_RSA_PKCS, info, out)
+		if err = wrote("C_Sign", out, n, err); err == nil {
+			err = faultless(rsa.VerifyPKCS1v15(public, hash, digest, out))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, k.store.recovery.ours(err)
+	}
+	return out, nil
+}
+
+// faultless makes an error of a signature that its public key does not verify. A device that
+// computes one half of it wrongly gives the private key away by it (Boneh, DeMillo and
+// Lipton, "On the Importance of Checking Cryptographic Protocols for Faults").
+func faultless(verdict error) error {
+	if verdict != nil {
+		return &Error{Function: "C_Sign", garbage: "a signature that the public key does not verify"}
+	}
+	return nil
 }
 
 // signECDSA writes the r ‖ s of the token as ASN.1.

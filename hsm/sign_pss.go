@@ -55,8 +55,12 @@ func (k pssKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte
 	params := appendWord(appendWord(appendWord(nil, names[0]), names[1]), uint(pss.Hash.Size()))
 	out := make([]byte, public.Size())
 	err := k.run(func(session, handle uint) error {
+		clear(out)
 		n, err := k.store.signWith(session, handle, pkcs11.CKM_RSA_PKCS_PSS, params, digest, out)
-		return exactly("C_Sign", n, len(out), err)
+		if err = wrote("C_Sign", out, n, err); err == nil {
+			err = faultless(rsa.VerifyPSS(public, pss.Hash, digest, out, pss))
+		}
+		return err
 	})
 	if err != nil {
 		return nil, k.store.recovery.ours(err)

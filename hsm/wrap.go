@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 
@@ -66,6 +67,20 @@ func exactly(function string, n, want int, err error) error {
 	return err
 }
 
+// wrote requires that a module wrote all of out, which was cleared before and can never be
+// zeros. Some answer CKR_OK and write nothing.
+func wrote(function string, out []byte, n int, err error) error {
+	err = exactly(function, n, len(out), err)
+	if err == nil && !slices.ContainsFunc(out, func(c byte) bool { return c != 0 }) {
+		return unwritten(function)
+	}
+	return err
+}
+
+func unwritten(function string) error {
+	return &Error{Function: function, garbage: "CKR_OK without data"}
+}
+
 // WrapFor wraps k under a peer's RSA key with OAEP, SHA-1 and MGF1-SHA-1 (RFC
 // 8017 section 7.1).
 func (s *Store) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
@@ -89,8 +104,9 @@ func (s *Store) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
 	out := make([]byte, public.Size())
 	wrap := func(peer template) error {
 		return own.use(s.sessions, func(session, handle uint, _ uint64) error {
+			clear(out)
 			n, err := s.wrapFor(session, peer, handle, out)
-			return exactly("C_WrapKey", n, len(out), err)
+			return wrote("C_WrapKey", out, n, err)
 		})
 	}
 	template := peerTemplate(public)

@@ -173,3 +173,26 @@ func TestUncompressedPeer(t *testing.T) {
 		}
 	}
 }
+
+// TestEmptyChunkCompressed ends a message with a chunk that names a compression and has no
+// data: there is nothing to decompress. That makes it no less a handshake.
+func TestEmptyChunkCompressed(t *testing.T) {
+	last := object{"sequencenumber": 1, "messageid": 1, "endofmsg": true, "data": ""}
+	for _, algorithm := range []string{"GZIP", "LZW"} {
+		last := with(last, object{"compressionalgo": algorithm})
+		r := newRecorded(t)
+		if e := r.serve(pskClient1.message(byPSK("client1"), one(), last)); e.served != nil || !e.called || e.readErr != nil || len(e.body) > 0 {
+			t.Errorf("%s: served %v, read %q, %v", algorithm, e.served, e.body, e.readErr)
+		}
+		after := with(last, object{"sequencenumber": 2})
+		if e := r.serve(pskClient1.message(byPSK("client1"), one(), with(hello, object{"endofmsg": nil}), after)); e.readErr != nil || string(e.body) != "hello" {
+			t.Errorf("%s after data: read %q, %v", algorithm, e.body, e.readErr)
+		}
+		called := false
+		err := r.server.Serve(t.Context(), "test", bytes.NewReader(pskClient1.message(byPSK("client1"), one(requests(pskRequest)), last)), io.Discard,
+			func(context.Context, *msl.ResponseWriter, *msl.Message) error { called = true; return nil })
+		if err != nil || called {
+			t.Errorf("%s in a handshake: called %v, %v", algorithm, called, err)
+		}
+	}
+}

@@ -47,18 +47,27 @@ func (a errorAnswer) encode(messageID int64, now time.Time) []byte {
 	return e.Encoded()
 }
 
-// parseError reads the inside of an error header, from verified bytes.
+// parseError reads the inside of an error header, from verified bytes. Errors carry the
+// message id from the moment it is known.
 func parseError(o wire.Object, identity string) (*PeerError, int64, error) {
 	f := wire.FieldsOf(o)
 	e := &PeerError{Identity: identity, MessageID: f.Int("messageid"), Code: -1, InternalCode: absent}
-	timestamp := f.OptionalInt("timestamp", absent)
-	response := f.Int("errorcode")
 	if err := malformed(f, "error header"); err != nil {
 		return nil, absent, err
 	}
 	if !inRange(e.MessageID) {
 		return nil, absent, fail(ErrMessageIDOutOfRange, "error header", nil)
 	}
+	timestamp, err := e.parseRest(o, f)
+	if err != nil {
+		return nil, absent, withID(err, e.MessageID)
+	}
+	return e, timestamp, nil
+}
+
+func (e *PeerError) parseRest(o wire.Object, f *wire.Fields) (timestamp int64, err error) {
+	timestamp = f.OptionalInt("timestamp", absent)
+	response := f.Int("errorcode")
 	e.Response = Fail
 	if response == int64(ResponseCode(response)) && ResponseCode(response).known() {
 		e.Response = ResponseCode(response)
@@ -66,10 +75,13 @@ func parseError(o wire.Object, identity string) (*PeerError, int64, error) {
 	internal := f.OptionalInt("internalcode", absent)
 	if f.Has("internalcode") {
 		if internal < 0 {
-			return nil, absent, withID(fail(ErrInternalCodeNegative, "error header", nil), e.MessageID)
+			return absent, fail(ErrInternalCodeNegative, "error header", nil)
 		}
 		e.InternalCode, e.Code = internal, codeNumbered(internal)
 	}
-	e.Message, e.User = f.OptionalString("errormsg"), f.OptionalString("usermsg")
-	return e, timestamp, withID(malformed(f, "error header"), e.MessageID)
+	// A text that is none counts as absent, as it does in the reference stack: it is no
+	// reason to miss what the code says.
+	e.Message, _ = o.String("errormsg")
+	e.User, _ = o.String("usermsg")
+	return timestamp, malformed(f, "error header")
 }

@@ -183,10 +183,8 @@ func (r *payloadReader) accept(c chunk) error {
 // misplaced is the error for a chunk of another message or out of its place. That its data
 // is damaged is said before that.
 func (r *payloadReader) misplaced(c chunk) error {
-	if len(c.data) > 0 {
-		if _, err := r.inflated(c); err != nil {
-			return err
-		}
+	if _, err := r.inflated(c); err != nil {
+		return err
 	}
 	if c.messageID != r.messageID {
 		return fail(ErrPayloadMessageIDMismatch, "payload chunk", nil)
@@ -274,7 +272,9 @@ func parseChunk(o wire.Object) (chunk, error) {
 			return c, err
 		}
 	}
-	c.data = f.Decoded("data")
+	if c.data = f.Decoded("data"); len(c.data) == 0 {
+		c.compression = "" // there is nothing to decompress
+	}
 	return c, malformed(f, op)
 }
 
