@@ -108,8 +108,12 @@ func (r *Record) approve(name, note string, now time.Time) error {
 func (a *Authority) change(ctx context.Context, id ID, edit func(*Record, time.Time) (ended []Identity, err error)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	there, err := a.barred(ctx, id)
+	if err != nil {
+		return err
+	}
 	var ended []Identity
-	err := a.records.Update(ctx, func(tx Tx) error {
+	err = a.records.Update(ctx, func(tx Tx) error {
 		r, err := tx.Get(id)
 		if errors.Is(err, ErrUnknown) {
 			r, err = Record{ID: id}, nil
@@ -117,6 +121,7 @@ func (a *Authority) change(ctx context.Context, id ID, edit func(*Record, time.T
 		if err != nil {
 			return err
 		}
+		r.bar(there)
 		if ended, err = edit(&r, a.now()); err != nil {
 			return err
 		}
@@ -201,8 +206,12 @@ func (a *Authority) Remove(ctx context.Context, id ID) error {
 func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	there, err := a.barred(ctx, old, new)
+	if err != nil {
+		return err
+	}
 	var ended []Identity
-	err := a.records.Update(ctx, func(tx Tx) error {
+	err = a.records.Update(ctx, func(tx Tx) error {
 		from, err := tx.Get(old)
 		if err != nil {
 			return err
@@ -211,6 +220,8 @@ func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 		if err != nil {
 			return err
 		}
+		from.bar(there)
+		to.bar(there)
 		if ended, err = merge(&from, &to, a.now(), note); err != nil {
 			return err
 		}
@@ -242,6 +253,9 @@ func merge(from, to *Record, now time.Time, note string) (ended []Identity, err 
 	}
 	from.log(now, "replaced by EK hash %s%s", to.ID, remark(note))
 	to.log(now, "takes the place of %s, EK hash %s%s", from.Name, from.ID, remark(note))
+	if slices.Contains(from.Barred, from.Name) {
+		to.Barred = append(slices.Clone(to.Barred), from.Name)
+	}
 	to.Name, to.State, to.Approved, to.Waits, to.Withdrawn = from.Name, Approved, true, "", true
 	from.Name, from.State, from.Approved, from.Replaced = "", Revoked, false, &to.ID
 	return ended, nil

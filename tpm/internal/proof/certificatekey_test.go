@@ -40,7 +40,7 @@ func TestPoints(t *testing.T) {
 			"no point":          {oidEC, oidOf(curve), nil, "malformed EC point"},
 			"infinity":          {oidEC, oidOf(curve), []byte{0}, "public key"},
 			"too short":         {oidEC, oidOf(curve), short[:len(short)-1], "malformed EC point"},
-			"off the curve":     {oidEC, oidOf(curve), append([]byte{4}, make([]byte, len(whole)-1)...), "ecdsa"},
+			"off the curve":     {oidEC, oidOf(curve), append([]byte{4}, make([]byte, len(whole)-1)...), "point"},
 			"no curve":          {oidEC, []byte{5, 0}, whole, "malformed EC parameters"},
 			"of SM2":            {oidEC, []byte{6, 8, 0x2a, 0x81, 0x1c, 0xcf, 0x55, 1, 0x82, 0x2d}, whole, "with the curve 1.2.156.10197.1.301"},
 			"unknown algorithm": {[]byte{6, 1, 0x2a}, nil, whole, "unknown algorithm 1.2"},
