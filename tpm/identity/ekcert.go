@@ -141,13 +141,12 @@ func readNV(t transport.TPM, index tpm2.TPMHandle) (data []byte, why string, err
 		return nil, neverWritten, nil
 	}
 	data, err = readAllowed(t, tpm2.NamedHandle{Handle: index, Name: p.NVName}, area)
-	var guess *tpm.GuessError
 	switch {
 	case err == nil:
 		return data, "", nil
 	case errors.Is(err, tpm2.TPMRCNVUninitialized):
 		return nil, neverWritten, nil
-	case refusesAlways(err) || errors.As(err, &guess) || errors.Is(err, errNobody):
+	case refusesAlways(err) || errors.Is(err, errNobody):
 		return nil, err.Error(), nil
 	}
 	return nil, "", err

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"crypto"
 	"strings"
 	"testing"
 
@@ -103,5 +104,24 @@ func TestGuesses(t *testing.T) {
 				t.Errorf("%d of %d: it is locked", counted, most)
 			}
 		})
+	}
+}
+
+// TestGuessedKey enrolls a device often whose maker's key has a password.
+func TestGuessedKey(t *testing.T) {
+	chip, m := connect(t, tpmtest.Start(t)), newDeviceMaker(t)
+	template := signing()
+	template.ObjectAttributes.Restricted, template.ObjectAttributes.NoDA = true, false
+	provideAs(t, chip, 0x81020001, template, "password", func(key crypto.PublicKey) []byte { return m.issue(t, key, true) })
+	d, o := ready(t, chip, newPath(t)), newOffice(t, accepting())
+	for range 5 {
+		var said []string
+		checkError(t, d.Enroll(t.Context(), o.exchange, func(s string) { said = append(said, s) }), nil)
+		if !strings.Contains(strings.Join(said, "\n"), "maker counts as none: ") {
+			t.Error(said)
+		}
+	}
+	if counted, _ := failures(t, chip); counted != 1 {
+		t.Errorf("%d wrong passwords", counted)
 	}
 }
