@@ -42,16 +42,32 @@ func (p Approval) check() error {
 // for those that it approved, and a failure with one does not touch the others.
 func (a *Authority) ApproveAll(ctx context.Context, list []Approval) []error {
 	var errs []error
-	for some := range slices.Chunk(list, a.records.AtOnce()) {
-		errs = append(errs, a.approveSome(ctx, some)...)
+	for most := a.records.AtOnce(); len(list) > 0; most = min(most+1, a.records.AtOnce()) {
+		some := list[:min(most, len(list))]
+		done, crowded := a.approveSome(ctx, some)
+		if crowded {
+			most = len(some)/2 - 1
+			continue
+		}
+		errs, list = append(errs, done...), list[len(some):]
 	}
 	return errs
 }
 
-func (a *Authority) approveSome(ctx context.Context, list []Approval) (errs []error) {
+// errCrowded ends a transaction that others came before several times.
+var errCrowded = errors.New("enroll: too many others change records")
+
+// approveSome approves devices in one transaction. It is crowded if others changed records
+// meanwhile, several times: what takes longer than their changes would never come to an end.
+func (a *Authority) approveSome(ctx context.Context, list []Approval) (errs []error, crowded bool) {
+	const patience = 2
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	tries := 0
 	failed := a.records.Update(ctx, func(tx Tx) error {
+		if tries++; tries > patience && len(list) > 1 {
+			return errCrowded
+		}
 		errs = make([]error, len(list))
 		for i, p := range list {
 			if errs[i] = p.in(tx, a.now()); errs[i] != nil && !errors.Is(errs[i], ErrName) && !errors.Is(errs[i], ErrState) {
@@ -63,7 +79,7 @@ func (a *Authority) approveSome(ctx context.Context, list []Approval) (errs []er
 	for i := range errs {
 		errs[i] = cmp.Or(errs[i], failed)
 	}
-	return errs
+	return errs, errors.Is(failed, errCrowded)
 }
 
 // in approves a device, which may be new, in a transaction.
