@@ -50,6 +50,7 @@ type executor struct {
 	null      *object   // a key of the null hierarchy, for the operation under way
 
 	hierarchies hierarchies
+	guessed     map[string]bool // TPM Names of what has a password that is not empty
 }
 
 // run sends a command and parses its response (TPM 2.0 Library, Part 1, clause 16).

@@ -75,7 +75,7 @@ func NewDevice(dial func() (io.ReadWriteCloser, error), timeout time.Duration) (
 // start connects and reads the capabilities.
 func start(r *resources, kernel bool) (*Device, error) {
 	r.connection.buffer, r.fresh = make([]byte, maxResponse), map[uint32]bool{}
-	d := &Device{kernel: kernel, turn: make(chan struct{}, 1), resources: r, tpm: &executor{resources: r}}
+	d := &Device{kernel: kernel, turn: make(chan struct{}, 1), resources: r, tpm: &executor{resources: r, guessed: map[string]bool{}}}
 	d.turn <- struct{}{}
 	err := d.Do(func(t transport.TPM) (err error) {
 		d.tpm.caps, err = capabilities(t)

@@ -117,6 +117,8 @@ func (e *Error) advice() string {
 		return "no room for more: tpm2_getcap handles-persistent lists the keys, and tpm2_evictcontrol -C o -c HANDLE removes one; tpm2_getcap handles-nv-index the counters, and tpm2_nvundefine -C o INDEX removes one"
 	case e.is(tpm2.TPMRCDisabled), e.is(tpm2.TPMRCHierarchy):
 		return "a hierarchy of the TPM is switched off: restart the machine, and if it stays, enable it in the firmware"
+	case gone(e.Code):
+		return "a key or a session is in the TPM no longer: the TPM was reset or cleared meanwhile, or another program flushed it: do it again"
 	case e.busy():
 		return "the TPM is busy: try again later"
 	}

@@ -3,6 +3,8 @@ package safetext
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -89,4 +91,20 @@ func FuzzStream(f *testing.F) {
 			t.Errorf("%q at %d: %q, want %q", text, at, pieces.String(), whole.String())
 		}
 	})
+}
+
+// TestBrief bounds and escapes what an error quotes, and keeps what it wraps.
+func TestBrief(t *testing.T) {
+	cause := errors.New("cause")
+	if got := Brief(cause); got != cause || Brief(nil) != nil {
+		t.Error(got, Brief(nil))
+	}
+	for text, want := range map[string]string{
+		"\x1b[2J": `: cause\u001b[2J`, "\xff": `: cause\xff`, strings.Repeat("ü", 5000): "",
+	} {
+		err := Brief(fmt.Errorf(": %w%s", cause, text))
+		if !errors.Is(err, cause) || len(err.Error()) > longestError+len("…") || want != "" && err.Error() != want {
+			t.Errorf("%q: %.200q", text[:1], err)
+		}
+	}
 }

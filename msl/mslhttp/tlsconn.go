@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
@@ -218,7 +219,7 @@ func (c *TLSConn) explain(cause error, a tlsalert.Alert, origin tlsalert.Origin,
 	if c.keyErr != nil {
 		cause = fmt.Errorf("%w (%w)", cause, c.keyErr)
 	}
-	cause = brief(cause) // the peer may have chosen the names in it
+	cause = safetext.Brief(cause) // the peer may have chosen the names in it
 	if !isAlert {
 		return cause
 	}

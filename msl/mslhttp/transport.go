@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
 // A Transport posts MSL messages to a URL. It is safe for concurrent use.
@@ -88,7 +90,7 @@ func (t *Transport) post(ctx context.Context, u *upload) (io.ReadCloser, error) 
 	}
 	response, err := t.client().Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("mslhttp: %w", errors.Join(brief(err), u.failure()))
+		return nil, fmt.Errorf("mslhttp: %w", errors.Join(safetext.Brief(err), u.failure()))
 	}
 	if response.StatusCode != http.StatusOK {
 		response.Body.Close()

@@ -11,6 +11,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
@@ -75,7 +76,7 @@ func (a *attempt) because(err error) error {
 	if a.out.Context().Err() != nil {
 		return context.Cause(a.out.Context())
 	}
-	return brief(err)
+	return safetext.Brief(err)
 }
 
 func (a *attempt) end() {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -19,34 +18,6 @@ const (
 )
 
 var errTooLong = errors.New("the message is longer than may be buffered, and must not be streamed")
-
-// longestError is how many bytes of an error are told: net/http quotes a line of a service or
-// a server that is not HTTP, and crypto/tls the protocols that a client offers, whatever their length,
-// and errors go to logs and traces.
-const longestError = 1 << 10
-
-// brief returns an error that says no more than the beginning of err, and wraps it.
-func brief(err error) error {
-	if err == nil {
-		return nil
-	}
-	text := err.Error()
-	if len(text) <= longestError {
-		return err
-	}
-	return &briefError{strings.ToValidUTF8(text[:longestError], "") + "…", err}
-}
-
-type briefError struct {
-	text string
-	err  error
-}
-
-// Error returns the beginning of the text.
-func (e *briefError) Error() string { return e.text }
-
-// Unwrap returns the whole error.
-func (e *briefError) Unwrap() error { return e.err }
 
 // A ServiceError is an answer of a service with a status that is not a success.
 type ServiceError struct{ Status int }

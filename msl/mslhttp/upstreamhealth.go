@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
 // A HealthCheck asks each target of an [Upstream] from time to time whether it works.
@@ -63,7 +65,7 @@ func (u *Upstream) check(ctx context.Context, p *place, patience time.Duration) 
 	p.authorize(r)
 	response, err := p.transport.RoundTrip(r)
 	if err != nil {
-		return brief(err)
+		return safetext.Brief(err)
 	}
 	response.Body.Close()
 	if response.StatusCode >= http.StatusBadRequest {

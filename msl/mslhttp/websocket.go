@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
 const (
@@ -107,7 +109,7 @@ func (d *WebSocketDialer) Dial(ctx context.Context, url string) (net.Conn, error
 		return nil, &StatusError{Status: response.StatusCode, RetryAfter: response.Header.Get("Retry-After")}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("mslhttp: %w", brief(err))
+		return nil, fmt.Errorf("mslhttp: %w", safetext.Brief(err))
 	}
 	return newWebSocket(ws, d.Idle, d.MaxMessage), nil
 }

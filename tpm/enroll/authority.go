@@ -51,6 +51,11 @@ type Config struct {
 	// time. Nil does nothing.
 	Withdraw func(context.Context, Identity) error
 
+	// Revoked reports whether the protocol above has revoked a name. What it had revoked
+	// before this authority withdraws a device stays so when the device enrolls again, and
+	// when another one gets the name. Nil says that no name is revoked.
+	Revoked func(ctx context.Context, name string) (bool, error)
+
 	Time func() time.Time // default time.Now
 }
 
@@ -76,7 +81,7 @@ func NewAuthority(c Config) (*Authority, error) {
 	a := &Authority{
 		policy: c.Policy, now: c.Time,
 		ledger:   ledger{records: c.Records, maxPending: cmp.Or(c.MaxPending, 1000)},
-		registry: registry{register: c.Register, withdraw: c.Withdraw},
+		registry: registry{register: c.Register, withdraw: c.Withdraw, revoked: c.Revoked},
 	}
 	if a.now == nil {
 		a.now = time.Now

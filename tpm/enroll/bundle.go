@@ -3,8 +3,6 @@ package enroll
 import (
 	"bytes"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"strings"
@@ -170,11 +168,11 @@ func (e *EKCertificate) issuer() (name, url string) {
 
 // writtenName returns a Name as text, shortened for people.
 func writtenName(der []byte) string {
-	var names pkix.RDNSequence
-	if _, err := asn1.Unmarshal(der, &names); err != nil {
+	name, err := proof.ParseName(der)
+	if err != nil {
 		return "unreadable"
 	}
-	return proof.Shorten(names.String())
+	return proof.Shorten(name.String())
 }
 
 func rawChain(chain []*x509.Certificate) [][]byte {

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,8 @@ func checkKeyOf(t *testing.T, key crypto.PublicKey) {
 type parts struct {
 	serial, issuer, subject, key, name []byte
 	extra                              []byte // further extensions
+	version, validity, algorithm       []byte
+	spell                              spelling
 }
 
 // issueOdd makes a certificate of parts, which the standard library would not make.
@@ -106,17 +109,20 @@ func (m *maker) issueOdd(ek crypto.PublicKey, change func(*parts)) []byte {
 		m.t.Fatal(err)
 	}
 	p := parts{serial: []byte{2, 1, 7}, issuer: m.cert.RawSubject, subject: []byte{0x30, 0}, key: key, name: tpmName(m.t)}
+	p.version = []byte{0xa0, 3, 2, 1, 2} // 3
+	p.validity = sequence(func(b *cryptobyte.Builder) {
+		b.AddASN1UTCTime(time.Now().Add(-time.Hour))
+		b.AddASN1UTCTime(time.Now().Add(time.Hour))
+	})
+	p.algorithm = []byte{0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2} // ecdsa-with-SHA256
+	p.spell = strict
 	change(&p)
-	algorithm := []byte{0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2} // ecdsa-with-SHA256
 	body := sequence(func(b *cryptobyte.Builder) {
-		b.AddBytes([]byte{0xa0, 3, 2, 1, 2}) // version 3
+		b.AddBytes(p.version)
 		b.AddBytes(p.serial)
-		b.AddBytes(algorithm)
+		b.AddBytes(p.algorithm)
 		b.AddBytes(p.issuer)
-		b.AddBytes(sequence(func(b *cryptobyte.Builder) {
-			b.AddASN1UTCTime(time.Now().Add(-time.Hour))
-			b.AddASN1UTCTime(time.Now().Add(time.Hour))
-		}))
+		b.AddBytes(p.validity)
 		b.AddBytes(p.subject)
 		b.AddBytes(p.key)
 		b.AddASN1(asn1.Tag(3).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
@@ -128,16 +134,19 @@ func (m *maker) issueOdd(ek crypto.PublicKey, change func(*parts)) []byte {
 			}))
 		})
 	})
+	body = p.spell.all(body)
 	digest := sha256.Sum256(body)
-	signature, err := m.key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	var options crypto.SignerOpts = crypto.SHA256
+	if bytes.Equal(p.algorithm, pss(32)) {
+		options = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
+	}
+	signature, err := m.key.Sign(rand.Reader, digest[:], options)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return sequence(func(b *cryptobyte.Builder) {
-		b.AddBytes(body)
-		b.AddBytes(algorithm)
-		b.AddASN1BitString(signature)
-	})
+	var bits cryptobyte.Builder
+	bits.AddASN1BitString(signature)
+	return p.spell(0x30, slices.Concat(body, p.spell.all(p.algorithm), p.spell.all(bits.BytesOrPanic())))
 }
 
 func sequence(f cryptobyte.BuilderContinuation) []byte {

@@ -2,8 +2,8 @@ package enroll
 
 import (
 	"encoding/asn1"
+	"encoding/hex"
 	"strings"
-	"unicode/utf16"
 
 	"golang.org/x/crypto/cryptobyte"
 	tags "golang.org/x/crypto/cryptobyte/asn1"
@@ -21,14 +21,14 @@ func (e *EKCertificate) readName(der []byte) bool {
 		return false
 	}
 	found := false
-	directoryName := tags.Tag(4).ContextSpecific().Constructed()
+	directoryName := tags.Tag(4).ContextSpecific()
 	for !names.Empty() {
 		var name cryptobyte.String
 		var tag tags.Tag
 		if !names.ReadAnyASN1(&name, &tag) {
 			return found
 		}
-		if tag == directoryName && e.readAttributes(name, 0) {
+		if tag&^0x20 == directoryName && e.readAttributes(name, 0) {
 			found = true
 		}
 	}
@@ -63,10 +63,10 @@ func (e *EKCertificate) readAttribute(in cryptobyte.String) bool {
 	if !in.ReadASN1ObjectIdentifier(&oid) || !in.ReadAnyASN1(&value, &tag) {
 		return false
 	}
-	text := attributeText(tag, value)
+	text := proof.Shorten(proof.Text(tag, value))
 	switch oid.String() {
 	case "2.23.133.2.1":
-		e.Manufacturer = text
+		e.Manufacturer = vendorCode(text)
 	case "2.23.133.2.2":
 		e.Model = text
 	case "2.23.133.2.3":
@@ -77,16 +77,15 @@ func (e *EKCertificate) readAttribute(in cryptobyte.String) bool {
 	return true
 }
 
-// attributeText makes a string of any type safe to show.
-func attributeText(tag tags.Tag, value []byte) string {
-	const bmpString = tags.Tag(30)
-	text := string(value)
-	if tag == bmpString {
-		var units []uint16
-		for ; len(value) >= 2; value = value[2:] {
-			units = append(units, uint16(value[0])<<8|uint16(value[1]))
-		}
-		text = string(utf16.Decode(units))
+// vendorCode spells the code of a vendor as the profile has it, with capital digits after
+// "id:". Other text stays as it is.
+func vendorCode(text string) string {
+	digits := strings.ToUpper(text)
+	for _, prefix := range []string{"ID:", "0X"} {
+		digits = strings.TrimPrefix(digits, prefix)
 	}
-	return proof.Shorten(strings.Trim(text, "\x00"))
+	if code, err := hex.DecodeString(digits); err == nil && len(code) == 4 {
+		return "id:" + digits
+	}
+	return text
 }

@@ -67,6 +67,9 @@ func FuzzEKCertificate(f *testing.F) {
 		f.Add(readCase(f, name), tpmName(f))
 	}
 	f.Add(m.issueOdd(g.ek.Public(), func(p *parts) { p.serial = []byte{2, 2, 0x80, 1} }), tpmName(f))
+	for _, spell := range []spelling{long, open, inParts} {
+		f.Add(m.issueOdd(g.ek.Public(), func(p *parts) { p.version, p.spell = nil, spell }), attributes("id:54534554", 28, true))
+	}
 	f.Fuzz(func(t *testing.T, der, name []byte) {
 		if e, err := ParseEKCertificate(der); err == nil && e.PublicKey == nil {
 			t.Error("a certificate without a key")
@@ -74,6 +77,9 @@ func FuzzEKCertificate(f *testing.F) {
 		ParseBundle(der)
 		ParseBundle(PEM("CERTIFICATE", der))
 		(&EKCertificate{}).readName(name)
+		if text := writtenName(name); text == "" && plainName(name) != "" {
+			t.Error("a name that is not written")
+		}
 	})
 }
 

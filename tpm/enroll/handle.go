@@ -167,6 +167,9 @@ func (a *Authority) confirm(ctx context.Context, n *application) error {
 // enrolled. The record has the keys even before that, so that after a crash in between
 // a revocation finds what was registered.
 func (a *Authority) accept(ctx context.Context, n *application) error {
+	if err := a.registry.leave(ctx, &n.record); err != nil {
+		return err
+	}
 	if err := a.note(ctx, n); err != nil {
 		return err
 	}

@@ -3,11 +3,11 @@ package enroll
 import (
 	"bytes"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // names are the Names of authorities in their own certificates, by their bytes and by what
@@ -51,8 +51,8 @@ func sameWritten(a, b []byte) bool {
 // plainName returns the attributes of each part of a Name, in a form that no DER has, or nothing
 // if it is empty or cannot be read.
 func plainName(der []byte) string {
-	var sequence pkix.RDNSequence
-	if rest, err := asn1.Unmarshal(der, &sequence); err != nil || len(rest) > 0 || len(sequence) == 0 {
+	sequence, err := proof.ParseName(der)
+	if err != nil || len(sequence) == 0 {
 		return ""
 	}
 	var parts [][]string

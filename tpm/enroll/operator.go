@@ -42,16 +42,32 @@ func (p Approval) check() error {
 // for those that it approved, and a failure with one does not touch the others.
 func (a *Authority) ApproveAll(ctx context.Context, list []Approval) []error {
 	var errs []error
-	for some := range slices.Chunk(list, a.records.AtOnce()) {
-		errs = append(errs, a.approveSome(ctx, some)...)
+	for most := a.records.AtOnce(); len(list) > 0; most = min(most+1, a.records.AtOnce()) {
+		some := list[:min(most, len(list))]
+		done, crowded := a.approveSome(ctx, some)
+		if crowded {
+			most = len(some)/2 - 1
+			continue
+		}
+		errs, list = append(errs, done...), list[len(some):]
 	}
 	return errs
 }
 
-func (a *Authority) approveSome(ctx context.Context, list []Approval) (errs []error) {
+// errCrowded ends a transaction that others came before several times.
+var errCrowded = errors.New("enroll: too many others change records")
+
+// approveSome approves devices in one transaction. It is crowded if others changed records
+// meanwhile, several times: what takes longer than their changes would never come to an end.
+func (a *Authority) approveSome(ctx context.Context, list []Approval) (errs []error, crowded bool) {
+	const patience = 2
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	tries := 0
 	failed := a.records.Update(ctx, func(tx Tx) error {
+		if tries++; tries > patience && len(list) > 1 {
+			return errCrowded
+		}
 		errs = make([]error, len(list))
 		for i, p := range list {
 			if errs[i] = p.in(tx, a.now()); errs[i] != nil && !errors.Is(errs[i], ErrName) && !errors.Is(errs[i], ErrState) {
@@ -63,7 +79,7 @@ func (a *Authority) approveSome(ctx context.Context, list []Approval) (errs []er
 	for i := range errs {
 		errs[i] = cmp.Or(errs[i], failed)
 	}
-	return errs
+	return errs, errors.Is(failed, errCrowded)
 }
 
 // in approves a device, which may be new, in a transaction.
@@ -108,8 +124,12 @@ func (r *Record) approve(name, note string, now time.Time) error {
 func (a *Authority) change(ctx context.Context, id ID, edit func(*Record, time.Time) (ended []Identity, err error)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	there, err := a.barred(ctx, id)
+	if err != nil {
+		return err
+	}
 	var ended []Identity
-	err := a.records.Update(ctx, func(tx Tx) error {
+	err = a.records.Update(ctx, func(tx Tx) error {
 		r, err := tx.Get(id)
 		if errors.Is(err, ErrUnknown) {
 			r, err = Record{ID: id}, nil
@@ -117,6 +137,7 @@ func (a *Authority) change(ctx context.Context, id ID, edit func(*Record, time.T
 		if err != nil {
 			return err
 		}
+		r.bar(there)
 		if ended, err = edit(&r, a.now()); err != nil {
 			return err
 		}
@@ -201,8 +222,12 @@ func (a *Authority) Remove(ctx context.Context, id ID) error {
 func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	there, err := a.barred(ctx, old, new)
+	if err != nil {
+		return err
+	}
 	var ended []Identity
-	err := a.records.Update(ctx, func(tx Tx) error {
+	err = a.records.Update(ctx, func(tx Tx) error {
 		from, err := tx.Get(old)
 		if err != nil {
 			return err
@@ -211,6 +236,8 @@ func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 		if err != nil {
 			return err
 		}
+		from.bar(there)
+		to.bar(there)
 		if ended, err = merge(&from, &to, a.now(), note); err != nil {
 			return err
 		}
@@ -242,6 +269,9 @@ func merge(from, to *Record, now time.Time, note string) (ended []Identity, err 
 	}
 	from.log(now, "replaced by EK hash %s%s", to.ID, remark(note))
 	to.log(now, "takes the place of %s, EK hash %s%s", from.Name, from.ID, remark(note))
+	if slices.Contains(from.Barred, from.Name) {
+		to.Barred = append(slices.Clone(to.Barred), from.Name)
+	}
 	to.Name, to.State, to.Approved, to.Waits, to.Withdrawn = from.Name, Approved, true, "", true
 	from.Name, from.State, from.Approved, from.Replaced = "", Revoked, false, &to.ID
 	return ended, nil

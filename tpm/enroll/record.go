@@ -42,6 +42,11 @@ type Record struct {
 	// FormerNames are those under which it was registered, and which this authority revoked
 	// when it got another one, the newest last.
 	FormerNames []string `json:"former_names,omitempty"`
+	// Leaving is the name that it is about to give up, and Barred are the names of which it
+	// was found that the protocol above had revoked them before this authority did: no device
+	// gets them.
+	Leaving string   `json:"leaving,omitempty"`
+	Barred  []string `json:"barred,omitempty"`
 	// Measured is a digest of the PCRs with which a person approved the device, which it
 	// may have besides those that the policy allows.
 	Measured string `json:"measured,omitempty"`
@@ -237,7 +242,7 @@ func (r *Record) issued() int {
 // Identity returns the device with all its keys, even if they are revoked, and the
 // newest certificates of those in use.
 func (r *Record) Identity() (Identity, error) {
-	id := Identity{ID: r.ID, Name: r.Name, Since: r.Since, Withdrawn: r.Withdrawn}
+	id := Identity{ID: r.ID, Name: r.Name, Since: r.Since, Withdrawn: r.withdrawn(r.Name)}
 	for _, k := range r.Keys {
 		p, err := proof.ParsePublic(k.Public)
 		if err != nil {
@@ -264,9 +269,12 @@ func (r *Record) registered() (Identity, error) {
 		return Identity{}, nil
 	}
 	id, err := r.Identity()
-	id.Name = r.Registered
+	id.Name, id.Withdrawn = r.Registered, r.withdrawn(r.Registered)
 	return id, err
 }
+
+// withdrawn reports whether this authority, and nobody before it, revoked a name.
+func (r *Record) withdrawn(name string) bool { return r.Withdrawn && !slices.Contains(r.Barred, name) }
 
 // rename records that the device is registered under its name, and no more under another.
 func (r *Record) rename() {
@@ -275,7 +283,7 @@ func (r *Record) rename() {
 	}
 	r.FormerNames = slices.DeleteFunc(r.FormerNames, func(name string) bool { return name == r.Name })
 	r.FormerNames = r.FormerNames[max(0, len(r.FormerNames)-maxFormerNames):]
-	r.Registered, r.Withdrawn = r.Name, false
+	r.Registered, r.Leaving, r.Withdrawn = r.Name, "", false
 }
 
 // known returns the identities that the protocol above may know: the registered one,

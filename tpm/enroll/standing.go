@@ -26,7 +26,7 @@ func standingKey(name string, id ID) []byte { return append(standingPrefix(name)
 func standingPrefix(name string) []byte { return append([]byte(name), 0) }
 
 // standings are the entries of a record: one for its name, one for that by which it is
-// registered, if that is another, and one for each former name, which tells no time.
+// registered, if that is another, and one for each former or barred name, which tells no time.
 func standings(r *Record) (all []lead) {
 	for i, name := range []string{r.Name, r.Registered} {
 		if name == "" || i > 0 && name == r.Name {
@@ -36,7 +36,7 @@ func standings(r *Record) (all []lead) {
 			all = append(all, lead{tableSince, standingKey(name, r.ID), s.encode()})
 		}
 	}
-	for _, name := range r.FormerNames {
+	for _, name := range slices.Concat(r.FormerNames, r.Barred) {
 		if former := (lead{tableSince, standingKey(name, r.ID), Standing{}.encode()}); !slices.ContainsFunc(all, former.isAt) {
 			all = append(all, former)
 		}
@@ -45,7 +45,7 @@ func standings(r *Record) (all []lead) {
 }
 
 // Passed implements [Tx].
-func (t storedTx) Passed(name string) (bool, error) {
+func (t storedTx) Passed(name string) (passed bool, err error) {
 	prefix := standingPrefix(name)
 	for p, err := range kv.All(t.tx, tableSince, prefix, kv.PrefixEnd(prefix)) {
 		if err != nil {
@@ -55,11 +55,12 @@ func (t storedTx) Passed(name string) (bool, error) {
 			return false, proof.Fail(ErrDamaged, "since when a name counts")
 		}
 		r, err := t.Get(ID(p.Key[len(prefix):]))
-		if err != nil || r.gave(name) {
-			return err == nil, err
+		if err != nil || slices.Contains(r.Barred, name) {
+			return false, err
 		}
+		passed = passed || r.gave(name)
 	}
-	return false, nil
+	return passed, nil
 }
 
 // gave reports whether this authority revoked a name that a device had and has no more.

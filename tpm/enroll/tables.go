@@ -45,7 +45,8 @@ type Tx interface {
 	// Standing tells since when a device has a name; the zero value if none has it.
 	Standing(name string) (Standing, error)
 	// Passed reports whether a device had a name of which this authority took it, so that
-	// the name is revoked until another device has it, or the same one again.
+	// the name is revoked until another device has it, or the same one again. A name that was
+	// revoked before is not passed on.
 	Passed(name string) (bool, error)
 	// Count counts the records in a state.
 	Count(State) (int, error)

@@ -33,8 +33,8 @@ type Registry interface {
 }
 
 // NewAuthority makes an authority that registers devices in the state of a server, with
-// keystore.KeyID as the id of their keys. It sets Register and Withdraw of the
-// settings itself. The caller closes the state and the records when the authority is no
+// keystore.KeyID as the id of their keys. It sets Register, Withdraw and
+// Revoked of the settings itself. The caller closes the state and the records when the authority is no
 // longer used.
 //
 // The errors are those of [enroll.NewAuthority].
@@ -43,7 +43,7 @@ func NewAuthority(state Registry, settings enroll.Config) (*Authority, error) {
 		return nil, errors.New("fleet: an authority needs the state of a server, and records")
 	}
 	a := &Authority{state: state}
-	settings.Register, settings.Withdraw = a.register, a.withdraw
+	settings.Register, settings.Withdraw, settings.Revoked = a.register, a.withdraw, a.revoked
 	settings.Records = watchedRecords{settings.Records, a.written}
 	var err error
 	if a.Authority, err = enroll.NewAuthority(settings); err != nil {

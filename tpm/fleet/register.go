@@ -87,6 +87,9 @@ func (a *Authority) makeRoom(ctx context.Context, i enroll.Identity) error {
 	case !old.Revoked && !owns(i, old):
 		return &ConflictError{i.Name, ErrRegistered}
 	}
+	if !i.Withdrawn {
+		return nil // what an operator revoked of it stays so
+	}
 	for _, identity := range []string{i.Name, CertificateIdentity(i.Name)} {
 		err := a.state.UnrevokeEntity(identity)
 		if err != nil && !errors.Is(err, state.ErrUnknown) && !errors.Is(err, state.ErrNotRevoked) {
@@ -94,6 +97,21 @@ func (a *Authority) makeRoom(ctx context.Context, i enroll.Identity) error {
 		}
 	}
 	return nil
+}
+
+// revoked reports whether a name of a device is revoked, as an entity with a key or with a
+// certificate.
+func (a *Authority) revoked(ctx context.Context, name string) (bool, error) {
+	for _, identity := range []string{name, CertificateIdentity(name)} {
+		e, err := a.state.Entity(ctx, identity)
+		if err != nil && !errors.Is(err, keystore.ErrNotFound) {
+			return false, err
+		}
+		if err == nil && e.Revoked {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // owns reports whether an entity is registered with a key of the device.

@@ -147,3 +147,77 @@ func TestNamesSwap(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNamesRevokedByHandStay has a device give up, in several ways, a name that an operator
+// revoked as an entity: no device gets that name, nor does the device itself, until the
+// operator takes the revocation back.
+func TestNamesRevokedByHandStay(t *testing.T) {
+	for what, giveUp := range map[string]func(r *renamer, first *simulated, id enroll.ID) enroll.ID{
+		"renamed": func(r *renamer, first *simulated, id enroll.ID) enroll.ID {
+			r.name(id, "other")
+			r.come(first, "other", nil)
+			return enroll.ID{}
+		},
+		"renamed, after a restart": func(r *renamer, first *simulated, id enroll.ID) enroll.ID {
+			r.name(id, "other")
+			r.come(first, "other", nil)
+			r.restart()
+			return enroll.ID{}
+		},
+		"renamed and revoked": func(r *renamer, first *simulated, id enroll.ID) enroll.ID {
+			r.name(id, "other")
+			if err := r.RevokeDevice(r.t.Context(), id, ""); err != nil {
+				r.t.Fatal(err)
+			}
+			return enroll.ID{}
+		},
+		"revoked and reinstated": func(r *renamer, first *simulated, id enroll.ID) enroll.ID {
+			for range 2 { // the second one finds what the first one did
+				if err := r.RevokeDevice(r.t.Context(), id, ""); err != nil {
+					r.t.Fatal(err)
+				}
+			}
+			if err := r.Reinstate(r.t.Context(), id, ""); err != nil {
+				r.t.Fatal(err)
+			}
+			return id
+		},
+		"merged": func(r *renamer, first *simulated, id enroll.ID) enroll.ID { return id },
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newRenamer(t)
+			first, a := r.device()
+			second, b := r.device()
+			r.name(a, "box")
+			r.come(first, "box", nil)
+			if err := r.state.RevokeEntity("box"); err != nil {
+				t.Fatal(err)
+			}
+			own := giveUp(r, first, a)
+			if what == "merged" {
+				r.name(b, "waits")
+				if err := r.Merge(t.Context(), a, b, ""); err != nil {
+					t.Fatal(err)
+				}
+				r.come(second, "box", enroll.ErrInternal)
+			} else if own == a {
+				r.name(a, "box")
+				r.come(first, "box", enroll.ErrInternal)
+				second = first
+			} else {
+				r.name(b, "box")
+				r.come(second, "box", enroll.ErrInternal)
+			}
+			if err := r.state.UnrevokeEntity("box"); err != nil {
+				t.Fatal(err)
+			}
+			if what != "renamed and revoked" {
+				return
+			}
+			if err := r.state.RemoveEntity("box"); err != nil {
+				t.Fatal(err)
+			}
+			r.come(second, "box", nil)
+		})
+	}
+}

@@ -119,8 +119,8 @@ func nvHandles(t transport.TPM, first, last uint32) (found []tpm2.TPMHandle, err
 
 const neverWritten = "it was never written"
 
-// readNV reads an NV index with an empty password, or as the owner. If there is none, data is nil; if there
-// is one that cannot be read, why says so in a few words.
+// readNV reads an NV index with an empty password, or as the owner. If there is none, data is
+// nil; if there is one that cannot be read, why says so in a few words.
 func readNV(t transport.TPM, index tpm2.TPMHandle) (data []byte, why string, err error) {
 	if index == 0 {
 		return nil, "", nil
@@ -137,27 +137,44 @@ func readNV(t transport.TPM, index tpm2.TPMHandle) (data []byte, why string, err
 	if err != nil {
 		return nil, "", fmt.Errorf("enroll: TPM2_NV_ReadPublic: %w", err)
 	}
-	as := func() (tpm2.AuthHandle, error) {
-		return tpm2.AuthHandle{Handle: index, Name: p.NVName, Auth: tpm2.PasswordAuth(nil)}, nil
-	}
-	switch a := area.Attributes; {
-	case !a.Written:
+	if !area.Attributes.Written {
 		return nil, neverWritten, nil
-	case !a.AuthRead && !a.OwnerRead:
-		return nil, "nobody may read it without a policy or the platform", nil
-	case !a.AuthRead:
-		as = func() (tpm2.AuthHandle, error) { return tpm.Hierarchy(t, tpm2.TPMRHOwner) }
 	}
-	data, err = readNVData(t, as, tpm2.NamedHandle{Handle: index, Name: p.NVName}, int(area.DataSize))
+	data, err = readAllowed(t, tpm2.NamedHandle{Handle: index, Name: p.NVName}, area)
 	switch {
 	case err == nil:
 		return data, "", nil
 	case errors.Is(err, tpm2.TPMRCNVUninitialized):
 		return nil, neverWritten, nil
-	case refusesAlways(err):
+	case refusesAlways(err) || errors.Is(err, errNobody):
 		return nil, err.Error(), nil
 	}
 	return nil, "", err
+}
+
+var errNobody = errors.New("nobody may read it without a policy or the platform")
+
+// readAllowed reads an index by its attributes. Where a wrong password is counted, the owner
+// comes first, whose password is none of those that are.
+func readAllowed(t transport.TPM, index tpm2.NamedHandle, area *tpm2.TPMSNVPublic) (data []byte, err error) {
+	empty := func() error {
+		data, err = readNVData(t, func() (tpm2.AuthHandle, error) { return authorized(index), nil }, index, int(area.DataSize))
+		return err
+	}
+	owner := func() (tpm2.AuthHandle, error) { return tpm.Hierarchy(t, tpm2.TPMRHOwner) }
+	a := area.Attributes
+	if a.AuthRead && a.NoDA {
+		err = empty()
+		return data, err
+	}
+	err = errNobody
+	if a.OwnerRead {
+		data, err = readNVData(t, owner, index, int(area.DataSize))
+	}
+	if err != nil && a.AuthRead && (!a.OwnerRead || refusesAlways(err)) {
+		err = tpm.Guess(t, index.Name.Buffer, empty)
+	}
+	return data, err
 }
 
 // readNVData reads an index as whoever may, who is asked anew for each command.

@@ -106,12 +106,19 @@ func (a *application) proveDevice(p *proof.Proof) error {
 	return a.do(func(t transport.TPM) error {
 		k := a.maker
 		d := &proof.DeviceProof{Certificates: k.certificates, Key: k.public.Raw}
-		err := a.use(t, *a.file.state.AK, func(ak tpm2.NamedHandle) error {
-			if k.restricted() {
-				return k.attest(t, ak, d, d.Digest(p))
-			}
-			return k.sign(t, d, d.Digest(p))
-		})
+		vouch := func() error {
+			return a.use(t, *a.file.state.AK, func(ak tpm2.NamedHandle) error {
+				if k.restricted() {
+					return k.attest(t, ak, d, d.Digest(p))
+				}
+				return k.sign(t, d, d.Digest(p))
+			})
+		}
+		guess := vouch
+		if !k.public.Area.ObjectAttributes.NoDA { // its password may not be the empty one
+			guess = func() error { return tpm.Guess(t, k.Name.Buffer, vouch) }
+		}
+		err := guess()
 		switch {
 		case err == nil:
 			p.Device = d

@@ -81,8 +81,17 @@ func provide(t *testing.T, chip *tpm.Device, at tpm2.TPMHandle, restricted bool,
 	t.Helper()
 	template := signing()
 	template.ObjectAttributes.Restricted = restricted
+	provideAs(t, chip, at, template, "", certify)
+}
+
+// provideAs makes such a key with a password.
+func provideAs(t *testing.T, chip *tpm.Device, at tpm2.TPMHandle, template tpm2.TPMTPublic, password string, certify func(crypto.PublicKey) []byte) {
+	t.Helper()
 	err := chip.Do(func(tp transport.TPM) error {
-		r, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(template)}.Execute(tp)
+		r, err := tpm2.CreatePrimary{
+			PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(template),
+			InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{UserAuth: tpm2.TPM2BAuth{Buffer: []byte(password)}}},
+		}.Execute(tp)
 		if err != nil {
 			return err
 		}

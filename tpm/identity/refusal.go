@@ -15,8 +15,9 @@ import (
 // locked, failed or not started, and nothing of what was asked for.
 func refusesAlways(err error) bool {
 	var password *tpm.PasswordError
+	var guess *tpm.GuessError
 	var rc tpm2.TPMRC
-	return errors.As(err, &password) || errors.As(err, &rc) && (formatOne(rc) || slices.Contains(permanent(), rc))
+	return errors.As(err, &password) || errors.As(err, &guess) || errors.As(err, &rc) && (formatOne(rc) || slices.Contains(permanent(), rc))
 }
 
 // formatOne tells the codes about a parameter, a handle or a session (TPM 2.0 Library, Part 2,

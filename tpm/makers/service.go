@@ -16,6 +16,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
 const (
@@ -130,7 +132,7 @@ func (s Service) Ask(ctx context.Context, ek crypto.PublicKey) ([]byte, error) {
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	answer, err := (&http.Client{CheckRedirect: stay}).Do(r)
 	if err != nil {
-		return nil, fmt.Errorf("makers: %w", err)
+		return nil, fmt.Errorf("makers: %w", safetext.Brief(err))
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
@@ -145,7 +147,7 @@ func readAnswer(place string, body io.Reader) ([]byte, error) {
 		err = errors.New("the answer is too long")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("makers: %s: %w", place, err)
+		return nil, fmt.Errorf("makers: %s: %w", place, safetext.Brief(err))
 	}
 	return text, nil
 }

@@ -1,6 +1,7 @@
 package makers
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -11,10 +12,13 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/pem"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
 // intelEK is the endorsement key of a chip of Intel's, whose certificate its service has at
@@ -146,5 +150,33 @@ func TestAsk(t *testing.T) {
 	go func() { <-gone; cancel() }()
 	if got, err := ask(ctx, "/slow"); got != "" || err == nil {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestNoHTTP has a service that does not speak HTTP: an error quotes no more than the beginning
+// of what it says, and nothing that steers a terminal.
+func TestNoHTTP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Write(append([]byte("HTTP/1.1 200 \x1b[2J\r\n\xff\u202e"), append(bytes.Repeat([]byte{'x'}, 100_000), "\r\n\r\n"...)...))
+			c.Close()
+		}
+	}()
+	s, err := ParseService("intel:http://" + l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Ask(t.Context(), rsaEK(t))
+	if err == nil || len(err.Error()) > 2000 || err.Error() != safetext.String(err.Error()) {
+		t.Errorf("%.3000q", err)
 	}
 }

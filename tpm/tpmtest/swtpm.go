@@ -98,14 +98,18 @@ func (p *TPM) Clear(t testing.TB) {
 	sendClear(t, conn)
 }
 
-// sendClear sends TPM_ST_SESSIONS, size, TPM_CC_Clear, TPM_RH_LOCKOUT, and a
-// password session with an empty password (TPM 2.0 Library, Part 3, clause 24.6).
-func sendClear(t testing.TB, conn io.ReadWriter) {
-	t.Helper()
-	answer, err := Exchange(conn, []byte{
+// ClearCommand is TPM2_Clear by an empty lockout password: TPM_ST_SESSIONS, size, TPM_CC_Clear,
+// TPM_RH_LOCKOUT, and a password session (TPM 2.0 Library, Part 3, clause 24.6).
+func ClearCommand() []byte {
+	return []byte{
 		0x80, 0x02, 0, 0, 0, 27, 0, 0, 0x01, 0x26, 0x40, 0, 0, 0x0a,
 		0, 0, 0, 9, 0x40, 0, 0, 0x09, 0, 0, 0, 0, 0,
-	})
+	}
+}
+
+func sendClear(t testing.TB, conn io.ReadWriter) {
+	t.Helper()
+	answer, err := Exchange(conn, ClearCommand())
 	if err != nil || Code(answer) != 0 {
 		t.Fatalf("TPM2_Clear: %#x, %v", Code(answer), err)
 	}

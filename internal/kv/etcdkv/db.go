@@ -75,7 +75,8 @@ func (d *DB) repeat(ctx context.Context, run func() error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	for try := 0; err == errAgain && pause(ctx, try); try++ {
+	const patient = 5 // whoever lost more often would wait longer than a change takes, and lose again
+	for try := 0; err == errAgain && pause(ctx, min(try, patient)); try++ {
 		err = run()
 	}
 	if err == errAgain {

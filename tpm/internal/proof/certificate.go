@@ -12,56 +12,63 @@ import (
 )
 
 // ParseCertificate reads a certificate of a maker in DER. It also reads those that the
-// standard library refuses although makers of TPMs issued them: with a serial number that is
-// negative or not in its shortest form, text in another character set than it claims,
-// damaged extensions that do not matter here, a curve that is written out, or a key that is
-// restricted to OAEP. Of such a certificate only what a verification needs is set.
+// standard library refuses, or of which it leaves out a part, although makers of TPMs issued
+// them: with lengths as BER has them, a serial number that is negative or not in its shortest
+// form, times in another form, text in another character set than it claims, damaged
+// extensions that do not matter here, no version, a curve that is written out, a point that
+// is compressed, or a key that is restricted to OAEP. Of such a certificate only what a
+// verification needs is set, and where its issuer's own is.
 func ParseCertificate(der []byte) (*x509.Certificate, error) {
 	c, err := x509.ParseCertificate(der)
-	if err == nil && c.PublicKey != nil {
+	if err == nil && c.PublicKey != nil && c.Version == 3 {
+		c.Signature = strictSignature(c)
 		return c, nil
 	}
 	odd, own := parseOdd(der)
 	switch {
-	case own == nil:
+	case own == nil && (err != nil || c.PublicKey == nil || len(odd.Extensions) > 0):
 		return odd, nil
+	case err == nil && c.PublicKey != nil:
+		return c, nil // of version 1, which has no extensions
 	case err != nil:
 		return nil, fmt.Errorf("%w (%w)", own, err) // which may be about what was let pass
 	}
 	return nil, own
 }
 
-// parseOdd reads a Certificate (RFC 5280 section 4.1).
+// parseOdd reads a Certificate (RFC 5280 section 4.1). What is signed are its bytes as they
+// are, and what is read is the same in DER.
 func parseOdd(der []byte) (*x509.Certificate, error) {
-	c := &x509.Certificate{Raw: der, Version: 3, BasicConstraintsValid: true, MaxPathLen: -1}
-	var outer, body, algorithm cryptobyte.String
+	parts := certificateParts(der)
+	if _, size := extent(der, 0); parts == nil || size != len(der) {
+		return nil, errors.New("malformed certificate")
+	}
+	body, algorithm, value := cryptobyte.String(toDER(parts[0])), cryptobyte.String(toDER(parts[1])), cryptobyte.String(toDER(parts[2]))
 	var signature []byte
-	in := cryptobyte.String(der)
-	if !in.ReadASN1(&outer, asn1.SEQUENCE) || !in.Empty() ||
-		!outer.ReadASN1Element(&body, asn1.SEQUENCE) || !outer.ReadASN1(&algorithm, asn1.SEQUENCE) ||
-		!outer.ReadASN1BitStringAsBytes(&signature) || !outer.Empty() {
+	if !body.ReadASN1(&body, asn1.SEQUENCE) || !algorithm.ReadASN1(&algorithm, asn1.SEQUENCE) || !value.ReadASN1BitStringAsBytes(&signature) {
 		return nil, errors.New("malformed certificate")
 	}
-	c.RawTBSCertificate, c.Signature, c.SignatureAlgorithm = body, signature, signatureAlgorithm(algorithm)
-	if !body.ReadASN1(&body, asn1.SEQUENCE) {
-		return nil, errors.New("malformed certificate")
+	c := &x509.Certificate{
+		Raw: der, RawTBSCertificate: parts[0], Signature: signature, SignatureAlgorithm: signatureAlgorithm(algorithm),
+		Version: 3, BasicConstraintsValid: true, MaxPathLen: -1,
 	}
-	return c, readBody(c, body, algorithm)
+	c.Signature = strictSignature(c)
+	return c, readBody(c, body)
 }
 
 // readBody reads the content of a TBSCertificate.
-func readBody(c *x509.Certificate, in, signed cryptobyte.String) error {
-	var version, serial, algorithm, issuer, validity, subject, key, extensions cryptobyte.String
+func readBody(c *x509.Certificate, in cryptobyte.String) error {
+	var serial, algorithm, issuer, validity, subject, key, extensions cryptobyte.String
 	context := func(n uint8) asn1.Tag { return asn1.Tag(n).ContextSpecific() }
 	var has bool
-	if !in.ReadASN1(&version, context(0).Constructed()) || !in.ReadASN1(&serial, asn1.INTEGER) ||
+	if !in.SkipOptionalASN1(context(0).Constructed()) || !in.ReadASN1(&serial, asn1.INTEGER) ||
 		!in.ReadASN1(&algorithm, asn1.SEQUENCE) || !in.ReadASN1Element(&issuer, asn1.SEQUENCE) ||
 		!in.ReadASN1(&validity, asn1.SEQUENCE) || !in.ReadASN1Element(&subject, asn1.SEQUENCE) ||
 		!in.ReadASN1Element(&key, asn1.SEQUENCE) || !in.SkipOptionalASN1(context(1)) || !in.SkipOptionalASN1(context(2)) ||
-		!in.ReadOptionalASN1(&extensions, &has, context(3).Constructed()) || !in.Empty() || len(serial) == 0 {
+		!in.ReadOptionalASN1(&extensions, &has, context(3).Constructed()) || !in.Empty() {
 		return errors.New("malformed certificate")
 	}
-	if string(algorithm) != string(signed) {
+	if signatureAlgorithm(algorithm) != c.SignatureAlgorithm {
 		return errors.New("two signature algorithms")
 	}
 	c.SerialNumber = signedInteger(serial)
@@ -79,7 +86,7 @@ func readBody(c *x509.Certificate, in, signed cryptobyte.String) error {
 // signedInteger reads an INTEGER of any length, in two's complement.
 func signedInteger(b []byte) *big.Int {
 	n := new(big.Int).SetBytes(b)
-	if b[0] >= 0x80 {
+	if len(b) > 0 && b[0] >= 0x80 {
 		n.Sub(n, new(big.Int).Lsh(big.NewInt(1), uint(8*len(b))))
 	}
 	return n
@@ -90,9 +97,18 @@ func certifiedKey(der []byte) (crypto.PublicKey, x509.PublicKeyAlgorithm, error)
 	if key, err := x509.ParsePKIXPublicKey(der); err == nil {
 		return key, algorithmOf(key), nil
 	}
-	if key := explicitKey(der); key != nil {
-		return key, x509.ECDSA, nil
+	info, err := readKeyInfo(der)
+	if err != nil {
+		return nil, 0, err
 	}
-	key, err := rsaKey(der)
-	return key, x509.RSA, err
+	var key crypto.PublicKey
+	switch info.algorithm {
+	case ecPublicKey, ecDH:
+		key, err = ecKey(info)
+	case rsaEncryption, rsaOAEP, rsaPSS:
+		key, err = rsaKey(info.key)
+	default:
+		err = errors.New("public key of unknown algorithm " + info.algorithm)
+	}
+	return key, algorithmOf(key), err
 }

@@ -26,7 +26,7 @@ func readExtensions(c *x509.Certificate, in cryptobyte.String) error {
 			return err
 		}
 		id := x.Id.String()
-		if there[id] {
+		if there[id] && !slices.Contains(harmless(), id) {
 			return errors.New("two extensions " + id)
 		}
 		there[id] = true
@@ -51,6 +51,9 @@ func readExtension(list *cryptobyte.String) (x pkix.Extension, err error) {
 		return x, errors.New("malformed extension")
 	}
 	x.Critical, x.Value = has && slices.ContainsFunc(critical, func(b byte) bool { return b != 0 }), value
+	if plain := toDER(value); plain != nil {
+		x.Value = plain
+	}
 	return x, nil
 }
 
@@ -58,6 +61,7 @@ func readExtension(list *cryptobyte.String) (x pkix.Extension, err error) {
 // to the caller.
 func useExtension(c *x509.Certificate, x pkix.Extension) (known bool, err error) {
 	const keyUsage, basicConstraints, extKeyUsage = "2.5.29.15", "2.5.29.19", "2.5.29.37"
+	const authorityInfo = "1.3.6.1.5.5.7.1.1"
 	in, ok := cryptobyte.String(x.Value), true
 	switch id := x.Id.String(); id {
 	case keyUsage:
@@ -66,6 +70,8 @@ func useExtension(c *x509.Certificate, x pkix.Extension) (known bool, err error)
 		ok = readBasicConstraints(c, in)
 	case extKeyUsage:
 		ok = readExtKeyUsage(c, in)
+	case authorityInfo:
+		readAuthorityInfo(c, in)
 	default:
 		return slices.Contains(harmless(), id), nil
 	}
@@ -82,15 +88,31 @@ func harmless() []string {
 	return []string{"2.5.29.9", "2.5.29.14", "2.5.29.18", "2.5.29.31", "2.5.29.32", "2.5.29.35", "1.3.6.1.5.5.7.1.1"}
 }
 
+// readKeyUsage does not mind bits that do not count and are set.
 func readKeyUsage(c *x509.Certificate, in cryptobyte.String) bool {
-	var bits stdasn1.BitString
-	if !in.ReadASN1BitString(&bits) {
+	var value cryptobyte.String
+	if !in.ReadASN1(&value, asn1.BIT_STRING) || len(value) == 0 || value[0] > 7 {
 		return false
 	}
+	bits := stdasn1.BitString{Bytes: value[1:], BitLength: max(0, 8*(len(value)-1)-int(value[0]))}
 	for i := range 9 {
 		c.KeyUsage |= x509.KeyUsage(bits.At(i) << i)
 	}
 	return true
+}
+
+// readAuthorityInfo looks for where the certificate of the issuer is (RFC 5280 section
+// 4.2.2.1), for people only.
+func readAuthorityInfo(c *x509.Certificate, in cryptobyte.String) {
+	var list, one, url cryptobyte.String
+	var method stdasn1.ObjectIdentifier
+	in.ReadASN1(&list, asn1.SEQUENCE)
+	for list.ReadASN1(&one, asn1.SEQUENCE) {
+		issuers := one.ReadASN1ObjectIdentifier(&method) && method.String() == "1.3.6.1.5.5.7.48.2"
+		if issuers && one.ReadASN1(&url, asn1.Tag(6).ContextSpecific()) {
+			c.IssuingCertificateURL = append(c.IssuingCertificateURL, string(url))
+		}
+	}
 }
 
 func readBasicConstraints(c *x509.Certificate, in cryptobyte.String) bool {

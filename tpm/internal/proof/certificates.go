@@ -2,7 +2,6 @@ package proof
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/pem"
 	"slices"
 	"strings"
@@ -81,31 +80,38 @@ func split(data []byte) (found [][]byte) {
 	return found
 }
 
-// certificateSize returns the size of the certificate of version 3 that data begins with,
-// or 0: a SEQUENCE of a SEQUENCE whose first element is [0] INTEGER (RFC 5280 section
-// 4.1).
+// certificateSize returns the size of the certificate that data begins with, or 0. A
+// certificate of version 3 begins with [0], one without a version with its serial number.
 func certificateSize(data []byte) int {
-	outer, size := sequenceSize(data)
-	if size == 0 || size > len(data) || size > MaxPart {
+	parts := certificateParts(data)
+	if parts == nil {
 		return 0
 	}
-	body := data[outer:size]
-	inner, tbs := sequenceSize(body)
-	if tbs == 0 || tbs > len(body) || !bytes.HasPrefix(body[inner:], []byte{0xa0, 3, 2}) {
-		return 0
+	body, _, ok := content(parts[0], 1)
+	if _, size := extent(data, 0); ok && len(body) > 0 && (body[0] == 0xa0 || body[0] == 2) && size <= MaxPart {
+		return size
 	}
-	return size
+	return 0
 }
 
-// sequenceSize returns the sizes of the header and of all of a SEQUENCE of 128 to 65535
-// bytes, or 0.
-func sequenceSize(data []byte) (header, size int) {
-	switch {
-	case len(data) < 4 || data[0] != 0x30:
-	case data[1] == 0x81:
-		return 3, 3 + int(data[2])
-	case data[1] == 0x82:
-		return 4, 4 + int(binary.BigEndian.Uint16(data[2:]))
+// certificateParts returns what the certificate that data begins with consists of (RFC 5280
+// section 4.1): a SEQUENCE, another one and a BIT STRING, and padding if its length is that
+// of an NV index. There is none if the result is nil.
+func certificateParts(data []byte) (parts [][]byte) {
+	if len(data) == 0 || data[0] != 0x30 {
+		return nil
 	}
-	return 0, 0
+	in, _, ok := content(data, 0)
+	for _, tag := range []byte{0x30, 0x30, 3} {
+		if !ok || len(in) == 0 || in[0] != tag && in[0] != tag|0x20 {
+			return nil
+		}
+		var rest []byte
+		_, rest, ok = content(in, 1)
+		parts, in = append(parts, in[:len(in)-len(rest)]), rest
+	}
+	if !ok || len(bytes.Trim(in, "\x00")) > 0 && len(bytes.Trim(in, "\xff")) > 0 {
+		return nil
+	}
+	return parts
 }

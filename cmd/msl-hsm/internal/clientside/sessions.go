@@ -15,6 +15,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/state"
@@ -172,7 +173,7 @@ func AskAgent(ctx context.Context, at, user string) error {
 	}
 	answer, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(r)
 	if err != nil {
-		return fmt.Errorf("no agent answers at %s: check that it runs, and its client.agent.listen: %w", exit.Printable(at), err)
+		return fmt.Errorf("no agent answers at %s: check that it runs, and its client.agent.listen: %w", exit.Printable(at), safetext.Brief(err))
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode == http.StatusNoContent {

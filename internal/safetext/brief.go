@@ -1,0 +1,36 @@
+package safetext
+
+import "strings"
+
+// longestError is how many bytes of an error are told: net/http quotes a line of a service or
+// a server that is not HTTP, and crypto/tls the protocols that a client offers, whatever their
+// length, and errors go to logs and traces.
+const longestError = 1 << 10
+
+// Brief returns an error that says no more than the beginning of err, escaped as by [String],
+// and wraps it. Nil stays nil.
+func Brief(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	said := text
+	if len(said) > longestError {
+		said = strings.ToValidUTF8(said[:longestError], "") + "…"
+	}
+	if said = escape(said, "\n\t"); said == text {
+		return err
+	}
+	return &briefError{said, err}
+}
+
+type briefError struct {
+	text string
+	err  error
+}
+
+// Error returns the beginning of the text.
+func (e *briefError) Error() string { return e.text }
+
+// Unwrap returns the whole error.
+func (e *briefError) Unwrap() error { return e.err }

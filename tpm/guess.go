@@ -1,0 +1,53 @@
+package tpm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A GuessError says why nobody tried whether something has an empty password. It is
+// [keystore.ErrPIN].
+type GuessError struct{ Why string }
+
+// Error says what is not tried.
+func (e *GuessError) Error() string { return "tpm: it has a password: " + e.Why }
+
+// Unwrap returns [keystore.ErrPIN].
+func (e *GuessError) Unwrap() error { return keystore.ErrPIN }
+
+// Guess has try use an empty password for what has a TPM Name, and is protected against
+// dictionary attacks, inside [Device.Do] with the transport that it passes: a wrong password
+// counts, and after a few of them the TPM is locked. It returns the error of try, or a
+// [GuessError] without a try if the password was wrong before, or if one more wrong password
+// would lock the TPM.
+func Guess(t transport.TPM, name []byte, try func() error) error {
+	l, ok := t.(*link)
+	if !ok || l.executor == nil {
+		return try()
+	}
+	if l.executor.guessed[string(name)] {
+		return &GuessError{"the empty one was wrong, and was not tried again"}
+	}
+	items, err := capability(t, tpm2.TPMCapTPMProperties, uint32(tpm2.TPMPTLockoutCounter), 2, 8)
+	if err != nil {
+		return err
+	}
+	if len(items) != 2 {
+		return fmt.Errorf("tpm: TPM2_GetCapability: %w", errAnswer())
+	}
+	failed, most := binary.BigEndian.Uint32(items[0][4:]), binary.BigEndian.Uint32(items[1][4:])
+	if failed+1 == most {
+		return &GuessError{"the empty one was not tried, since one more that is wrong would lock the TPM"}
+	}
+	err = try()
+	if errors.Is(err, tpm2.TPMRCAuthFail) {
+		l.executor.guessed[string(name)] = true
+	}
+	return err
+}

@@ -1,0 +1,85 @@
+package proof
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	stdasn1 "encoding/asn1"
+	"math/big"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// signatureAlgorithm reads an AlgorithmIdentifier (RFC 3279 section 2.2, RFC 5758 section
+// 3.2). Others are unknown, and such a signature does not verify.
+func signatureAlgorithm(in cryptobyte.String) x509.SignatureAlgorithm {
+	var oid stdasn1.ObjectIdentifier
+	if !in.ReadASN1ObjectIdentifier(&oid) {
+		return x509.UnknownSignatureAlgorithm
+	}
+	if oid.String() == rsaPSS {
+		return pssAlgorithm(in)
+	}
+	return map[string]x509.SignatureAlgorithm{
+		"1.2.840.113549.1.1.5":  x509.SHA1WithRSA,
+		"1.2.840.113549.1.1.11": x509.SHA256WithRSA,
+		"1.2.840.113549.1.1.12": x509.SHA384WithRSA,
+		"1.2.840.113549.1.1.13": x509.SHA512WithRSA,
+		"1.2.840.10045.4.1":     x509.ECDSAWithSHA1,
+		"1.2.840.10045.4.3.2":   x509.ECDSAWithSHA256,
+		"1.2.840.10045.4.3.3":   x509.ECDSAWithSHA384,
+		"1.2.840.10045.4.3.4":   x509.ECDSAWithSHA512,
+	}[oid.String()]
+}
+
+// pssAlgorithm reads RSASSA-PSS-params (RFC 4055 section 3.1). Those are unknown that the
+// standard library does not verify: with two hashes, or a salt that is not as long as the hash.
+func pssAlgorithm(parameters []byte) x509.SignatureAlgorithm {
+	var p struct {
+		Hash    pkix.AlgorithmIdentifier `asn1:"explicit,tag:0"`
+		Mask    pkix.AlgorithmIdentifier `asn1:"explicit,tag:1"`
+		Salt    int                      `asn1:"explicit,tag:2"`
+		Trailer int                      `asn1:"optional,explicit,tag:3,default:1"`
+	}
+	if rest, err := stdasn1.Unmarshal(parameters, &p); err != nil || len(rest) > 0 {
+		return x509.UnknownSignatureAlgorithm
+	}
+	var masked pkix.AlgorithmIdentifier
+	_, err := stdasn1.Unmarshal(p.Mask.Parameters.FullBytes, &masked)
+	if err != nil || p.Mask.Algorithm.String() != "1.2.840.113549.1.1.8" || !masked.Algorithm.Equal(p.Hash.Algorithm) || p.Trailer != 1 {
+		return x509.UnknownSignatureAlgorithm
+	}
+	known := map[string]struct {
+		algorithm x509.SignatureAlgorithm
+		salt      int
+	}{
+		"2.16.840.1.101.3.4.2.1": {x509.SHA256WithRSAPSS, 32},
+		"2.16.840.1.101.3.4.2.2": {x509.SHA384WithRSAPSS, 48},
+		"2.16.840.1.101.3.4.2.3": {x509.SHA512WithRSAPSS, 64},
+	}[p.Hash.Algorithm.String()]
+	if known.salt != p.Salt {
+		return x509.UnknownSignatureAlgorithm
+	}
+	return known.algorithm
+}
+
+// strictSignature returns the signature of a certificate. That of ECDSA is two numbers, which
+// are written anew since the standard library takes them in DER only.
+func strictSignature(c *x509.Certificate) []byte {
+	var pair, r, s cryptobyte.String
+	in := cryptobyte.String(toDER(c.Signature))
+	switch c.SignatureAlgorithm {
+	case x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512:
+	default:
+		return c.Signature
+	}
+	if !in.ReadASN1(&pair, asn1.SEQUENCE) || !in.Empty() || !pair.ReadASN1(&r, asn1.INTEGER) || !pair.ReadASN1(&s, asn1.INTEGER) {
+		return c.Signature
+	}
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1BigInt(new(big.Int).SetBytes(r)) // neither is negative, whatever its first bit says
+		b.AddASN1BigInt(new(big.Int).SetBytes(s))
+	})
+	return b.BytesOrPanic()
+}
