@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -130,8 +131,10 @@ func (i *Issuer) lifetime() time.Duration { return orDefault(i.Lifetime, 24*time
 func (i *Issuer) userLifetime() time.Duration { return orDefault(i.UserLifetime, 30*24*time.Hour) }
 
 // AcceptedFor returns for how long after its issue a master token may be renewed,
-// its lifetime included.
-func (i *Issuer) AcceptedFor() time.Duration { return i.lifetime() + i.renewExpired() }
+// its lifetime included. Times whose sum is more than 292 years are that.
+func (i *Issuer) AcceptedFor() time.Duration {
+	return i.lifetime() + min(i.renewExpired(), math.MaxInt64-i.lifetime())
+}
 
 // renewExpired is for how long after its expiration a master token can be renewed.
 func (i *Issuer) renewExpired() time.Duration { return orDefault(i.RenewExpired, i.userLifetime()) }

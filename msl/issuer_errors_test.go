@@ -3,6 +3,7 @@ package msl_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -21,5 +22,21 @@ func TestSealErrorIsOneLine(t *testing.T) {
 	defer keys.Release()
 	if _, err := issuer.Issue("device", nil, 1, keys); err == nil || strings.Contains(err.Error(), "\n") {
 		t.Errorf("error: %q", err)
+	}
+}
+
+// TestAcceptedFor has lifetimes whose sum is more than a time.Duration holds.
+func TestAcceptedFor(t *testing.T) {
+	const most = 1<<63 - 1
+	for _, c := range []struct{ life, renew, want time.Duration }{
+		{0, 0, 31 * 24 * time.Hour},
+		{time.Hour, time.Minute, 61 * time.Minute},
+		{most - 1, 0, most},
+		{most, most, most},
+	} {
+		i := &msl.Issuer{Lifetime: c.life, RenewExpired: c.renew}
+		if got := i.AcceptedFor(); got != c.want {
+			t.Errorf("%v and %v: %v, want %v", c.life, c.renew, got, c.want)
+		}
 	}
 }

@@ -17,17 +17,17 @@ import (
 // applications get this form.
 func CanonicalName(name string) string { return norm.NFC.String(name) }
 
-// maxName is how many bytes the name of an entity may have. A [State] keeps what its tokens
-// did by that name, so a token that was issued for a longer one could not be used.
-const maxName = 4096
+// MaxName is how many bytes the name of an entity or a user may have. A [State] keeps what
+// tokens did by that name, so a token that was issued for a longer one could not be used.
+const MaxName = 4096
 
 // checkName refuses the name of an entity that is too long, or that means nobody.
 func checkName(name string) error {
 	if name == "" {
 		return errors.New("the entity has no name")
 	}
-	if len(name) > maxName {
-		return fmt.Errorf("a name of %d bytes is longer than %d", len(name), maxName)
+	if len(name) > MaxName {
+		return fmt.Errorf("a name of %d bytes is longer than %d", len(name), MaxName)
 	}
 	return nil
 }

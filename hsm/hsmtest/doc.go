@@ -75,6 +75,7 @@
 //	max-part=16384             more bytes in a call are CKR_DATA_LEN_RANGE
 //	unknown                    the module does not know attribute= and mechanism=
 //	token-objects-only         objects of the session are CKR_TEMPLATE_INCONSISTENT
+//	officer-trusts             the security officer of a SoftHSM2 sets CKA_TRUSTED of its keys
 //	fresh-list                 each C_GetFunctionList gives a new, independent list
 //	reveal                     attribute=, or CKA_VALUE, is readable although sensitive
 //	ignore [pretend]           attribute= in templates of new objects is ignored

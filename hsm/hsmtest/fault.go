@@ -104,6 +104,10 @@ type Fault struct {
 	DrawsIV bool
 	// TokenOnly refuses objects of the session with CKR_TEMPLATE_INCONSISTENT.
 	TokenOnly bool
+	// OfficerTrusts lets the security officer see the secret keys of the token that
+	// C_GenerateKey and C_CopyObject made, and set CKA_TRUSTED of those that have a CKA_ID. The
+	// real module is SoftHSM2, which keeps them in a file each, with unencrypted values.
+	OfficerTrusts bool
 	// FreshList returns a new function list, with an initialized state and sessions
 	// of its own, at each C_GetFunctionList; up to 15 in a process.
 	FreshList bool
@@ -221,6 +225,7 @@ func (f Fault) what() []string {
 	w.add(f.MaxPart > 0, fmt.Sprintf("max-part=%d", f.MaxPart))
 	w.add(f.Unknown, "unknown")
 	w.add(f.TokenOnly, "token-objects-only")
+	w.add(f.OfficerTrusts, "officer-trusts")
 	w.add(f.FreshList, "fresh-list")
 	w.add(f.Reveal, "reveal")
 	w.add(f.Ignore, "ignore")

@@ -135,7 +135,7 @@ func TestEntityRefused(t *testing.T) {
 		"no name":         func(e *EntityRecord) { e.Identity = "" },
 		"name not UTF-8":  func(e *EntityRecord) { e.Identity = "\xff" },
 		"name of control": func(e *EntityRecord) { e.Identity = "a\x1b[2J" },
-		"name too long":   func(e *EntityRecord) { e.Identity = string(make([]byte, maxName+1)) },
+		"name too long":   func(e *EntityRecord) { e.Identity = string(make([]byte, msl.MaxName+1)) },
 		"no scheme":       func(e *EntityRecord) { e.Scheme = "" },
 		"no keys":         func(e *EntityRecord) { e.PSK = nil },
 		"a key missing":   func(e *EntityRecord) { e.PSK = &msl.SealedPSK{Encryption: []byte{1}, MAC: []byte{2}} },

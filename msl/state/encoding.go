@@ -11,14 +11,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// maxName bounds identities and user names: they are parts of keys, which have at most
-// kv.MaxKey bytes.
-const maxName = 4096
-
 // pairKey returns the key of a record for a name and a serial number. The length comes
 // first, so that no two pairs have the same key.
 func pairKey(name string, serial int64) ([]byte, error) {
-	if len(name) > maxName {
+	if len(name) > msl.MaxName {
 		return nil, fmt.Errorf("state: a name of %d bytes is too long to keep", len(name))
 	}
 	b := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(name)+8), uint16(len(name)))
@@ -28,8 +24,8 @@ func pairKey(name string, serial int64) ([]byte, error) {
 
 // checkName rejects names that could not be stored or distinguished on a screen.
 func checkName(what, name string) error {
-	if name == "" || len(name) > maxName || !utf8.ValidString(name) {
-		return fmt.Errorf("state: the name of an %s is 1 to %d bytes of UTF-8", what, maxName)
+	if name == "" || len(name) > msl.MaxName || !utf8.ValidString(name) {
+		return fmt.Errorf("state: the name of an %s is 1 to %d bytes of UTF-8", what, msl.MaxName)
 	}
 	for _, r := range name {
 		if r < ' ' || r == 0x7f {

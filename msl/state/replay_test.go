@@ -47,7 +47,7 @@ func TestAcceptID(t *testing.T) {
 			s = reopen(t, s)
 		}
 	}
-	if s.AcceptID(t.Context(), string(make([]byte, maxName+1)), 1, 1) == nil {
+	if s.AcceptID(t.Context(), string(make([]byte, msl.MaxName+1)), 1, 1) == nil {
 		t.Error("an identity without end is accepted")
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -137,7 +137,7 @@ func (f Files) guard(file *File) error {
 			return key, mark, err
 		}
 	}
-	store, verdict, err := g.Over(context.Background(), file.db, tables())
+	store, verdict, err := g.Over(context.Background(), file.db, tables(), nil)
 	if err == nil && verdict.Authentic {
 		err = file.db.SetAuthenticated()
 	}

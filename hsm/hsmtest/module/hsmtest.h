@@ -18,7 +18,8 @@ enum {
 	DOES_REPLACE = 0x80, DOES_LENGTH = 0x100, DOES_MAX_SESSIONS = 0x200,
 	DOES_TOLD_SESSIONS = 0x400, DOES_MAX_PART = 0x800, DOES_UNKNOWN = 0x1000,
 	DOES_FRESH_LIST = 0x2000, DOES_REVEAL = 0x4000, DOES_IGNORE = 0x8000,
-	DOES_IMITATE = 0x10000, DOES_TOKEN_ONLY = 0x20000, DOES_LEAK = 0x40000
+	DOES_IMITATE = 0x10000, DOES_TOKEN_ONLY = 0x20000, DOES_LEAK = 0x40000,
+	DOES_OFFICER = 0x80000
 };
 
 /* How a rule does it, or for how long. */
@@ -115,6 +116,9 @@ int is_mechanism_unknown(const call *, word type);
 
 /* imitate.c */
 word imitate(call *);
+
+/* officer.c */
+word with_officer(call *);
 
 /* track.c */
 word pass(int fn, const word *a);

@@ -24,6 +24,8 @@ static word forward_shaped(call *c)
 {
 	if (hit_by(c, DOES_IMITATE))
 		return imitate(c);
+	if (hit_by(c, DOES_OFFICER))
+		return with_officer(c);
 	return forward_known(c);
 }
 

@@ -91,6 +91,14 @@ static int makes_session_object(const call *c)
 	return 0;
 }
 
+/* Where a key of the token is made, told of or changed. */
+static int of_token_keys(const call *c)
+{
+	if (c->fn == FN_GenerateKey || c->fn == FN_CopyObject)
+		return !makes_session_object(c);
+	return (c->fn == FN_GetAttributeValue || c->fn == FN_SetAttributeValue) && c->a[2];
+}
+
 /* Where a mechanism that is imitated may be named. */
 static int imitates(const rule *r, const call *c)
 {
@@ -116,6 +124,7 @@ static int concerns(const rule *r, call *c)
 		(r->does & DOES_UNKNOWN && is_unknown(r, c)) ||
 		(r->does & DOES_FRESH_LIST && c->fn == FN_GetFunctionList) ||
 		(r->does & DOES_IMITATE && imitates(r, c)) ||
+		(r->does & DOES_OFFICER && of_token_keys(c)) ||
 		(r->does & DOES_TOKEN_ONLY && makes_session_object(c)) ||
 		(r->does & DOES_REVEAL && reads(r, c)) ||
 		(r->does & DOES_IGNORE && r->how & PRETEND && reads(r, c)) ||

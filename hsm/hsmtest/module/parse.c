@@ -144,6 +144,7 @@ static const struct {
 	{"pretend", 0, 0, 0, PRETEND},
 	{"as", one_mechanism, offsetof(rule, as), DOES_IMITATE, 0},
 	{"token-objects-only", 0, 0, DOES_TOKEN_ONLY, 0},
+	{"officer-trusts", 0, 0, DOES_OFFICER, 0},
 	{"pad", plain, offsetof(rule, pad), 0, 0},
 	{"draws-iv", 0, 0, 0, DRAWS_IV},
 };

@@ -13,8 +13,8 @@
 // The store has one more record, the root: a random id, a sum over all records, a count of the
 // changes, and a tag over all three by a [Key]. An Update that changes a record verifies the
 // root, takes the old record out of the sum, adds the new one, and tags that; it costs two
-// operations of the key, or one where nobody else can have made the root. A reader compares the root with the sum of what it has. The sum is
-// the lattice hash LtHash16 of 1024 numbers (Bellare and Micciancio, A New Paradigm for
+// operations of the key, or one where nobody else can have made the root. A reader compares the
+// root with the sum of what it has. The sum is the lattice hash LtHash16 of 1024 numbers (Bellare and Micciancio, A New Paradigm for
 // Collision-Free Hashing, 1997; Lewi and others, Securing Update Propagation with Homomorphic
 // Hashing, 2019), so that its cost does not depend on how many records there are.
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
@@ -58,8 +59,10 @@ type Verdict struct {
 }
 
 // Over returns the store over another one that has it authenticated, after it was compared
-// with its root, or that one itself if it is not authenticated. tables are those in the sum.
-func (g Guard) Over(ctx context.Context, store kv.Store, tables []string) (kv.Store, Verdict, error) {
+// with its root, or that one itself if it is not authenticated. tables are those in the sum;
+// former are others that earlier versions had there, too. They stay there until Adopt or Vouch
+// signs the store.
+func (g Guard) Over(ctx context.Context, store kv.Store, tables, former []string) (kv.Store, Verdict, error) {
 	rooted, err := HasRoot(ctx, store)
 	if err != nil {
 		return nil, Verdict{}, err
@@ -75,7 +78,7 @@ func (g Guard) Over(ctx context.Context, store kv.Store, tables []string) (kv.St
 	}
 	over := Open(store, soleKey{key}, tables)
 	over.hash = hashFast
-	verdict, err := g.judge(ctx, over, rooted, mark)
+	verdict, err := g.judge(ctx, over, former, rooted, mark)
 	if err != nil || !verdict.Authentic {
 		return store, verdict, err
 	}
@@ -94,7 +97,7 @@ func (g Guard) key() (Key, Mark, error) {
 	return key, mark, err
 }
 
-func (g Guard) judge(ctx context.Context, s *Store, rooted bool, mark Mark) (found Verdict, err error) {
+func (g Guard) judge(ctx context.Context, s *Store, former []string, rooted bool, mark Mark) (found Verdict, err error) {
 	marked, err := mark.There()
 	if err != nil {
 		return found, fmt.Errorf("authkv: look whether it was authenticated before: %w", err)
@@ -104,9 +107,7 @@ func (g Guard) judge(ctx context.Context, s *Store, rooted bool, mark Mark) (fou
 	case g.Trust == Vouch, g.Trust == Adopt && !rooted && !marked:
 		found.New, err = true, s.Sign(ctx)
 	case rooted:
-		if err = s.Verify(ctx); err == nil && g.Trust == Adopt {
-			err = s.Renew(ctx)
-		}
+		err = g.verify(ctx, s, former)
 	case marked:
 		return found, fmt.Errorf("authkv: %w", ErrUnsigned)
 	default:
@@ -116,6 +117,24 @@ func (g Guard) judge(ctx context.Context, s *Store, rooted bool, mark Mark) (fou
 		found.Unmarked = mark.Make()
 	}
 	return found, err
+}
+
+// verify makes sure that a store fits its root, which may be one of an earlier version. No set of
+// records has the sum of another: what fits in either way is what was signed.
+func (g Guard) verify(ctx context.Context, s *Store, former []string) error {
+	tables := s.tables
+	err := s.Verify(ctx)
+	if errors.Is(err, errDiffers) && len(former) > 0 {
+		s.tables = slices.Concat(tables, former)
+		if err = s.Verify(ctx); err == nil && g.Trust == Adopt {
+			s.tables = tables
+			return s.Sign(ctx)
+		}
+	}
+	if err == nil && g.Trust == Adopt {
+		err = s.Renew(ctx)
+	}
+	return err
 }
 
 // An unjudged store is authenticated by a key that is not here.

@@ -16,7 +16,7 @@ func guarded(t *testing.T) (*kvtest.Memory, kv.Store) {
 	t.Helper()
 	inner := &kvtest.Memory{}
 	g := Guard{Key: func() (Key, Mark, error) { return kvtest.Secret("key"), nil, nil }, Trust: Vouch}
-	s, verdict, err := g.Over(t.Context(), inner, []string{"first"})
+	s, verdict, err := g.Over(t.Context(), inner, []string{"first"}, nil)
 	if err != nil || !verdict.New {
 		t.Fatalf("%+v, %v", verdict, err)
 	}

@@ -25,7 +25,7 @@ var errUnknownRoot = errors.New("unknown root")
 
 // remember returns a memory of the root that is in a store.
 func remember(b []byte) *memory {
-	changes := readHead(b).changes
+	changes := changesIn(b)
 	return &memory{made: map[uint64][]byte{changes: bytes.Clone(b)}, done: changes}
 }
 
@@ -63,7 +63,7 @@ func (m *memory) knows(b []byte, least uint64) error {
 	if len(b) < headSize {
 		return errUnknownRoot
 	}
-	changes := readHead(b).changes
+	changes := changesIn(b)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if changes < least || !bytes.Equal(b, m.made[changes]) {

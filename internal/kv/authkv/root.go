@@ -86,10 +86,13 @@ func readRoot(r kv.Reader, k Key) (root, error) {
 
 // readHead reads a root without looking at its tag.
 func readHead(b []byte) root {
-	r := root{changes: binary.BigEndian.Uint64(b[idSize:]), sum: decodeSum(b[idSize+8:])}
+	r := root{changes: changesIn(b), sum: decodeSum(b[idSize+8:])}
 	copy(r.id[:], b)
 	return r
 }
+
+// changesIn returns the count of changes of a root.
+func changesIn(b []byte) uint64 { return binary.BigEndian.Uint64(b[idSize:]) }
 
 func decodeRoot(b []byte, k Key) (root, error) {
 	if len(b) < headSize {

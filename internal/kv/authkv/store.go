@@ -179,9 +179,12 @@ func (s *Store) sumOf(r kv.Reader) (found sum, err error) {
 	return found, nil
 }
 
+// errDiffers is a [kv.ErrForged]: the root is authentic, and not one of these records.
+var errDiffers = fmt.Errorf("%w: records were changed, added, removed or put back by somebody without the key of these servers", kv.ErrForged)
+
 func (r *root) compare(found *sum) error {
 	if r.sum != *found {
-		return fmt.Errorf("authkv: %w: records were changed, added, removed or put back by somebody without the key of these servers", kv.ErrForged)
+		return fmt.Errorf("authkv: %w", errDiffers)
 	}
 	return nil
 }

@@ -27,7 +27,8 @@
 // passwords are hashed, but names, public keys and certificates can be read. Without a
 // [Guard] it is not authenticated either: anyone who can write the file can lift a
 // revocation. With one, that is [ErrForged], also where the record that authenticates the
-// others is removed, if the guard has a mark. A file that is put back whole is as authentic as
+// others is removed, if the guard has a mark. The records of ids and renewals are not
+// authenticated: who can write the file can have recorded messages taken again. A file that is put back whole is as authentic as
 // it was, but for a process that has it open.
 //
 // Restoring a backup or deleting the file undoes everything since: recorded messages

@@ -1,4 +1,4 @@
-package bolt_test
+package bolt
 
 import (
 	"compress/gzip"
@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
 // formerFile unpacks a file that an earlier version wrote.
@@ -38,9 +37,9 @@ func formerFile(t *testing.T, name string) string {
 	return path
 }
 
-func reopened(t *testing.T, path string) *bolt.Server {
+func reopened(t *testing.T, path string) *Server {
 	t.Helper()
-	s, err := bolt.ReopenServer(path)
+	s, err := ReopenServer(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +51,7 @@ func reopened(t *testing.T, path string) *bolt.Server {
 // record, and continues with it.
 func TestFormerServer(t *testing.T) {
 	path := formerFile(t, "server.db")
-	if got, err := bolt.Attached(path); err != nil || string(got) != "what is attached" {
+	if got, err := Attached(path); err != nil || string(got) != "what is attached" {
 		t.Errorf("attached is %q, %v", got, err)
 	}
 	s := reopened(t, path)
@@ -81,7 +80,7 @@ func TestFormerServer(t *testing.T) {
 }
 
 // compareRecords compares the lists with those of the earlier version.
-func compareRecords(t *testing.T, s *bolt.Server) {
+func compareRecords(t *testing.T, s *Server) {
 	t.Helper()
 	entities, errEntities := s.Entities()
 	users, errUsers := s.Users()
@@ -107,7 +106,7 @@ func compareJSON(t *testing.T, got, want []byte) {
 }
 
 // compareVerdicts compares the answers that a server gets from its state.
-func compareVerdicts(t *testing.T, s *bolt.Server) {
+func compareVerdicts(t *testing.T, s *Server) {
 	t.Helper()
 	ctx := t.Context()
 	for identity, want := range map[string]error{
@@ -146,11 +145,11 @@ func compareVerdicts(t *testing.T, s *bolt.Server) {
 // TestFormerServerIsRestored replaces another file with such a file, and compacts it.
 func TestFormerServerIsRestored(t *testing.T) {
 	former, path := formerFile(t, "server.db"), filepath.Join(t.TempDir(), "state")
-	r, err := bolt.RestoreServer(former, path, true)
+	r, err := RestoreServer(former, path, true)
 	if err != nil || r.Entities != 6 || r.IDs != 121 {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if _, _, err := bolt.CompactServer(path); err != nil {
+	if _, _, err := CompactServer(path); err != nil {
 		t.Fatal(err)
 	}
 	compareVerdicts(t, reopened(t, path))
@@ -165,7 +164,7 @@ func TestFormerClient(t *testing.T) {
 	}
 	for name, want := range map[string]msl.ClientRecord{"work": want, "home": {}} {
 		for next := range int64(2) {
-			c, err := bolt.OpenClient(path, name)
+			c, err := OpenClient(path, name)
 			if err != nil {
 				t.Fatal(err)
 			}

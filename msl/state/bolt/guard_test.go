@@ -43,14 +43,6 @@ func renew(ctx context.Context, s *Server) error {
 	return err
 }
 
-func firstKey(r kv.Reader, table string) []byte {
-	page, err := r.Range(table, nil, nil, 1)
-	if err != nil || len(page) == 0 {
-		return nil
-	}
-	return slices.Clone(page[0].Key)
-}
-
 // forge changes a file as somebody does who can write it.
 func forge(t *testing.T, path string, change func(kv.Tx) error) {
 	t.Helper()
@@ -67,8 +59,6 @@ func TestForged(t *testing.T) {
 	var old []byte // the record of a name that is not revoked
 	for name, change := range map[string]func(kv.Tx) error{
 		"a revocation lifted": func(tx kv.Tx) error { return tx.Delete("entity marks", []byte("thief")) },
-		"an id forgotten":     func(tx kv.Tx) error { return tx.Delete("ids", firstKey(tx, "ids")) },
-		"a renewal forgotten": func(tx kv.Tx) error { return tx.Delete("sequences", firstKey(tx, "sequences")) },
 		"an entity removed":   func(tx kv.Tx) error { return tx.Delete("entities", []byte("camera")) },
 		"an entity added":     func(tx kv.Tx) error { return tx.Put("entities", []byte("spy"), old) },
 		"a setting changed":   func(tx kv.Tx) error { return tx.Delete(kv.Settings, []byte("rotation")) },

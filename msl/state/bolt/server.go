@@ -51,7 +51,7 @@ func ReopenServer(path string) (*Server, error) { return Files{}.Reopen(path) }
 // [ErrExists].
 func CreateServer(path string) (*Server, error) { return Files{}.Create(path) }
 
-// Open is [OpenServer]. All of the file is compared with what authenticates it: one that was
+// Open is [OpenServer]. All but the ids and renewals is compared with what authenticates it: a file that was
 // changed by somebody without the key is [ErrForged]. One without a root is what
 // [Guard.Trust] says. A file that is made is authenticated.
 func (f Files) Open(path string) (*Server, error) {
@@ -108,7 +108,7 @@ func (f Files) open(path, name string, how boltkv.Opening) (*Server, error) {
 
 // guard has the records authenticated.
 func (f Files) guard(s *Server) error {
-	store, verdict, err := f.Guard.Over(context.Background(), s.db, state.ServerTables())
+	store, verdict, err := f.Guard.Over(context.Background(), s.db, state.LastingTables(), state.TokenTables())
 	if err == nil && verdict.Authentic {
 		err = s.db.SetAuthenticated()
 	}
@@ -116,8 +116,8 @@ func (f Files) guard(s *Server) error {
 	return err
 }
 
-// VerifyRecords reads everything, and makes sure that it is authentic: otherwise the error is
-// [ErrForged]. Of a file that is not authenticated it does nothing.
+// VerifyRecords reads everything but the records of ids and renewals, and makes sure that it is
+// authentic: otherwise the error is [ErrForged]. Of a file that is not authenticated it does nothing.
 func (s *Server) VerifyRecords(ctx context.Context) error {
 	if authentic, ok := s.store.(*authkv.Store); ok {
 		return authentic.Verify(ctx)

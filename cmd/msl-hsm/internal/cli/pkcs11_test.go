@@ -29,13 +29,17 @@ func findSoftHSM() error {
 }
 
 // imitate DIR NAME puts a module into a directory that imitates the one of that name, over
-// SoftHSM.
+// SoftHSM, or one whose security officer can mark the keys that are there.
 func imitate(ts *testscript.TestScript, _ bool, args []string) {
 	module, err := softhsm.FindModule()
 	ts.Check(err)
 	ts.Check(os.Mkdir(ts.MkAbs(args[0]), 0o700))
 	m, err := hsmtest.Build(ts.MkAbs(args[0]), module)
 	ts.Check(err)
+	if args[1] == "officer" {
+		m.Inject(hsmtest.Fault{OfficerTrusts: true})
+		return
+	}
 	for _, im := range hsmtest.Imitations() {
 		if strings.Contains(im.Name, args[1]) {
 			m.Inject(im.Faults...)

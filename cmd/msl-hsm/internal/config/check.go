@@ -122,8 +122,24 @@ func (c *Config) checkCosts() error {
 	return nil
 }
 
-// checkLifetimes refuses tokens that would expire before they may be renewed.
+// longestLife is how long tokens may live at most: sums of two such times are still times.
+const longestLife = 100 * 365 * 24 * time.Hour
+
+// checkLifetimes refuses tokens that would expire before they may be renewed, or outlive
+// everybody.
 func (s *Server) checkLifetimes() error {
+	for _, life := range []struct {
+		name string
+		time time.Duration
+	}{
+		{"server.renew-after", s.RenewAfter}, {"server.lifetime", s.Lifetime}, {"server.renew-expired", s.RenewExpired},
+		{"server.user-renew-after", s.UserRenewAfter}, {"server.user-lifetime", s.UserLifetime},
+		{"server.user-renew-expired", s.UserRenewExpired}, {"server.enrollment.validity", s.Enrollment.Validity},
+	} {
+		if life.time > longestLife {
+			return exit.Usagef("%s is %v: want at most %.0fh, which are 100 years", life.name, life.time, longestLife.Hours())
+		}
+	}
 	if renew, life := Nonzero(s.RenewAfter, time.Hour), Nonzero(s.Lifetime, 24*time.Hour); renew > life {
 		return exit.Usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
 	}
