@@ -15,12 +15,10 @@ import (
 
 // sealing returns the algorithm of the key that seals keys of algorithm a.
 func sealing(a keystore.Algorithm) (keystore.Algorithm, error) {
-	switch a {
-	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128:
-		return keystore.SealSession256, nil
-	case keystore.AESWrap128:
-		return keystore.SealWrapping256, nil
-	case keystore.AESUnwrap128, keystore.AESReveal128:
+	if role := a.SealedBy(); role != "" {
+		return role.Algorithm(), nil
+	}
+	if a == keystore.AESUnwrap128 || a == keystore.AESReveal128 {
 		return 0, fmt.Errorf("hsm: seal %v: whoever holds the PIN could unseal it without the limits on what it unwraps, and open recorded traffic: provision it: %w", a, errors.ErrUnsupported)
 	}
 	return 0, fmt.Errorf("hsm: seal %v: a private key does not leave the token, not even sealed: provision it: %w", a, errors.ErrUnsupported)

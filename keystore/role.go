@@ -88,6 +88,19 @@ func (r Role) Algorithm() Algorithm {
 // SealingRoles are the roles of the keys that [Store.Seal] and [Store.Unseal] use.
 func SealingRoles() []Role { return []Role{RoleSealSession, RoleSealWrapping, RoleSealMAC} }
 
+// SealedBy is the role of the key that seals keys of algorithm a, or "" for those that no
+// store seals: unsealed elsewhere, they would open recorded traffic, or sign in their owner's
+// name.
+func (a Algorithm) SealedBy() Role {
+	switch a {
+	case AES128CBC, AES256CBC, HMACSHA256, HMACSHA256Block, AESCMAC128:
+		return RoleSealSession
+	case AESWrap128:
+		return RoleSealWrapping
+	}
+	return ""
+}
+
 // ServerRoles are the roles of the keys that every server needs.
 func ServerRoles() []Role {
 	return append([]Role{

@@ -84,3 +84,17 @@ func TestLabelFits(t *testing.T) {
 		}
 	}
 }
+
+// TestSealedBy has every algorithm: what is added later is not sealed until it is said so.
+func TestSealedBy(t *testing.T) {
+	sealed := map[keystore.Algorithm]keystore.Role{
+		keystore.AES128CBC: keystore.RoleSealSession, keystore.AES256CBC: keystore.RoleSealSession,
+		keystore.HMACSHA256: keystore.RoleSealSession, keystore.HMACSHA256Block: keystore.RoleSealSession,
+		keystore.AESCMAC128: keystore.RoleSealSession, keystore.AESWrap128: keystore.RoleSealWrapping,
+	}
+	for _, a := range keystore.Algorithms() {
+		if got := a.SealedBy(); got != sealed[a] {
+			t.Errorf("%v is sealed by %q, want %q", a, got, sealed[a])
+		}
+	}
+}

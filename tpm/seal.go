@@ -46,13 +46,7 @@ func sealObject(s *Store, a keystore.Algorithm, o *object, context []byte) ([]by
 
 // sealable reports whether keys of an algorithm can be sealed: session keys for data,
 // but not keys that sign, unwrap, decrypt or reveal.
-func sealable(a keystore.Algorithm) bool {
-	switch a {
-	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128:
-		return true
-	}
-	return false
-}
+func sealable(a keystore.Algorithm) bool { return a.SealedBy() == keystore.RoleSealSession }
 
 // Unseal makes a locked key from a blob that Seal returned for the same context. A blob
 // with a wrong tag is [keystore.ErrForeign]. The key is loaded when it is used, and

@@ -92,8 +92,8 @@ func serveLanes(control *net.UnixConn, s *server) error {
 	var lanes sync.WaitGroup
 	defer lanes.Wait()
 	for {
-		one, rights := make([]byte, 1), make([]byte, syscall.CmsgSpace(len(laneEnd{})*4))
-		n, rn, _, _, err := control.ReadMsgUnix(one, rights)
+		told, rights := make([]byte, 2), make([]byte, syscall.CmsgSpace(len(laneEnd{})*4))
+		n, rn, _, _, err := control.ReadMsgUnix(told, rights)
 		if errors.Is(err, io.EOF) || n == 0 {
 			return nil
 		}
@@ -104,11 +104,18 @@ func serveLanes(control *net.UnixConn, s *server) error {
 		if err != nil {
 			return err
 		}
+		if n != len(told) {
+			end.close()
+			return errMalformed
+		}
 		l := end.lane()
 		if canHold() {
 			l.wait = holding
 		}
-		lanes.Go(func() { serveLane(s, l) })
+		lanes.Go(func() {
+			toldKind(told).settle()
+			serveLane(s, l)
+		})
 	}
 }
 

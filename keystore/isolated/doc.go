@@ -16,12 +16,15 @@
 // tells by itself, in lines of JSON, what it logs and measures. Each call that is under way
 // has a lane for itself, so that a slow call holds up no other, an answer needs no number,
 // and no goroutine has to hand it on. A call to a device that computes on the same processor
-// keeps its turn until the answer, as a function would. Of others, one at a time waits for its
-// answer in its thread; several wait in the poller of the runtime, without a thread for each.
-// A lane is two pipes, there and back, and a pair of Unix sockets for what a pipe has no room for. A message is its length in four bytes,
-// big-endian, and the message: one byte for the operation or the result, then numbers
-// (unsigned varints) and byte strings (length, bytes). A length of 0xffffffff on a pipe
-// means that the message is on the socket.
+// keeps its turn until the answer, as a function would, and has a lane whose thread in the child
+// stays on the processor that the caller is on. Of others, one at a time waits for its answer
+// in its thread; several wait in the poller of the runtime, without a thread for each.
+//
+// A lane is two pipes, there and back, and a pair of Unix sockets for what a pipe has no room
+// for. With it come two bytes, the number of its processor and one, or zero. A message is its
+// length in four bytes, big-endian, and the message: one byte for the operation or the result,
+// then numbers (unsigned varints) and byte strings (length, bytes). A length of 0xffffffff on
+// a pipe means that the message is on the socket.
 //
 // Two changes of process take longer than most operations of a module in software, so what a
 // message needs is one call; see [keystore.Joint].

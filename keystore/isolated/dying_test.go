@@ -14,7 +14,7 @@ import (
 func TestLongAnswer(t *testing.T) {
 	p, _ := startedProcess(t)
 	own, theirs := lanes(t)
-	p.lanes[own], p.free.blocking = true, []*lane{own}
+	p.lanes[own], p.free[blocking] = true, []*lane{own}
 	sent := make(chan error, 1)
 	go func() {
 		_, err := theirs.receive(maxMessage)

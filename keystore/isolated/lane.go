@@ -32,6 +32,7 @@ type lane struct {
 	back    int // the end of in to write to, by which the parent wakes itself; -1 in the child
 	short   int // bytes of a message that a pipe has room for
 
+	kind     kind
 	file     *os.File        // in, which it closes; nil if it was not given to the poller
 	readable syscall.RawConn // of file, if the lane is polled
 	wait     reading         // for a message on in

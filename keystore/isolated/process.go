@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -39,17 +38,7 @@ type process struct {
 	mu    sync.Mutex
 	why   string // it was ended, or ""
 	lanes map[*lane]bool
-	free  idle
-}
-
-// An idle has the lanes that nobody uses. The last used is used next.
-type idle struct{ blocking, polled []*lane }
-
-func (i *idle) of(polled bool) *[]*lane {
-	if polled {
-		return &i.polled
-	}
-	return &i.blocking
+	free  map[kind][]*lane // that nobody uses, of which the last used is used next
 }
 
 // start starts a child and waits until its store is open.
@@ -88,7 +77,7 @@ func (c *Config) start(generation uint64, pin *pin) (*process, error) {
 }
 
 func newProcess(c *Config, command *exec.Cmd, control *net.UnixConn) *process {
-	return &process{command: command, control: control, ended: make(chan struct{}), lanes: map[*lane]bool{}, functions: map[string]bool{},
+	return &process{command: command, control: control, ended: make(chan struct{}), lanes: map[*lane]bool{}, free: map[kind][]*lane{}, functions: map[string]bool{},
 		places: make(chan struct{}, maxLanes), wait: c.wait(), limit: c.limit(), tick: ticksOf(c.limit()), turns: turns{able: canHold(), born: time.Now()}}
 }
 
@@ -161,11 +150,13 @@ func (p *process) end(why string) {
 	for l := range p.lanes { // a child in the kernel may not end at once
 		l.interrupt()
 	}
-	for _, l := range slices.Concat(p.free.blocking, p.free.polled) {
-		delete(p.lanes, l)
-		l.close()
+	for _, free := range p.free {
+		for _, l := range free {
+			delete(p.lanes, l)
+			l.close()
+		}
 	}
-	p.free = idle{}
+	clear(p.free)
 }
 
 // isOver reports whether the child was ended.
@@ -218,35 +209,36 @@ func (p *process) enter() error {
 // errNoLane means that the child does not take another lane: it has ended, or is about to.
 var errNoLane = errors.New("it takes no lane")
 
-// lane returns a lane that nobody uses: for a call beside others, one that is polled.
-func (p *process) lane(polled bool) (*lane, error) {
+// lane returns a lane of a kind that nobody uses. There are at most maxLanes of processors.
+func (p *process) lane(of kind) (*lane, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.why != "" {
 		return nil, &lostError{why: p.why}
 	}
-	free := p.free.of(polled)
-	if n := len(*free); n > 0 {
-		l := (*free)[n-1]
-		*free = (*free)[:n-1]
-		return l, nil
+	if of >= 0 && len(p.free[of]) == 0 && len(p.lanes) >= maxLanes {
+		of = blocking
 	}
-	return p.anotherLane(polled)
+	if free := p.free[of]; len(free) > 0 {
+		p.free[of] = free[:len(free)-1]
+		return free[len(free)-1], nil
+	}
+	return p.anotherLane(of)
 }
 
 // anotherLane makes a lane and passes its end to the child.
-func (p *process) anotherLane(polled bool) (*lane, error) {
+func (p *process) anotherLane(of kind) (*lane, error) {
 	l, theirs, err := newLane()
 	if err != nil {
 		return nil, fmt.Errorf("isolated: a way to the process of the key store: %v: %w", err, keystore.ErrBusy)
 	}
 	defer syscall.Close(theirs[0])
 	defer syscall.Close(theirs[2]) // the parent keeps the other one, to wake itself
-	if _, _, err := p.control.WriteMsgUnix([]byte{0}, syscall.UnixRights(theirs[:]...), nil); err != nil {
+	if _, _, err := p.control.WriteMsgUnix(of.appendTo(nil), syscall.UnixRights(theirs[:]...), nil); err != nil {
 		l.close()
 		return nil, fmt.Errorf("%w: %w", errNoLane, err)
 	}
-	if polled {
+	if l.kind = of; of == polled {
 		l.poll()
 	}
 	p.lanes[l] = true
@@ -259,8 +251,7 @@ func (p *process) put(l *lane, sound bool) {
 	defer p.mu.Unlock()
 	if sound && p.why == "" {
 		l.rest()
-		free := p.free.of(l.readable != nil)
-		*free = append(*free, l)
+		p.free[l.kind] = append(p.free[l.kind], l)
 		return
 	}
 	delete(p.lanes, l)
@@ -275,7 +266,7 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 	}
 	defer func() { <-p.places }()
 	quick := op.isPartOfMessage() && p.pace.Computes() && p.turns.mayHold()
-	l, err := p.lane(!quick && len(p.places) > 1)
+	l, err := p.lane(p.kind(quick))
 	if errors.Is(err, errNoLane) {
 		return p.lost(err) // when it has ended, so that a repeated call does not meet it again
 	}
@@ -301,6 +292,17 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 	}
 	p.put(l, true)
 	return err
+}
+
+// kind returns the kind of lane for a call; for one beside others it is polled.
+func (p *process) kind(quick bool) kind {
+	switch {
+	case quick:
+		return hereKind()
+	case len(p.places) > 1:
+		return polled
+	}
+	return blocking
 }
 
 // exchange sends a request and returns the answer.

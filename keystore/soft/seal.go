@@ -12,12 +12,10 @@ import (
 
 // kekOf is the role of the sealing key that keeps keys of algorithm a.
 func kekOf(a keystore.Algorithm) (keystore.Role, error) {
-	switch a {
-	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128:
-		return keystore.RoleSealSession, nil
-	case keystore.AESWrap128:
-		return keystore.RoleSealWrapping, nil
-	case keystore.AESUnwrap128, keystore.AESReveal128:
+	if role := a.SealedBy(); role != "" {
+		return role, nil
+	}
+	if a == keystore.AESUnwrap128 || a == keystore.AESReveal128 {
 		return "", fmt.Errorf("soft: seal %v: an unwrapping key could be unsealed elsewhere and open recorded traffic, it has to be provisioned: %w", a, errors.ErrUnsupported)
 	}
 	return "", fmt.Errorf("soft: seal %v: a private key could be unsealed elsewhere and open recorded traffic or sign in its owner's name, it has to be provisioned: %w", a, errors.ErrUnsupported)

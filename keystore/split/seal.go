@@ -18,17 +18,6 @@ import (
 // knows that it did not seal it: an initialization vector, and the key in AES-256-CBC.
 const formData = 0x80
 
-// sealedBy is the role of the key that seals keys of algorithm a.
-func sealedBy(a keystore.Algorithm) (keystore.Role, error) {
-	switch a {
-	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128:
-		return keystore.RoleSealSession, nil
-	case keystore.AESWrap128:
-		return keystore.RoleSealWrapping, nil
-	}
-	return "", fmt.Errorf("split: seal %v: unsealed elsewhere, it would open recorded traffic or sign in its owner's name: provision it: %w", a, errors.ErrUnsupported)
-}
-
 // Seal encrypts and authenticates a session key by keys of the device, and locks it.
 func (s *Store) Seal(k keystore.Key, context []byte) (blob []byte, err error) {
 	err = soft.Leave(s.memory, k, true, func(raw []byte) error {
@@ -39,9 +28,9 @@ func (s *Store) Seal(k keystore.Key, context []byte) (blob []byte, err error) {
 }
 
 func (s *sealer) seal(a keystore.Algorithm, raw, context []byte) ([]byte, error) {
-	role, err := sealedBy(a)
-	if err != nil {
-		return nil, err
+	role := a.SealedBy()
+	if role == "" {
+		return nil, fmt.Errorf("split: seal %v: unsealed elsewhere, it would open recorded traffic or sign in its owner's name: provision it: %w", a, errors.ErrUnsupported)
 	}
 	kek, mac, err := s.sealsNow(role)
 	if err != nil {
@@ -96,8 +85,8 @@ func (s *sealer) open(a keystore.Algorithm, blob, context []byte, use func(raw [
 	if err != nil {
 		return err
 	}
-	role, err := sealedBy(a)
-	if err != nil || sealed.Algorithm != a || sealed.Form != formData || sealed.KEKVersion == 0 || len(sealed.Wrapped) != aes.BlockSize+cbc.Padded(a.Size()) {
+	role := a.SealedBy()
+	if role == "" || sealed.Algorithm != a || sealed.Form != formData || sealed.KEKVersion == 0 || len(sealed.Wrapped) != aes.BlockSize+cbc.Padded(a.Size()) {
 		return foreign(a)
 	}
 	mac, err := s.sealedWith(keystore.RoleSealMAC, sealed.KEKVersion)

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package isolated
+
+func hereKind() kind { return blocking }
+
+func (kind) settle() {}
