@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -86,10 +87,10 @@ func (i *Incident) findWords(err error) {
 	text := err.Error()
 	text = text[:min(len(text), maxText)]
 	for word := range strings.FieldsFuncSeq(text, notOfName) {
-		if i.Operation == "" && operations[word] {
+		if i.Operation == "" && operations()[word] {
 			i.Operation = word
 		}
-		if i.Result == "" && results[word] {
+		if i.Result == "" && results()[word] {
 			i.Result = word
 		}
 	}
@@ -108,7 +109,9 @@ func (i *Incident) findCode(err error) {
 
 // versioned matches how a provider names a version of a key. The label is quoted, so
 // that nothing in it looks like a version.
-var versioned = regexp.MustCompile(`^(?:hsm|tpm|soft): key "(?:[^"\\]|\\.)*" version (\d{1,5})\b`)
+var versioned = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:hsm|tpm|soft): key "(?:[^"\\]|\\.)*" version (\d{1,5})\b`)
+})
 
 // findOrigin finds the provider, and the version of the key, in the errors that a
 // provider made itself.
@@ -125,7 +128,7 @@ func (i *Incident) findOrigin(err error) {
 				i.Provider = p
 			}
 		}
-		if m := versioned.FindStringSubmatch(text); m != nil && i.KeyVersion == 0 {
+		if m := versioned().FindStringSubmatch(text); m != nil && i.KeyVersion == 0 {
 			if n, err := strconv.ParseUint(m[1], 10, 16); err == nil {
 				i.KeyVersion = uint16(n)
 			}

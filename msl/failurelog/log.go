@@ -249,7 +249,9 @@ func (l *Log) rotate(now time.Time) error {
 
 const suffixForm = "20060102T150405.000000000Z"
 
-var suffix = regexp.MustCompile(`^\.\d{8}T\d{6}\.\d{9}Z$`)
+var suffix = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^\.\d{8}T\d{6}\.\d{9}Z$`)
+})
 
 // nextName returns a name that sorts after those of all other files, whatever the clock
 // says.
@@ -272,7 +274,7 @@ func rotated(path string) ([]string, error) {
 	all, err := os.ReadDir(filepath.Dir(path))
 	var names []string
 	for _, e := range all {
-		if rest, ok := strings.CutPrefix(e.Name(), filepath.Base(path)); ok && suffix.MatchString(rest) {
+		if rest, ok := strings.CutPrefix(e.Name(), filepath.Base(path)); ok && suffix().MatchString(rest) {
 			names = append(names, filepath.Join(filepath.Dir(path), e.Name()))
 		}
 	}

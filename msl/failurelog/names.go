@@ -1,11 +1,14 @@
 package failurelog
 
-import "strings"
+import (
+	"strings"
+	"sync"
+)
 
 // The only names that can be in a report.
 var (
-	operations = wordSet(functions + commands)
-	results    = wordSet(functionResults + commandResults)
+	operations = sync.OnceValue(func() map[string]bool { return wordSet(functions + commands) })
+	results    = sync.OnceValue(func() map[string]bool { return wordSet(functionResults + commandResults) })
 )
 
 func wordSet(names string) map[string]bool {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -83,12 +84,14 @@ const (
 
 // versionForm matches numbers, as in Semantic Versioning, and what the Go command makes
 // of a revision: there is no room for free text.
-var versionForm = regexp.MustCompile(`^v?\d{1,5}(\.\d{1,5}){0,3}(-(alpha|beta|rc)\.?\d{0,3})?([-.](0\.)?\d{14}-[0-9a-f]{12})?(\+(dirty|incompatible))?$`)
+var versionForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^v?\d{1,5}(\.\d{1,5}){0,3}(-(alpha|beta|rc)\.?\d{0,3})?([-.](0\.)?\d{14}-[0-9a-f]{12})?(\+(dirty|incompatible))?$`)
+})
 
 // CheckVersion checks that a version of the software can be reported: numbers like
 // 1.2.3, v1.2.3-rc1 or a pseudo-version of Go. For any other, it returns an error.
 func CheckVersion(version string) error {
-	if version == "" || version == "devel" || len(version) <= 64 && versionForm.MatchString(version) {
+	if version == "" || version == "devel" || len(version) <= 64 && versionForm().MatchString(version) {
 		return nil
 	}
 	return errors.New("failurelog: the software version is none like 1.2.3")
@@ -114,10 +117,10 @@ func (i Incident) known() Incident {
 	if i.Provider != "" && !slices.Contains(Providers(), i.Provider) {
 		i.Provider = Other
 	}
-	if i.Operation != "" && !operations[i.Operation] {
+	if i.Operation != "" && !operations()[i.Operation] {
 		i.Operation = Other
 	}
-	if i.Result != "" && !results[i.Result] {
+	if i.Result != "" && !results()[i.Result] {
 		i.Result = Other
 	}
 	if i.Cause != "" && !slices.Contains(Causes(), i.Cause) {

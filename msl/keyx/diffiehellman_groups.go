@@ -25,6 +25,15 @@ func DHGroups() []DHGroup {
 	return groups
 }
 
+// DHGroupIDs lists the names of the built-in groups, in the order of DHGroups.
+func DHGroupIDs() []string {
+	ids := make([]string, len(primes))
+	for i, row := range primes {
+		ids[i] = row.name
+	}
+	return ids
+}
+
 // FindDHGroup returns a built-in group by its name.
 func FindDHGroup(name string) (DHGroup, bool) {
 	i := slices.IndexFunc(primes, func(row prime) bool { return row.name == name })

@@ -170,7 +170,10 @@ func TestDHGroups(t *testing.T) {
 		t.Errorf("%d groups", len(DHGroups()))
 	}
 	power := func(n uint) *big.Int { return new(big.Int).Lsh(big.NewInt(1), n) }
-	for _, g := range DHGroups() {
+	for i, g := range DHGroups() {
+		if name := DHGroupIDs()[i]; name != g.ID {
+			t.Errorf("%s is called %s", g.ID, name)
+		}
 		r := rows[g.ID]
 		want := new(big.Int).Sub(power(r.bits), power(r.bits-64))
 		want.Sub(want, big.NewInt(1))

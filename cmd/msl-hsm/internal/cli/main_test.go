@@ -1,3 +1,5 @@
+//go:debug cryptocustomrand=1
+
 package cli
 
 import (
@@ -29,11 +31,15 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
+	"github.com/msl-hsm/msl-hsm/internal/pairtest"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 )
 
 func TestMain(m *testing.M) {
+	if err := pairtest.Install(); err != nil {
+		panic(err)
+	}
 	testscript.Main(leakChecked{m}, map[string]func(){"msl-hsm": func() { os.Exit(runCheaply(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }})
 }
 

@@ -42,12 +42,7 @@ func ExchangeSchemes() []string {
 }
 
 // GroupNames are those of server.dh-groups.
-func GroupNames() (names []string) {
-	for _, g := range keyx.DHGroups() {
-		names = append(names, g.ID)
-	}
-	return names
-}
+func GroupNames() []string { return keyx.DHGroupIDs() }
 
 // Lists of names in the configuration: what is not among them, or there twice, is
 // an error with its place.

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -141,7 +142,7 @@ func OneLine(err error) string {
 	}
 	text := strings.Join(lines, "; ")
 	switch {
-	case deviceFailed.MatchString(text) && errors.Is(err, keystore.ErrUnavailable) && !errors.Is(err, keystore.ErrPIN):
+	case deviceFailed().MatchString(text) && errors.Is(err, keystore.ErrUnavailable) && !errors.Is(err, keystore.ErrPIN):
 		text += "; the device fails: try again, and if that lasts look at it, and at the log of its module"
 	case strings.HasSuffix(text, ": permission denied") && errors.Is(err, fs.ErrPermission):
 		text += "; run this as the user who owns it, such as that of the server"
@@ -150,7 +151,9 @@ func OneLine(err error) string {
 }
 
 // deviceFailed is an error that ends with what a module answered, and says nothing more.
-var deviceFailed = regexp.MustCompile(`\bC_\w+: CKR_\w+(?:: keystore: unavailable)?$`)
+var deviceFailed = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\bC_\w+: CKR_\w+(?:: keystore: unavailable)?$`)
+})
 
 // Closing joins the error of closing something to the error of using it.
 func Closing(err *error, c io.Closer) {
