@@ -12,6 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/throwaway"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
@@ -52,16 +53,7 @@ func BackupState(c *config.Config, state, to string, force bool) (r StateReport,
 	} else {
 		err = os.Link(f.Name(), to) // fails if the name has been taken meanwhile
 	}
-	return r, errors.Join(err, syncDirectory(filepath.Dir(to)))
-}
-
-// syncDirectory syncs a directory, which makes new names in it durable.
-func syncDirectory(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return r, errors.Join(err, atomicfile.SyncDir(filepath.Dir(to)))
 }
 
 func checkTarget(state, to string, force bool) error {
