@@ -95,7 +95,7 @@ func SyncDir(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(syncOpen(d), d.Close())
+	return errors.Join(SyncOpen(d), d.Close())
 }
 
 // write makes the file under a temporary name; publish gives it the final one.
@@ -177,12 +177,12 @@ func syncRoot(dir *os.Root) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(syncOpen(d), d.Close())
+	return errors.Join(SyncOpen(d), d.Close())
 }
 
-// syncOpen counts a sync as done if the system or the file system (EINVAL) does not
-// support it for directories: nothing more can be done.
-func syncOpen(d *os.File) error {
+// SyncOpen is [SyncDir] of an open directory. A sync counts as done if the system or the file
+// system (EINVAL) does not support it for directories: nothing more can be done.
+func SyncOpen(d *os.File) error {
 	if runtime.GOOS == "windows" {
 		return nil
 	}

@@ -13,7 +13,6 @@ import (
 // themselves, and why.
 var elsewhere = map[string]string{
 	"cmd/msl-hsm/internal/admin/backup.go":       "streams copies of the state, and syncs by this package",
-	"cmd/msl-hsm/internal/admin/service.go":      "streams copies of the state",
 	"cmd/msl-hsm/internal/admin/move_devices.go": "makes a copy for itself that nobody keeps",
 	"internal/atomicfile/atomicfile.go":          "is the home",
 	"cmd/msl-hsm/internal/cli/tpm.go":            "puts a file aside, and writes none",
@@ -23,6 +22,7 @@ var elsewhere = map[string]string{
 	"scripts/balance.go":                         "a tool, and no part of the program",
 	"scripts/benchreport/main.go":                "a tool, and no part of the program",
 	"internal/kv/boltkv/copy.go":                 "streams files that do not fit into memory, and syncs by this package",
+	"internal/throwaway/throwaway.go":            "makes files that nobody keeps, or that others rename",
 	"softhsm/temp.go":                            "for tests",
 	"softhsm/clone.go":                           "for tests",
 	"tpm/tpmtest/ek.go":                          "for tests",

@@ -11,12 +11,13 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/internal/throwaway"
 )
 
 // OnCopy calls fn with the path of a temporary copy of a file, so that a backup can be
 // read without changing it. Errors of fn are returned unchanged.
 func (l Layout) OnCopy(from io.Reader, fn func(path string) error) error {
-	copied, err := os.CreateTemp("", "msl-hsm-copy-*")
+	copied, err := throwaway.File("", "msl-hsm-copy-*")
 	if err != nil {
 		return l.Explain("", err)
 	}
@@ -138,7 +139,7 @@ func settled(path string) (string, error) {
 type beside struct{ *os.File }
 
 func newBeside(path, what string) (beside, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+"."+what+"-*")
+	f, err := throwaway.File(filepath.Dir(path), filepath.Base(path)+"."+what+"-*")
 	return beside{f}, err
 }
 
@@ -168,5 +169,5 @@ func (b beside) become(path string) error {
 // discard removes the file, unless it has been renamed by become.
 func (b beside) discard() {
 	b.Close()
-	os.Remove(b.Name())
+	throwaway.Remove(b.Name())
 }

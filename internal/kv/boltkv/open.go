@@ -60,12 +60,17 @@ func (l *Layout) open(path string, there bool, size int64) (*bbolt.DB, error) {
 			return nil, err
 		}
 	}
+	dir, err := os.Open(filepath.Dir(path)) // before there is a file whose name could not be made durable
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
 	db, err := openMapped(path, &bbolt.Options{Timeout: l.LockWait, NoStatistics: true, FreelistType: bbolt.FreelistMapType})
 	if err != nil {
 		return nil, err
 	}
 	if err = l.prepare(db, there); err == nil && size == 0 {
-		err = atomicfile.SyncDir(filepath.Dir(path))
+		err = atomicfile.SyncOpen(dir)
 	}
 	if err != nil {
 		db.Close()

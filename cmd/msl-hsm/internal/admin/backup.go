@@ -12,7 +12,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/throwaway"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -31,14 +33,14 @@ func BackupState(c *config.Config, state, to string, force bool) (r StateReport,
 	if err := checkTarget(state, to, force); err != nil {
 		return r, err
 	}
-	f, err := os.CreateTemp(filepath.Dir(to), filepath.Base(to)+".part-*")
+	f, err := throwaway.File(filepath.Dir(to), filepath.Base(to)+".part-*")
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, fmt.Errorf("no directory for %s: make the directory, or name another file", to)
 	}
 	if err != nil {
 		return r, err
 	}
-	defer os.Remove(f.Name())
+	defer throwaway.Remove(f.Name())
 	err = errors.Join(copyState(c, state, f), f.Sync(), f.Close())
 	if err != nil {
 		return r, err
@@ -51,16 +53,7 @@ func BackupState(c *config.Config, state, to string, force bool) (r StateReport,
 	} else {
 		err = os.Link(f.Name(), to) // fails if the name has been taken meanwhile
 	}
-	return r, errors.Join(err, syncDirectory(filepath.Dir(to)))
-}
-
-// syncDirectory syncs a directory, which makes new names in it durable.
-func syncDirectory(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return r, errors.Join(err, atomicfile.SyncDir(filepath.Dir(to)))
 }
 
 func checkTarget(state, to string, force bool) error {

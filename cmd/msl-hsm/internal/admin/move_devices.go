@@ -11,6 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/throwaway"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
@@ -72,11 +73,11 @@ func (r *Keys) importEnrollments(content []byte, trust authkv.Trust, progress fu
 
 // onCopy calls do with a file of a content, which is gone afterwards.
 func onCopy(content []byte, do func(path string) error) error {
-	dir, err := os.MkdirTemp("", "msl-hsm-copy-")
+	dir, err := throwaway.Dir("", "msl-hsm-copy-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer throwaway.Remove(dir)
 	path := filepath.Join(dir, "content")
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		return err
@@ -122,11 +123,11 @@ func writeEnrollments(c *config.Config, s *State, path string) (states map[enrol
 // sharedEnrollments returns the content of a file of the enrollments, which it writes in a
 // directory for a while.
 func sharedEnrollments(c *config.Config, s *State, beside string) ([]byte, error) {
-	dir, err := os.MkdirTemp(beside, "msl-hsm-export-")
+	dir, err := throwaway.Dir(beside, "msl-hsm-export-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer throwaway.Remove(dir)
 	path := filepath.Join(dir, "enrollments")
 	if _, err := writeEnrollments(c, s, path); err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/internal/throwaway"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
@@ -162,7 +163,7 @@ func (s Service) sendSnapshot(w http.ResponseWriter, r *http.Request) {
 
 // snapshot makes the copy in a file beside the state that has already been unlinked.
 func (s Service) snapshot() (f *os.File, err error) {
-	if f, err = os.CreateTemp(filepath.Dir(s.Path), filepath.Base(s.Path)+".backup-*"); err != nil {
+	if f, err = throwaway.File(filepath.Dir(s.Path), filepath.Base(s.Path)+".backup-*"); err != nil {
 		return nil, err
 	}
 	err = s.State.File.Snapshot(f)
@@ -172,7 +173,7 @@ func (s Service) snapshot() (f *os.File, err error) {
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}
-	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
+	if err = errors.Join(err, throwaway.Remove(f.Name())); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

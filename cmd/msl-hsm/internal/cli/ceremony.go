@@ -22,6 +22,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
+	"github.com/msl-hsm/msl-hsm/internal/throwaway"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
@@ -65,7 +66,7 @@ func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
 		return err
 	}
 	if f.dryRun {
-		end, err := throwaway(c, plan, &f)
+		end, err := dryRunToken(c, plan, &f)
 		if err != nil {
 			return err
 		}
@@ -119,13 +120,13 @@ func holdPlan(path string) (*os.File, error) {
 	return nil, errors.Join(err, f.Close())
 }
 
-// throwaway has the configuration, and the flags, mean a token that is gone in the end.
-func throwaway(c *config.Config, plan *config.Ceremony, f *ceremonyFlags) (end func(), err error) {
-	dir, err := os.MkdirTemp("", "msl-hsm-ceremony")
+// dryRunToken has the configuration, and the flags, mean a token that is gone in the end.
+func dryRunToken(c *config.Config, plan *config.Ceremony, f *ceremonyFlags) (end func(), err error) {
+	dir, err := throwaway.Dir("", "msl-hsm-ceremony")
 	if err != nil {
 		return nil, err
 	}
-	end = func() { os.RemoveAll(dir) }
+	end = func() { throwaway.Remove(dir) }
 	pin, soPIN := rand.Text(), rand.Text()
 	token, err := softhsm.New(dir, "dry-run", []byte(pin), []byte(soPIN))
 	if err == nil {

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,7 +70,7 @@ func runChannel(p *program, ctx context.Context, args []string, over config.Clie
 			err = errors.Join(err, f.ownTime(c, "the key store did not close", client.Close))
 		}
 	}()
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := p.untilTold(ctx)
 	defer stop()
 	err = talk(p, ctx, c, client, tell, writeAnswers(p, f.raw))
 	if err != nil && ctx.Err() != nil && !errors.Is(err, watchdog.ErrHung) {

@@ -7,11 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -29,6 +33,8 @@ export MSL_HSM_CONFIG=/var/lib/msl-hsm/token/msl-hsm.yaml
 cat >>msl-hsm.yaml <<END
   audit: {file: audit.jsonl}
   access-log: access.jsonl
+  upstream: $UPSTREAM
+  admin: {listen: $SCRAPED, token: "file:$TOKEN"}
   tls: {certificates: [{certificate: tls.crt, key: tls-1}]}
 END
 msl-hsm key create --set server
@@ -64,7 +70,6 @@ more() { # waits until other messages were answered
 	while [ "$(count)" -lt $((was + 2)) ]; do
 		sleep 0.1; tries=$((tries + 1)); [ $tries -lt 600 ] || { tail -n 3 refused >&2; exit 1; }
 	done
-	msl-hsm admin metrics >>metrics
 }
 more
 msl-hsm key rotate; more
@@ -92,17 +97,17 @@ certify ca-2 tls-2
 sed -i 's/key: tls-1/key: tls-2/' msl-hsm.yaml
 systemctl reload msl-hsm; more
 cp ca-2.pem roots.pem; more
-sed 's/roots.pem/ca-1.pem/' camera-1.yaml >late.yaml
-! msl-hsm send https://127.0.0.1:8080/ --config late.yaml --state late.db --data late
-! msl-hsm send https://127.0.0.1:8080/ --config camera-1.yaml --psk-file camera-1.psk --identity stranger --entity-scheme PSK --state stranger.db --data x
-
 msl-hsm state backup server.bak; more
 date +%s%N >>crashes; systemctl crash; systemctl start msl-hsm; more
 systemctl restart msl-hsm; more
-systemctl stop msl-hsm; msl-hsm state restore server.bak; systemctl start msl-hsm; more
+systemctl stop msl-hsm; msl-hsm state restore server.bak; date +%s%N >restored; systemctl start msl-hsm; more
 msl-hsm doctor; msl-hsm admin status
+sed 's/roots.pem/ca-1.pem/' camera-1.yaml >late.yaml
+! msl-hsm send https://127.0.0.1:8080/ --config late.yaml --state late.db --data late
+! msl-hsm send https://127.0.0.1:8080/ --config camera-1.yaml --psk-file camera-1.psk --identity stranger --entity-scheme PSK --state stranger.db --data x
 more
 touch evening; wait $traffic
+sleep 3; date +%s%N >night # the metrics are read each second
 msl-hsm state check
 systemctl stop msl-hsm
 msl-hsm audit verify --key audit.pem audit.jsonl
@@ -110,7 +115,8 @@ msl-hsm audit verify --key audit.pem audit.jsonl
 
 // TestDay has a day of a server pass in a minute: with rotated keys and certificates, a crash,
 // an upgrade and a restored backup. What a device was told is in the logs, and what the
-// dashboard and the alerts ask for has answers.
+// dashboard and the alerts ask Prometheus for has answers, of which some are compared with what
+// the service behind the server has seen.
 func TestDay(t *testing.T) {
 	if os.Getenv("MSL_SOAK") == "" {
 		t.Skip("a day takes a minute: set MSL_SOAK=1")
@@ -125,17 +131,69 @@ func TestDay(t *testing.T) {
 	if err != nil {
 		t.Logf("the day goes by without an upgrade: %v", err)
 	}
-	dir := filepath.Join(walk(t, "set -e\n"+failing(wholeDay), "OLD="+old), "lib/token")
+	watching, behind := startPrometheus(t), newEchoService(t)
+	dir := filepath.Join(walk(t, "set -e\n"+failing(wholeDay), "OLD="+old, "UPSTREAM="+behind.URL,
+		"SCRAPED="+watching.scraped, "TOKEN="+watching.token), "lib/token")
 	if t.Failed() {
 		return
 	}
 	acknowledged := acknowledgments(t, dir)
-	var crash int64
-	fmt.Sscan(readFile(t, filepath.Join(dir, "crashes")), &crash)
+	crash, restored, night := moment(t, dir, "crashes"), moment(t, dir, "restored"), moment(t, dir, "night")
 	for _, log := range []string{"audit.jsonl", "access.jsonl"} {
-		compareAnswered(t, log, acknowledged, answeredIn(t, filepath.Join(dir, log)), time.Unix(0, crash))
+		compareAnswered(t, log, acknowledged, answeredIn(t, filepath.Join(dir, log)), crash)
 	}
-	comparePanels(t, readFile(t, filepath.Join(dir, "metrics")))
+	watching.comparePanels(t, night)
+	watching.compareRules(t, night, "MslHsmCertificateEnds") // in 9 days
+	evening := behind.since(restored)
+	for _, query := range []string{
+		`sum(msl_hsm_upstream_requests_total{status="2xx"})`, `sum(msl_hsm_messages_total{result="answered"})`,
+		`sum(msl_hsm_upstream_seconds_count)`, `sum(msl_hsm_message_seconds_count{result="answered"})`,
+	} {
+		if got := watching.number(t, query, night); got != float64(evening) || evening == 0 {
+			t.Errorf("%s: %v, and the service had %d requests", query, got, evening)
+		}
+	}
+}
+
+// echoService is a service behind a server, which remembers when it was asked.
+type echoService struct {
+	*httptest.Server
+	mu    sync.Mutex
+	asked []time.Time
+}
+
+func newEchoService(t *testing.T) *echoService {
+	s := &echoService{}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		s.asked = append(s.asked, time.Now())
+		s.mu.Unlock()
+		_, _ = io.Copy(w, r.Body)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// since returns how often it was asked since then.
+func (s *echoService) since(then time.Time) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, at := range s.asked {
+		if at.After(then) {
+			n++
+		}
+	}
+	return n
+}
+
+// moment reads a time that the script wrote.
+func moment(t *testing.T, dir, file string) time.Time {
+	t.Helper()
+	var at int64
+	if _, err := fmt.Sscan(readFile(t, filepath.Join(dir, file)), &at); err != nil {
+		t.Fatal(file, err)
+	}
+	return time.Unix(0, at)
 }
 
 // earlierBuild builds the program of 150 commits before, which has the settings of this day.

@@ -3,10 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -58,7 +55,7 @@ func (p *program) rotating(ctx context.Context, action, soPIN string, do func(co
 		return err
 	}
 	defer exit.Closing(&err, s)
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := p.untilTold(ctx)
 	defer stop()
 	tell := func(format string, args ...any) { fmt.Fprintf(p.stdout, format+"\n", args...) }
 	warning, err := admin.PairRotations(c, s, store)

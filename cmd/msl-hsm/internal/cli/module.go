@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -86,7 +84,7 @@ func (p *program) testModule(ctx context.Context, clean, asJSON, all bool) error
 	if check.PIN != nil {
 		defer check.PIN.Close()
 	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := p.untilTold(ctx)
 	defer stop()
 	line := newProgress(p.stderr)
 	check.Clean, check.Checked = clean, func(checks int) { line.tell("%d checks done", checks) }

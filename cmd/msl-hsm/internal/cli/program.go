@@ -18,6 +18,7 @@ type program struct {
 	stdout, stderr io.Writer
 	flags          rootFlags
 	stop           *stopper // of a server or an agent, or nil
+	signalsTaken   func()   // by a command that takes up signals itself: they do not end the process
 }
 
 // rootFlags override the configuration for every verb.

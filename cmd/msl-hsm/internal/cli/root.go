@@ -31,7 +31,8 @@ func runWith(defaults func() *config.Config, args []string, stdin io.Reader, std
 	} else {
 		stdout = printed
 	}
-	p := &program{defaults: defaults, stdin: stdin, stdout: stdout, stderr: stderr}
+	p := &program{defaults: defaults, stdin: stdin, stdout: stdout, stderr: stderr, signalsTaken: leaveNothing()}
+	defer p.signalsTaken()
 	if log, err := p.logger(serveFlags{logFormat: "auto"}); err == nil {
 		captureLog(p, log)
 	}

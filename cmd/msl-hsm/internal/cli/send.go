@@ -150,7 +150,7 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 	if err != nil || !f.wait {
 		return err
 	}
-	return waitForMessages(ctx, c, client, writeAnswers(p, f.raw), f.count, f.waitTime)
+	return p.waitForMessages(ctx, c, client, writeAnswers(p, f.raw), f.count, f.waitTime)
 }
 
 // destination takes the URL from the arguments, and whether the data comes from the

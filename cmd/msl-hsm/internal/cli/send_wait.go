@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/clientside"
@@ -16,8 +13,8 @@ import (
 
 // waitForMessages prints what the server sends by itself, each message on a line of
 // its own, until there were count, the time is up, or a signal comes; zero is no bound.
-func waitForMessages(ctx context.Context, c *config.Config, client *clientside.Client, to io.Writer, count int, limit time.Duration) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+func (p *program) waitForMessages(ctx context.Context, c *config.Config, client *clientside.Client, to io.Writer, count int, limit time.Duration) error {
+	ctx, stop := p.untilTold(ctx)
 	defer stop()
 	if limit > 0 {
 		var cancel context.CancelFunc

@@ -11,6 +11,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/throwaway"
 )
 
 // closingTime returns the part of the shutdown time reserved for closing keys and files
@@ -37,6 +38,7 @@ type stopper struct {
 // process has its grace time to end by itself; a second signal ends it at once, unless it is
 // the first one again. The caller ends the watch when it is done.
 func (p *program) stoppable(parent context.Context, log *slog.Logger) (ctx context.Context, end func()) {
+	p.signalsTaken()
 	p.stop = &stopper{log: log, grace: config.DefaultShutdown, doing: "start"}
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 2)
@@ -101,6 +103,7 @@ func (s *stopper) abandon(why string) {
 	logged := make(chan struct{})
 	go func() {
 		defer close(logged)
+		throwaway.Sweep()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.log.Error("stopped by force", "why", why, "waiting_for", s.doing)

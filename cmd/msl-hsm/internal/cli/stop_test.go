@@ -28,12 +28,19 @@ type child struct {
 // launch starts msl-hsm in a directory, with a standard input that never ends.
 func launch(t *testing.T, dir string, args ...string) *child {
 	t.Helper()
+	return launchIn(t, dir, nil, args...)
+}
+
+// launchIn is launch with more in the environment.
+func launchIn(t *testing.T, dir string, env []string, args ...string) *child {
+	t.Helper()
 	c := &child{Cmd: exec.Command("msl-hsm", args...), t: t, ended: make(chan error, 1)}
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Dir, c.Stdin, c.Stderr = dir, r, &c.stderr
+	c.Env = append(os.Environ(), env...)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}

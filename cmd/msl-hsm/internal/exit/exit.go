@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -146,6 +147,8 @@ func OneLine(err error) string {
 		text += "; the device fails: try again, and if that lasts look at it, and at the log of its module"
 	case strings.HasSuffix(text, ": permission denied") && errors.Is(err, fs.ErrPermission):
 		text += "; run this as the user who owns it, such as that of the server"
+	case strings.HasSuffix(text, syscall.EMFILE.Error()) && errors.Is(err, syscall.EMFILE):
+		text += "; raise the limit of open files (ulimit -n, LimitNOFILE of systemd)"
 	}
 	return plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...)
 }

@@ -33,6 +33,14 @@ func TestNextSteps(t *testing.T) {
 	}
 }
 
+// TestManyFiles says what to do where no more files can be opened.
+func TestManyFiles(t *testing.T) {
+	err := fmt.Errorf("read: %w", &fs.PathError{Op: "open", Path: "a", Err: syscall.EMFILE})
+	if got := OneLine(err); !strings.HasSuffix(got, "too many open files; raise the limit of open files (ulimit -n, LimitNOFILE of systemd)") {
+		t.Error(got)
+	}
+}
+
 // TestWithoutPackages removes what only a programmer knows, and nothing that a user wrote.
 func TestWithoutPackages(t *testing.T) {
 	for text, want := range map[string]string{

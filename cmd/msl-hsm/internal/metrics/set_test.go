@@ -9,9 +9,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -121,19 +124,67 @@ func TestQueries(t *testing.T) {
 	}
 }
 
-// TestRules has promtool check the rules, and the metrics, where it is there.
+// TestRules has promtool check and test the rules, and check the metrics, where it is there.
 func TestRules(t *testing.T) {
 	tool, err := exec.LookPath("promtool")
+	if err != nil && slices.Contains(strings.Split(os.Getenv("MSL_TEST_REQUIRE"), ","), "prometheus") {
+		t.Fatalf("MSL_TEST_REQUIRE names prometheus: %v", err)
+	}
 	if err != nil {
 		t.Skip("promtool is not installed")
 	}
-	if out, err := exec.Command(tool, "check", "rules", "../../../../scripts/packaging/prometheus/msl-hsm.rules.yaml").CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
+	for _, args := range [][]string{{"check", "rules", rules}, {"test", "rules", rulesTest}} {
+		if out, err := exec.Command(tool, args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v: %s", args[0], err, out)
+		}
 	}
 	check := exec.Command(tool, "check", "metrics")
 	check.Stdin = strings.NewReader(read(t, filled()))
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+const (
+	rules     = "../../../../scripts/packaging/prometheus/msl-hsm.rules.yaml"
+	rulesTest = "../../../../scripts/packaging/prometheus/msl-hsm.rules.test.yaml"
+)
+
+// TestRulesTested wants of each alert a moment at which it fires, and one at which it does not.
+func TestRulesTested(t *testing.T) {
+	var alerts struct {
+		Groups []struct{ Rules []struct{ Alert string } }
+	}
+	var tests struct {
+		Tests []struct {
+			Moments []struct {
+				Name string `yaml:"alertname"`
+				Want []any  `yaml:"exp_alerts"`
+			} `yaml:"alert_rule_test"`
+		}
+	}
+	for path, into := range map[string]any{rules: &alerts, rulesTest: &tests} {
+		text, err := os.ReadFile(path)
+		if err == nil {
+			err = yaml.Unmarshal(text, into)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	fires, silent := map[string]bool{}, map[string]bool{}
+	for _, test := range tests.Tests {
+		for _, m := range test.Moments {
+			fires[m.Name], silent[m.Name] = fires[m.Name] || len(m.Want) > 0, silent[m.Name] || len(m.Want) == 0
+		}
+	}
+	for _, rule := range alerts.Groups[0].Rules {
+		if !fires[rule.Alert] || !silent[rule.Alert] {
+			t.Errorf("%s: tested to fire: %v, and to be silent: %v", rule.Alert, fires[rule.Alert], silent[rule.Alert])
+		}
+	}
+	if len(alerts.Groups) != 1 || len(fires) < 12 {
+		t.Errorf("%d groups, tests of %d alerts", len(alerts.Groups), len(fires))
 	}
 }
 

@@ -31,6 +31,7 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 	d := &doctor{c: c}
 	d.clock(time.Now())
 	d.fips(keys.FIPSOf())
+	d.openFiles()
 	d.files()
 	d.accessLog()
 	if c.Server.Admin.Token != "" {
@@ -150,6 +151,25 @@ func (d *doctor) room(dir string) {
 		verdict = Warning
 	}
 	d.say("disk", verdict, "%d MiB are free in %s", free>>20, dir)
+}
+
+// leastFiles is how many open files a server may need that few devices talk to: its key store,
+// its state, logs and connections.
+const leastFiles = 256
+
+// openFiles looks at the limit of open files. Beyond it connections are refused, and a module may
+// say that there are no keys.
+func (d *doctor) openFiles() {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		d.say("open files", Failure, "getrlimit: %s", err)
+		return
+	}
+	if limit.Cur < leastFiles {
+		d.say("open files", Warning, "a process may have %d: raise that to %d or more (ulimit -n, LimitNOFILE of systemd)", limit.Cur, leastFiles)
+		return
+	}
+	d.say("open files", OK, "a process may have %d", limit.Cur)
 }
 
 // running finds the server that has the state open, if there is one.
@@ -279,6 +299,10 @@ func (d *doctor) keys(store keystore.Admin) {
 	all, err := store.List()
 	if err != nil {
 		d.say("keys", Failure, "%s", exit.OneLine(err))
+		return
+	}
+	if len(all) == 0 { // a module that cannot read its files may say so, too
+		d.say("keys", Failure, "the key store shows none: make them with msl-hsm key create --set server, or, if it had some, look at its files, at who may read them, and at the limit of open files (ulimit -n)")
 		return
 	}
 	weak := 0

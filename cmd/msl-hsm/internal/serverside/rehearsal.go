@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
+	"github.com/msl-hsm/msl-hsm/internal/throwaway"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -48,12 +48,12 @@ func Rehearse(c *config.Config, store keys.Store) (r *Rehearsal, err error) {
 	own.Server.Enrollment = config.Enrollment{} // another process may have its file open
 	quiet := slog.New(slog.DiscardHandler)
 	r = &Rehearsal{Service: &Service{base: &base{Store: store, Connections: connections(&own.Server), Metrics: metrics.New(buildVersion())}}, devices: rehearsed{}}
-	if r.dir, err = os.MkdirTemp("", "msl-hsm-doctor"); err != nil {
+	if r.dir, err = throwaway.Dir("", "msl-hsm-doctor"); err != nil {
 		return nil, err
 	}
 	file, err := bolt.CreateServer(filepath.Join(r.dir, "state.db"))
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(r.dir))
+		return nil, errors.Join(err, throwaway.Remove(r.dir))
 	}
 	r.State = &admin.State{Server: file.Server, File: file, Closer: file}
 	messages, err := own.Server.ReadMessages()
@@ -79,7 +79,7 @@ func (r *Rehearsal) Close() error {
 	if r.random != nil {
 		errs = append(errs, r.random.Close())
 	}
-	return errors.Join(append(errs, r.State.Close(), os.RemoveAll(r.dir))...)
+	return errors.Join(append(errs, r.State.Close(), throwaway.Remove(r.dir))...)
 }
 
 // Exchanges are the key exchanges that Try knows, by the names of the configuration.
