@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"unicode/utf8"
 
@@ -13,6 +12,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -48,9 +48,9 @@ again, with the wrong lines put right.`
 func (p *program) approveAll(path, note string) error {
 	from, shown := io.NopCloser(p.stdin), "standard input"
 	if path != "-" {
-		f, err := os.Open(path)
+		f, err := plainfile.Stream(path)
 		if err != nil {
-			return exit.Usagef("--file: %w", err)
+			return exit.Usagef("--file: %w; name a file with a device on each line, or - for standard input", err)
 		}
 		from, shown = f, path
 	}

@@ -8,13 +8,13 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -51,13 +51,9 @@ func openInput(p *program, name string) (io.ReadCloser, error) {
 	if name == "-" {
 		return io.NopCloser(p.stdin), nil
 	}
-	f, err := os.Open(name)
+	f, err := plainfile.Stream(name)
 	if err != nil {
 		return nil, exit.Usagef("%w; name a file with a message, or - for standard input", err)
-	}
-	if info, err := f.Stat(); err == nil && info.IsDir() {
-		f.Close()
-		return nil, exit.Usagef("%s is a directory; name a file with a message, or - for standard input", name)
 	}
 	return f, nil
 }

@@ -110,9 +110,7 @@ func rootCommand(p *program) *cobra.Command {
 	f.StringVar(&p.flags.owner, "owner-password", "", "`SOURCE` of the password of the TPM's owner hierarchy, where it has one")
 	f.StringVar(&p.flags.endorsement, "endorsement-password", "", "`SOURCE` of the password of the TPM's endorsement hierarchy, where it has one")
 	f.StringVar(&p.flags.lockout, "lockout-password", "", "`SOURCE` of the password of the TPM's lockout hierarchy, where it has one")
-	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
-		return noneEmpty(c, "config", "keystore", "softhsm", "pin", "owner-password", "endorsement-password", "lockout-password")
-	}
+	root.PersistentPreRunE = noneEmpty
 	root.SetFlagErrorFunc(wrongFlag)
 	root.AddCommand(
 		tokenCommand(p), ceremonyCommand(p), moduleCommand(p), moduleCheckCommand(),

@@ -16,6 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/internal/watchdog"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -247,7 +248,7 @@ func requestBody(p *program, f sendFlags, hasData, fromStdin bool) (func() (io.R
 		if info.IsDir() {
 			return nil, none, exit.Usagef("data to send: %s is a directory; name a file with --file", f.file)
 		}
-		return func() (io.ReadCloser, error) { return os.Open(f.file) }, none, nil
+		return func() (io.ReadCloser, error) { return plainfile.Stream(f.file) }, none, nil
 	}
 	return msl.BytesBody(nil), none, nil
 }
