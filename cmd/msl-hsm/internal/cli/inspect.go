@@ -23,10 +23,9 @@ func inspectCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "inspect FILE|-",
 		Short: "Explain an MSL message or token",
-		Long: "inspect shows any MSL message, token or ciphertext envelope in FILE, or in the\n" +
-			"standard input. With --keys it opens the key store and the state of the server\n" +
-			"and verifies and decrypts what is under their keys; the server must not run on\n" +
-			"the same state at that time.",
+		Long: "Explains any MSL message, token or ciphertext envelope in FILE or standard input.\n" +
+			"With --keys it opens the key store and the state of the server, and verifies and\n" +
+			"decrypts what their keys protect; stop the server first, which uses the same state.",
 		Args: want("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if secrets {
