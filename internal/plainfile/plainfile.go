@@ -16,6 +16,7 @@ const Most = 64 << 20
 
 var (
 	errTooLarge   = fmt.Errorf("it has more than %d MiB", Most>>20)
+	errDirectory  = errors.New("it is a directory")
 	errNobody     = errors.New("it is a pipe to which nobody writes")
 	errNotRegular = errors.New("it is not a regular file")
 )
@@ -65,6 +66,47 @@ func Open(path string) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// Stream opens a file of any size, a pipe or a device, to be read once as it comes. A pipe to
+// which nobody writes is an error when it is read, and so is a directory when it is opened.
+// An error is a [*fs.PathError].
+func Stream(path string) (io.ReadCloser, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case info.IsDir():
+		err = &fs.PathError{Op: "read", Path: path, Err: errDirectory}
+	case info.Mode().Type() == fs.ModeNamedPipe:
+		return &pipe{f: f}, nil
+	default:
+		return f, nil
+	}
+	f.Close()
+	return nil, err
+}
+
+// A pipe is one that somebody has to write to.
+type pipe struct {
+	f       *os.File
+	written bool
+}
+
+// Read implements io.Reader.
+func (p *pipe) Read(b []byte) (n int, err error) {
+	n, err = p.f.Read(b)
+	p.written = p.written || n > 0
+	if err == io.EOF && !p.written {
+		err = &fs.PathError{Op: "read", Path: p.f.Name(), Err: errNobody}
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (p *pipe) Close() error { return p.f.Close() }
 
 // Check wants the files that are there to be regular ones of at most [Most] bytes, for a
 // process that must not wait for what reads them. Paths that are empty are left out, as is

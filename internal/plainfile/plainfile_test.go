@@ -55,6 +55,40 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// Stream takes what Open does, and devices. A pipe to which nobody writes is no empty file.
+func TestStream(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]error{pipe: errNobody, os.DevNull: nil} {
+		f, err := Stream(path)
+		if err != nil {
+			t.Fatal(path, err)
+		}
+		if _, err := io.ReadAll(f); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", path, err, want)
+		}
+		f.Close()
+	}
+	if _, err := Stream(t.TempDir()); !errors.Is(err, errDirectory) {
+		t.Error("a directory:", err)
+	}
+	held, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := Stream(pipe)
+	if err == nil {
+		_, err = held.WriteString("text")
+	}
+	held.Close()
+	if text, errRead := io.ReadAll(f); string(text) != "text" || errors.Join(err, errRead) != nil {
+		t.Errorf("%q, %v, %v", text, err, errRead)
+	}
+	f.Close()
+}
+
 // A pipe of a shell is read to its end, as by cat <(printf text).
 func TestPipe(t *testing.T) {
 	r, w, err := os.Pipe()

@@ -41,7 +41,7 @@ func openClients(path string, how boltkv.Opening) (kv.Store, *boltkv.DB, error) 
 }
 
 func clientAdvice() advice {
-	return advice{holder: "another client", remedy: "delete it to start a new session"}
+	return advice{holder: "another client", remedy: "correct the path, or delete it to start a new session"}
 }
 
 func clientLayout() boltkv.Layout {

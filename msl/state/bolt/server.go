@@ -81,7 +81,7 @@ func serverLayout() boltkv.Layout {
 		LockWait: 2 * time.Second,
 		Explain: advice{
 			holder: "another msl-hsm serve or admin command",
-			remedy: "restore it from a backup and make new issuer keys",
+			remedy: "correct the path, or restore it from a backup and make new issuer keys",
 		}.explain,
 	}
 }

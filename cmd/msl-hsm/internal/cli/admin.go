@@ -40,11 +40,11 @@ func adminReloadCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "reload",
-		Short: "Have the running server read its configuration again",
-		Long: `Has the running server read its configuration again, and with it certificates, CAs,
-revocation lists, the PIN, texts for users, and the versions of keys that were made or
-destroyed since. If anything is wrong, this says so, and the server goes on as before.
-What holds only after a restart is told. SIGHUP does the same, and logs it.`,
+		Short: "Make the running server read its configuration again",
+		Long: `Makes the running server read its configuration again, and with it certificates, CAs,
+revocation lists, the PIN, texts for users, and which versions of keys now exist.
+If anything is wrong, this says so, and the server continues as before. It names settings
+that need a restart. SIGHUP does the same, and logs it.`,
 	}
 	return onServer(p, c, &asJSON, func(r *admin.Running) error {
 		var done serverside.Reloaded

@@ -25,26 +25,27 @@ func agentCommand(p *program) *cobra.Command {
 	var over config.Client
 	c := &cobra.Command{
 		Use:   "agent [URL]",
-		Short: "Let the programs of this machine send messages by plain HTTP",
-		Long: `Takes HTTP requests of programs on this machine and sends their data as messages,
-with the identity that send would have: one session for all of them. The data of the
-answer is the body of the response.
+		Short: "Let programs on this machine send messages over plain HTTP",
+		Long: `Takes HTTP requests from programs on this machine and sends their data as messages,
+with the identity that send would use and one session for all of them. The data of the
+answer becomes the body of the response.
 
   curl --unix-socket agent.sock --data-binary @FILE http://agent/
 
-Headers of a request: Msl-User, the user that it is for; Msl-Non-Replayable: true;
-Msl-No-Compression: true; Msl-No-Answer: true. A status from 400 on comes with a JSON object that says why.
+Headers of a request: Msl-User, the user it is for; Msl-Non-Replayable: true;
+Msl-No-Compression: true; Msl-No-Answer: true. A response with status 400 or above has
+a JSON object that says why.
 
 With client.agent.http in the configuration, whole HTTP requests reach the service behind
 the server, with method, path and headers, and its responses come back as they are. A
 response with the header Msl-Error is not from the service.
 
-SIGHUP has it read client.tls, client.agent and the PIN again; so does a change of their
+SIGHUP makes it read client.tls, client.agent and the PIN again; so does a change to their
 files, unless client.agent.watch is off.
 
-SIGTERM and SIGINT end it: it finishes the requests under way. Where that takes 3
-seconds more than client.agent.shutdown, and with a second signal at once, it is ended
-by force.`,
+SIGTERM and SIGINT end it: it finishes the requests under way. If that takes 3
+seconds longer than client.agent.shutdown, or if a second signal comes, it is ended by
+force.`,
 		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			log, err := p.logger(serveFlags{verbose: f.verbose, logFormat: f.logFormat})

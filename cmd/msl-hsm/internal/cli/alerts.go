@@ -15,9 +15,9 @@ func alertsCommand(p *program) *cobra.Command {
 		Use:   "alerts [NAME|NUMBER]",
 		Short: "Explain a TLS alert, or list them",
 		Long: `Explains an alert of TLS, the layer below MSL: what it means, who may send it,
-whether it ends the connection, and what you can do, by who sent it. It is named as
-in a log, like bad_certificate, or by its number, like 42. Without one, the table
-of all.
+whether it ends the connection, and what you can do, depending on who sent it. Give
+its name as in a log, such as bad_certificate, or its number, such as 42. Without one,
+it lists all alerts.
 
 A TLS alert is about the connection. It says nothing about the keys, tokens and
 passwords of MSL: for those see msl-hsm errors.`,

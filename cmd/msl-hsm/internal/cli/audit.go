@@ -22,8 +22,8 @@ func auditKeyCommand(p *program) *cobra.Command {
 		Use:   "key",
 		Short: "Print the public keys that verify the audit log elsewhere",
 		Long: `Prints the public keys of all versions of the key that signs the audit log, newest
-first, in PEM. Keep them where whoever can write the log cannot change them: with another
-key in their place, another log would verify.`,
+first, in PEM. Keep them where nobody who can write the log can change them: with another key
+in their place, another log would verify.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			all, err := p.auditKeys(nil)
@@ -51,7 +51,7 @@ func auditVerifyCommand(p *program) *cobra.Command {
 		Use:   "verify FILE...",
 		Short: "Look for lines of an audit log that were removed, changed, added or moved",
 		Long: `Verifies the files of audit logs, in any order, offline: number and chain value of each
-line, and each signature. What is wrong is told with its line, and the exit code is 1.
+line, and each signature. Each fault is reported with its line, and the exit code is 1.
 
 Without --key, the public keys are those of the key store of the configuration.
 
@@ -67,8 +67,8 @@ stop: with --contains the log must still have that record.`,
 			return p.verifyAudit(files, from, seen, asJSON)
 		},
 	}
-	c.Flags().StringArrayVar(&from, "key", nil, "`FILE` with public keys that audit key printed; may be given more than once")
-	c.Flags().StringArrayVar(&seen, "contains", nil, "`N:CHAIN` of a record that was seen earlier; may be given more than once")
+	c.Flags().StringArrayVar(&from, "key", nil, "`FILE` with public keys that audit key printed; repeatable")
+	c.Flags().StringArrayVar(&seen, "contains", nil, "`N:CHAIN` of a record that was seen earlier; repeatable")
 	jsonFlag(c, &asJSON)
 	return c
 }

@@ -31,15 +31,15 @@ func ceremonyCommand(p *program) *cobra.Command {
 	var f ceremonyFlags
 	c := &cobra.Command{
 		Use:   "ceremony FILE",
-		Short: "Make keys in a token in front of witnesses, with a transcript that is signed",
-		Long: `Makes the keys that a file names in a PKCS #11 token, and writes a transcript: who did and
-watched it, what token and module it was, each key with its attributes as the token reports
-them, its public key or check value, and times. A key that is made for it signs it.
+		Short: "Make keys in a token before witnesses, with a signed transcript",
+		Long: `Makes the keys named in a file in a PKCS #11 token, and writes a transcript: who carried
+out and watched the ceremony, the token and module, each key with its attributes as the
+token reports them, its public key or check value, and times. A key made for it signs it.
 docs/ceremony.md has an example.
 
---dry-run does all of it on a SoftHSM token that is thrown away. A ceremony that was
-interrupted is told of, and goes on with --continue, or is undone with --clean-up. With
---so-pin sealing keys are made as trusted wrapping keys, as by msl-hsm key create.`,
+--dry-run does all of it on a SoftHSM token that is thrown away. After an interruption,
+continue the ceremony with --continue, or undo it with --clean-up. With --so-pin, sealing
+keys are made as trusted wrapping keys, as by msl-hsm key create.`,
 		Args: want("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := notTogether(c, "dry-run", "continue", "clean-up"); err != nil {

@@ -18,7 +18,7 @@ func ceremonyVerifyCommand(p *program) *cobra.Command {
 		Use:   "verify TRANSCRIPT",
 		Short: "Verify the transcript of a ceremony, without the token",
 		Long: `Verifies the signature of a transcript by the key that it names, and prints what was done.
-Anybody can make such a key: so give --key-hash, the hash that the witnesses noted.`,
+Anybody can make such a key, so give --key-hash, the hash that the witnesses noted.`,
 		Args: want("TRANSCRIPT"),
 		RunE: func(c *cobra.Command, args []string) error {
 			noted, err := hex.DecodeString(keyHash)

@@ -22,16 +22,16 @@ func channelCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "channel [URL]",
 		Short: "Open a channel to an MSL server: standard input and output, both ways",
-		Long: `Sends the standard input as one long request, as it comes, and prints the answer as it
-comes. The end of the input ends the request, and the end of the answer the command.
-SIGINT and SIGTERM cut the channel off.
+		Long: `Sends standard input as one long request while it is read, and prints the answer while
+it arrives. The request ends with the input, and the command with the answer. SIGINT and
+SIGTERM cut the channel off.
 
-Servers answer while they read at ws://, wss://, tcp:// and tls://, where a channel may
-be silent for as long as both ends live; with --peer, too. At http:// and https:// it
-works where no proxy in between buffers, for no longer than server.limits.timeout, or
-with server.limits.idle as long as something is said that often.
+At ws://, wss://, tcp:// and tls://, with or without --peer, servers answer while they
+read, and a channel may be silent for as long as both ends live. At http:// and https://
+a channel works if no proxy in between buffers. It lasts no longer than
+server.limits.timeout or, with server.limits.idle, until it is silent for that long.
 
-Who sends and whom to trust is as for msl-hsm send.`,
+The flags for sender and trust are those of msl-hsm send.`,
 		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return reporting(p, over, f.verbose, func() error { return runChannel(p, c.Context(), args, over, f) })
@@ -39,9 +39,9 @@ Who sends and whom to trust is as for msl-hsm send.`,
 	}
 	channel := flagGroup{title: "The channel"}
 	channel.set().BoolVar(&f.peer, "peer", false, "the server is a peer, which gets tokens of this client, too")
-	channel.set().BoolVar(&f.raw, "raw", false, "write the answer as it came to a terminal, too")
+	channel.set().BoolVar(&f.raw, "raw", false, "write the answer to a terminal without escaping control characters")
 	channel.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the key store to open and to close; 0 is no bound")
-	channel.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
+	channel.set().BoolVarP(&f.verbose, "verbose", "v", false, "print what was exchanged to stderr")
 	grouped(c, append([]flagGroup{channel}, clientFlags(&over)...)...)
 	completeNames(c)
 	return c

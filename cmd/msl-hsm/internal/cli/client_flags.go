@@ -6,7 +6,7 @@ import (
 
 // clientFlags returns the flags that override the client's configuration.
 func clientFlags(o *config.Client) []flagGroup {
-	who, server, keys, user := flagGroup{title: "Who sends"}, flagGroup{title: "Whom to trust"}, flagGroup{title: "Session"}, flagGroup{title: "For a user"}
+	who, server, keys, user := flagGroup{title: "Sender"}, flagGroup{title: "Trust"}, flagGroup{title: "Session"}, flagGroup{title: "For a user"}
 	s := who.set().StringVar
 	s(&o.EntityScheme, "entity-scheme", "", "entity `SCHEME` to use (default: inferred from the other flags)")
 	s(&o.Identity, "identity", "", "identity `NAME` of this client (default that of the PSK file)")
@@ -14,15 +14,15 @@ func clientFlags(o *config.Client) []flagGroup {
 	s(&o.PSKKeys, "psk-keys", "", "pre-shared keys of this client, in the key store under labels that begin with `NAME`")
 	s(&o.Profile, "profile", "", "`NAME` of the profile of the pre-shared keys")
 	s(&o.Key, "key", "", "label `NAME` of this client's RSA or EC key in the key store")
-	s(&o.KeyID, "key-id", "", "`ID` of this client's key (default made of the key)")
+	s(&o.KeyID, "key-id", "", "`ID` of this client's key (default derived from the key)")
 	s(&o.Certificate, "certificate", "", "client certificate, the first one in this PEM `FILE`")
-	s(&o.Suffix, "suffix", "", "`NAME` that comes after the identity")
+	s(&o.Suffix, "suffix", "", "`NAME` appended to the identity")
 	s = server.set().StringVar
-	s(&o.Recipient, "recipient", "", "identity `NAME` of the server; by certificate its subject")
+	s(&o.Recipient, "recipient", "", "identity `NAME` of the server; with a certificate, its subject")
 	s(&o.ServerKey, "server-key", "", "RSA or EC public key of the server, in this PEM `FILE`")
-	s(&o.ServerKeyID, "server-key-id", "", "`ID` of the server's key (default made of the key)")
-	s(&o.ServerRoots, "server-roots", "", "certificates that vouch for the server, in this PEM `FILE`")
-	s(&o.ServerIntermediates, "server-intermediates", "", "certificates between those and the server's, in this PEM `FILE`")
+	s(&o.ServerKeyID, "server-key-id", "", "`ID` of the server's key (default derived from the key)")
+	s(&o.ServerRoots, "server-roots", "", "root certificates trusted to vouch for the server, in this PEM `FILE`")
+	s(&o.ServerIntermediates, "server-intermediates", "", "intermediate certificates between the roots and the server's, in this PEM `FILE`")
 	s(&o.ServerPSK, "server-psk", "", "pre-shared keys of the server, in this `FILE`")
 	s = keys.set().StringVar
 	s(&o.State, "state", "", "`FILE` that keeps this client's tokens")
@@ -30,13 +30,13 @@ func clientFlags(o *config.Client) []flagGroup {
 	keys.c.Flags().Lookup("anti-rollback").NoOptDefVal = "true"
 	keys.set().StringArrayVar((*[]string)(&o.KeyExchanges), "key-exchange", nil, "key exchange `NAME` to offer (repeatable, best first)")
 	s(&o.DHGroup, "dh-group", "", "parameter group `NAME` of DIFFIE_HELLMAN")
-	s(&o.Custody, "custody", "", "where session keys may exist, a `MODE`: sealed, imported or shared")
+	s(&o.Custody, "custody", "", "`MODE` that limits where session keys may exist: sealed, imported or shared")
 	s(&o.EarlierState, "earlier-state", "", "`FILE` of an earlier session of this client, for MT_PROTECTED and USER_ID_TOKEN")
 	s = user.set().StringVar
 	s(&o.User, "user", "", "send for the user with this `EMAIL` address")
-	s(&o.UserScheme, "user-scheme", "", "how the user is proven, a `SCHEME`: EMAIL_PASSWORD, or USER_ID_TOKEN of --earlier-state")
+	s(&o.UserScheme, "user-scheme", "", "`SCHEME` by which the user logs in: EMAIL_PASSWORD, or USER_ID_TOKEN from --earlier-state")
 	s(&o.Password, "password-source", "", "`SOURCE` of the user's password")
-	user.set().StringArrayVar(&o.Languages, "language", nil, "language `TAG` for what the server tells the user about an error (repeatable, best first)")
+	user.set().StringArrayVar(&o.Languages, "language", nil, "language `TAG` for the server's error messages to the user (repeatable, best first)")
 	return []flagGroup{who, server, keys, user}
 }
 

@@ -11,13 +11,13 @@ func custodyCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "custody",
-		Short: "Where session keys ever are, by key exchange, provider and side",
+		Short: "Show where session keys exist, by key exchange, provider and side",
 		Long: `Prints, from the declarations of the key exchanges themselves, where the bytes of
 session keys exist, and the strictest server.custody that allows each:
 
-  sealed    never outside the key store, but wrapped
+  sealed    outside the key store only wrapped
   imported  in the memory of the process while an exchange runs
-  shared    in master tokens that the reference stacks read, too
+  shared    also in master tokens that the reference stacks can read
 
 The provider pkcs11-memory is a PKCS #11 token with keystore.session-keys: memory.`,
 		Args: want(),

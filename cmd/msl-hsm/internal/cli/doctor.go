@@ -21,15 +21,15 @@ func doctorCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Look for what is wrong with a server, by trying everything that it needs",
-		Long: `Looks at everything that the server of the configuration needs: the configuration, the
+		Short: "Find out what is wrong with a server by trying everything it needs",
+		Long: `Checks everything that the configured server needs: the configuration, the
 clock, files, ports, the state, the PKCS #11 module, the PIN, each key, certificates, and
 the service behind the gateway. It does a handshake by every key exchange that the server
-offers, with a device of pre-shared keys that exists only for that, and comes back with
-the token. It changes nothing, and may run beside the server.
+offers, with a device that exists only for this test, and comes back with the token. It
+changes nothing, and may run beside the server.
 
-Each line is ok, a warning or a failure, with the next step. With a failure the exit code
-is 1.`,
+Each line is ok, a warning or a failure, with the next step. If anything fails, the exit
+code is 1.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) error { return p.diagnose(c, state, asJSON) },
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"unicode/utf8"
 
@@ -13,6 +12,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -23,10 +23,10 @@ func approveFile(p *program, c *cobra.Command, name, note *string) {
 	c.Use = "approve DEVICE | --file FILE"
 	c.Long += `
 
-A FILE has a device on each line: what DEVICE may be, and then, if you like, its name and
-a note, separated by spaces, tabs or a comma. Empty lines and those that begin with # do
-not count. A line that is wrong is named, and all others are approved. A file may be given
-again, with the wrong lines put right.`
+A FILE has one device per line: DEVICE as above, then optionally its name and a note,
+separated by spaces, tabs or a comma. Empty lines and lines that begin with # are ignored.
+Invalid lines are reported, and all others approved. Correct them and give the same file
+again.`
 	args, one := c.Args, c.RunE
 	c.Args = func(c *cobra.Command, given []string) error {
 		if path == "" {
@@ -48,9 +48,9 @@ again, with the wrong lines put right.`
 func (p *program) approveAll(path, note string) error {
 	from, shown := io.NopCloser(p.stdin), "standard input"
 	if path != "-" {
-		f, err := os.Open(path)
+		f, err := plainfile.Stream(path)
 		if err != nil {
-			return exit.Usagef("--file: %w", err)
+			return exit.Usagef("--file: %w; name a file with a device on each line, or - for standard input", err)
 		}
 		from, shown = f, path
 	}

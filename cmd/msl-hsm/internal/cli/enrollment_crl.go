@@ -28,6 +28,6 @@ func enrollmentCRLCommand(p *program) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&out, "out", "", "write it to this PEM `FILE`, at once in the place of an older one")
+	c.Flags().StringVar(&out, "out", "", "write it to this PEM `FILE`, atomically replacing an older one")
 	return c
 }

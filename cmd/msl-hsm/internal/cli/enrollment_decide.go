@@ -32,7 +32,7 @@ func onDeviceCommand(p *program, verb, short, done string) *cobra.Command {
 		},
 	}
 	if verb == "approve" {
-		c.Flags().StringVar(&name, "name", "", "`NAME` of the device, its identity (default made of the EK hash)")
+		c.Flags().StringVar(&name, "name", "", "`NAME` of the device, its identity (default derived from the EK hash)")
 		approveFile(p, c, &name, &note)
 	}
 	if verb != "remove" {
@@ -47,8 +47,8 @@ func enrollmentRevokeCommand(p *program) *cobra.Command {
 		Use:   "revoke DEVICE | --certificate SERIAL",
 		Short: "Revoke a device, one of its keys, or a certificate",
 		Long: `Revokes a device by its EK: it cannot enroll again until msl-hsm enrollment
-reinstate. With --key one of its keys, so that it may enroll another one; with
---certificate one certificate, whose key may get another one.`,
+reinstate. With --key, revokes one of its keys, so that it may enroll another; with
+--certificate, one certificate, whose key may get another.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if (serial == "") == (len(args) == 0) || len(args) > 1 || serial != "" && key != "" {
 				return exit.Usagef("enrollment revoke needs a DEVICE, with or without --key, or --certificate SERIAL")
@@ -83,7 +83,7 @@ func enrollmentMergeCommand(p *program) *cobra.Command {
 	var note string
 	c := &cobra.Command{
 		Use:   "merge OLD NEW",
-		Short: "Let a device whose TPM was replaced go on under its name",
+		Short: "Let a device whose TPM was replaced keep its name",
 		Args:  want("OLD", "NEW"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return p.withEnrollments(false, func(s admin.Enrollments) error {

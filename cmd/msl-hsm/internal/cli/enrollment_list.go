@@ -21,10 +21,10 @@ func enrollmentListCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the devices that enrolled, or want to, or were refused",
-		Long: `Lists devices in the order of their last change, the newest last, or with --name in the
-order of names. With --limit it ends by telling where the list goes on, for --after.
+		Long: `Lists devices by their last change, newest last, or with --name by name. With --limit, the
+last line says where the list continues, for --after.
 
---json has all that is known of each device but its evidence; see enrollment show.`,
+--json includes everything known about each device except its evidence; see enrollment show.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) (err error) {
 			if q.State, err = parseState(state); err != nil {
@@ -44,11 +44,11 @@ order of names. With --limit it ends by telling where the list goes on, for --af
 		},
 	}
 	c.Flags().StringVar(&state, "state", "", "only those in this `STATE`: pending, approved, enrolled, refused, rejected or revoked")
-	c.Flags().BoolVar(&q.Left, "left-policy", false, "only enrolled ones that attested to a state that server.enrollment.pcr does not allow")
+	c.Flags().BoolVar(&q.Left, "left-policy", false, "only enrolled devices that attested to a state that server.enrollment.pcr does not allow")
 	c.Flags().StringVar(&since, "since", "", "only those that changed at this `TIME` or later: 36h or 7d ago, 2026-01-31, or as RFC 3339 has it")
 	c.Flags().StringVar(&q.Name, "name", "", "only those whose name begins with `TEXT`")
 	c.Flags().IntVar(&limit, "limit", 0, "`NUMBER` of devices at most (default all)")
-	c.Flags().StringVar(&q.After, "after", "", "go on after this `PLACE`, which the list before ended with")
+	c.Flags().StringVar(&q.After, "after", "", "continue after this `PLACE`, with which the previous list ended")
 	jsonFlag(c, &asJSON)
 	return c
 }
@@ -101,7 +101,7 @@ func reasons(r enroll.Record) string {
 func enrollmentShowCommand(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show DEVICE",
-		Short: "Show all that is known of a device, with its evidence, as JSON",
+		Short: "Show everything known about a device, with its evidence, as JSON",
 		Args:  want("DEVICE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return p.withEnrollments(false, func(s admin.Enrollments) error {

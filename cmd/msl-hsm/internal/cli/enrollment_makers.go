@@ -11,8 +11,8 @@ func enrollmentMakersCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "makers",
 		Short: "List the certificates of TPM makers that this program has",
-		Long: `Lists the certificates that server.enrollment.ek-roots: makers trusts. Where they are
-not those that you want, name a file of yours there instead, or [makers, FILE] for both.`,
+		Long: `Lists the certificates that server.enrollment.ek-roots: makers trusts. If these are not
+the ones you want, name your own file there instead, or [makers, FILE] for both.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			all, err := makers.List()

@@ -12,11 +12,11 @@ import (
 func enrollmentExportCommand(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use:   "export FILE",
-		Short: "Write the enrollments that are in etcd to a file, also while servers run",
-		Long: `Writes the enrollments that are in etcd, as they are at one moment, to FILE, which is a
-file for server.enrollment.state. It makes sure before that nobody without the keys of the
-servers changed them, and checks the file afterwards. FILE must not be there, and gets mode
-0600. msl-hsm state export has them in its file, too.`,
+		Short: "Write the enrollments in etcd to a file, even while servers run",
+		Long: `Writes a snapshot of the enrollments in etcd to FILE, for server.enrollment.state. It first
+makes sure that nobody without the keys of the servers changed them, and checks the file
+afterwards. FILE must not exist, and gets mode 0600. The file of msl-hsm state export
+includes them, too.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, err := p.configure()
@@ -36,13 +36,13 @@ servers changed them, and checks the file afterwards. FILE must not be there, an
 func enrollmentImportCommand(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use:   "import FILE",
-		Short: "Write a file of enrollments to etcd, where none are yet",
+		Short: "Write a file of enrollments to etcd, which must have none yet",
 		Long: `Writes a file of enrollments, or those in a backup of a state, beside the state in etcd,
-and checks them. There must be no enrollments. If it is interrupted, no server begins with
-a part of them: run it again with the same file.
+and checks them. There must be no enrollments yet. After an interruption, run it again with
+the same file: no server starts with a part of them.
 
-Stop the server of the file before. What was decided since the file was written is not in
-it: devices that were rejected or revoked since are not.`,
+Stop the file's server first. Decisions made after the file was written are lost: devices
+rejected or revoked since then are neither.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, err := p.configure()

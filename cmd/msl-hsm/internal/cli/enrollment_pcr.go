@@ -26,12 +26,12 @@ func enrollmentLearnCommand(p *program) *cobra.Command {
 		Use:   "learn DEVICE...",
 		Short: "Print the setting that allows the state in which devices were started",
 		Long: `Prints server.enrollment.pcr with the values that the PCRs of these devices had when they
-last enrolled, renewed or applied with --pcr: those of a reference device of each kind,
-for instance. Nothing of the server is changed.
+last enrolled, renewed or applied with --pcr. Name, for instance, one reference device of
+each kind. Nothing on the server changes.
 
-With --events it also writes the events that led to these values, as the event logs of the
-devices have them, to a file for server.enrollment.event-log: with it a server tells which
-event of another device differs.`,
+With --events it also writes the events that led to these values, taken from the devices'
+event logs, to a file for server.enrollment.event-log. With that file, a server reports
+which event of another device differs.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return exit.Usagef("enrollment learn needs a DEVICE, or several")
@@ -45,6 +45,7 @@ event of another device differs.`,
 		},
 	}
 	c.Flags().UintSliceVar(&only, "pcr", nil, "only the PCRs with these `NUMBERS` (default all that a device proved)")
+	c.Flags().Lookup("pcr").DefValue = "" // which is not printed
 	c.Flags().StringVar(&events, "events", "", "also write the events that led to the values to this `FILE`")
 	return c
 }
@@ -141,12 +142,12 @@ func enrollmentQuoteCommand(p *program) *cobra.Command {
 		Use:   "verify DEVICE FILE --nonce HEX",
 		Short: "Check what msl-hsm tpm quote printed on a device",
 		Long: `Checks that the attestation key of the enrolled device signed the values of its PCRs, for
-the nonce that you gave it and nobody used before, and that server.enrollment.pcr allows
-them. FILE is - for the standard input.
+a fresh nonce that you gave it, and that server.enrollment.pcr allows these values. FILE
+may be - for standard input.
 
-If the event log of the device came with it, or --event-log gives it, it also has to lead to
-these values, and what is not allowed is told with the event that differs from those of
-server.enrollment.event-log.`,
+If the quote includes the device's event log, or --event-log names it, the log must lead
+to these values, too. For a value that is not allowed, the event that differs from
+server.enrollment.event-log is named.`,
 		Args: want("DEVICE", "FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			n, err := exit.ParseHex("--nonce", nonce)

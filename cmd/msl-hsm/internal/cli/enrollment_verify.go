@@ -22,11 +22,11 @@ func enrollmentVerifyCommand(p *program) *cobra.Command {
 	var at string
 	c := &cobra.Command{
 		Use:   "verify [DEVICE|FILE]",
-		Short: "Check the evidence of devices again, without them and without trust in the records",
-		Long: `Checks what devices proved when they enrolled: the EK certificate's way to a root of
-server.enrollment.ek-roots, that of the device's maker to one of device-roots, what the attestation key certified, the requests of the
-keys and the CA's signatures. A FILE is what enrollment show printed; without an
-argument it checks every device.`,
+		Short: "Check the evidence of devices again, offline and without trusting the records",
+		Long: `Checks what devices proved when they enrolled: the chain of the EK certificate to a root of
+server.enrollment.ek-roots, that of the device's maker to one of device-roots, what the
+attestation key certified, the requests for the keys, and the CA's signatures. A FILE is what
+enrollment show printed; without an argument, every device is checked.`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, err := p.configure()

@@ -46,7 +46,7 @@ func entityRevokeCommand(p *program) *cobra.Command {
 }
 
 func entityUnrevokeCommand(p *program) *cobra.Command {
-	return p.onName("IDENTITY", "entity", "unrevoke", "Take a revocation back", "unrevoked", admin.Registry.UnrevokeEntity)
+	return p.onName("IDENTITY", "entity", "unrevoke", "Undo a revocation", "unrevoked", admin.Registry.UnrevokeEntity)
 }
 
 func entityListCommand(p *program) *cobra.Command {
@@ -58,8 +58,8 @@ func entityListCommand(p *program) *cobra.Command {
 		Long: `Lists the registered entities.
 
 "register it again" means that an older version sealed its pre-shared keys, so that
-whoever has the PIN of the key store and the state file may compute its wrapping key
-and open recorded key exchanges. Remove it, add it again with --generate-psk, or with
+anyone who has the PIN of the key store and the state file can compute its wrapping key
+and decrypt recorded key exchanges. Remove it, add it again with --generate-psk, or with
 --tpm-psk where its keys are in a TPM, and give the new keys to the device. Its tokens
 end when it is removed.`,
 		Args: want(),

@@ -38,55 +38,55 @@ func entityAddCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "add IDENTITY --psk-file FILE | --generate-psk FILE | --tpm-psk | --public-key FILE | --scheme SCHEME",
 		Short: "Register an entity",
-		Long: `Registers an entity, with the one scheme by which it proves who it is:
+		Long: `Registers an entity, with the one scheme by which it proves its identity:
 
   PSK, PSK_PROFILE  --psk-file or --generate-psk. The keys are sealed by the key
                     store before they are kept. With --scheme PSK_PROFILE they
-                    are of all entities IDENTITY-PROFILE. With --tpm-psk they
-                    are for the TPM of an enrolled device, see below
-  RSA, ECC          --public-key, by its kind
+                    belong to all entities IDENTITY-PROFILE. With --tpm-psk
+                    they are for the TPM of an enrolled device, see below
+  RSA, ECC          --public-key, depending on its kind
   X509              a certificate under the configured roots. IDENTITY is its
                     subject as RFC 2253 writes it
-  MGK               keys of a model group: --generate-psk writes them, made of
-                    the group's key and IDENTITY
+  MGK               keys of a model group: --generate-psk writes them, derived
+                    from the group's key and IDENTITY
   NONE              nothing: whoever claims the identity is believed
   NONE_SUFFIXED     nothing: whoever claims an identity IDENTITY.SUFFIX is
 
 --generate-psk and --tpm-psk draw all three keys: encryption, MAC and the wrapping
-key of SYMMETRIC_WRAPPED. A device that is given only the first two derives the
-wrapping key from them, as the reference stacks do: for it, --derive-wrapping. So
-does --psk-file with a file that has none. Prefer a wrapping key that is drawn: what
-is derived is known to whoever gets at the other two.
+key of SYMMETRIC_WRAPPED, at random. Use --derive-wrapping for a device that is given
+only the first two and derives the wrapping key from them, as the reference stacks do.
+It is also derived if the file of --psk-file has none. Prefer a random wrapping key:
+anyone who obtains the other two keys knows the derived one.
 
-With X509 and MGK an entity needs no registration; it may have one to be
-restricted. Entities of PROVISIONED have no identity before they are given one,
-and one that MT_PROTECTED hides is registered for the scheme that is hidden.
+With X509 and MGK, an entity needs no registration, except to restrict it. PROVISIONED
+entities have no identity until they are given one, and an entity hidden by
+MT_PROTECTED is registered for the scheme that is hidden.
 
-With --tpm-psk IDENTITY is the name of a device that enrolled. It gets pre-shared
-keys besides, and with them the identity IDENTITY-psk:
+With --tpm-psk, IDENTITY is the name of an enrolled device. In addition it gets
+pre-shared keys, and with them the identity IDENTITY-psk:
 
   at the device   msl-hsm tpm storage --nonce HEX, which prints FILE1
   here            msl-hsm entity add NAME --tpm-psk --storage FILE1 --nonce HEX --out FILE2
   at the device   msl-hsm tpm import-psk FILE2
 
 HEX is random, and new each time. FILE1 proves that the storage key is in the TPM of
-that device. In FILE2 the keys are wrapped for it; nothing in FILE2 tells who made
-it, so it must come from here unchanged. msl-hsm enrollment revoke ends this identity
+that device. FILE2 has the keys, wrapped for it; nothing in FILE2 proves who made it,
+so protect it from changes on its way. msl-hsm enrollment revoke ends this identity
 too. If the device's TPM was replaced, remove the entity and add it again.`,
 		Args: want("IDENTITY"),
 		RunE: func(_ *cobra.Command, args []string) error { return addEntity(p, args[0], f) },
 	}
 	stateFlag(c, &f.state)
-	c.Flags().StringVar(&f.scheme, "scheme", "", "the entity `SCHEME` (default by what else is given)")
+	c.Flags().StringVar(&f.scheme, "scheme", "", "the entity `SCHEME` (default: inferred from the other flags)")
 	c.Flags().StringVar(&f.pskFile, "psk-file", "", "pre-shared keys from this `FILE`")
-	c.Flags().StringVar(&f.generatePSK, "generate-psk", "", "make keys and write them to this new `FILE`, for the device")
+	c.Flags().StringVar(&f.generatePSK, "generate-psk", "", "generate keys and write them to this new `FILE`, for the device")
 	c.Flags().BoolVar(&f.deriveWrapping, "derive-wrapping", false, "with --generate-psk: derive the wrapping key, for a device that does so itself")
 	c.Flags().BoolVar(&f.tpmPSK, "tpm-psk", false, "make keys for the TPM of the enrolled device IDENTITY")
-	c.Flags().StringVar(&f.storage, "storage", "", "what msl-hsm tpm storage printed at the device, in this `FILE`")
-	c.Flags().StringVar(&f.nonce, "nonce", "", "the nonce that it was printed for, as hexadecimal `DIGITS`")
+	c.Flags().StringVar(&f.storage, "storage", "", "output of msl-hsm tpm storage on the device, in this `FILE`")
+	c.Flags().StringVar(&f.nonce, "nonce", "", "the nonce given to msl-hsm tpm storage, as hexadecimal `DIGITS`")
 	c.Flags().StringVar(&f.out, "out", "", "write the wrapped keys to this new `FILE`, for the device")
 	c.Flags().StringVar(&f.publicKey, "public-key", "", "RSA or EC public key from this PEM `FILE`")
-	c.Flags().StringVar(&f.keyID, "key-id", "", "`ID` of the public key (default made of the key)")
+	c.Flags().StringVar(&f.keyID, "key-id", "", "`ID` of the public key (default derived from the key)")
 	c.Flags().StringSliceVar(&f.keyExchanges, "key-exchanges", nil, "`SCHEMES` of key exchange that it may use (default all)")
 	c.Flags().StringSliceVar(&f.userSchemes, "user-schemes", nil, "`SCHEMES` of user authentication that it may use (default all)")
 	f.shorthand(c)

@@ -21,7 +21,7 @@ func entityShowCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "show IDENTITY",
-		Short: "Show what is registered of an entity",
+		Short: "Show what is registered about an entity",
 		Args:  want("IDENTITY"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return p.withState(path, func(s admin.Registry) error {

@@ -26,8 +26,8 @@ func errorsCommand(p *program) *cobra.Command {
 		Use:   "errors [CODE]",
 		Short: "Explain an MSL error code, or list them",
 		Long: `Explains an MSL error: its name, its meaning, what the peer is asked to do, and
-what you can do. CODE is the number in a log, like 6039, or the internalcode of a
-message, like 106039. Without one, the table of all.`,
+what you can do. CODE is the number in a log, such as 6039, or the internalcode of a
+message, such as 106039. Without one, it lists all errors.`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			codes := msl.Codes()

@@ -14,19 +14,19 @@ const exitText = `Exit codes:
   4  the key store is not available: module, token or key missing, or the
      HSM or TPM does not answer, or is another one
   5  a PIN, password or key file was refused or cannot be read. A PIN that was
-     refused is never tried again by itself: tokens count and lock
+     refused is never retried automatically: tokens count tries and lock
   6  no answer: the server cannot be reached, sent no MSL message or only a part
      of one, or was slower than --timeout
-  7  the device waits for a person to approve it at the server; after that, run
-     the command again
+  7  the device waits for someone to approve it at the server; then run the
+     command again
   8  a server or an agent was told to stop and was ended by force: something did
      not end in time (server.shutdown, client.agent.shutdown), such as a call into
      a PKCS #11 module that does not return, or a second signal came. The log says
      what it waited for
-  9  the server is not the trusted one: its key, identity or TLS certificate is
-     another, or a signature of its answer is wrong. Nothing of that answer counts
-141  nobody read to the end what it prints, as in msl-hsm errors | head -1; what was
-     to be done is done
+  9  the server is not the trusted one: its key, identity or TLS certificate differs,
+     or a signature in its answer is wrong. Its answer is ignored
+141  nobody read its output to the end, as in msl-hsm errors | head -1; the command
+     itself succeeded
 `
 
 func exitCodes() *cobra.Command {

@@ -32,20 +32,20 @@ func failuresCommand(p *program) *cobra.Command {
 		Use:   "failures",
 		Short: "List the crypto failures that clients have reported",
 		Long: `Lists what clients have reported when their HSM or TPM did not answer, a key was
-missing, a token did not open any more or something did not decrypt. With --by the
-failures are counted in groups.
+missing, a token could no longer be opened or something did not decrypt. With --by, they
+are counted in groups.
 
-The reports come in the clear and from entities that have proven nothing: they are
-hints. The times FIRST and LAST are of the client's clock.`,
+The reports are unencrypted and come from entities that have proven nothing: treat them as
+hints. The times FIRST and LAST are those of the client's clock.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error { return runFailures(p, f) },
 	}
 	s := c.Flags().StringVar
 	s(&f.file, "file", "", "the log, a `FILE` (default server.failures.log of the configuration)")
-	s(&f.since, "since", "", "only what was received since then, a `TIME` like 2026-01-31, 2026-01-31T12:00:00Z, 90m or 7d ago")
-	s(&f.entity, "entity", "", "only of the entity with this `NAME`")
-	s(&f.version, "version", "", "only of this `VERSION` of the software")
-	s(&f.kind, "kind", "", "only of this `KIND`: device, key, token or data")
+	s(&f.since, "since", "", "only reports received since this `TIME`, such as 2026-01-31, 2026-01-31T12:00:00Z, 90m or 7d (ago)")
+	s(&f.entity, "entity", "", "only from the entity with this `NAME`")
+	s(&f.version, "version", "", "only from this `VERSION` of the software")
+	s(&f.kind, "kind", "", "only this `KIND`: device, key, token or data")
 	s(&f.provider, "provider", "", "only with keys of this `PROVIDER`: pkcs11, tpm or soft")
 	s(&f.result, "result", "", "only with this `NAME` of a result, like CKR_DEVICE_ERROR")
 	s(&f.code, "code", "", "only with this MSL error `CODE`")

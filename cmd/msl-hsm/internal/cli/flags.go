@@ -2,23 +2,31 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// noneEmpty refuses flags that were given with an empty value, such as that of a shell
-// variable which is not set: another value would be used instead.
-func noneEmpty(c *cobra.Command, names ...string) error {
-	for _, name := range names {
-		if f := c.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
-			return exit.Usagef("--%s is empty: give a value, or omit the flag", name)
+// noneEmpty refuses empty arguments and flags with an empty value, such as that of a shell
+// variable that is not set: for an empty flag another value would be used instead. Only
+// what is sent or noted may be empty, and the word that a shell completes.
+func noneEmpty(c *cobra.Command, args []string) (err error) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		list, ok := f.Value.(pflag.SliceValue)
+		empty := f.Value.String() == "" || ok && slices.Contains(list.GetSlice(), "")
+		if empty && f.Name != "data" && f.Name != "note" {
+			err = exit.Usagef("--%s is empty: give a value, or omit the flag", f.Name)
 		}
+	})
+	if i := slices.Index(args, ""); err == nil && i >= 0 && c.Name() != cobra.ShellCompRequestCmd {
+		return exit.Usagef("argument %d is empty; see %s --help", i+1, c.CommandPath())
 	}
-	return nil
+	return err
 }
 
 // A flagGroup is a group of related flags in a help text.

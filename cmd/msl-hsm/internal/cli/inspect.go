@@ -8,13 +8,13 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -23,10 +23,9 @@ func inspectCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "inspect FILE|-",
 		Short: "Explain an MSL message or token",
-		Long: "inspect shows any MSL message, token or ciphertext envelope in FILE, or in the\n" +
-			"standard input. With --keys it opens the key store and the state of the server\n" +
-			"and verifies and decrypts what is under their keys; the server must not run on\n" +
-			"the same state at that time.",
+		Long: "Explains any MSL message, token or ciphertext envelope in FILE or standard input.\n" +
+			"With --keys it opens the key store and the state of the server, and verifies and\n" +
+			"decrypts what their keys protect; stop the server first, which uses the same state.",
 		Args: want("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if secrets {
@@ -51,13 +50,9 @@ func openInput(p *program, name string) (io.ReadCloser, error) {
 	if name == "-" {
 		return io.NopCloser(p.stdin), nil
 	}
-	f, err := os.Open(name)
+	f, err := plainfile.Stream(name)
 	if err != nil {
 		return nil, exit.Usagef("%w; name a file with a message, or - for standard input", err)
-	}
-	if info, err := f.Stat(); err == nil && info.IsDir() {
-		f.Close()
-		return nil, exit.Usagef("%s is a directory; name a file with a message, or - for standard input", name)
 	}
 	return f, nil
 }

@@ -20,12 +20,12 @@ func keyCreateCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "create NAME --algorithm ALGORITHM | --set server|device|audit",
 		Short: "Make a key, or all keys that a server or a device needs",
-		Long: "Makes a key, or the next version of one that is there.\n\n" +
-			"With --set it makes all keys that a server or a device needs. Keys that are there\n" +
-			"are kept; with --rotate those of issuer, service tokens and sealing get a new\n" +
-			"version, and the older ones go on opening what they made. The identity key does\n" +
-			"not: peers must be given the new public key first. Make one by its name when\n" +
-			"they have; the newest version is the one that is used.\n\n" +
+		Long: "Makes a key, or the next version of an existing one.\n\n" +
+			"With --set it makes all keys that a server or a device needs, and keeps existing\n" +
+			"ones. With --rotate, the keys of the issuer, service tokens and sealing get a new\n" +
+			"version, and the older ones still open what they made. The identity key does not:\n" +
+			"its new public key must reach all peers first. Then make it by name; the newest\n" +
+			"version is the one that is used.\n\n" +
 			"Algorithms: " + algorithmNames(),
 		RunE: func(_ *cobra.Command, args []string) error {
 			switch {

@@ -19,9 +19,9 @@ func keyDestroyCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "destroy NAME",
 		Short: "Destroy a provisioned key for good",
-		Long: `Destroys a provisioned key, or one version of it. One that the servers of the configured
-state need is kept unless --force says otherwise: the version in use, one with which
-pre-shared keys are sealed, and one whose tokens may still be used.`,
+		Long: `Destroys a provisioned key, or one version of it. Without --force, versions that the
+servers of the configured state need are kept: the one in use, those that seal
+pre-shared keys, and those whose tokens may still be used.`,
 		Args: want("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if !yes {
@@ -57,7 +57,7 @@ pre-shared keys are sealed, and one whose tokens may still be used.`,
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "really do it")
-	c.Flags().BoolVar(&force, "force", false, "also if servers need it, or nobody can tell")
+	c.Flags().BoolVar(&force, "force", false, "even if servers need it, or if that cannot be determined")
 	c.Flags().Uint32Var(&version, "version", 0, "only this version `N` (default every version)")
 	return c
 }

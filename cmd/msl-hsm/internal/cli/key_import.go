@@ -28,19 +28,19 @@ func keyImportCommand(p *program) *cobra.Command {
 	var f importFlags
 	c := &cobra.Command{
 		Use:   "import NAME --file FILE | --set SET --file FILE",
-		Short: "Take keys from a file into the key store",
-		Long: `Takes a key from a file into the key store as a provisioned key, or as the next
-version of one that is there. The file must be readable by its owner only. Remove
-it when the key is in place: a key that has been in a file no longer counts as
+		Short: "Import keys from a file into the key store",
+		Long: `Imports a key from a file into the key store as a provisioned key, or as the next
+version of an existing one. The file must be readable by its owner only. Delete it
+once the key is in place: a key that has been in a file no longer counts as
 generated in hardware.
 
-A private key is PEM (PKCS #8, PKCS #1 or SEC 1) and signs, unless --algorithm
-says otherwise; a PKCS #11 token takes none. A secret key is raw, Base64 or
-hexadecimal, and --algorithm says what it is for.
+A private key is in PEM (PKCS #8, PKCS #1 or SEC 1) and is used for signing, unless
+--algorithm says otherwise; PKCS #11 tokens accept no private keys. A secret key is
+raw, Base64 or hexadecimal, and --algorithm says what it is for.
 
-A key of another program in the same TPM is a PEM file TSS2 PRIVATE KEY, as
-tpm2-openssl and go-tpm-keyfiles write it. Only that TPM loads it, below a
-persistent storage key or the owner hierarchy. Its password, if it has one,
+Another program's key in the same TPM is a TSS2 PRIVATE KEY in PEM, as written by
+tpm2-openssl and go-tpm-keyfiles. Only that TPM loads it, under a persistent
+storage key or the owner hierarchy. Its password, if it has one,
 must be the PIN of the key store.
 
 With --set several keys come from a JSON object of encryption, mac and wrapping,
@@ -71,8 +71,8 @@ encryption key. --algorithm hmac-sha256-block takes a MAC key of 32 bytes, too.`
 			return importKeys(p, strings.Join(args, ""), f)
 		},
 	}
-	c.Flags().StringVar(&f.file, "file", "", "take the key from this `FILE`")
-	c.Flags().StringVar(&f.set, "set", "", "take all keys of a `SET`: issuer, service, psk or psk-ladder")
+	c.Flags().StringVar(&f.file, "file", "", "import the key from this `FILE`")
+	c.Flags().StringVar(&f.set, "set", "", "import all keys of a `SET`: issuer, service, psk or psk-ladder")
 	c.Flags().StringVar(&f.algorithm, "algorithm", "", "`ALGORITHM` that the key is for")
 	c.RegisterFlagCompletionFunc("set", cobra.FixedCompletions([]string{"issuer", "service", "psk", "psk-ladder"}, cobra.ShellCompDirectiveNoFileComp))
 	return c

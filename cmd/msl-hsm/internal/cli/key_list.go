@@ -14,12 +14,11 @@ func keyListCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List the provisioned keys, with the evidence that they stay where they are",
-		Long: `Lists the provisioned keys, with the evidence that they stay where they are.
+		Short: "List the provisioned keys, with the evidence that they cannot leave the key store",
+		Long: `Lists the provisioned keys, with the evidence that they cannot leave the key store.
 
-A key with a weakness is refused wherever it is to be used. A note is what keys of
-an older version lack; they are used all the same. key show explains both, and says
-what to do.`,
+A key with a weakness is never used. A note says what a key made by an older version
+lacks; such a key is still used. key show explains both, and says what to do.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) (err error) {
 			c, err := p.configure()

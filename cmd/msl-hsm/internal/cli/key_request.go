@@ -25,13 +25,13 @@ func keyRequestCommand(p *program) *cobra.Command {
 	var selfSigned int
 	c := &cobra.Command{
 		Use:   "request NAME",
-		Short: "Print a certificate request for a key that signs",
+		Short: "Print a certificate request for a signing key",
 		Long: `Prints a certificate signing request (PKCS #10, RFC 2986) in PEM, signed by the key
-in its place, for a certificate authority: with it, the key serves for TLS. An
-ecdsa-p256 key serves TLS 1.2 and 1.3, an RSA key TLS 1.2 alone.
+inside the key store, for a certificate authority. With the certificate, the key can be
+used for TLS: an ecdsa-p256 key for TLS 1.2 and 1.3, an RSA key for TLS 1.2 only.
 
-With --self-signed DAYS it prints a certificate that the key signs for itself, for
-a network where everybody is given it as a root.`,
+With --self-signed DAYS it prints a certificate signed by the key itself, for
+networks where everybody is given it as a root.`,
 		Args: want("NAME"),
 		RunE: func(verb *cobra.Command, args []string) (err error) {
 			if len(names) == 0 {
@@ -60,7 +60,7 @@ a network where everybody is given it as a root.`,
 			return pem.Encode(p.stdout, block)
 		},
 	}
-	c.Flags().StringArrayVar(&names, "name", nil, "DNS name or IP `ADDRESS` in the certificate; may be given again")
+	c.Flags().StringArrayVar(&names, "name", nil, "DNS name or IP `ADDRESS` in the certificate; repeatable")
 	c.Flags().IntVar(&selfSigned, "self-signed", 0, "print a certificate for this number of `DAYS` instead")
 	return c
 }

@@ -13,11 +13,10 @@ func keyRetireCommand(p *program) *cobra.Command {
 	var yes, force bool
 	c := &cobra.Command{
 		Use:   "retire",
-		Short: "Destroy the older keys of servers that nothing needs any more",
-		Long: `Destroys the older versions of the keys of a server that nothing needs any more, and
-says of the others what they are needed for: pre-shared keys that are sealed with them,
-or tokens that may still be used. Servers stop opening anything with a version before it
-is destroyed.`,
+		Short: "Destroy older server keys that nothing needs any more",
+		Long: `Destroys older versions of a server's keys that nothing needs any more, and says what
+the others are needed for: pre-shared keys sealed with them, or tokens that may still be
+used. Servers stop using a version before it is destroyed.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !yes {
@@ -27,6 +26,6 @@ is destroyed.`,
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "really do it")
-	c.Flags().BoolVar(&force, "force", false, "destroy needed ones, too: entities have to be registered again, devices begin new sessions, users log in again")
+	c.Flags().BoolVar(&force, "force", false, "also destroy versions that are needed: entities have to be registered again, devices begin new sessions, users log in again")
 	return c
 }

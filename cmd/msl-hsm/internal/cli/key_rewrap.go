@@ -24,17 +24,17 @@ func keyRewrapCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rewrap",
 		Short: "Seal the pre-shared keys of entities with the newest keys",
-		Long: `Seals the pre-shared keys of entities again, with the versions that seal now, so that
-older ones can be retired. Servers go on meanwhile; if it is interrupted, run it again.
+		Long: `Seals the pre-shared keys of entities again, with the current versions, so that older
+ones can be retired. Servers keep running; after an interruption, run it again.
 
-In a PKCS #11 token a key that was sealed leaves the token again only by trusted wrapping:
-if keystore.trusted-wrapping was set when the version that sealed it was made, and the
-version that seals now is trusted (key rotate --so-pin, or key trust). Entities whose keys
-never leave the token are named, and the exit code is 1: register them again with new
-keys. With --limit the list ends by telling where it goes on, for --after.
+A sealed key can leave a PKCS #11 token again only by trusted wrapping: if
+keystore.trusted-wrapping was set when the version that sealed it was made, and the
+current version is trusted (key rotate --so-pin, or key trust). Entities whose keys can
+never leave the token are listed, and the exit code is 1: register them again with new
+keys. With --limit, the last line says where the list continues, for --after.
 
---json lists all entities whose keys older versions seal still: register_again is false
-where it is only a trusted key that is missing.`,
+--json lists all entities whose keys are still sealed by older versions: register_again is
+false where only a trusted key is missing.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if x.limit < 0 {

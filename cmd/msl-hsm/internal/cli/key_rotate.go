@@ -16,17 +16,17 @@ func keyRotateCommand(p *program) *cobra.Command {
 	var soPIN string
 	c := &cobra.Command{
 		Use:   "rotate",
-		Short: "Have all servers go over to new keys while they run",
-		Long: `Makes the next version of all keys of a server but its identity, and has the servers
-use it: one with a state file, or all of a state in etcd. Servers go on while that
-happens. None uses the new version before each of them has it, or has given no sign
-for 15 seconds.
+		Short: "Switch all servers to new keys while they run",
+		Long: `Makes the next version of all keys of a server except its identity, and has the servers
+use it: the one with this state file, or all that share a state in etcd. They keep
+running. None uses the new version until all of them have it, except those that have
+given no sign of life for 15 seconds.
 
-If it is interrupted, run it again: it goes on where it was. Older versions go on
-opening what they made; msl-hsm key retire takes them away when nothing needs them.
+After an interruption, run it again: it continues where it stopped. Older versions still
+open what they made; msl-hsm key retire destroys them when nothing needs them.
 
-With keystore.trusted-wrapping, --so-pin has the security officer of the token make the
-sealing keys, as trusted ones, to which key rewrap can bring pre-shared keys.`,
+With keystore.trusted-wrapping, --so-pin has the token's security officer make trusted
+sealing keys, with which key rewrap can seal pre-shared keys again.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.rotating(c.Context(), "key rotate", soPIN, func(ctx context.Context, r *admin.Rotator) error { return r.Rotate(ctx) })

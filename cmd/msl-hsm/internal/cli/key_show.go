@@ -21,7 +21,7 @@ func keyShowCommand(p *program) *cobra.Command {
 	var version uint32
 	c := &cobra.Command{
 		Use:   "show NAME",
-		Short: "Show a provisioned key, or its public half",
+		Short: "Show a provisioned key, or its public key",
 		Args:  want("NAME"),
 		RunE: func(_ *cobra.Command, args []string) (err error) {
 			c, err := p.configure()

@@ -17,14 +17,14 @@ func keyTrustCommand(p *program) *cobra.Command {
 	var soPIN string
 	c := &cobra.Command{
 		Use:   "trust",
-		Short: "Mark the sealing keys as trusted, as the security officer of the token",
-		Long: `Has the security officer of the token mark the newest sealing keys as trusted wrapping
-keys (CKA_TRUSTED), so that key rewrap can bring pre-shared keys to them. It is for
-servers with keystore.trusted-wrapping.
+		Short: "Mark the sealing keys as trusted, as the token's security officer",
+		Long: `Has the token's security officer mark the newest sealing keys as trusted wrapping keys
+(CKA_TRUSTED), so that key rewrap can seal pre-shared keys with them. It is for servers
+with keystore.trusted-wrapping.
 
-Not every token lets its officer mark keys that are there. If this one does not, make
-trusted ones with msl-hsm key rotate --so-pin SOURCE. Without --so-pin the PIN of the
-officer is asked for at the terminal; where a token has a pad, it asks by itself.`,
+Not every token lets its officer mark existing keys. If yours does not, make trusted ones
+with msl-hsm key rotate --so-pin SOURCE. Without --so-pin, the officer's PIN is asked for
+at the terminal, or on the token's own keypad if it has one.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) (err error) {
 			c, err := p.configure()

@@ -65,10 +65,10 @@ func keyExportCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "export NAME",
 		Short: "Write a key in a TPM as a file for other programs",
-		Long: `Prints a key in this machine's TPM as a PEM file TSS2 PRIVATE KEY, for other programs
+		Long: `Prints a key in this machine's TPM as a TSS2 PRIVATE KEY in PEM, for other programs
 that use the same TPM, such as OpenSSL with tpm2-openssl. Only this TPM loads it, until
-it is cleared; whoever has the file and may use the TPM can use the key, which has a
-password if the key store has a PIN. Keys of other key stores are not exported.`,
+it is cleared. Anyone who has the file and access to the TPM can use the key, which has
+a password if the key store has a PIN. Other key stores export no keys.`,
 		Args: want("NAME"),
 		RunE: func(_ *cobra.Command, args []string) (err error) {
 			c, err := p.configure()
@@ -101,7 +101,7 @@ password if the key store has a PIN. Keys of other key stores are not exported.`
 		},
 	}
 	c.Flags().Uint32Var(&version, "version", 0, "`NUMBER` of the version (default the newest)")
-	c.Flags().StringVar(&out, "out", "", "write a new `FILE`, in place of printing it")
+	c.Flags().StringVar(&out, "out", "", "write it to a new `FILE` instead of printing it")
 	return c
 }
 

@@ -21,24 +21,24 @@ import (
 const moduleCheckVerb = "module-check"
 
 func moduleCommand(p *program) *cobra.Command {
-	return group("module", "Try the PKCS #11 library of a vendor", moduleTestCommand(p))
+	return group("module", "Test a vendor's PKCS #11 library", moduleTestCommand(p))
 }
 
 func moduleTestCommand(p *program) *cobra.Command {
 	var clean, asJSON, all bool
 	c := &cobra.Command{
 		Use:   "test [URI]",
-		Short: "Try what a PKCS #11 module has, lacks and gets wrong, on a token of yours",
-		Long: `Tries what a PKCS #11 module has, lacks and gets wrong, on a token of yours: the checks
-that each start of a server makes, the conformance suite of key stores, and a second
-opinion by crypto11, another program that reads PKCS #11: each uses the key pairs of the
-other. URI names the token, and is else that of --keystore or of the configuration.
+		Short: "Test what a PKCS #11 module has, lacks and gets wrong, on a token of yours",
+		Long: `Tests what a PKCS #11 module has, lacks and gets wrong, on a token of yours: the checks
+that a server makes at each start, the conformance suite of key stores, and an exchange of
+key pairs with crypto11, an independent PKCS #11 library. URI names the token (default: that
+of --keystore or of the configuration).
 
-All keys are made under labels that begin with "keystoretest-", and destroyed at the end;
-no other key is touched. A token that has such keys is refused; --clean destroys them
-first. The module runs in processes of its own, so that a crash or a hang is a result. It
-takes ten seconds with a token in software, and minutes with a device that is slow to make
-RSA keys.
+All keys have labels that begin with "keystoretest-" and are destroyed at the end; no
+other key is touched. A token that already has such keys is refused; --clean destroys them
+first. The module runs in separate processes, so that a crash or a hang is a result. The
+test takes ten seconds with a token in software, and minutes with a device that is slow to
+make RSA keys.
 
 Each check is ok, missing (the module says that it does not have it) or wrong. The last
 lines are a row for the table of modules in docs/hsm.md. The exit code is 1 if anything is
@@ -51,8 +51,8 @@ wrong, or if a server would refuse the token.`,
 			return p.testModule(c.Context(), clean, asJSON, all)
 		},
 	}
-	c.Flags().BoolVar(&clean, "clean", false, "first destroy the keys that a test before left")
-	c.Flags().BoolVar(&all, "all", false, "print each check, also those that are ok")
+	c.Flags().BoolVar(&clean, "clean", false, "first destroy the keys that an earlier test left behind")
+	c.Flags().BoolVar(&all, "all", false, "print every check, including those that are ok")
 	jsonFlag(c, &asJSON)
 	return c
 }

@@ -74,7 +74,7 @@ func (p *printer) lost() error {
 	if p.err == nil {
 		return nil
 	}
-	return fmt.Errorf("what was to be done is done, but what it prints is lost: %w", p.err)
+	return fmt.Errorf("the command succeeded, but its output is lost: %w", p.err)
 }
 
 // unread reports whether all that went wrong is that nobody reads any more, as behind head.
@@ -98,7 +98,7 @@ func rootCommand(p *program) *cobra.Command {
 		Use:   "msl-hsm",
 		Short: "MSL messages with keys that stay in an HSM",
 		Long: "msl-hsm answers and sends messages of the Message Security Layer protocol.\n" +
-			"Its keys stay in a PKCS #11 token or a TPM; for development in software.",
+			"Its keys stay in a PKCS #11 token or a TPM, or in software for development.",
 		Version:       readBuild().Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -108,23 +108,21 @@ func rootCommand(p *program) *cobra.Command {
 	f.StringVar(&p.flags.keystore, "keystore", "", "key store `URI`: pkcs11:token=NAME?module-path=PATH, tpm:?state=FILE or soft:FILE")
 	f.StringVar(&p.flags.softhsm, "softhsm", "", "directory `DIR` of a SoftHSM token for development")
 	f.StringVar(&p.flags.pin, "pin", "", "`SOURCE` of the PIN: file:PATH, fd:N, credential:NAME or prompt")
-	f.StringVar(&p.flags.owner, "owner-password", "", "`SOURCE` of the password of the TPM's owner hierarchy, where it has one")
-	f.StringVar(&p.flags.endorsement, "endorsement-password", "", "`SOURCE` of the password of the TPM's endorsement hierarchy, where it has one")
-	f.StringVar(&p.flags.lockout, "lockout-password", "", "`SOURCE` of the password of the TPM's lockout hierarchy, where it has one")
-	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
-		return noneEmpty(c, "config", "keystore", "softhsm", "pin", "owner-password", "endorsement-password", "lockout-password")
-	}
+	f.StringVar(&p.flags.owner, "owner-password", "", "`SOURCE` of the password of the TPM's owner hierarchy, if it has one")
+	f.StringVar(&p.flags.endorsement, "endorsement-password", "", "`SOURCE` of the password of the TPM's endorsement hierarchy, if it has one")
+	f.StringVar(&p.flags.lockout, "lockout-password", "", "`SOURCE` of the password of the TPM's lockout hierarchy, if it has one")
+	root.PersistentPreRunE = noneEmpty
 	root.SetFlagErrorFunc(wrongFlag)
 	root.AddCommand(
 		tokenCommand(p), ceremonyCommand(p), moduleCommand(p), moduleCheckCommand(),
 		group("key", "Make, import, export, list, show, rotate, trust, rewrap, retire and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyExportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyRotateCommand(p), keyTrustCommand(p), keyRewrapCommand(p), keyRetireCommand(p), keyDestroyCommand(p)),
 		group("entity", "Register and revoke the entities that may talk to the server",
 			entityAddCommand(p), entityListCommand(p), entityShowCommand(p), entityRemoveCommand(p), entityRevokeCommand(p), entityUnrevokeCommand(p)),
-		group("user", "Register the users who may log in", userAddCommand(p), userListCommand(p), userPasswordCommand(p), userRemoveCommand(p), userRevokeCommand(p), userUnrevokeCommand(p)),
-		group("state", "Make, check, copy and put back the state file of a server",
+		group("user", "Register users who may log in", userAddCommand(p), userListCommand(p), userPasswordCommand(p), userRemoveCommand(p), userRevokeCommand(p), userUnrevokeCommand(p)),
+		group("state", "Make, check, back up and restore the state file of a server",
 			stateInitCommand(p), stateCheckCommand(p), stateBackupCommand(p), stateRestoreCommand(p), statePruneCommand(p), stateCompactCommand(p), stateSignCommand(p), stateExportCommand(p), stateImportCommand(p)),
 		group("config", "Check a configuration", configCheckCommand(p)),
-		group("admin", "Look at a running server, and have it read its configuration again", adminReloadCommand(p), adminStatusCommand(p), adminPageCommand(p), adminMetricsCommand(p)),
+		group("admin", "Look at a running server, and make it read its configuration again", adminReloadCommand(p), adminStatusCommand(p), adminPageCommand(p), adminMetricsCommand(p)),
 		group("audit", "Verify the audit log of a server", auditVerifyCommand(p), auditKeyCommand(p)),
 		group("session", "Show and end the sessions that a device has with its servers", sessionListCommand(p), sessionLogoutCommand(p), sessionForgetCommand(p)),
 		group("tpm", "Give this machine an identity that stays in its TPM",
@@ -133,7 +131,7 @@ func rootCommand(p *program) *cobra.Command {
 		group("enrollment", "Decide which devices with a TPM may talk to the server",
 			enrollmentListCommand(p), enrollmentShowCommand(p),
 			onDeviceCommand(p, "approve", "Let a device enroll, whether it has applied already or not", "approved"),
-			onDeviceCommand(p, "reject", "Say no to a device", "rejected"), enrollmentRevokeCommand(p),
+			onDeviceCommand(p, "reject", "Reject a device", "rejected"), enrollmentRevokeCommand(p),
 			onDeviceCommand(p, "reinstate", "Let a rejected or revoked device apply again", "reinstated"),
 			onDeviceCommand(p, "remove", "Forget a device that was never enrolled", "removed"),
 			enrollmentMergeCommand(p), enrollmentVerifyCommand(p), enrollmentLearnCommand(p), enrollmentQuoteCommand(p), enrollmentCRLCommand(p), enrollmentMakersCommand(p), enrollmentExportCommand(p), enrollmentImportCommand(p)),

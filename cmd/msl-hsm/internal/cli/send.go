@@ -14,6 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/internal/watchdog"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -39,8 +40,8 @@ func sendCommand(p *program) *cobra.Command {
 comes from --data, from --file, or with - from the standard input; without any of
 them the message has none.
 
-On a terminal, what does not print in the answer is shown escaped, since it could steer
-the terminal; in a file or a pipe the answer is as it came.
+On a terminal, control characters in the answer are escaped, since they could steer
+the terminal; a file or a pipe gets the answer as it is.
 
 Unless --entity-scheme is given, the scheme is inferred from these flags:
 
@@ -52,7 +53,7 @@ Unless --entity-scheme is given, the scheme is inferred from these flags:
 MGK takes its keys as PSK does. PROVISIONED has no identity and is given one.
 MT_PROTECTED hides any of the others under the master token of --earlier-state.
 
-With a state file, the next call goes on with the master token of this one.`,
+With a state file, the next call continues with the master token of this one.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			set := c.Flags().Changed
@@ -75,16 +76,16 @@ With a state file, the next call goes on with the master token of this one.`,
 	s(&f.file, "file", "", "`FILE` to send")
 	b(&f.noEncryption, "no-encryption", false, "send the data unencrypted where that saves a key exchange")
 	b(&f.plain, "no-integrity", false, "send the data unauthenticated where that saves a key exchange")
-	b(&f.noCompression, "no-compression", false, "send the data uncompressed, and have the answer sent so: for a secret beside text that others can choose")
+	b(&f.noCompression, "no-compression", false, "send the data uncompressed, and ask for the same in the answer: for a secret next to text that others can choose")
 	b(&f.nonReplayable, "non-replayable", false, "let the server refuse a copy of the message")
 	b(&f.noAnswer, "no-answer", false, "expect no answer: a refusal is not seen")
 	b(&f.peer, "peer", false, "the server is a peer, which gets tokens of this client, too")
-	b(&f.wait, "wait", false, "after the answer, print each message that the server sends by itself")
+	b(&f.wait, "wait", false, "after the answer, print messages that the server sends on its own")
 	message.set().IntVar(&f.count, "count", 0, "with --wait, end after this `NUMBER` of messages")
-	b(&f.raw, "raw", false, "write the answer as it came to a terminal, too")
+	b(&f.raw, "raw", false, "write the answer to a terminal without escaping control characters")
 	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, from the first byte sent to the last of the answer, and as much for the key store to open and to close; 0 is no bound")
-	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
-	b(&f.trace, "trace", false, "tell on stderr what is in the header of each message, without secrets")
+	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "print what was exchanged to stderr")
+	b(&f.trace, "trace", false, "print the header of each message to stderr, without secrets")
 	grouped(c, append([]flagGroup{message}, clientFlags(&over)...)...)
 	completeNames(c)
 	return c
@@ -247,7 +248,7 @@ func requestBody(p *program, f sendFlags, hasData, fromStdin bool) (func() (io.R
 		if info.IsDir() {
 			return nil, none, exit.Usagef("data to send: %s is a directory; name a file with --file", f.file)
 		}
-		return func() (io.ReadCloser, error) { return os.Open(f.file) }, none, nil
+		return func() (io.ReadCloser, error) { return plainfile.Stream(f.file) }, none, nil
 	}
 	return msl.BytesBody(nil), none, nil
 }

@@ -42,8 +42,8 @@ func serveCommand(p *program) *cobra.Command {
 an ordinary HTTP service behind it: the data of each message is posted there, with
 the sender in the headers Msl-Entity, Msl-User, Msl-Scheme, Msl-Encrypted,
 Msl-Authenticated and Msl-Non-Replayable, the number of the message in
-Msl-Message-Id, and where it came from in Msl-Client-Address. It is asked when all is
-made that the answer needs, and not at all while the key store fails. server.upstream
+Msl-Message-Id, and its origin in Msl-Client-Address. The service is called only when
+everything needed for the answer is ready, so never while the key store fails. server.upstream
 in the configuration has more: several places, TLS, headers, health checks.
 
 With server.http in the configuration, HTTP requests that an agent sends reach the service
@@ -54,8 +54,8 @@ http, or with --stream TCP. With --peer it answers peers in a network in which b
 sides issue tokens. See docs/peers.md.
 
 SIGTERM and SIGINT end it: it finishes the messages in flight and closes every key
-object that it made in the token. Where that takes 3 seconds more than server.shutdown,
-and with a second signal at once, it is ended by force.`,
+object that it made in the token. If that takes 3 seconds longer than server.shutdown,
+or if a second signal comes, it is ended by force.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			log, err := p.logger(f)
@@ -70,14 +70,14 @@ and with a second signal at once, it is ended by force.`,
 	}
 	c.Flags().StringVar(&f.listen, "listen", "", "`ADDRESS` to listen on; port 0 takes a free one")
 	stateFlag(c, &f.state)
-	c.Flags().BoolVar(&f.initState, "init-state", false, "make the state file, for a server that is new; one that is there is an error")
-	c.Flags().StringArrayVar(&f.upstream, "upstream", nil, "`URL` of the HTTP service behind this gateway; or unix:SOCKET or unix:SOCKET:/PATH; may be given more than once")
-	c.Flags().StringVar(&f.stream, "stream", "", "`ADDRESS` for TCP connections that last, for many messages and for channels")
-	c.Flags().StringVar(&f.peer, "peer", "", "`ADDRESS` for TCP connections of peers that issue tokens for this server, too")
+	c.Flags().BoolVar(&f.initState, "init-state", false, "make the state file of a new server; an existing file is an error")
+	c.Flags().StringArrayVar(&f.upstream, "upstream", nil, "`URL` of the HTTP service behind this gateway; or unix:SOCKET or unix:SOCKET:/PATH; repeatable")
+	c.Flags().StringVar(&f.stream, "stream", "", "`ADDRESS` for persistent TCP connections, for many messages and for channels")
+	c.Flags().StringVar(&f.peer, "peer", "", "`ADDRESS` for TCP connections from peers, which issue tokens for this server")
 	c.Flags().StringVar(&f.admin, "admin", "", "loopback `ADDRESS` for a status page and metrics; msl-hsm admin page prints its URL, with a token")
-	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready, and those of --stream and --peer on lines of their own")
+	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready, followed by lines with those of --stream and --peer")
 	c.Flags().StringVar(&f.logFormat, "log-format", "auto", "`FORMAT` of the log: text, json, or auto, which is text on a terminal")
-	c.Flags().BoolVar(&f.tls, "tls", false, "refuse to serve without TLS, which server.tls describes in the configuration")
+	c.Flags().BoolVar(&f.tls, "tls", false, "refuse to serve without TLS, which server.tls in the configuration sets up")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log every message")
 	c.Flags().BoolVar(&f.trace, "trace", false, "log what is in the header of each message, without secrets")
 	return c

@@ -20,7 +20,7 @@ func (f *sessionFlags) define(c *cobra.Command) {
 }
 
 func (f *sessionFlags) defineAgent(c *cobra.Command) {
-	c.Flags().StringVar(&f.agent, "agent", "", "ask the agent that listens at this `ADDRESS`: it has its state file open")
+	c.Flags().StringVar(&f.agent, "agent", "", "ask the agent that listens at this `ADDRESS` and has the state file open")
 }
 
 // withSessions runs a verb on the sessions of a state file.
@@ -72,9 +72,9 @@ func sessionLogoutCommand(p *program) *cobra.Command {
 		Use:   "logout EMAIL",
 		Short: "Forget that a user is logged in on this device",
 		Long: `Drops the user ID token of a user and the service tokens bound to it from the state
-file. The next message for the user needs the password again. It needs neither the keys
-of the device nor the server, and does not tell the server: there, user revoke and user
-password end the sessions that a user has on any device.`,
+file. The next message for the user needs the password again. This needs neither the
+device's keys nor the server, and does not inform the server: there, user revoke and user
+password end the user's sessions on all devices.`,
 		Args: want("EMAIL"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if f.agent != "" {
@@ -97,9 +97,9 @@ func sessionForgetCommand(p *program) *cobra.Command {
 		Use:   "forget",
 		Short: "Forget the session of this device, with all its tokens and users",
 		Long: `Drops the master token with its session keys, the user ID tokens and the service
-tokens from the state file. The next message begins a new session. It needs neither the
-keys of the device nor the server, and does not tell the server: there, entity revoke
-ends the sessions that a device has. The counters of messages stay in the file.`,
+tokens from the state file. The next message begins a new session. This needs neither the
+device's keys nor the server, and does not inform the server: there, entity revoke ends
+the sessions of a device. The message counters stay in the file.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if f.agent != "" {

@@ -86,12 +86,12 @@ func stateInitCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "init",
 		Short: "Make the state file of a new server",
-		Long: `Makes the state file of a server that is new, and the file of enrollments if the
-configuration names one. Files that are there are left alone.
+		Long: `Makes the state file of a new server, and the file of enrollments if the
+configuration names one. Existing files are left alone.
 
-A server that lost its state file is not new: with an empty one it takes recorded
-messages again, and whoever was revoked. Restore a backup instead, or make new
-issuer keys before.`,
+A server that lost its state file is not new: with an empty one it would accept
+recorded messages again, and revoked entities and users. Restore a backup instead, or
+make new issuer keys first.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) (err error) {
 			c, err := p.configure()

@@ -18,9 +18,9 @@ func stateCheckCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Read all of the state, and count what is in it",
-		Long: `Reads every page and every record of the state, and the file of enrollments if the
-configuration names one, and counts what is there. Damage is an error. It may run
-beside a server; for the pages it makes a copy of the file in the same directory.`,
+		Long: `Reads every page and every record of the state, and of the file of enrollments if the
+configuration names one, and counts them. Damage is an error. It may run beside a
+server; to check the pages, it copies the file within its directory.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			return p.onState(path, func(k admin.Keeper) error {
@@ -72,11 +72,10 @@ func statePruneCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "prune",
-		Short: "Forget what no token needs any more, as a server does by itself",
-		Long: `Removes the records of master tokens that are neither accepted nor renewed any more,
-and the marks of removed entities whose last token ended. A server does that by
-itself while it runs. Revocations stay. The file does not shrink by it: see msl-hsm
-state compact.`,
+		Short: "Remove what no token needs any more, as a server does on its own",
+		Long: `Removes the records of master tokens that are no longer accepted or renewed, and the
+marks of removed entities whose last token has ended. A running server does that on its
+own. Revocations stay. The file does not shrink: see msl-hsm state compact.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			return p.onState(path, func(k admin.Keeper) error {

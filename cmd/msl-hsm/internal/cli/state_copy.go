@@ -17,10 +17,10 @@ func stateCompactCommand(p *program) *cobra.Command {
 	var path string
 	c := &cobra.Command{
 		Use:   "compact",
-		Short: "Write the state file anew, without the room of what was removed",
-		Long: `Writes the state file anew, without the room that removed records left, and puts it
-in the place of the old one when it is checked and on the disk. Stop the server
-before. It is seldom worth it: new records take the room.`,
+		Short: "Rewrite the state file without the space of removed records",
+		Long: `Rewrites the state file without the space that removed records left, and replaces the
+old file once the new one is checked and on disk. Stop the server first. This is
+seldom worthwhile: new records reuse the space.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			_, file, err := p.stateFile(path)
@@ -47,9 +47,9 @@ func stateBackupCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Copy the state to a file, also while the server runs",
-		Long: `Copies the state as it is at one moment, from a running server or from its file, and
-checks the copy. The enrollments are in it, if the configuration names their file.
-FILE appears when it is whole, with mode 0600. Keep it as the state itself: it has the
+		Long: `Copies a snapshot of the state, from a running server or from its file, and checks the
+copy. It includes the enrollments if the configuration names their file. FILE appears
+only when it is complete, with mode 0600. Protect it like the state itself: it has the
 sealed keys of devices and the hashes of passwords.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -66,7 +66,7 @@ sealed keys of devices and the hashes of passwords.`,
 		},
 	}
 	stateFlag(c, &path)
-	c.Flags().BoolVar(&force, "force", false, "take the place of a FILE that is there")
+	c.Flags().BoolVar(&force, "force", false, "replace an existing FILE")
 	return c
 }
 
@@ -87,18 +87,19 @@ func stateRestoreCommand(p *program) *cobra.Command {
 	var keep, newKeys bool
 	c := &cobra.Command{
 		Use:   "restore FILE",
-		Short: "Put a backup in the place of the state file",
-		Long: `Checks a backup, and puts it in the place of the state file, and the enrollments in it
-in the place of their file. What was there is kept beside it. Stop the server first.
+		Short: "Replace the state file with a backup",
+		Long: `Checks a backup, and replaces the state file with it, and the file of enrollments with
+those in the backup. The old files are kept beside the new ones. Stop the server first.
 
-A backup does not know what happened after it was made: which messages were taken,
-which tokens renewed, who was revoked. So every token that was issued until now ends:
-devices begin a new session by themselves, users log in again. With --keep-tokens
-they go on, and messages that were recorded since can be sent again.
+A backup does not know what happened after it was made: which messages were accepted,
+which tokens renewed, who was revoked. So every token issued until now ends: devices
+begin a new session on their own, and users log in again. With --keep-tokens, tokens
+stay valid, and messages recorded since then can be replayed.
 
-A backup that was used with other keys than those of the configuration is refused. If they
-are lost for good, --new-keys takes it for those that are there: what the lost keys sealed,
-such as pre-shared keys, is lost, and such entities have to be registered again.`,
+A backup that was used with keys other than those of the configuration is refused. If
+those keys are lost for good, --new-keys binds it to the present ones: pre-shared keys and
+anything else that the lost keys sealed is lost, and the entities with such keys have to
+be registered again.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, file, err := p.stateFile(path)
@@ -109,14 +110,14 @@ such as pre-shared keys, is lost, and such entities have to be registered again.
 		},
 	}
 	stateFlag(c, &path)
-	c.Flags().BoolVar(&keep, "keep-tokens", false, "let the tokens of before go on, and messages be replayed")
+	c.Flags().BoolVar(&keep, "keep-tokens", false, "keep older tokens valid, and let messages be replayed")
 	newKeysFlag(c, &newKeys)
 	return c
 }
 
 // newKeysFlag is for a state whose keys are lost.
 func newKeysFlag(c *cobra.Command, newKeys *bool) {
-	c.Flags().BoolVar(newKeys, "new-keys", false, "have the state belong to the keys that are there: those of before are lost, with the pre-shared keys of entities")
+	c.Flags().BoolVar(newKeys, "new-keys", false, "bind the state to the present keys: the earlier ones are lost, and with them the pre-shared keys of entities")
 }
 
 // restorable returns the enrollments in a backup, if no server has the state open, and the

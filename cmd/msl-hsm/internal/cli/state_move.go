@@ -14,13 +14,12 @@ import (
 func stateExportCommand(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use:   "export FILE",
-		Short: "Write the state that is in etcd to a file, also while servers run",
-		Long: `Writes the state that is in etcd, as it is at one moment, to FILE, which is a state file:
-a backup, or the beginning of a server whose state is in a file. It makes sure before that
-nobody without the keys of the servers changed the state, and checks the file afterwards.
-FILE must not be there, and gets mode 0600. Keep it as the state itself: it has the sealed
-keys of devices and the hashes of passwords. The enrollments of devices in etcd are in it,
-too.`,
+		Short: "Write the state in etcd to a file, even while servers run",
+		Long: `Writes a snapshot of the state in etcd to FILE, as a state file: a backup, or the start of
+a server that keeps its state in a file. It first makes sure that nobody without the keys
+of the servers changed the state, and checks the file afterwards. FILE must not exist, and
+gets mode 0600. Protect it like the state itself: it has the sealed keys of devices and the
+hashes of passwords. It includes the enrollments of devices in etcd.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, err := p.configure()
@@ -47,18 +46,18 @@ func stateImportCommand(p *program) *cobra.Command {
 	var keep, newKeys bool
 	c := &cobra.Command{
 		Use:   "import FILE",
-		Short: "Write a state file to etcd, where no state is yet",
+		Short: "Write a state file to etcd, which must have no state yet",
 		Long: `Writes a state file, a backup or what state export wrote, to the place in etcd that the
-configuration names, and compares both. There must be no state, or an empty one. If it is
-interrupted, no server begins with a part of a state: run it again with the same file.
+configuration names, and compares both. There must be no state yet, or an empty one. After
+an interruption, run it again with the same file: no server starts with part of a state.
 
-Stop the server of a state file before. What happened since the file was written is not in
-it: which messages were taken, which tokens renewed, who was revoked. So every token that
-was issued until now ends: devices begin a new session by themselves, users log in again.
-The enrollments in a backup are imported, too; a file of its own brings msl-hsm enrollment
-import.
-With --keep-tokens they go on: for a file whose server was stopped before and took no
-message since.`,
+Stop the file's server first. The file does not know what happened after it was written:
+which messages were accepted, which tokens renewed, who was revoked. So every token issued
+until now ends: devices begin a new session on their own, and users log in again. With
+--keep-tokens, tokens stay valid: for a file whose server has accepted no message since.
+
+The enrollments in a backup are imported, too. For a separate file of enrollments, use
+msl-hsm enrollment import.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) (err error) {
 			c, err := p.configure()
@@ -83,7 +82,7 @@ message since.`,
 			return importAttached(p, c, r, args[0])
 		},
 	}
-	c.Flags().BoolVar(&keep, "keep-tokens", false, "let the tokens of before go on, and messages be replayed that were taken since")
+	c.Flags().BoolVar(&keep, "keep-tokens", false, "keep older tokens valid, and let messages accepted since then be replayed")
 	newKeysFlag(c, &newKeys)
 	return c
 }

@@ -13,16 +13,16 @@ func stateSignCommand(p *program) *cobra.Command {
 	var path string
 	c := &cobra.Command{
 		Use:   "sign",
-		Short: "Say that a state file is right, and authenticate it as it is",
-		Long: `Takes what is in the state file for right, whoever wrote it, and authenticates it with
-the key of the key store that authenticates tokens; so it does with the file of
-enrollments, if the configuration names one. With --state it signs that file alone, such as
-a backup, with the enrollments in it.
+		Short: "Declare a state file correct, and authenticate it as it is",
+		Long: `Accepts the contents of the state file as correct, whoever wrote them, and authenticates
+them with the key that authenticates tokens; likewise the file of enrollments, if the
+configuration names one. With --state it signs only that file, such as a backup with the
+enrollments in it.
 
-A server does that by itself with a file that was never authenticated. This is for one
-that a server refuses as not authentic although you know that it is right: a backup from
-before files were authenticated, or a file whose key is gone. Stop the server before, and
-look at msl-hsm entity list and msl-hsm user list before you start it.`,
+A server does that on its own with a file that was never authenticated. This is for a file
+that a server refuses as not authentic although you know that it is correct: a backup from
+before files were authenticated, or a file whose key is gone. Stop the server first, and
+review msl-hsm entity list and msl-hsm user list before you start it.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			c, file, err := p.stateFile(path)

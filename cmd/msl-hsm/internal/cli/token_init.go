@@ -28,12 +28,12 @@ func tokenInitCommand(p *program) *cobra.Command {
 		Short: "Make a PKCS #11 token",
 		Long: `Makes a PKCS #11 token.
 
-With --softhsm DIR it is one of SoftHSM for development: DIR gets the token,
+With --softhsm DIR it is a SoftHSM token for development: DIR gets the token,
 its PINs (files pin and so-pin, unless --pin and --so-pin name others) and a
 configuration, msl-hsm.yaml, that is ready for "msl-hsm serve".
 
-Else it is one in a free slot of the module of --keystore; its label is the
-token= of that URI, its PINs come from --pin and --so-pin.`,
+Without it, the token is made in a free slot of the module of --keystore; its label
+is the token= of that URI, and its PINs come from --pin and --so-pin.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			if p.flags.softhsm != "" {

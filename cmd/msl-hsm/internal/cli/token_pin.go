@@ -28,13 +28,13 @@ func tokenPINSetCommand(p *program) *cobra.Command {
 	x := pinChange{old: hsm.SecurityOfficer, changed: hsm.User, done: "set"}
 	c := &cobra.Command{
 		Use:   "set",
-		Short: "Set the first PIN of the user of a token, as its security officer",
-		Long: `Sets the first PIN of the user of a token that has none, as its security officer. token
-init has done that for the tokens that it made. The first PIN of the security officer is
-given when a token is initialized.
+		Short: "Set the first user PIN of a token, as its security officer",
+		Long: `Sets the first user PIN of a token that has none, as its security officer. token init does
+that for the tokens it makes. The first PIN of the security officer is given when a token
+is initialized.
 
-A PIN that is not named by a flag is asked for at the terminal. Where a token has a pad, it
-asks by itself.`,
+A PIN without a flag is asked for at the terminal, or on the token's own keypad if it has
+one.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			return x.run(p, func(t hsm.PINs) error {
@@ -53,11 +53,11 @@ func tokenPINUnblockCommand(p *program) *cobra.Command {
 	x := pinChange{old: hsm.SecurityOfficer, changed: hsm.User, done: "unblocked and set"}
 	c := &cobra.Command{
 		Use:   "unblock",
-		Short: "Set another PIN of the user of a token, as its security officer, after it was locked or lost",
-		Long: `Sets another PIN of the user of a token, as its security officer, after too many wrong ones
-locked it or nobody knows it any more. The keys in the token stay.
+		Short: "Set a new user PIN of a token, as its security officer, after the old one was locked or lost",
+		Long: `Sets a new user PIN of a token, as its security officer, after the old one was locked by
+too many wrong tries or was lost. The keys in the token stay.
 
-A server that runs goes on; see msl-hsm token pin change --help.`,
+A running server keeps working; see msl-hsm token pin change --help.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			return x.run(p, func(t hsm.PINs) error {
@@ -77,14 +77,12 @@ func tokenPINChangeCommand(p *program) *cobra.Command {
 	var so bool
 	c := &cobra.Command{
 		Use:   "change",
-		Short: "Change the PIN of the user of a token, or with --so that of its security officer",
-		Long: `Changes the PIN of the user of a token, whose old one is that of --pin or keystore.pin, or
-with --so that of its security officer, whose old one is that of --so-pin. The keys in the
-token stay.
+		Short: "Change the user PIN of a token, or with --so the security officer's PIN",
+		Long: `Changes the user PIN of a token; --pin or keystore.pin gives the old one. With --so it
+changes the security officer's PIN; --so-pin gives the old one. The keys in the token stay.
 
-A server that runs goes on with its sessions. It gives the PIN again when it has lost them,
-so let it know the new one before that: put it where keystore.pin says, and run msl-hsm
-admin reload.`,
+A running server keeps its sessions. It needs the PIN again if it loses them, so put the
+new one where keystore.pin says, and run msl-hsm admin reload.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			if !so && x.oldPIN != "" {
@@ -108,7 +106,7 @@ admin reload.`,
 
 func pinFlags(c *cobra.Command, x *pinChange) {
 	soPINFlag(c, &x.oldPIN, "")
-	c.Flags().StringVar(&x.newPIN, "new-pin", "", "`SOURCE` of the new PIN, of the same forms")
+	c.Flags().StringVar(&x.newPIN, "new-pin", "", "`SOURCE` of the new PIN, in the same forms")
 }
 
 // run reads both PINs and changes one, unless that must fail.
@@ -172,7 +170,7 @@ func locked(t hsm.PINs, r hsm.Role) error {
 	case r == hsm.User:
 		return fmt.Errorf("the PIN of the user of the token %q is LOCKED: %w: the security officer sets another with msl-hsm token pin unblock", t.Label, keystore.ErrPIN)
 	}
-	return fmt.Errorf("the PIN of the security officer of the token %q is LOCKED: %w: nobody can set PINs any more; the keys work for who knows the PIN of the user, and the maker's manual says how to reset the token, which erases it", t.Label, keystore.ErrPIN)
+	return fmt.Errorf("the PIN of the security officer of the token %q is LOCKED: %w: nobody can set PINs any more; the keys still work with the user's PIN, and the maker's manual says how to reset the token, which erases it", t.Label, keystore.ErrPIN)
 }
 
 // warnOfTries says to who is about to type a PIN what a wrong one would do.

@@ -49,10 +49,10 @@ func tpmInitCommand(p *program) *cobra.Command {
 		Use:   "init",
 		Short: "Make this machine's keys in its TPM",
 		Long: `Makes the storage key, the attestation key and the identity keys of this machine in
-its TPM, which --keystore tpm:?state=FILE names. Nothing that it writes to the disk
-is secret. It can be repeated: what is there stays. After the TPM was cleared it makes
-new ones. The file of those that are lost is kept under a name that ends in .lost, or
-in .lost-2 and so on.`,
+its TPM, which --keystore tpm:?state=FILE names. Nothing that it writes to disk is
+secret. It can be repeated: existing keys stay. After the TPM was cleared, it makes new
+keys, and keeps the file of the lost ones under a name that ends in .lost, or in .lost-2
+and so on.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if ek != "" {
@@ -79,8 +79,8 @@ in .lost-2 and so on.`,
 		},
 	}
 	c.Flags().StringVar(&ek, "ek", "", "`KIND` of endorsement key: rsa2048, p256, p384, rsa3072, p521, rsa2048-high or p256-high (default the first with a certificate)")
-	c.Flags().StringVar(&certificate, "ek-certificate", "", "certificate of the endorsement key, where the TPM has none, in this PEM or DER `FILE`")
-	c.Flags().StringVar(&service, "ek-service", "", "where to ask for that certificate, if the TPM has none: `MAKER` intel or amd, or with another place as intel:URL")
+	c.Flags().StringVar(&certificate, "ek-certificate", "", "certificate of the endorsement key, if the TPM has none, in this PEM or DER `FILE`")
+	c.Flags().StringVar(&service, "ek-service", "", "where to ask for that certificate if the TPM has none: `MAKER` intel or amd, or intel:URL for another address")
 	c.Flags().StringSliceVar(&algorithms, "algorithm", nil, "`ALGORITHM` of an identity key: ecdsa-p256 or rsa2048-sign")
 	c.Flags().BoolVar(&o.NewKeys, "new-keys", false, "make new identity keys, because the old ones were revoked")
 	c.Flags().BoolVar(&o.Replace, "replace", false, "give up the identity that this machine had with another TPM")
@@ -119,7 +119,7 @@ func tpmStatusCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "status",
-		Short: "Tell what identity this machine has",
+		Short: "Show what identity this machine has",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
 			return p.withDevice(func(_ *config.Config, m *keys.Device) error {
@@ -207,6 +207,7 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 	c.Flags().StringVar(&over.ServerKey, "server-key", "", "public key of the server, in this PEM `FILE`")
 	c.Flags().StringVar(&over.Recipient, "recipient", "", "identity `NAME` of the server")
 	c.Flags().UintSliceVar(&pcrs, "pcr", nil, "also prove the state in which this machine was started, by the PCRs with these `NUMBERS`")
+	c.Flags().Lookup("pcr").DefValue = "" // which is not printed
 	c.Flags().StringVar(&eventLog, "event-log", "", "event log that goes with --pcr if the server asks for it, in this `FILE` (default that of the kernel, for a TPM in /dev)")
 	return c
 }
@@ -214,15 +215,15 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 func tpmEnrollCommand(p *program) *cobra.Command {
 	return tpmApply(p, "enroll", "Prove this machine to a server, and get an identity",
 		`Proves to the server that the keys of this machine are in its TPM, and keeps the
-identity that the server gives. It can be repeated at any time, after a crash too;
-where a person has to approve the machine, repeat it when that was done.`,
+identity that the server gives. It can be repeated at any time, even after a crash. If
+a person has to approve the machine, run it again after that.`,
 		"enrolled", (*identity.Device).Enroll)
 }
 
 func tpmRenewCommand(p *program) *cobra.Command {
 	return tpmApply(p, "renew", "Get a new identity key, for which the old one vouches",
-		`Makes new identity keys and enrolls them; the present ones vouch for them, and are in
-use until the server has said yes.`,
+		`Makes new identity keys and enrolls them. The present keys vouch for them, and stay in
+use until the server has accepted the new ones.`,
 		"renewed", (*identity.Device).Renew)
 }
 
@@ -231,7 +232,7 @@ func tpmQuoteCommand(p *program) *cobra.Command {
 	var pcrs []uint
 	c := &cobra.Command{
 		Use:   "quote --nonce HEX",
-		Short: "Let the TPM sign the state of this machine, as JSON",
+		Short: "Have the TPM sign the state of this machine, as JSON",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
 			n, err := exit.ParseHex("--nonce", nonce)
@@ -252,9 +253,9 @@ func tpmQuoteCommand(p *program) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&nonce, "nonce", "", "16 to 32 bytes from whoever asks, as hexadecimal `DIGITS`")
+	c.Flags().StringVar(&nonce, "nonce", "", "16 to 32 bytes from the verifier, as hexadecimal `DIGITS`")
 	c.Flags().UintSliceVar(&pcrs, "pcr", []uint{0, 1, 2, 3, 4, 5, 6, 7}, "`NUMBERS` of PCRs, of the SHA-256 bank")
-	c.Flags().StringVar(&eventLog, "event-log", "", "with the event log of this start, from this `FILE`, or without one from the kernel")
+	c.Flags().StringVar(&eventLog, "event-log", "", "include the event log of this boot, from this `FILE`, or without one from the kernel")
 	c.Flags().Lookup("event-log").NoOptDefVal = keys.KernelLog
 	return c
 }

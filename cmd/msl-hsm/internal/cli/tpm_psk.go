@@ -30,8 +30,8 @@ func tpmStorageCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "storage --nonce HEX",
 		Short: "Prove the storage key of this machine's TPM, as JSON",
-		Long: `Prints the storage key of this machine's TPM, with the word of its attestation key
-that it is there. A server that enrolled this machine wraps pre-shared keys for it:
+		Long: `Prints the storage key of this machine's TPM, with a proof by its attestation key that
+it is in this TPM. A server that enrolled this machine wraps pre-shared keys for it:
 see msl-hsm entity add --help.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
@@ -81,16 +81,16 @@ func provenStorage(c *config.Config, own *admin.Keys, device, file, nonceText st
 func tpmImportPSKCommand(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use:   "import-psk FILE",
-		Short: "Take pre-shared keys into this machine's TPM",
-		Long: `Takes pre-shared keys that msl-hsm entity add --tpm-psk wrapped for this machine's TPM
-into it, as IDENTITY-encryption, IDENTITY-mac and IDENTITY-revealing. Be sure that
-FILE is from the server: whoever made it has the keys. Then
+		Short: "Import pre-shared keys into this machine's TPM",
+		Long: `Imports pre-shared keys that msl-hsm entity add --tpm-psk wrapped for this machine's
+TPM, as IDENTITY-encryption, IDENTITY-mac and IDENTITY-revealing. Be sure that FILE is
+from the server: whoever made it has the keys. Then
 
   msl-hsm send --identity IDENTITY --psk-keys IDENTITY
 
-uses them. A TPM unwraps no session keys as SYMMETRIC_WRAPPED needs it. They come by
-TPM_IMPORT, or with --custody imported by ASYMMETRIC_WRAPPED or, through
-IDENTITY-revealing, with --key-exchange JWE_LADDER or JWK_LADDER.`,
+uses them. A TPM cannot unwrap session keys as SYMMETRIC_WRAPPED requires. Use
+TPM_IMPORT, or with --custody imported ASYMMETRIC_WRAPPED or, by IDENTITY-revealing,
+--key-exchange JWE_LADDER or JWK_LADDER.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return p.withDevice(func(_ *config.Config, m *keys.Device) error { return importPSK(p, m, args[0]) })

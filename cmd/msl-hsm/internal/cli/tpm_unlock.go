@@ -13,11 +13,11 @@ import (
 func tpmUnlockCommand(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use:   "unlock",
-		Short: "Let keys with a PIN be used again after too many wrong ones",
-		Long: `Sets the counter of this machine's TPM back that counts wrong PINs, and sudden losses of
-power after the use of a key with a PIN. Where the lockout hierarchy of the TPM has a
-password, --lockout-password names its source; a wrong one bars this way for as long as
-the TPM is set to, often a day.`,
+		Short: "Make keys with a PIN usable again after too many wrong PINs",
+		Long: `Resets the counter in this machine's TPM of wrong PINs, and of power losses after a key
+with a PIN was used. If the TPM's lockout hierarchy has a password, --lockout-password
+names its source; a wrong password blocks this command for as long as the TPM is set to,
+often a day.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) (err error) {
 			c, err := p.configure()

@@ -42,9 +42,9 @@ func userPasswordCommand(p *program) *cobra.Command {
 	var path, source string
 	c := &cobra.Command{
 		Use:   "password EMAIL",
-		Short: "Change the password of a user, whose sessions end",
-		Long: `Changes the password of a user. The tokens that the user has end: every device asks
-for the new password.`,
+		Short: "Change the password of a user, and end the user's sessions",
+		Long: `Changes the password of a user. The user's tokens end, and every device asks for the
+new password.`,
 		Args: want("EMAIL"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := notFromEnvironment("--password-source", source); err != nil {
@@ -72,7 +72,7 @@ func passwordFlag(c *cobra.Command, source *string) {
 }
 
 func userRemoveCommand(p *program) *cobra.Command {
-	return p.onName("EMAIL", "user", "remove", "Remove a user, whose tokens are refused from then on", "removed", admin.Registry.RemoveUser)
+	return p.onName("EMAIL", "user", "remove", "Remove a user; the user's tokens are refused from then on", "removed", admin.Registry.RemoveUser)
 }
 
 func userRevokeCommand(p *program) *cobra.Command {
@@ -80,7 +80,7 @@ func userRevokeCommand(p *program) *cobra.Command {
 }
 
 func userUnrevokeCommand(p *program) *cobra.Command {
-	return p.onName("EMAIL", "user", "unrevoke", "Take a revocation back", "unrevoked", admin.Registry.UnrevokeUser)
+	return p.onName("EMAIL", "user", "unrevoke", "Undo a revocation", "unrevoked", admin.Registry.UnrevokeUser)
 }
 
 func userListCommand(p *program) *cobra.Command {

@@ -101,6 +101,10 @@ var wrongInputs = []wrongInput{
 	{"agent --listen 192.0.2.1:80 --url http://127.0.0.1:1/ --psk-file camera.psk --server-key public.pem", 2, ""},
 	// the configuration
 	{"key list --config ''", 2, "--config"},
+	{"state sign --state ''", 2, "--state is empty"},
+	{"audit verify log --key ''", 2, "--key"},
+	{"inspect ''", 2, "argument 1 is empty"},
+	{"session list --state junk", 1, "correct the path"},
 	{"key list --keystore ''", 2, "--keystore is empty"},
 	{"key list --config nothing.yaml", 2, "nothing.yaml"},
 	{"key list --config .", 2, "directory"},

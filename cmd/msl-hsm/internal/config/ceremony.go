@@ -114,7 +114,7 @@ func ReadCeremony(path string) (*Ceremony, error) {
 		}
 	}
 	if slices.ContainsFunc(c.Keys, func(k CeremonyKey) bool { return k.Label == c.Signer }) {
-		return nil, exit.Usagef("%s:1:1: signer is %q, which is among the keys: the key that signs is for this ceremony alone", path, c.Signer)
+		return nil, exit.Usagef("%s:1:1: signer is %q, which is among the keys: the signing key must be used only for this ceremony", path, c.Signer)
 	}
 	dir, err := filepath.Abs(filepath.Dir(path))
 	c.Transcript = within(dir, c.Transcript)

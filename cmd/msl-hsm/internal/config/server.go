@@ -129,10 +129,10 @@ func (s *Server) checkX509() error {
 // checkUpstream refuses what contradicts other settings.
 func (s *Server) checkUpstream() error {
 	if s.UpstreamMethod != "" && s.Upstream.Method != "" {
-		return exit.Usagef("server.upstream-method and server.upstream.method are one setting: give the second alone")
+		return exit.Usagef("server.upstream-method and server.upstream.method are the same setting: give only the second")
 	}
 	if s.UpstreamTimeout != 0 && s.Upstream.Timeout != 0 {
-		return exit.Usagef("server.upstream-timeout and server.upstream.timeout are one setting: give the second alone")
+		return exit.Usagef("server.upstream-timeout and server.upstream.timeout are the same setting: give only the second")
 	}
 	if s.UpstreamMethod != "" {
 		if err := checkMethod(s.UpstreamMethod); err != nil {

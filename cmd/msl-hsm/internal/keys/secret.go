@@ -24,7 +24,7 @@ func Secret(source, what string) (*lockedmem.Buffer, error) {
 	b, err := s.Read(what, MaxSecret)
 	switch {
 	case errors.Is(err, secrets.ErrEmpty) && strings.HasPrefix(string(s), "fd:"):
-		return nil, exit.WithCode(fmt.Errorf("the %s from %s is empty, or was read there before: what is read more than once needs another source, such as file:PATH", what, s), exit.Secret)
+		return nil, exit.WithCode(fmt.Errorf("the %s from %s is empty, or was already read: to read it more than once, use another source, such as file:PATH", what, s), exit.Secret)
 	case errors.Is(err, secrets.ErrEmpty):
 		return nil, exit.WithCode(fmt.Errorf("the %s from %s is empty", what, s), exit.Secret)
 	case err != nil:
