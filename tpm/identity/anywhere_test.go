@@ -125,6 +125,9 @@ func TestRefusals(t *testing.T) {
 		"LOCKOUT": {0x921, false}, "LOCKOUT for ever": {0x921, true}, "RETRY": {0x922, false}, "NV_UNAVAILABLE": {0x923, false},
 		"HIERARCHY": {0x185, false},
 	} {
+		if step > 1 && !slices.Contains([]string{"FAILURE", "LOCKOUT", "REBOOT"}, name) {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := tpmtest.Start(t)
