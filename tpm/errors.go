@@ -85,7 +85,7 @@ func gone(err error) bool {
 }
 
 func (e *Error) busy() bool {
-	return e.is(tpm2.TPMRCRetry, tpm2.TPMRCYielded, tpm2.TPMRCTesting, tpm2.TPMRCCanceled, tpm2.TPMRCNVRate,
+	return e.is(tpm2.TPMRCRetry, tpm2.TPMRCYielded, tpm2.TPMRCTesting, tpm2.TPMRCCanceled, tpm2.TPMRCNVRate, tpm2.TPMRCNVUnavailable,
 		tpm2.TPMRCObjectMemory, tpm2.TPMRCObjectHandles, tpm2.TPMRCSessionMemory, tpm2.TPMRCSessionHandles, tpm2.TPMRCMemory)
 }
 
@@ -117,6 +117,10 @@ func (e *Error) advice() string {
 		return "no room for more: tpm2_getcap handles-persistent lists the keys, and tpm2_evictcontrol -C o -c HANDLE removes one; tpm2_getcap handles-nv-index the counters, and tpm2_nvundefine -C o INDEX removes one"
 	case e.is(tpm2.TPMRCDisabled), e.is(tpm2.TPMRCHierarchy):
 		return "a hierarchy of the TPM is switched off: restart the machine, and if it stays, enable it in the firmware"
+	case e.is(tpm2.TPMRCReboot):
+		return "the TPM works again only after a restart: restart the machine"
+	case e.is(tpm2.TPMRCInitialize):
+		return "the TPM was reset, and nobody started it: do it again, and if it stays, restart the machine"
 	case gone(e.Code):
 		return "a key or a session is in the TPM no longer: the TPM was reset or cleared meanwhile, or another program flushed it: do it again"
 	case e.busy():

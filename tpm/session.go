@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
 	"slices"
@@ -55,9 +56,20 @@ func (x *executor) session(salt *object) (*session, error) {
 	// stake: later a wrong session would count as a wrong PIN.
 	if _, err := x.run(command{code: ccGetRandom, params: []byte{0, 16}, session: s, secretOut: true}); err != nil {
 		x.resources.dropSession(s)
-		return nil, fmt.Errorf("tpm: the TPM does not hold the storage key of the state file, or somebody answers in its place: %w", err)
+		return nil, unproven(err)
 	}
 	return s, nil
+}
+
+// unproven tells a TPM that does not know the salt from one that did not answer, or that said
+// something else of the command.
+func unproven(err error) error {
+	var said *Error
+	var broken *linkError
+	if errors.As(err, &broken) || errors.As(err, &said) && !said.is(tpm2.TPMRCAuthFail, tpm2.TPMRCBadAuth) {
+		return err
+	}
+	return fmt.Errorf("tpm: the TPM does not hold the storage key of the state file, or somebody answers in its place: %w", err)
 }
 
 // startSession is TPM2_StartAuthSession (TPM 2.0 Library, Part 3, clause 11.1).

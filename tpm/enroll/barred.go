@@ -4,18 +4,19 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // barred returns which names of devices the protocol above has revoked before this authority
 // does.
-func (a *Authority) barred(ctx context.Context, ids ...ID) (map[string]bool, error) {
+func (l *ledger) barred(ctx context.Context, g registry, ids ...ID) (map[string]bool, error) {
 	there := map[string]bool{}
 	for _, id := range ids {
-		r, _, err := a.find(ctx, id, a.now())
+		r, _, err := l.find(ctx, id, time.Time{})
 		if err != nil {
 			return nil, err
 		}
-		if err := a.registry.ask(ctx, &r, there); err != nil {
+		if err := g.ask(ctx, &r, there); err != nil {
 			return nil, err
 		}
 	}
@@ -27,7 +28,7 @@ func (g registry) ask(ctx context.Context, r *Record, there map[string]bool) err
 	if g.revoked == nil || r.Withdrawn {
 		return nil
 	}
-	for _, name := range r.names() {
+	for _, name := range namesOfDevice(r) {
 		revoked, err := g.revoked(ctx, name)
 		if err != nil {
 			return fmt.Errorf("enroll: find out whether %s is revoked: %w", name, err)
@@ -37,8 +38,8 @@ func (g registry) ask(ctx context.Context, r *Record, there map[string]bool) err
 	return nil
 }
 
-// names are those by which the protocol above may know a device.
-func (r *Record) names() (all []string) {
+// namesOfDevice are those by which the protocol above may know a device.
+func namesOfDevice(r *Record) (all []string) {
 	for _, name := range []string{r.Registered, r.Name} {
 		if name != "" && !slices.Contains(all, name) {
 			all = append(all, name)
@@ -48,8 +49,8 @@ func (r *Record) names() (all []string) {
 }
 
 // bar notes what ask found.
-func (r *Record) bar(there map[string]bool) {
-	for _, name := range r.names() {
+func bar(r *Record, there map[string]bool) {
+	for _, name := range namesOfDevice(r) {
 		revoked, asked := there[name]
 		if !asked || r.Withdrawn {
 			continue
@@ -72,7 +73,7 @@ func (g registry) leave(ctx context.Context, r *Record) error {
 		return err
 	}
 	delete(there, r.Name) // which it does not have yet
-	r.bar(there)
+	bar(r, there)
 	r.Leaving = r.Registered
 	return nil
 }

@@ -124,7 +124,7 @@ func (r *Record) approve(name, note string, now time.Time) error {
 func (a *Authority) change(ctx context.Context, id ID, edit func(*Record, time.Time) (ended []Identity, err error)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	there, err := a.barred(ctx, id)
+	there, err := a.barred(ctx, a.registry, id)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (a *Authority) change(ctx context.Context, id ID, edit func(*Record, time.T
 		if err != nil {
 			return err
 		}
-		r.bar(there)
+		bar(&r, there)
 		if ended, err = edit(&r, a.now()); err != nil {
 			return err
 		}
@@ -222,7 +222,7 @@ func (a *Authority) Remove(ctx context.Context, id ID) error {
 func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	there, err := a.barred(ctx, old, new)
+	there, err := a.barred(ctx, a.registry, old, new)
 	if err != nil {
 		return err
 	}
@@ -236,8 +236,8 @@ func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 		if err != nil {
 			return err
 		}
-		from.bar(there)
-		to.bar(there)
+		bar(&from, there)
+		bar(&to, there)
 		if ended, err = merge(&from, &to, a.now(), note); err != nil {
 			return err
 		}

@@ -242,7 +242,7 @@ func (r *Record) issued() int {
 // Identity returns the device with all its keys, even if they are revoked, and the
 // newest certificates of those in use.
 func (r *Record) Identity() (Identity, error) {
-	id := Identity{ID: r.ID, Name: r.Name, Since: r.Since, Withdrawn: r.withdrawn(r.Name)}
+	id := Identity{ID: r.ID, Name: r.Name, Since: r.Since, Withdrawn: withdrawn(r, r.Name)}
 	for _, k := range r.Keys {
 		p, err := proof.ParsePublic(k.Public)
 		if err != nil {
@@ -269,12 +269,12 @@ func (r *Record) registered() (Identity, error) {
 		return Identity{}, nil
 	}
 	id, err := r.Identity()
-	id.Name, id.Withdrawn = r.Registered, r.withdrawn(r.Registered)
+	id.Name, id.Withdrawn = r.Registered, withdrawn(r, r.Registered)
 	return id, err
 }
 
 // withdrawn reports whether this authority, and nobody before it, revoked a name.
-func (r *Record) withdrawn(name string) bool { return r.Withdrawn && !slices.Contains(r.Barred, name) }
+func withdrawn(r *Record, name string) bool { return r.Withdrawn && !slices.Contains(r.Barred, name) }
 
 // rename records that the device is registered under its name, and no more under another.
 func (r *Record) rename() {

@@ -3,8 +3,10 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -102,6 +104,91 @@ func meet(t *testing.T, p *tpmtest.TPM, a accident, enrolled bool) (done bool) {
 	}
 	checkIdentity(t, openDevice(t, chip, path), o.c.Certificate, defaultName(idOf(t, openDevice(t, chip, path))))
 	return done
+}
+
+// TestRefusals has the TPM answer one command with a code, or that and all that follow, at each
+// command by which a device makes its keys and enrolls: an error says what to do, and the keys
+// of a device that is enrolled are not given up for what a TPM answers once.
+func TestRefusals(t *testing.T) {
+	step := 61 // of the commands, of which MSL_SOAK tries all
+	if os.Getenv("MSL_SOAK") != "" {
+		step = 1
+	}
+	for name, tt := range map[string]struct {
+		code uint32
+		ever bool
+	}{
+		"FAILURE": {0x101, false}, "FAILURE for ever": {0x101, true}, "INITIALIZE": {0x100, false}, "DISABLED": {0x120, false},
+		"REBOOT": {0x130, false}, "NV_SPACE": {0x14b, false}, "CONTEXT_GAP": {0x901, false}, "OBJECT_MEMORY": {0x902, false},
+		"SESSION_MEMORY": {0x903, false}, "MEMORY": {0x904, false}, "SESSION_HANDLES": {0x905, false}, "OBJECT_HANDLES": {0x906, false},
+		"YIELDED": {0x908, false}, "CANCELED": {0x909, false}, "TESTING": {0x90a, false}, "NV_RATE": {0x920, false},
+		"LOCKOUT": {0x921, false}, "LOCKOUT for ever": {0x921, true}, "RETRY": {0x922, false}, "NV_UNAVAILABLE": {0x923, false},
+		"HIERARCHY": {0x185, false},
+	} {
+		if step > 1 && !slices.Contains([]string{"FAILURE", "LOCKOUT", "REBOOT"}, name) {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := tpmtest.Start(t)
+			o, path := newOffice(t, accepting()), newPath(t)
+			chip := connect(t, p)
+			if err := enrolls(t.Context(), chip, path, o); err != nil {
+				t.Fatal(err)
+			}
+			before := idOf(t, openDevice(t, chip, path)).String() + keysOf(t, chip, path)
+			chip.Close()
+			for n, met := 1, true; met; n += step {
+				met = false
+				left := n
+				err := refused(t, p, path, o, func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+					left--
+					if left == 0 || left < 0 && tt.ever {
+						met = true
+						return tpmtest.Refuse(tt.code), nil
+					}
+					return send(command)
+				})
+				if err != nil && (strings.HasSuffix(err.Error(), "TPM_RC_"+name) || strings.Contains(err.Error(), "somebody answers")) {
+					t.Errorf("command %d: %v", n, err)
+				}
+				chip := connect(t, p)
+				if after := idOf(t, openDevice(t, chip, path)).String() + keysOf(t, chip, path); after != before {
+					t.Fatalf("command %d: other keys after %v", n, err)
+				}
+				chip.Close()
+			}
+		})
+	}
+}
+
+func keysOf(t *testing.T, chip *tpm.Device, path string) string {
+	d := openDevice(t, chip, path)
+	checkError(t, d.Check(), nil)
+	return fmt.Sprintf("%x %x", d.file.state.AK.Public, d.file.state.Keys[0].Public)
+}
+
+// refused enrolls a device again whose TPM has a quirk.
+func refused(t *testing.T, p *tpmtest.TPM, path string, o *office, quirk tpmtest.Quirk) error {
+	t.Helper()
+	chip, err := tpm.NewDevice(p.Quirky(quirk), time.Minute)
+	if err != nil {
+		return err
+	}
+	defer chip.Close()
+	s, err := chip.OpenStore(tpm.StoreConfig{State: path + ".keys"})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	d, err := Open(s, path)
+	if err != nil {
+		return err
+	}
+	if err := d.Init(t.Context(), InitOptions{}, nil); err != nil {
+		return err
+	}
+	return d.Enroll(t.Context(), o.exchange, nil)
 }
 
 // enrolls does what `tpm init` and `enroll` do.

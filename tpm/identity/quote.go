@@ -103,7 +103,8 @@ func readPCRs(t transport.TPM, indices []uint) ([]proof.PCR, error) {
 			return nil, tpm.CommandError("TPM2_PCR_Read", err)
 		}
 		if len(r.PCRValues.Digests) != 1 {
-			return nil, fmt.Errorf("enroll: the TPM has no SHA-256 bank of PCRs")
+			return nil, errors.New("enroll: the TPM keeps no PCRs of SHA-256: switch that bank on in the firmware, or by " +
+				"tpm2_pcrallocate sha256:all where the platform hierarchy is open, and restart the machine")
 		}
 		values = append(values, proof.PCR{Index: i, Digest: r.PCRValues.Digests[0].Buffer})
 	}
