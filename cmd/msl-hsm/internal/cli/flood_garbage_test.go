@@ -47,7 +47,7 @@ func TestFloodOfGarbage(t *testing.T) {
 	all := garbage(r.last)
 	var echoes, sent atomic.Int64
 	defer establish(t, b, &echoes)()
-	var alone, flooded int64
+	var alone, flooded float64
 	for range turns {
 		alone += during(&echoes, func() { time.Sleep(250 * time.Millisecond) })
 		end := floodWith(t, b, all, &sent)
@@ -55,8 +55,8 @@ func TestFloodOfGarbage(t *testing.T) {
 		flooded += during(&echoes, func() { time.Sleep(250 * time.Millisecond) })
 		end()
 	}
-	ratio := float64(flooded) / float64(max(alone, 1)) // 0 / 0 is less than no bound
-	t.Logf("%d messages alone, %d with %d pieces of garbage: ratio %.2f", alone, flooded, sent.Load(), ratio)
+	ratio := flooded / max(alone, 1) // 0 / 0 is less than no bound
+	t.Logf("%.0f messages a second alone, %.0f with %d pieces of garbage: ratio %.2f", alone/float64(turns), flooded/float64(turns), sent.Load(), ratio)
 	if ratio < least {
 		t.Errorf("devices with a session get %.2f of their throughput, want %.2f", ratio, least)
 	}
