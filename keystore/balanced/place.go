@@ -211,7 +211,11 @@ func (s *tokens) prove(p *place) error {
 		}
 		p.store.Store(&store)
 	}
-	if err := s.proof.examine(p); err != nil {
+	err := s.proof.examine(p)
+	if err != nil && s.dropDestroyed(p) {
+		err = s.proof.examine(p)
+	}
+	if err != nil {
 		return err
 	}
 	return s.proof.choose(p)

@@ -158,10 +158,30 @@ func (d *DB) once(harmless *bool, transaction func() error) error {
 		returned = true
 		return err
 	})
-	if !returned && !*harmless {
+	if returned {
+		return err
+	}
+	if unreadable := readable(d.path); unreadable != nil {
+		err = unreadable
+	}
+	if !*harmless {
 		d.broken.Store(&err)
 	}
 	return err
+}
+
+// readable reads a file after a crash: pages that the disk does not give, while the file is
+// mapped, crash as those do that are not there.
+func readable(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := io.Copy(io.Discard, f); err != nil {
+		return diskFails(err)
+	}
+	return nil
 }
 
 func view(db *bbolt.DB, fn func(*bbolt.Tx) error) error {

@@ -78,7 +78,7 @@ func (c *pages) newestMeta() error {
 		case err == io.EOF: // the file ends before
 			continue
 		case err != nil: // it may be the newest
-			return fmt.Errorf("boltkv: read meta page %d: %w", id, err)
+			return diskFails(fmt.Errorf("read meta page %d: %w", id, err))
 		}
 		m, ok := parseMeta(b[pageHeader:], c.page)
 		if ok && (!found || m.tx > c.meta.tx) {
@@ -112,8 +112,8 @@ func (c *pages) read(id uint64) (kind uint16, b []byte, err error) {
 		return 0, nil, damage("page %d is not in the file", id)
 	}
 	head := make([]byte, pageHeader)
-	if _, err := c.r.ReadAt(head, int64(id)*c.page); err != nil {
-		return 0, nil, damage("page %d: %w", id, err)
+	if err := c.readAt(head, id); err != nil {
+		return 0, nil, err
 	}
 	more := uint64(binary.NativeEndian.Uint32(head[12:]))
 	if binary.NativeEndian.Uint64(head) != id || id+more >= c.meta.end || id+more >= last {
@@ -126,10 +126,28 @@ func (c *pages) read(id uint64) (kind uint16, b []byte, err error) {
 		c.inUse[p] = true
 	}
 	b = make([]byte, (int64(more)+1)*c.page)
-	if _, err := c.r.ReadAt(b, int64(id)*c.page); err != nil {
-		return 0, nil, damage("page %d: %w", id, err)
+	if err := c.readAt(b, id); err != nil {
+		return 0, nil, err
 	}
 	return binary.NativeEndian.Uint16(b[8:]), b, nil
+}
+
+// readAt reads from the beginning of a page. That a page cannot be read says nothing of what
+// is in it.
+func (c *pages) readAt(b []byte, id uint64) error {
+	_, err := c.r.ReadAt(b, int64(id)*c.page)
+	switch {
+	case err == io.EOF:
+		return damage("page %d: %w", id, err)
+	case err != nil:
+		return diskFails(fmt.Errorf("read page %d: %w", id, err))
+	}
+	return nil
+}
+
+// diskFails says what to do about an error of the operating system.
+func diskFails(err error) error {
+	return fmt.Errorf("%w: the disk fails, about which the log of the kernel tells more: copy the file to another one, or restore a backup there", err)
 }
 
 func (c *pages) freelist() error {

@@ -150,7 +150,23 @@ func OneLine(err error) string {
 	case strings.HasSuffix(text, syscall.EMFILE.Error()) && errors.Is(err, syscall.EMFILE):
 		text += "; raise the limit of open files (ulimit -n, LimitNOFILE of systemd)"
 	}
+	for reason, next := range fileSystems() {
+		if strings.HasSuffix(text, ": "+reason) {
+			text += "; " + next
+		}
+	}
 	return plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...)
+}
+
+// fileSystems says what to do about a file system that takes no changes, by the end of the error,
+// which may come from a running server.
+func fileSystems() map[string]string {
+	return map[string]string{
+		"no space left on device": "make room on that disk, and try again: nothing was changed",
+		"disk quota exceeded":     "make room in that quota, and try again: nothing was changed",
+		"read-only file system":   "mount it for writing; where it became read-only by itself, the log of the kernel tells why",
+		"operation not permitted": "if it is a file, lsattr tells whether it is immutable (chattr -i), and the log of the kernel whether something else forbids it",
+	}
 }
 
 // deviceFailed is an error that ends with what a module answered, and says nothing more.
