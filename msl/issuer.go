@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -133,7 +132,7 @@ func (i *Issuer) userLifetime() time.Duration { return orDefault(i.UserLifetime,
 // AcceptedFor returns for how long after its issue a master token may be renewed,
 // its lifetime included. Times whose sum is more than 292 years are that.
 func (i *Issuer) AcceptedFor() time.Duration {
-	return i.lifetime() + min(i.renewExpired(), math.MaxInt64-i.lifetime())
+	return i.lifetime() + min(i.renewExpired(), 1<<63-1-i.lifetime())
 }
 
 // renewExpired is for how long after its expiration a master token can be renewed.

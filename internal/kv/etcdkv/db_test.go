@@ -101,6 +101,15 @@ func TestOpen(t *testing.T) {
 	wantErr(t, err, kv.ErrExists, "another prefix")
 	_, err = Open(ctx, c, Layout{Kind: "other", Tables: kvtest.Tables()}, OpenOrCreate)
 	wantErr(t, err, kv.ErrFormat, `the kind "test"`)
+	for _, below := range []string{"a/b", "a/b/c/", "a/second"} {
+		_, err = Open(ctx, Config{Endpoints: c.Endpoints, Prefix: below}, layout(), CreateNew)
+		wantErr(t, err, kv.ErrFormat, `a store is at "a"`)
+	}
+	other, err := Open(ctx, Config{Endpoints: c.Endpoints, Prefix: "a-2/~other"}, layout(), CreateNew)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
 	m.Control(t, "put", "a/second0/x", "y")
 	_, err = Open(ctx, c, layout(), OpenOrCreate)
 	wantErr(t, err, kv.ErrFormat, "keys of others")

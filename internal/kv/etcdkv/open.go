@@ -119,8 +119,39 @@ func (d *DB) gaps() (all []clientv3.Op) {
 	return append(all, span{start: start, end: string(kv.PrefixEnd([]byte(d.prefix)))}.get(1, clientv3.WithKeysOnly()))
 }
 
+// above refuses a prefix below that of another store of the kind, which could not be opened any
+// more: it would have keys of others.
+func (d *DB) above(ctx context.Context) error {
+	for at, rest := 0, strings.TrimSuffix(d.prefix, "/"); ; at++ {
+		slash := strings.IndexByte(rest[at:], '/')
+		if slash < 0 {
+			return nil
+		}
+		at += slash
+		other := cluster{prefix: rest[:at+1]}
+		err := d.ask(ctx, func(ctx context.Context) error {
+			answer, err := d.client.Get(ctx, other.key(kv.Settings, formatKey))
+			if err != nil || len(answer.Kvs) == 0 {
+				return err
+			}
+			var f format
+			value, ok := kv.Unframe(kv.Settings, []byte(formatKey), answer.Kvs[0].Value)
+			if ok && json.Unmarshal(value, &f) == nil && f.Kind == d.layout.Kind {
+				return fail(kv.ErrFormat, "a store is at %q, and %q is a place in it: choose a prefix beside it, such as %q", rest[:at], d.config.Prefix, rest[:at]+"-2")
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
 // create makes the format record if there is nothing at the prefix.
 func (d *DB) create(ctx context.Context, id string) error {
+	if err := d.above(ctx); err != nil {
+		return err
+	}
 	value, err := json.Marshal(format{Kind: d.layout.Kind, Version: formatVersion, ID: id})
 	if err != nil {
 		return err

@@ -161,7 +161,11 @@ func agreeing(own, known state.Pair) (same, others int) {
 
 // otherKeys says what belongs together, and what to do.
 func otherKeys(c *config.Config, where string, err error) error {
-	lost := "msl-hsm state restore --new-keys FILE takes a backup of the state for those that are there"
+	verb := "restore"
+	if c.Server.State.Shared() {
+		verb = "import"
+	}
+	lost := "msl-hsm state " + verb + " --new-keys FILE takes a backup of the state for those that are there"
 	if path := c.Server.State.Path(); where == path && path != "" {
 		lost = "run msl-hsm state sign --state " + Quoted(path)
 	}
