@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"time"
@@ -83,7 +84,7 @@ func (p *program) verifyRecords(v enroll.Verifier, args []string) error {
 			if err := json.Unmarshal(text, &r); err != nil {
 				return exit.Usagef("%s is not what enrollment show prints: name a file of its JSON, or a device", args[0])
 			}
-			return p.verifyRecord(v, &r)
+			return verifyRecord(p.stdout, v, &r)
 		}
 	}
 	return p.withEnrollments(false, func(s admin.Enrollments) error {
@@ -94,7 +95,7 @@ func (p *program) verifyRecords(v enroll.Verifier, args []string) error {
 		if err != nil {
 			return err
 		}
-		return p.verifyRecord(v, &r)
+		return verifyRecord(p.stdout, v, &r)
 	})
 }
 
@@ -110,7 +111,7 @@ func (p *program) verifyAll(v enroll.Verifier, s admin.Enrollments) error {
 				fmt.Fprintf(p.stdout, "%s  %-10s %s  never came\n", r.ID.String()[:16], r.State, exit.Printable(r.Name))
 				continue
 			}
-			switch err := p.verifyRecord(v, &r); {
+			switch err := verifyRecord(p.stdout, v, &r); {
 			case err != nil && len(failed) < maxFailures:
 				failed = append(failed, err)
 			case err != nil:
@@ -125,8 +126,8 @@ func (p *program) verifyAll(v enroll.Verifier, s admin.Enrollments) error {
 	return errors.Join(append(failed, err)...)
 }
 
-func (p *program) verifyRecord(v enroll.Verifier, r *enroll.Record) error {
+func verifyRecord(w io.Writer, v enroll.Verifier, r *enroll.Record) error {
 	err := v.Verify(r)
-	fmt.Fprintf(p.stdout, "%s  %-10s %s  %s\n", r.ID.String()[:16], r.State, exit.Printable(r.Name), verdict(err))
+	fmt.Fprintf(w, "%s  %-10s %s  %s\n", r.ID.String()[:16], r.State, exit.Printable(r.Name), verdict(err))
 	return err
 }

@@ -151,7 +151,9 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 	if err != nil || !f.wait {
 		return err
 	}
-	return p.waitForMessages(ctx, c, client, writeAnswers(p, f.raw), f.count, f.waitTime)
+	ctx, stop := p.untilTold(ctx)
+	defer stop()
+	return waitForMessages(ctx, c, client, writeAnswers(p, f.raw), f.count, f.waitTime)
 }
 
 // destination takes the URL from the arguments, and whether the data comes from the

@@ -12,10 +12,8 @@ import (
 )
 
 // waitForMessages prints what the server sends by itself, each message on a line of
-// its own, until there were count, the time is up, or a signal comes; zero is no bound.
-func (p *program) waitForMessages(ctx context.Context, c *config.Config, client *clientside.Client, to io.Writer, count int, limit time.Duration) error {
-	ctx, stop := p.untilTold(ctx)
-	defer stop()
+// its own, until there were count, the time is up, or ctx ends by a signal; zero is no bound.
+func waitForMessages(ctx context.Context, c *config.Config, client *clientside.Client, to io.Writer, count int, limit time.Duration) error {
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)

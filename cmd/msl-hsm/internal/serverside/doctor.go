@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -95,81 +93,6 @@ func (d *doctor) fips(f keys.FIPS) {
 		verdict, next = Warning, ": this module is in no certificate; build with GOFIPS140=certified, and see docs/security.md"
 	}
 	d.say("FIPS 140-3", verdict, "mode %s%s", f, next)
-}
-
-// files looks at who may read and write what only the server should, and whether there is
-// room.
-func (d *doctor) files() {
-	for _, f := range []struct{ setting, path string }{
-		{"server.state", d.c.Server.State.Path()}, {"server.enrollment.state", d.c.Server.Enrollment.File()},
-	} {
-		info, err := os.Stat(f.path)
-		switch {
-		case f.path == "" || errors.Is(err, os.ErrNotExist): // told of where it is opened
-		case err != nil:
-			d.say("permissions", Failure, "%s: %s", f.setting, exit.OneLine(err))
-		case info.Mode().Perm()&0o077 != 0:
-			d.say("permissions", Failure, "%s: %s has mode %#o: chmod 600 %s", f.setting, f.path, info.Mode().Perm(), exit.Quoted(f.path))
-		default:
-			d.say("permissions", OK, "%s is for its owner alone", f.path)
-		}
-	}
-	if path := d.c.Server.State.Path(); path != "" {
-		d.room(filepath.Dir(path))
-	}
-}
-
-// accessLog wants to write the file, or to make it.
-func (d *doctor) accessLog() {
-	path := d.c.Server.AccessLog
-	switch path {
-	case "", config.AccessNone, config.AccessInLog:
-		return
-	}
-	at := path
-	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-		at = filepath.Dir(path)
-	}
-	err := unix.Access(at, unix.W_OK)
-	if err != nil {
-		err = fmt.Errorf("%s cannot be written: %w: correct the path, make its directory, or change who may write there", at, err)
-	}
-	d.judge("server.access-log", err, "%s can be written", at)
-}
-
-// leastRoom is how much room on the disk deserves no warning.
-const leastRoom = 100 << 20
-
-func (d *doctor) room(dir string) {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		d.say("disk", Failure, "%s: %s", dir, err)
-		return
-	}
-	free, verdict := uint64(fs.Bavail)*uint64(fs.Bsize), OK
-	if free < leastRoom {
-		verdict = Warning
-	}
-	d.say("disk", verdict, "%d MiB are free in %s", free>>20, dir)
-}
-
-// leastFiles is how many open files a server may need that few devices talk to: its key store,
-// its state, logs and connections.
-const leastFiles = 256
-
-// openFiles looks at the limit of open files. Beyond it connections are refused, and a module may
-// say that there are no keys.
-func (d *doctor) openFiles() {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		d.say("open files", Failure, "getrlimit: %s", err)
-		return
-	}
-	if limit.Cur < leastFiles {
-		d.say("open files", Warning, "a process may have %d: raise that to %d or more (ulimit -n, LimitNOFILE of systemd)", limit.Cur, leastFiles)
-		return
-	}
-	d.say("open files", OK, "a process may have %d", limit.Cur)
 }
 
 // running finds the server that has the state open, if there is one.
