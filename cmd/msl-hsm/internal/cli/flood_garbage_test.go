@@ -30,7 +30,17 @@ func garbage(recorded []byte) [][]byte {
 
 // TestFloodOfGarbage sends on 64 connections what is no message, and compares what devices
 // with a session get done meanwhile with what they get done without it, in turns.
-func TestFloodOfGarbage(t *testing.T) {
+func TestFloodOfGarbage(t *testing.T) { floodWithGarbage(t, openSoftHSM) }
+
+// TestFloodOfGarbageIsolated is the same with the module in a process of its own.
+func TestFloodOfGarbageIsolated(t *testing.T) {
+	if os.Getenv("MSL_SOAK") == "" {
+		t.Skip("takes a minute: set MSL_SOAK=1")
+	}
+	floodWithGarbage(t, openIsolated)
+}
+
+func floodWithGarbage(t *testing.T, open func(testing.TB) benchStore) {
 	if testing.Short() || raceDetector {
 		t.Skip("takes seconds, and measures time")
 	}
@@ -38,7 +48,7 @@ func TestFloodOfGarbage(t *testing.T) {
 	if os.Getenv("MSL_SOAK") != "" {
 		least, turns = 0.8, 60
 	}
-	b := newBench(t, openSoftHSM(t))
+	b := newBench(t, open(t))
 	r := &recorder{bench: b}
 	c := b.deviceNamed("flooder", "PSK")()
 	c.Transport = r
