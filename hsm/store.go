@@ -29,7 +29,7 @@ type Config struct {
 	// Sessions is the maximum number of PKCS #11 sessions in use at a time, and so of threads
 	// that wait for the module. The default is 128. A lower limit of the token takes
 	// precedence. The number rises above 4 only while operations wait and more sessions do not
-	// slow the module down; sessions that were not needed for a minute are closed. A few more
+	// slow its answers down; sessions that were not needed for a minute are closed. A few more
 	// sessions make and hold keys.
 	Sessions int
 	// Wait bounds the wait for one of them. The default is 5 seconds.
