@@ -109,7 +109,7 @@ func (a *access) logIn(session uint, token tokenInfo) error {
 	return err
 }
 
-// triesLeft says what the token tells after a wrong PIN.
+// triesLeft says what the token reports after a wrong PIN.
 func (a *access) triesLeft(slot uint) string {
 	info, err := a.tokenInfo(slot)
 	switch {

@@ -53,9 +53,9 @@ func (s *Store) Destroy(label string, version uint32) error {
 	return s.recovery.explain(err)
 }
 
-// List returns what the token reports about every secret and private key in it, with
-// the weaknesses that were found. A key of other software with the label of another one is
-// a note of that.
+// List returns what the token reports about every secret and private key in it, with the
+// weaknesses that were found. A key of other software that shares a key's label is noted at
+// that key.
 func (s *Store) List() ([]keystore.Info, error) {
 	if s.isClosed() {
 		return nil, errClosed

@@ -80,8 +80,8 @@ func (r ref) publicHalf() ref {
 	return half
 }
 
-// unwrapKey makes the session object of a key, with the attributes that it must have.
-// If it fails, it adds the object that may exist all the same to doubts.
+// unwrapKey makes the session object of a key, with the attributes that it must have. If it
+// fails, it adds the object that may exist nevertheless to doubts.
 func (b *births) unwrapKey(kek *object, f form, own *object, wrapped []byte, doubts *[]ref) error {
 	template := b.templateOf(kek, own)
 	return kek.use(b.anchors, func(session, parent uint, epoch uint64) error {

@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Weaknesses explains the names that Config.AllowWeak takes: what a provisioned
-// key, or the module, may be caught at.
+// Weaknesses explains the names that Config.AllowWeak takes: the faults that a provisioned
+// key, or the module, may have.
 func Weaknesses() map[string]string {
 	return map[string]string{
 		"unknown":         "it is a key for none of the algorithms",
@@ -51,8 +51,8 @@ func Weaknesses() map[string]string {
 }
 
 // KeyWeaknesses are the names of Weaknesses that are about keys, and not about the module.
-// With all of them in Config.AllowWeak, no key in a token keeps it from being opened, so that
-// keys can be listed and destroyed.
+// With all of them in Config.AllowWeak, no key keeps a token from being opened, so that keys
+// can be listed and destroyed.
 func KeyWeaknesses() []string {
 	return []string{"unknown", "not-sensitive", "extractable", "exposed", "imported", "public", "modifiable", "copyable", "usages", "unwrap-template", "unwrap-unproven"}
 }
@@ -89,20 +89,20 @@ func (a allowance) others(weak []string) []string {
 	})
 }
 
-// evidence is what an object says and shows of itself.
+// evidence is what an object reports and how it behaves.
 type evidence struct {
 	keystore.Info
 	handle, keyType, class uint
 	id                     []byte
-	own                    bool   // by its id it was made here
+	own                    bool   // its id shows that it was made here
 	has                    []uint // usages
 	size                   int    // as algorithms count it
 	private                bool
-	told                   map[uint][]byte // all that was asked for
+	told                   map[uint][]byte // all attributes that were read
 	witness                []byte          // a random key, wrapped by this sealing key
 }
 
-// asked are the attributes that evidence is made of.
+// asked are the attributes that evidence consists of.
 var asked = []uint{
 	pkcs11.CKA_CLASS, pkcs11.CKA_KEY_TYPE, pkcs11.CKA_LABEL, pkcs11.CKA_ID, pkcs11.CKA_PRIVATE,
 	pkcs11.CKA_SENSITIVE, pkcs11.CKA_ALWAYS_SENSITIVE, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_NEVER_EXTRACTABLE,
@@ -174,8 +174,8 @@ func (i *inspector) judge(session uint, e *evidence) (err error) {
 	return err
 }
 
-// algorithmOf tells what a key is for by what it may do. A key that may do
-// more is taken for the most dangerous, and is weak.
+// algorithmOf infers a key's purpose from its permitted usages. A key that may do more
+// counts as the most dangerous one, and is weak.
 func (i *inspector) algorithmOf(session uint, e evidence) (keystore.Algorithm, error) {
 	may := func(u uint) bool { return slices.Contains(e.has, u) }
 	reveals, err := i.reveals(session, e)
@@ -196,8 +196,8 @@ func (i *inspector) algorithmOf(session uint, e evidence) (keystore.Algorithm, e
 	return 0, nil
 }
 
-// reveals reports whether an unwrapping key says that what it unwraps can be
-// read. One that says nothing of it unwraps, and is weak.
+// reveals reports whether an unwrapping key declares that the keys it unwraps can be read.
+// A key that does not say counts as unwrapping, and is weak.
 func (i *inspector) reveals(session uint, e evidence) (bool, error) {
 	if !slices.Contains(e.has, pkcs11.CKA_UNWRAP) || e.size != keystore.AESReveal128.Size() {
 		return false, nil
@@ -207,8 +207,8 @@ func (i *inspector) reveals(session uint, e evidence) (bool, error) {
 	return present && value == 0, err
 }
 
-// declared is the UNWRAP_TEMPLATE that a key says it has: nothing, where the
-// module does not tell.
+// declared is the UNWRAP_TEMPLATE that a key reports, or nothing if the module does not
+// report it.
 func (i *inspector) declared(session, handle uint) (map[uint]uint, error) {
 	values, err := i.nested(session, handle, ckaUnwrapTemplate)
 	if untold(err) {
@@ -275,7 +275,7 @@ func tellsValue(i *inspector, session uint, e *evidence) (bool, error) {
 	return len(value) > 0, err
 }
 
-// shown are the weaknesses that a key says it has.
+// shown are the weaknesses that a key's attributes report.
 func shown(e evidence) (names []string) {
 	found := func(is bool, name string) {
 		if is {
@@ -296,7 +296,7 @@ func shown(e evidence) (names []string) {
 	return names
 }
 
-// unwraps finds the weaknesses of what a key lets be done with keys that it unwraps.
+// unwraps finds the weaknesses in what a key permits for keys that it unwraps.
 func (i *inspector) unwraps(session uint, e *evidence) (names []string, err error) {
 	declared, err := i.declared(session, e.handle)
 	if err != nil {
@@ -321,10 +321,11 @@ func (i *inspector) unwraps(session uint, e *evidence) (names []string, err erro
 	return append(names, more...), err
 }
 
-// noClass is the error of an object that does not say what it is, which each must.
+// noClass is the error for an object that does not report its class, which every object
+// must.
 func noClass() error { return &Error{Function: "C_GetAttributeValue", garbage: "no CKA_CLASS"} }
 
-// labelled reads the versions of a key: the secret and private keys with its label, but
+// labelled reads the versions of a key: the secret and private keys with its label, except
 // strangers.
 func (i *inspector) labelled(session uint, label string) ([]evidence, error) {
 	all, err := i.withLabel(session, label)

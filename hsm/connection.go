@@ -35,7 +35,7 @@ type connection struct {
 	watch  watch
 	wait   time.Duration
 	log    *slog.Logger
-	told   func(keystore.Call) // told of each operation; or nil
+	told   func(keystore.Call) // receives each operation; or nil
 	done   chan struct{}       // closed by Close
 
 	sessions, anchors *pool
@@ -43,7 +43,7 @@ type connection struct {
 	graves            graves
 
 	life    atomic.Pointer[life]      // nil while the sessions are not open
-	crowded atomic.Pointer[time.Time] // since when other programs hold the sessions that the pools were promised
+	crowded atomic.Pointer[time.Time] // since when other programs have held sessions that the pools count on
 	epoch   atomic.Uint64             // of the newest life that was begun
 	open    atomic.Int64              // open sessions
 }
@@ -115,8 +115,8 @@ func (c *connection) patiently(op func() error) error {
 	return err
 }
 
-// passing reports whether a failure to open a token may pass by itself. A wrong
-// PIN never does.
+// passing reports whether a failure to open a token may be temporary. A wrong PIN never
+// does.
 func passing(err error) bool {
 	var e *Error
 	switch {

@@ -24,14 +24,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Bounds on what a module may tell.
+// Bounds on what a module may report.
 const (
 	maxSlots   = 1024
 	maxObjects = 1 << 20 // that one search finds
 	maxValue   = 1 << 16 // bytes of an attribute
 )
 
-// errGarbage is an answer that no module can mean.
+// errGarbage is an impossible answer.
 func errGarbage(function string, n uint) error {
 	return fmt.Errorf("hsm: %s: the module answers a count or length of %d: %w", function, n, keystore.ErrUnavailable)
 }
@@ -131,8 +131,8 @@ func (l tokenCalls) closeSession(session uint) error {
 	return l.count(C.msl_close_session(l.list, C.ck_ulong(session)), C.FN_CloseSession)
 }
 
-// closeTwice closes a session, and tries once more if that fails: sessions that stay
-// open are missed by others. It reports whether the session is closed.
+// closeTwice closes a session, and tries once more if that fails: other programs lack the
+// sessions that stay open. It reports whether the session is closed.
 func (l tokenCalls) closeTwice(session uint) bool {
 	for range 2 {
 		if err := l.closeSession(session); err == nil || classOf(err) == classSession {
@@ -191,9 +191,8 @@ func (l objectCalls) found(session uint) ([]uint, error) {
 // piece is how many bytes of an attribute are read at first: the modulus of RSA-4096.
 const piece = 512
 
-// attributes reads attributes of an object in one call. One that the module does
-// not know, or does not tell, is missing in the answer; any other failure fails
-// the whole.
+// attributes reads attributes of an object in one call. An attribute that the module does
+// not know or report is missing in the answer; any other failure fails the whole call.
 func (l objectCalls) attributes(session, object uint, types ...uint) (map[uint][]byte, error) {
 	names, lengths := make([]C.ck_ulong, len(types)), make([]C.ck_ulong, len(types))
 	for i, t := range types {
@@ -241,8 +240,8 @@ func askAlone(attribute, n uint) bool {
 	return n == piece
 }
 
-// untold reports whether an attribute is what a module does not know or tell, or
-// is longer than expected: the others can still be read.
+// untold reports whether a module does not know or report an attribute, or its value is
+// longer than expected: the others can still be read.
 func untold(err error) bool { return quirkUntold.is(err) }
 
 // single judges the refusal of an attribute that was read on its own.
@@ -271,8 +270,7 @@ func (l objectCalls) long(session, object, attribute uint) (map[uint][]byte, err
 	return map[uint][]byte{attribute: value[:length]}, nil
 }
 
-// attribute reads one attribute of an object: nil where the module does not know
-// or tell it.
+// attribute reads one attribute of an object: nil if the module does not know or report it.
 func (l objectCalls) attribute(session, object, attribute uint) ([]byte, error) {
 	all, err := l.attributes(session, object, attribute)
 	return all[attribute], err

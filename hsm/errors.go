@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An Error is what a PKCS #11 function answered. It unwraps to the error of
-// package keystore that says what it means for the caller.
+// An Error is the failure of a PKCS #11 function. It unwraps to the error of package
+// keystore that states what it means for the caller.
 type Error struct {
 	Function string // C_WrapKey
 	Code     uint   // a CK_RV
@@ -22,7 +22,7 @@ type Error struct {
 	sound   bool   // meanwhile the device did a similar operation correctly
 }
 
-// Error names the function and its answer.
+// Error names the function and its return code.
 func (e *Error) Error() string {
 	switch {
 	case e.stale:
@@ -122,14 +122,14 @@ func classOf(err error) class {
 	return classOther
 }
 
-// A NoTokenError says that none of the initialized tokens of a module is the one that
-// a URI names. It unwraps to [keystore.ErrNotFound].
+// A NoTokenError says that none of a module's initialized tokens matches a URI. It unwraps
+// to [keystore.ErrNotFound].
 type NoTokenError struct {
 	URI    string
-	Tokens []string // those that the module has: the label in quotes and the serial number of each
+	Tokens []string // the module's tokens: the quoted label and the serial number of each
 }
 
-// Error names the tokens that there are.
+// Error names the tokens that exist.
 func (e *NoTokenError) Error() string {
 	there := "none"
 	if len(e.Tokens) > 0 {

@@ -30,8 +30,8 @@ const (
 	weakAny = "seal-any-mechanism"
 )
 
-// Mechanisms that miekg/pkcs11 does not name. Those of vendors are tried where a module
-// says that it has them, and used if they do what they are known for.
+// Mechanisms that miekg/pkcs11 does not name. Vendors' mechanisms are tried if a module
+// lists them, and used if they behave as documented.
 const (
 	ckmKeyWrap        = 0x2109     // CKM_AES_KEY_WRAP, RFC 3394
 	ckmKeyWrapKWP     = 0x210B     // CKM_AES_KEY_WRAP_KWP, RFC 5649
@@ -41,8 +41,8 @@ const (
 	ckmKeyWrapCloud   = 0x80002109 // CKM_CLOUDHSM_AES_KEY_WRAP_NO_PAD, RFC 3394
 )
 
-// forms are those that seal, by what they leave to an attacker who has the PIN: the best
-// first.
+// forms are the forms that seal, ordered by what they leave to an attacker who has the PIN:
+// the best first.
 //
 //   - AES key wrap, with or without padding (RFC 3394, RFC 5649): a key comes back whole or
 //     not at all.
@@ -235,7 +235,7 @@ func (e *entry) kindOf(a keystore.Algorithm) (kind, error) {
 }
 
 // choose finds the form that seals, and wraps with it: the first that is closed, or else
-// the first whose weakness is allowed, or else the first that there is.
+// the first whose weakness is allowed, or else the first that exists.
 func (p *prober) choose(kek, victim uint, size int) (best form, wrapped []byte, err error) {
 	for _, f := range forms() {
 		g, b, err := p.try(f, kek, victim, size)

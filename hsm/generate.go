@@ -25,7 +25,7 @@ func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
 	})
 }
 
-// Import makes a session key of bytes that this process has seen.
+// Import makes a session key from bytes of this process.
 func (s *Store) Import(a keystore.Algorithm, raw []byte) (keystore.Key, error) {
 	templates, known := s.births.templates[a]
 	switch {

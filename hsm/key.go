@@ -40,7 +40,7 @@ type object struct {
 // Algorithm returns what the key is for.
 func (k *object) Algorithm() keystore.Algorithm { return k.algorithm }
 
-// Latency is that of the module, see [keystore.Timed].
+// Latency returns the module's latency, see [keystore.Timed].
 func (k *object) Latency() time.Duration { return k.store.pace.Least() }
 
 // own is how a store knows its keys again.
@@ -81,8 +81,8 @@ func (k *object) typed() keystore.Key {
 	return k // a sealing key does nothing by itself
 }
 
-// Close destroys a session key, at the latest when the operations under way
-// with it have returned.
+// Close destroys a session key, at the latest when its operations in progress have
+// returned.
 func (k *object) Close() error {
 	k.mu.Lock()
 	k.closed = true

@@ -12,9 +12,9 @@ import (
 // grace is how long anybody waits for what is overdue.
 const grace = 20 * time.Millisecond
 
-// patience ends a wait that began at start for something that others have had since
-// a time, if that is known. What they had for longer than wait is overdue: whoever
-// comes then waits no more, or the waits of one request would add up.
+// patience ends a wait that began at start for something that others have held since a
+// time, if that is known. Held for longer than wait it is overdue, and later callers do not
+// wait for it: otherwise the waits of one request would add up.
 func patience(start time.Time, since *time.Time, wait time.Duration) time.Time {
 	end := start.Add(wait)
 	if since == nil {

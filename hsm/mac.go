@@ -9,8 +9,8 @@ import (
 
 type macKey struct{ *object }
 
-// Sum computes the full tag. It never verifies in the token: the answers to a
-// wrong tag differ between modules, and one takes it for a broken device.
+// Sum computes the full tag. It never verifies in the token: modules answer a wrong tag
+// differently, and one reports a broken device.
 func (k macKey) Sum(data []byte) ([]byte, error) { return k.AppendSum(nil, data) }
 
 // AppendSum appends what Sum returns to dst.

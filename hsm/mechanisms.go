@@ -6,8 +6,8 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// MechanismName is the name of a mechanism that has to do with the keys of this package,
-// CKM_AES_CBC, or the number of another one.
+// MechanismName is the name of a mechanism that this package uses, such as CKM_AES_CBC, or
+// the number of any other.
 func MechanismName(m uint) string {
 	if name := mechanismsByName[m]; name != "" {
 		return name

@@ -35,7 +35,8 @@ var modules struct {
 	loaded map[string]*module
 }
 
-// useModule loads and initializes a library, with a text for it, or joins those who have.
+// useModule loads and initializes a library, with a text for it, or shares it if it is
+// loaded.
 func useModule(path, text string) (*module, error) {
 	modules.Lock()
 	defer modules.Unlock()
@@ -104,7 +105,7 @@ func (m *module) restart(wait time.Duration) error {
 		ended := m.own && m.end() == nil
 		err := m.initialize(m.text)
 		if ended && err != nil && !already(err) {
-			// It may have worked all the same, and then nobody would finalize it.
+			// It may have worked nevertheless, and then nobody would finalize it.
 			_ = m.end()
 			err = m.initialize(m.text)
 		}
@@ -154,9 +155,9 @@ func (m *module) release(wait time.Duration) error {
 	})
 }
 
-// tokens lists the initialized tokens, or with blank the slots where one can be
-// made. A slot whose token tells nothing hides no other, but is told where the
-// token that is looked for may be in it.
+// tokens lists the initialized tokens, or with blank the slots where one can be made. A
+// slot whose token cannot be read does not hide others, but is reported if it may hold the
+// wanted token.
 func (m *module) tokens(blank bool) (all []tokenInfo, untold error, err error) {
 	slots, err := m.slots(withTokens)
 	if err != nil {

@@ -13,11 +13,11 @@ import (
 )
 
 // CreateTrusted is Create for a sealing key that is a trusted wrapping key (CKA_TRUSTED),
-// as only the security officer can make one. The officer of some tokens makes only objects
-// that need no login. So it is one of the session at first, which no other process sees,
-// and the user makes the private key of the token out of it (C_CopyObject). The PIN is
-// nil where the token asks by itself. The sessions of the store are opened anew, and with
-// them are lost session keys that were not sealed.
+// which only the security officer can make. On some tokens the officer can make only
+// objects that need no login. So the key is first a session object, which no other process
+// sees, and the user copies it to a private token object (C_CopyObject). A nil PIN means
+// that the token asks for it. The store's sessions are opened again, and session keys that
+// were not sealed are lost.
 func (s *Store) CreateTrusted(label string, a keystore.Algorithm, soPIN []byte) (keystore.Version, error) {
 	k, err := s.kindOf(a)
 	if err != nil || !k.trusts() {
@@ -34,8 +34,8 @@ func (s *Store) CreateTrusted(label string, a keystore.Algorithm, soPIN []byte) 
 	return v.keyIn(s), err
 }
 
-// MarkTrusted has the security officer mark a version of a sealing key as a trusted
-// wrapping key. A token whose officer can mark no key that is there is
+// MarkTrusted marks a version of a sealing key as a trusted wrapping key, as the security
+// officer. If the token's officer cannot mark existing keys the error is
 // [errors.ErrUnsupported].
 func (s *Store) MarkTrusted(label string, version uint32, soPIN []byte) error {
 	v, err := s.rings.findVersion(label, version)
@@ -60,8 +60,8 @@ type officer struct {
 
 // run runs op in a session of the security officer. A process is logged in to a token in
 // one role at a time, so the sessions of the store are closed before; its next operation
-// opens them again. That of the officer stays open without a login until end. What fails
-// as it does while another process logs in is done again, see [connection.patiently].
+// opens them again. The officer's session stays open without a login until end. A failure
+// that another process's login can cause is retried, see [connection.patiently].
 func (o officer) run(op func(session uint) error) (end func(), err error) {
 	for try := range 8 {
 		if end, err = o.once(op); !passing(err) {

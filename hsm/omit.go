@@ -10,9 +10,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An optional attribute of a provisioned key is one that some modules do not take. A key
-// without it may have a weakness, for which it is refused when it is looked at, unless the
-// configuration allows that weakness.
+// An optional attribute of a provisioned key is one that some modules do not accept. A key
+// without it may have a weakness, for which Lookup refuses it unless the configuration
+// allows that weakness.
 type optional struct {
 	attribute uint
 	name      string

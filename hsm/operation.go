@@ -169,7 +169,7 @@ func (l tokenCalls) logout(session uint) error {
 	return l.count(C.msl_logout(l.list, C.ck_ulong(session)), C.FN_Logout)
 }
 
-// random fills out. What a module leaves as it was cannot be told from random bytes.
+// random fills out. Bytes that a module leaves unchanged cannot be told from random ones.
 func (l tokenCalls) random(session uint, out []byte) error {
 	p, n := mem(out)
 	return l.count(C.msl_random(l.list, C.ck_ulong(session), p, n), C.FN_GenerateRandom)

@@ -13,7 +13,7 @@ import (
 
 const maxPIN = 1024
 
-// A PINSource says where the PIN comes from. It is not a secret itself:
+// A PINSource says where the PIN comes from. It is not itself a secret:
 //
 //	file:/path       a regular file that only its owner may read
 //	fd:3             an open file descriptor, read to its end
@@ -22,8 +22,8 @@ const maxPIN = 1024
 //	env:NAME         an environment variable, which other processes may see
 type PINSource string
 
-// ParsePINSource checks the form of a PIN source. The absolute path of a file
-// is one too, as in the pin-source of RFC 7512.
+// ParsePINSource checks the form of a PIN source. An absolute file path is also accepted,
+// as in the pin-source of RFC 7512.
 func ParsePINSource(s string) (PINSource, error) {
 	if filepath.IsAbs(s) {
 		s = "file:" + filepath.Clean(s)
@@ -61,7 +61,7 @@ type pin struct{ memory *lockedmem.Buffer }
 
 func newPIN(b []byte) *pin { return &pin{lockedmem.Copy(b)} }
 
-// bytes is nil for no PIN, as C_Login wants it where a token asks by itself.
+// bytes is nil for no PIN, as C_Login requires if a token asks for the PIN.
 func (p *pin) bytes() []byte {
 	if p == nil {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Role is one of the two that a PIN of a token is for (PKCS #11 v2.40, section 2.4).
+// A Role is one of the two roles of a token that have a PIN (PKCS #11 v2.40, section 2.4).
 type Role uint
 
 const (
@@ -26,7 +26,7 @@ func (r Role) String() string {
 	return "user"
 }
 
-// PINs are what a token tells of its PINs (CK_TOKEN_INFO).
+// PINs are what a token reports about its PINs (CK_TOKEN_INFO).
 type PINs struct {
 	Label, Serial string // of the token
 	Min, Max      uint   // bytes that a PIN may have
@@ -46,22 +46,23 @@ func PINsOf(uri *URI) (p PINs, err error) {
 // Set reports whether the user has a PIN.
 func (p PINs) Set() bool { return p.flags&pkcs11.CKF_USER_PIN_INITIALIZED != 0 }
 
-// Pad reports whether the token asks for PINs by itself (a protected authentication path):
-// then they are given as nil.
+// Pad reports whether the token asks for PINs itself (a protected authentication path);
+// pass nil PINs then.
 func (p PINs) Pad() bool { return p.flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH != 0 }
 
-// A PINState is what a token tells of wrong tries of a PIN. Many tokens tell nothing.
+// A PINState is what a token reports about wrong tries of a PIN. Many tokens report
+// nothing.
 type PINState int
 
 const (
 	PINFine        PINState = iota
-	PINToBeChanged          // the token permits nothing else before
-	PINCountLow             // a wrong one was given since the right one
-	PINFinalTry             // one more wrong one locks it
-	PINLocked               // the right one does not help any more
+	PINToBeChanged          // the token permits nothing else until then
+	PINCountLow             // a wrong PIN was given after the last right one
+	PINFinalTry             // one more wrong PIN locks it
+	PINLocked               // even the right PIN is refused
 )
 
-// State returns the worst of what the token tells of the PIN of a role.
+// State returns the worst state that the token reports for the PIN of a role.
 func (p PINs) State(r Role) PINState {
 	states := []struct {
 		user, so uint
@@ -84,9 +85,9 @@ func (p PINs) State(r Role) PINState {
 	return PINFine
 }
 
-// ResetPIN has the security officer set the PIN of the user (C_InitPIN), whether it has one,
-// or it is locked. Keys stay. A store that is open in this process on the token is in the
-// way; those of other processes go on.
+// ResetPIN sets the user PIN as the security officer (C_InitPIN), even if it was never set
+// or is locked. Keys are kept. It fails while this process has a store open on the token;
+// stores of other processes continue.
 func ResetPIN(uri *URI, soPIN, pin []byte) error {
 	return onToken(uri, func(m *module, t tokenInfo) error {
 		if err := checkNewPIN(t, pin); err != nil {
@@ -98,8 +99,8 @@ func ResetPIN(uri *URI, soPIN, pin []byte) error {
 	})
 }
 
-// ChangePIN changes the PIN of a role, which knows the old one (C_SetPIN). Stores that are
-// open go on with their sessions.
+// ChangePIN changes the PIN of a role, given the old one (C_SetPIN). Open stores continue
+// with their sessions.
 func ChangePIN(uri *URI, r Role, old, pin []byte) error {
 	return onToken(uri, func(m *module, t tokenInfo) error {
 		if err := checkNewPIN(t, pin); err != nil {
@@ -111,8 +112,8 @@ func ChangePIN(uri *URI, r Role, old, pin []byte) error {
 	})
 }
 
-// CheckPIN logs in in a role, and out again. A store that is open in this process on the
-// token is in the way of the security officer.
+// CheckPIN logs in as a role, and out again. For the security officer it fails while this
+// process has a store open on the token.
 func CheckPIN(uri *URI, r Role, pin []byte) (err error) {
 	for try := range 8 { // while another process logs in, SoftHSM fails
 		err = onToken(uri, func(m *module, t tokenInfo) error {
@@ -146,7 +147,7 @@ func onToken(uri *URI, op func(*module, tokenInfo) error) error {
 	return errors.Join(err, mod.release(defaultWait))
 }
 
-// checkNewPIN judges a PIN that is chosen. Nil is one that the token asks for by itself.
+// checkNewPIN judges a PIN that is chosen. Nil means that the token asks for it.
 func checkNewPIN(t tokenInfo, pin []byte) error {
 	if pin == nil && t.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH != 0 {
 		return nil
@@ -154,7 +155,7 @@ func checkNewPIN(t tokenInfo, pin []byte) error {
 	return checkPINs(t, pin)
 }
 
-// changing logs in, has op change a PIN, and tries the new one.
+// changing logs in, lets op change a PIN, and tries the new one.
 func (m *module) changing(t tokenInfo, login Role, pin []byte, op func(session uint) error, tried Role, changed []byte) error {
 	err := m.loggedInAs(t, login, pin, op)
 	var e *Error
@@ -192,7 +193,7 @@ func (m *module) loggedInAs(t tokenInfo, r Role, pin []byte, op func(session uin
 	return op(session)
 }
 
-// refusedPIN says what a token tells after a wrong PIN of a role.
+// refusedPIN says what a token reports after a wrong PIN of a role.
 func (m *module) refusedPIN(slot uint, r Role, err error) error {
 	next := "check it before you try again"
 	info, untold := m.tokenInfo(slot)

@@ -26,9 +26,8 @@ type pool struct {
 	first  int // the least bound
 	all    []*session
 	handed chan *session // to the callers that wait
-	// anchor sessions make objects, which die with them: such a session is
-	// kept after a failure. That is safe, since what runs on it are calls that
-	// leave no operation active.
+	// anchor sessions make objects, which die with them: such a session is kept after a
+	// failure. That is safe, because the calls on it leave no operation active.
 	anchor bool
 	gains  func() bool               // whether the module does more at the same time if it is asked to
 	dry    atomic.Pointer[time.Time] // since when a caller has been waiting for a session, or nil

@@ -15,7 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// The names of the checks, which Config.AllowWeak takes too.
+// The names of the checks, which Config.AllowWeak also accepts.
 const (
 	checkValue    = "value-unreadable"
 	checkRewrap   = "rewrap-refused"
@@ -28,10 +28,10 @@ const (
 	checkTemplate = "unwrap-template-kept" // for information
 )
 
-// A Check is one property of a module and what came of trying it.
+// A Check is one property of a module and the result of testing it.
 type Check struct {
 	Name     string `json:"name"`
-	OK       bool   `json:"ok"`                // it was seen to hold
+	OK       bool   `json:"ok"`                // it holds
 	Untried  bool   `json:"untried,omitempty"` // it could not be tried: nothing is known
 	Required bool   `json:"required"`          // Open refuses the module without it
 	Detail   string `json:"detail,omitempty"`
@@ -40,7 +40,7 @@ type Check struct {
 	tokenOnly bool // since it makes no objects of the session
 }
 
-// A Report is what a module was seen to do.
+// A Report is how a module behaves.
 type Report []Check
 
 // failed are the required checks that do not hold, or could not be tried.
@@ -74,9 +74,9 @@ type prober struct {
 	report    Report
 }
 
-// Probe tries the properties of the module that this package relies on, with
-// keys that it throws away. What does not hold, or cannot be tried, is tried once
-// more: that a device fails says nothing about what it is.
+// Probe tests the properties of the module that this package relies on, with throwaway
+// keys. A test that fails, or cannot be run, is repeated once, because a device can fail
+// without lacking the property.
 func (s *Store) Probe() (Report, error) {
 	report, err := probeOnce(s)
 	if err == nil && len(report.failed(false))+len(report.failed(true)) > 0 {
@@ -123,7 +123,7 @@ func prove(s *Store) error {
 	return nil
 }
 
-// refusal says why a module was refused, and what to do about it.
+// refusal says why a module was refused, and what to do.
 func (r Report) refusal(failed []string) string {
 	if !slices.ContainsFunc(r, func(c Check) bool { return c.tokenOnly }) {
 		return strings.Join(failed, "; ") + "; to accept a weakness, allow it by name"

@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Create makes the next version of the provisioned key label in the token. The
-// sealing algorithms go by one label each.
+// Create makes the next version of the provisioned key label in the token. Each sealing
+// algorithm has one fixed label.
 func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
 	k, err := s.kindOf(a)
 	if err != nil {
@@ -32,8 +32,8 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 	return v.keyIn(s), err
 }
 
-// Provision makes the next version of a provisioned key from bytes that this
-// process has seen, and List says so. The caller keeps raw and wipes it.
+// Provision makes the next version of a provisioned key from bytes of this process; List
+// shows that it was not made in the token. The caller keeps raw and wipes it.
 func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error) {
 	k, err := s.kindOf(a)
 	switch {

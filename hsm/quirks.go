@@ -7,13 +7,13 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// A Quirk is something that a module does otherwise than PKCS #11 says, or as PKCS #11
-// leaves open, and what is done about it. docs/hsm.md has the table.
+// A Quirk is behavior of a module that differs from PKCS #11, or that PKCS #11 leaves open,
+// and how it is handled. docs/hsm.md has the table.
 type Quirk struct {
 	Modules string // known to have it
 	Does    string
 	Done    string
-	Codes   []string // by which it is known: CKR_…
+	Codes   []string // the codes that show it: CKR_…
 }
 
 // A quirk is the place of one in the table.
@@ -67,8 +67,8 @@ type quirkRow struct {
 	codes               []uint
 }
 
-// quirkTable is everything for which modules are treated specially: no code asks for the
-// name or the version of one, only for what it does.
+// quirkTable has every special treatment of modules. It depends only on what a module does,
+// never on its name or version.
 func quirkTable() []quirkRow {
 	return []quirkRow{
 		quirkUnknownAttribute: {"openCryptoki, AWS CloudHSM", "does not know an optional attribute of a new key", "the key is made without as few of them as the module needs, which the log names; a weakness that comes of it has to be allowed",
@@ -106,7 +106,7 @@ func quirkTable() []quirkRow {
 	}
 }
 
-// Quirks are all rows of the table.
+// Quirks returns all rows of the table.
 func Quirks() []Quirk {
 	var all []Quirk
 	for _, r := range quirkTable() {

@@ -6,10 +6,10 @@ const maxRandom = 1024
 // A generator is the random number generator of the token.
 type generator struct{ recovery *recovery }
 
-// Random fills p with random bytes of the token (C_GenerateRandom). A token without a
-// generator (CKR_RANDOM_NO_RNG) is errors.ErrUnsupported. The function cannot return
-// fewer bytes than asked for: a module that writes fewer and answers CKR_OK is not
-// noticed here, but by [github.com/msl-hsm/msl-hsm/keystore/mixed].
+// Random fills p with random bytes of the token (C_GenerateRandom). If the token has no
+// generator (CKR_RANDOM_NO_RNG) the error is errors.ErrUnsupported. A module that writes
+// fewer bytes than requested and answers CKR_OK is not detected here, but by
+// [github.com/msl-hsm/msl-hsm/keystore/mixed].
 func (g generator) Random(p []byte) error {
 	for len(p) > 0 {
 		piece := p[:min(len(p), maxRandom)]

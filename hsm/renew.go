@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Refresh has the provisioned keys with these labels, or all, looked for again when they
-// are looked up next: other programs may have made new versions, or destroyed old ones.
+// Refresh makes the store search the token for these labels, or all labels, again at their
+// next Lookup: other programs may have made new versions, or destroyed old ones.
 func (s *Store) Refresh(labels ...string) error {
 	if len(labels) == 0 {
 		labels = s.rings.names()
@@ -19,8 +19,8 @@ func (s *Store) Refresh(labels ...string) error {
 	return nil
 }
 
-// SealWith has Seal use the version of a sealing key with that number, or the one below
-// it; zero means the newest.
+// SealWith makes Seal use that version of a sealing key or, if it does not exist, the next
+// lower one; zero means the newest.
 func (s *Store) SealWith(label string, version uint32) error {
 	s.rings.mu.Lock()
 	defer s.rings.mu.Unlock()
@@ -38,8 +38,8 @@ func (r *rings) names() (labels []string) {
 }
 
 // RenewPIN reads the PIN again, from source or the pin-source of the URI, for the next
-// login. One that the token refused is given again only if it is another one. A store
-// that opened its token without a PIN needs none.
+// login. After a refusal the token is given a PIN again only if it differs. A store that
+// opened its token without a PIN needs none.
 func (c *connection) RenewPIN(source PINSource) error {
 	if source == "" {
 		source = PINSource(c.access.uri.PINSource)

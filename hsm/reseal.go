@@ -12,10 +12,10 @@ import (
 
 var _ keystore.Resealer = (*Store)(nil)
 
-// Reseal seals what is sealed once more, with the version that seals now. What a sealing
-// key sealed that is not for trusted wrapping never leaves the token again, and nothing
-// does if the version that seals now is not trusted: that is [keystore.ErrLocked]. What
-// that version sealed already is returned as it is.
+// Reseal seals a sealed key again, with the version that seals now. The error is
+// [keystore.ErrLocked] if the old sealing key is not for trusted wrapping, or the version
+// that seals now is not trusted: then the key cannot leave the token again. A key that the
+// current version sealed is returned unchanged.
 func (s *Store) Reseal(blob, context []byte) ([]byte, error) {
 	sealed, err := keystore.ParseSealed(blob)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Provider says where the keys of a Store are: in the PKCS #11 token.
+// Provider says that the keys of a Store are in the PKCS #11 token.
 func Provider() keystore.Provider { return keystore.Provider{Name: "pkcs11"} }
 
 type decryptKey struct{ *object }
@@ -25,9 +25,9 @@ type decryptKey struct{ *object }
 // Public returns the *rsa.PublicKey to encrypt for.
 func (k decryptKey) Public() crypto.PublicKey { return k.public }
 
-// Decrypt decrypts RSA-OAEP with SHA-1, MGF1-SHA-1 and no label (RFC 8017
-// section 7.1). It never decrypts PKCS #1 v1.5: what one learns from the answers
-// to that opens what was encrypted with OAEP for the same key.
+// Decrypt decrypts RSA-OAEP with SHA-1, MGF1-SHA-1 and no label (RFC 8017 section 7.1). It
+// never decrypts PKCS #1 v1.5: the answers would be an oracle that also decrypts OAEP
+// ciphertexts of the same key.
 func (k decryptKey) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.DecrypterOpts) ([]byte, error) {
 	oaep, ok := opts.(*rsa.OAEPOptions)
 	if !ok || oaep.Hash != crypto.SHA1 || oaep.MGFHash > 0 && oaep.MGFHash != crypto.SHA1 || len(oaep.Label) > 0 {
@@ -95,7 +95,7 @@ func (k revealKey) Reveal(wrapped []byte) ([]byte, error) {
 	return out, nil
 }
 
-// revealed is the template of an object that is there to be read.
+// revealed is the template of an object made to be read.
 func revealed() template {
 	t := template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY).number(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_GENERIC_SECRET)
 	return append(t.flag(pkcs11.CKA_PRIVATE, true), nest(readable())...)

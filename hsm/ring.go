@@ -69,8 +69,8 @@ func (r *rings) remember(label string, ring []version) {
 	r.labels[label] = ring
 }
 
-// Lookup finds a provisioned key, and refuses one that is not protected as its
-// algorithm asks for.
+// Lookup finds a provisioned key, and refuses it if it lacks the protection that its
+// algorithm requires.
 func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 	if s.isClosed() {
 		return nil, errClosed

@@ -21,8 +21,8 @@ type signKey struct{ *object }
 // Public returns the *rsa.PublicKey or *ecdsa.PublicKey.
 func (k signKey) Public() crypto.PublicKey { return k.public }
 
-// Sign signs a digest: with RSA of SHA-256 only, as PKCS #1 v1.5 (RFC 8017
-// section 8.2), with ECDSA of any of the SHA-2 family, as ASN.1 DER.
+// Sign signs a digest: an RSA key signs only SHA-256, as PKCS #1 v1.5 (RFC 8017 section
+// 8.2); an ECDSA key signs any of the SHA-2 family, as ASN.1 DER.
 func (k signKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	if opts == nil {
 		return nil, fmt.Errorf("hsm: sign without a hash: %w", errors.ErrUnsupported)
@@ -69,8 +69,8 @@ func (k signKey) signRSA(public *rsa.PublicKey, hash crypto.Hash, digest []byte)
 }
 
 // faultless makes an error of a signature that its public key does not verify. A device that
-// computes one half of it wrongly gives the private key away by it (Boneh, DeMillo and
-// Lipton, "On the Importance of Checking Cryptographic Protocols for Faults").
+// computes one half wrongly reveals the private key (Boneh, DeMillo and Lipton, "On the
+// Importance of Checking Cryptographic Protocols for Faults").
 func faultless(verdict error) error {
 	if verdict != nil {
 		return &Error{Function: "C_Sign", garbage: "a signature that the public key does not verify"}

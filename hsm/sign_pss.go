@@ -34,8 +34,8 @@ var pssHashes = map[crypto.Hash][2]uint{
 	crypto.SHA512: {pkcs11.CKM_SHA512, pkcs11.CKG_MGF1_SHA512},
 }
 
-// Sign signs a digest of SHA-256, SHA-384 or SHA-512 as RSASSA-PSS with a salt as long
-// as the hash (RFC 8017 section 8.1), for which opts must be an [*rsa.PSSOptions].
+// Sign signs a digest of SHA-256, SHA-384 or SHA-512 as RSASSA-PSS with a salt as long as
+// the hash (RFC 8017 section 8.1). opts must be an [*rsa.PSSOptions].
 func (k pssKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	pss, ok := opts.(*rsa.PSSOptions)
 	if !ok || pss == nil {

@@ -9,21 +9,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Slot is what a module tells of one of its slots and the token in it.
+// A Slot is what a module reports about one of its slots and the token in it.
 type Slot struct {
 	ID                   uint
 	Description          string
 	Label, Model, Serial string
 	Flags                uint  // of the token (CK_TOKEN_INFO)
-	Err                  error // why the token tells nothing of itself, or nil
+	Err                  error // why the token cannot be read, or nil
 }
 
-// Empty reports whether there is no token in the slot, which is not known of one that
-// cannot be read.
+// Empty reports whether the slot has no token. It is false if the token cannot be read.
 func (s *Slot) Empty() bool { return answered(s.Err, pkcs11.CKR_TOKEN_NOT_PRESENT) }
 
-// Slots lists the slots of the module at path, with and without a token, which needs no
-// login. initialize is that of [Config]. A module that does not load or answer is
+// Slots lists the slots of the module at path, with and without a token. It needs no login.
+// initialize is that of [Config]. If the module does not load or answer the error is
 // keystore.ErrUnavailable.
 func Slots(path, initialize string) (all []Slot, err error) {
 	mod, err := useModule(path, initialize)

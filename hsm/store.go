@@ -22,40 +22,38 @@ type Config struct {
 	// PIN is where the user PIN comes from. The default is the pin-source of
 	// the URI.
 	PIN PINSource
-	// Initialize is a text that C_Initialize is to give the module, as pReserved of
-	// CK_C_INITIALIZE_ARGS: NSS wants its parameters there. The default is none, as
-	// PKCS #11 has it. The first store on a module decides for all of the process.
+	// Initialize is a text for C_Initialize to pass to the module, as pReserved of
+	// CK_C_INITIALIZE_ARGS: NSS expects its parameters there. The default is none, as PKCS #11
+	// requires. The first store on a module decides for the whole process.
 	Initialize string
-	// Sessions is the maximum number of PKCS #11 sessions in use at a time, and so
-	// of threads that wait for the module. The default is 128. A lower limit of the
-	// token takes precedence. No more than 4 are used before operations wait for one,
-	// and answers of a slow module come as quickly as with fewer; those that were not
-	// needed for a minute are closed. A few more sessions make and hold keys.
+	// Sessions is the maximum number of PKCS #11 sessions in use at a time, and so of threads
+	// that wait for the module. The default is 128. A lower limit of the token takes
+	// precedence. The number rises above 4 only while operations wait and more sessions do not
+	// slow its answers down; sessions that were not needed for a minute are closed. A few more
+	// sessions make and hold keys.
 	Sessions int
 	// Wait bounds the wait for one of them. The default is 5 seconds.
 	Wait time.Duration
 	// SealPrefix is the first part of the labels of the sealing keys, see
 	// [keystore.SealingRoles]. The default is [keystore.DefaultPrefix].
 	SealPrefix string
-	// CallTimeout is how long a call into the module may take. While a call takes
-	// longer, the store is unavailable: operations answer keystore.ErrUnavailable
-	// at once until that call returns. Generating a key pair may take twelve times
-	// as long. The default is 10 seconds.
+	// CallTimeout is how long a call into the module may take. While a call takes longer, the
+	// store is unavailable: operations fail with keystore.ErrUnavailable immediately until
+	// that call returns. Generating a key pair may take twelve times as long. The default is
+	// 10 seconds.
 	CallTimeout time.Duration
-	// Log receives an entry when the device is lost and when it is back. Nil means
-	// no log.
+	// Log receives an entry when the device is lost and when it returns. Nil means no log.
 	Log *slog.Logger
-	// Calls, if not nil, is told of each operation on a session, from several
-	// goroutines. It must not block.
+	// Calls, if not nil, is called for each operation on a session, from several goroutines.
+	// It must not block.
 	Calls func(keystore.Call)
-	// TrustedWrapping has sealing keys made so that what they sealed can be sealed again
-	// by newer ones that the security officer marked as trusted wrapping keys (see
-	// [Store.Reseal]), and accepts such keys. Open refuses a module that lets sealed keys
-	// out in other ways then.
+	// TrustedWrapping makes sealing keys whose blobs can be sealed again by newer ones that
+	// the security officer marked as trusted wrapping keys (see [Store.Reseal]), and accepts
+	// such keys. Open then refuses a module that lets sealed keys out in any other way.
 	TrustedWrapping bool
-	// SessionsElsewhere is for a store of provisioned keys alone, such as that of package
-	// keystore/split: session keys are not in the token. So Open takes a module that makes
-	// none, and asks of it only what protects provisioned keys.
+	// SessionsElsewhere is for a store that has only provisioned keys, such as that of package
+	// keystore/split: session keys are not in the token. Open then accepts a module that
+	// cannot make them, and requires only the checks that protect provisioned keys.
 	SessionsElsewhere bool
 	// AllowWeak names weaknesses of keys and failed checks of the module that are
 	// accepted. The names are those of Weaknesses.

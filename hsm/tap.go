@@ -5,9 +5,8 @@ import (
 	"sync"
 )
 
-// A tap keeps what crosses between this process and a module, both ways, so
-// that a test can look for what must not. No store outside of the tests has one.
-// PINs are left out.
+// A tap records what crosses between this process and a module, in both directions, so that
+// a test can look for secrets. Only tests use one. PINs are left out.
 type tap struct {
 	mu  sync.Mutex
 	all [][]byte

@@ -87,8 +87,8 @@ func (m *module) setPIN(t tokenInfo, soPIN, userPIN []byte) error {
 	return m.initPIN(session, userPIN)
 }
 
-// Tokens lists the initialized PKCS #11 tokens of the module at path. A token that
-// tells nothing of itself is an error, beside the others.
+// Tokens lists the initialized PKCS #11 tokens of the module at path. A token that cannot
+// be read is an error, returned along with the others.
 func Tokens(path string) ([]URI, error) {
 	mod, err := useModule(path, "")
 	if err != nil {

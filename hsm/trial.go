@@ -10,13 +10,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An outcome is what trying something that must fail has shown.
+// An outcome is the result of trying something that must fail.
 type outcome int
 
 const (
 	refused outcome = iota // proven
 	opened                 // refuted
-	unclear                // it cannot be told
+	unclear                // unknown
 )
 
 // mustFail tries what must fail. A failure counts as a refusal if its code is one of
@@ -172,7 +172,7 @@ func (t *trial) sound(i *inspector, session uint) error {
 	return i.destroy(session, m.handle)
 }
 
-// errStillClosed is an unwrapped key that has the protection all the same.
+// errStillClosed is an unwrapped key that has the protection nevertheless.
 var errStillClosed = &Error{Function: "C_UnwrapKey", Code: pkcs11.CKR_TEMPLATE_INCONSISTENT}
 
 // opens tries to unwrap a key without the protection f.

@@ -52,9 +52,9 @@ const (
 	uriQueryPlain = uriPlain + "/?|"
 )
 
-// ParseURI reads a pkcs11: URI. It refuses what it does not know, except vendor
-// attributes (x-…), which it leaves out, and it refuses pin-value: a PIN in a
-// URI ends in logs and process lists.
+// ParseURI reads a pkcs11: URI. It refuses unknown attributes, except vendor attributes
+// (x-…), which it ignores, and it refuses pin-value: a PIN in a URI ends up in logs and
+// process lists.
 func ParseURI(s string) (*URI, error) {
 	rest, ok := strings.CutPrefix(s, "pkcs11:")
 	if !ok {

@@ -19,16 +19,16 @@ func (c *stuckCall) err() error {
 	return fmt.Errorf("hsm: %s has not returned for %v: %w", c.function, time.Since(c.since).Round(100*time.Millisecond), keystore.ErrUnavailable)
 }
 
-// A watch looks for calls into a module that do not return. While there is one the
-// store is unavailable: to wait for more of them would bind a thread each.
+// A watch looks for calls into a module that do not return. While there is one the store is
+// unavailable: each further call would block a thread.
 type watch struct {
 	keeper session                   // stands for the recovery
 	ticks  atomic.Int64              // from 1
 	stuck  atomic.Pointer[stuckCall] // that makes the store unavailable
 }
 
-// begin says that a call begins on a session. Calls tell in ticks when they began: to
-// ask the clock costs as much as a part of a call.
+// begin says that a call begins on a session. Calls record their start in ticks, because
+// reading the clock is comparatively expensive.
 func (w *watch) begin(own *session) { own.since.Store(w.ticks.Load()) }
 
 // run looks for calls on any of the sessions that do not return within limit, until
@@ -77,7 +77,7 @@ func findStuck(sessions []*session, now int64, tick, limit time.Duration) (stuck
 	return stuck
 }
 
-// limitOf is the limit for a function: to find primes takes some devices minutes.
+// limitOf is the limit for a function: finding primes takes some devices minutes.
 func limitOf(function string, limit time.Duration) time.Duration {
 	if function == "C_GenerateKeyPair" {
 		return 12 * limit

@@ -126,7 +126,7 @@ func anyPeer(size int) *rsa.PublicKey {
 	return &rsa.PublicKey{N: new(big.Int).SetBytes(b), E: 65537}
 }
 
-// checkPeer refuses public keys that protect nothing, or cost too much.
+// checkPeer refuses public keys that are too weak, or too expensive to use.
 func checkPeer(p *rsa.PublicKey) error {
 	switch {
 	case p.N == nil || p.N.Sign() <= 0 || p.N.BitLen() < 2048 || p.N.BitLen() > 8192:
@@ -154,7 +154,7 @@ type privateUnwrapKey struct{ unwrapKey }
 // Public returns the *rsa.PublicKey to wrap for.
 func (k privateUnwrapKey) Public() crypto.PublicKey { return k.public }
 
-// Unwrap makes a session key of what a peer wrapped.
+// Unwrap makes a session key from what a peer wrapped.
 func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, error) {
 	s := k.store
 	if err := k.usable(); err != nil {

@@ -28,13 +28,12 @@ const (
 	SealWrapping256
 	// SealMAC256 binds sealed blobs to their context.
 	SealMAC256
-	// RSASign2048 and its sisters sign: a crypto.Signer for PKCS #1 v1.5 with
-	// SHA-256.
+	// RSASign2048 and the larger sizes sign: a crypto.Signer for PKCS #1 v1.5 with SHA-256.
 	RSASign2048
 	RSASign3072
 	RSASign4096
-	// RSAUnwrap2048 and its sisters unwrap keys: an [Unwrapper] whose public
-	// half is given by its Public method.
+	// RSAUnwrap2048 and the larger sizes unwrap keys: an [Unwrapper] whose public half is
+	// given by its Public method.
 	RSAUnwrap2048
 	RSAUnwrap3072
 	RSAUnwrap4096
@@ -42,11 +41,11 @@ const (
 	ECDSAP256
 	ECDSAP384
 
-	// The next algorithms bring bytes into this process, on purpose. They come
-	// late because sealed keys name algorithms by number.
+	// The next algorithms bring bytes into this process, on purpose. They come last because
+	// sealed keys name algorithms by number.
 
-	// RSADecrypt2048 and its sisters decrypt to this process what a peer
-	// encrypted: a crypto.Decrypter for RSA-OAEP with SHA-1.
+	// RSADecrypt2048 and the larger sizes decrypt what a peer encrypted into the memory of
+	// this process: a crypto.Decrypter for RSA-OAEP with SHA-1.
 	RSADecrypt2048
 	RSADecrypt3072
 	RSADecrypt4096
@@ -60,9 +59,9 @@ const (
 	// and so compute keys that are derived from such a hash, like the wrapping key
 	// of pre-shared keys.
 	HMACSHA256Block
-	// RSAPSS2048 and its sisters sign: a crypto.Signer for RSASSA-PSS with SHA-256,
-	// SHA-384 or SHA-512 and a salt as long as the hash (RFC 8017 section 8.1), which
-	// is what TLS 1.3 has of RSA (RFC 8446 section 4.2.3).
+	// RSAPSS2048 and the larger sizes sign: a crypto.Signer for RSASSA-PSS with SHA-256,
+	// SHA-384 or SHA-512 and a salt as long as the hash (RFC 8017 section 8.1), the RSA
+	// signatures of TLS 1.3 (RFC 8446 section 4.2.3).
 	RSAPSS2048
 	RSAPSS3072
 	RSAPSS4096
@@ -109,7 +108,7 @@ func (a Algorithm) String() string {
 	return algorithms[a].name
 }
 
-// Valid reports whether a is one of the constants of this package.
+// Valid reports whether a is a constant of this package.
 func (a Algorithm) Valid() bool { return a > 0 && a < algorithmEnd }
 
 // Size is the length of a secret key in bytes, or the modulus or field size of
@@ -130,10 +129,9 @@ func (a Algorithm) Secret() bool {
 // only ever made by an Admin.
 func (a Algorithm) Sealing() bool { return a >= SealSession256 && a <= SealMAC256 }
 
-// HMACBlock returns the key for [HMACSHA256Block] that computes the same tags as
-// the [HMACSHA256] key raw: HMAC pads a key with zeros to the block of its hash
-// (RFC 2104 section 2). A key that is longer than a block is nil. The caller
-// wipes both.
+// HMACBlock returns the key for [HMACSHA256Block] that computes the same tags as the
+// [HMACSHA256] key raw: HMAC pads a key with zeros to the block of its hash (RFC 2104
+// section 2). For a key longer than a block it returns nil. The caller wipes both.
 func HMACBlock(raw []byte) []byte {
 	if len(raw) > HMACSHA256Block.Size() {
 		return nil

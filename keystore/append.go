@@ -1,15 +1,14 @@
 package keystore
 
-// A CipherAppender is a [Cipher] that can write to memory of the caller. The methods are
-// those of Cipher, but append to dst, whose room after its length must not overlap what
-// is read.
+// A CipherAppender is a [Cipher] that can write to the caller's memory. Its methods are
+// those of Cipher, but append to dst, whose spare capacity must not overlap the input.
 type CipherAppender interface {
 	Cipher
 	AppendEncrypt(dst, iv, plaintext []byte) ([]byte, error)
 	AppendDecrypt(dst, iv, ciphertext []byte) ([]byte, error)
 }
 
-// A MACAppender is a [MAC] that can append the tag to memory of the caller.
+// A MACAppender is a [MAC] that can append the tag to the caller's memory.
 type MACAppender interface {
 	MAC
 	AppendSum(dst, data []byte) ([]byte, error)

@@ -2,12 +2,12 @@ package keystore
 
 import "time"
 
-// A Call is an operation that a device did, for those who measure.
+// A Call describes one operation of a device, for measurements.
 type Call struct {
-	// Function is that of the device: the one that does the work, such as C_Sign. It is
-	// empty if the operation never reached the device.
+	// Function is the device's function that did the work, such as C_Sign. It is empty if the
+	// operation never reached the device.
 	Function string
-	Queue    time.Duration // until the device was free for it
+	Queue    time.Duration // until the device was free
 	Run      time.Duration // in the device
 	Err      error
 }

@@ -1,12 +1,10 @@
 // Package keystore defines keys as handles: the key itself stays where it was made.
 //
-// A [Store] is a place where keys live: a PKCS #11 token (package hsm), a TPM
-// 2.0 (package tpm) or, for development, the memory of the process (package
-// keystore/soft). A [Key] names one key in one store. The
-// interface that a key implements says what it can do: [Cipher], [MAC], [Wrapper], [Unwrapper],
-// [Revealer], or the standard library's [crypto.Signer] and
-// [crypto.Decrypter]. An [Algorithm] is one purpose, so that a device can
-// be told to allow nothing else.
+// A [Store] is a place where keys live: a PKCS #11 token (package hsm), a TPM 2.0 (package tpm)
+// or, for development, the memory of the process (package keystore/soft). A [Key] names one key
+// in one store. The interface that a key implements says what it can do: [Cipher], [MAC],
+// [Wrapper], [Unwrapper], [Revealer], or the standard library's [crypto.Signer] and
+// [crypto.Decrypter]. An [Algorithm] is one purpose, so that a device can allow nothing else.
 //
 // # Which function do I want
 //
@@ -15,7 +13,7 @@
 //     every version of it. Its label: [Role.Label].
 //   - To give a session key to a peer: [Wrapper.Wrap] or [PeerWrapper.WrapFor].
 //   - To take a session key from a peer: [Unwrapper.Unwrap].
-//   - To use a format that puts keys into texts: [DataWrapper], [Revealer] and
+//   - To use a format that carries keys as plain bytes: [DataWrapper], [Revealer] and
 //     [crypto.Decrypter], which let this process see them.
 //   - To keep a session key outside the device so that only this store can use
 //     it: [Store.Seal] and [Store.Unseal].

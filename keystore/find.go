@@ -8,10 +8,10 @@ import (
 	"reflect"
 )
 
-// Find returns the newest version of the provisioned key label as the interface K,
-// such as [Cipher], [MAC] or [crypto.Signer]. A label that no key has is
-// [ErrNotFound], a key that cannot do what K asks for is [ErrWrongKey], and the
-// other errors are those of [Store.Lookup].
+// Find returns the newest version of the provisioned key label as the interface K, such as
+// [Cipher], [MAC] or [crypto.Signer]. If no key has the label the error is [ErrNotFound],
+// and if the key does not implement K it is [ErrWrongKey]; other errors are those of
+// [Store.Lookup].
 func Find[K any](s Store, label string) (K, error) {
 	ring, err := s.Lookup(label)
 	if err != nil {
@@ -21,8 +21,8 @@ func Find[K any](s Store, label string) (K, error) {
 	return As[K](label, ring[0])
 }
 
-// As returns a version of the provisioned key label as the interface K. A key that
-// cannot do what K asks for is [ErrWrongKey].
+// As returns a version of the provisioned key label as the interface K. If the key does not
+// implement K the error is [ErrWrongKey].
 func As[K any](label string, v Version) (K, error) {
 	k, ok := v.Key.(K)
 	if !ok {
@@ -31,9 +31,9 @@ func As[K any](label string, v Version) (K, error) {
 	return k, nil
 }
 
-// KeyID names a public key of a type that [x509.MarshalPKIXPublicKey] takes: 16
-// hexadecimal digits, the start of the SHA-256 of its PKIX form. Both sides of a
-// conversation can compute it, so they need not agree on a name.
+// KeyID names a public key of a type that [x509.MarshalPKIXPublicKey] takes: 16 hexadecimal
+// digits, the start of the SHA-256 of its PKIX form. Both peers can compute it, so they
+// need not agree on a name.
 func KeyID(public any) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {

@@ -1,27 +1,26 @@
 package keystore
 
-// A Joint is a [Cipher] of a store to which each call is a long way, such as one in another
-// process. In one call it does what a message needs, or several parts of it, with a MAC of
-// the same store.
+// A Joint is a [Cipher] of a store whose calls are expensive, such as one in another
+// process. One call does everything that a message, or several parts of it, needs, with a
+// MAC of the same store.
 type Joint interface {
 	Cipher
 	// Joins reports whether the two keys can be used in one call.
 	Joins(mac MAC) bool
-	// OpenAll verifies and decrypts in the order of all, up to the first that does not
-	// open, and returns how many did. Nothing is decrypted that was not verified before.
-	// A tag that does not match is [ErrBadTag]; a ciphertext that does not decrypt is
-	// [ErrBadData].
+	// OpenAll verifies and decrypts the elements of all in order, up to the first that fails,
+	// and returns how many succeeded. Nothing is decrypted before it is verified. A tag that
+	// does not match is [ErrBadTag]; a ciphertext that does not decrypt is [ErrBadData].
 	OpenAll(mac MAC, all []Opening) (opened int, err error)
-	// SealAll encrypts and signs, all or, with an error, none.
+	// SealAll encrypts and signs all elements, or, with an error, none.
 	SealAll(mac MAC, all []Sealing) error
 }
 
-// An Opening is what [Joint.OpenAll] opens: Tag has to be the tag of Data, of which
-// IV and Ciphertext are a part in some encoding. The caller sees to that.
+// An Opening is what [Joint.OpenAll] opens: Tag must be the tag of Data. The caller ensures
+// that Data contains IV and Ciphertext in some encoding.
 type Opening struct {
 	Data, Tag      []byte
 	IV, Ciphertext []byte
-	Plaintext      []byte // what is decrypted is appended to it
+	Plaintext      []byte // the decrypted bytes are appended to it
 }
 
 // A Sealing is what [Joint.SealAll] protects. Data is the ciphertext in Base64 (RFC 4648
@@ -29,5 +28,5 @@ type Opening struct {
 type Sealing struct {
 	IV, Plaintext []byte
 	Before, After []byte
-	Data, Tag     []byte // the results, which are appended
+	Data, Tag     []byte // the results are appended to them
 }

@@ -7,7 +7,7 @@ import "slices"
 type Role string
 
 const (
-	// RoleIdentity is the key by which a server or a device proves who it is.
+	// RoleIdentity is the key with which a server or a device proves its identity.
 	RoleIdentity Role = "identity"
 	// RoleIssuerEncryption encrypts the session data of master tokens, and the user
 	// data of user ID tokens.
@@ -26,8 +26,8 @@ const (
 	RoleCA Role = "ca"
 	// RoleAudit signs the audit log of a server.
 	RoleAudit Role = "audit"
-	// RoleStateMark and RoleEnrollmentsMark are keys of no use: that they are there says
-	// that the state file of a server, and its file of enrollments, are authenticated.
+	// RoleStateMark and RoleEnrollmentsMark are keys that are never used. They only record, by
+	// existing, that the state file of a server, or its file of enrollments, is authenticated.
 	RoleStateMark       Role = "state-authenticated"
 	RoleEnrollmentsMark Role = "enrollments-authenticated"
 	// RolePSKEncryption, RolePSKMAC and RolePSKWrapping are a set of pre-shared keys.
@@ -47,16 +47,15 @@ const (
 	RoleSealMAC Role = "seal-mac"
 )
 
-// DefaultPrefix is the first part of the labels of keys unless another was chosen.
+// DefaultPrefix is the first part of key labels unless another was chosen.
 const DefaultPrefix = "msl"
 
-// Label is the label that a key of this role goes by: the prefix, a hyphen and the
-// role.
+// Label is the label of a key of this role: the prefix, a hyphen and the role.
 func (r Role) Label(prefix string) string { return prefix + "-" + string(r) }
 
-// Algorithm is the algorithm of a key that is made for the role, or 0 for a role
-// that does not exist. A server takes other keys that sign for RoleIdentity,
-// RoleCA and RoleAudit too, and a device one for HMACSHA256 for RolePSKMAC.
+// Algorithm is the algorithm of keys that are created for the role, or 0 if the role does
+// not exist. A server also accepts other signing keys for RoleIdentity, RoleCA and
+// RoleAudit, and a device also accepts an HMACSHA256 key for RolePSKMAC.
 func (r Role) Algorithm() Algorithm {
 	switch r {
 	case RoleIdentity:
@@ -88,8 +87,8 @@ func (r Role) Algorithm() Algorithm {
 // SealingRoles are the roles of the keys that [Store.Seal] and [Store.Unseal] use.
 func SealingRoles() []Role { return []Role{RoleSealSession, RoleSealWrapping, RoleSealMAC} }
 
-// SealedBy is the role of the key that seals keys of algorithm a, or "" for those that no
-// store seals: unsealed elsewhere, they would open recorded traffic, or sign in their owner's
+// SealedBy is the role of the key that seals keys of algorithm a, or "" if no store seals
+// them: unsealed elsewhere, they could decrypt recorded traffic, or sign in their owner's
 // name.
 func (a Algorithm) SealedBy() Role {
 	switch a {
@@ -111,8 +110,8 @@ func ServerRoles() []Role {
 // DeviceRoles are the roles of the keys that a device needs to keep its sessions.
 func DeviceRoles() []Role { return append([]Role{RoleIdentity}, SealingRoles()...) }
 
-// SealingLabel is the one label that the sealing keys of algorithm a go by in a
-// store with that prefix, or "" for an algorithm that is not a sealing one.
+// SealingLabel is the only label of sealing keys of algorithm a in a store with that
+// prefix, or "" if a does not seal.
 func SealingLabel(prefix string, a Algorithm) string {
 	for _, r := range SealingRoles() {
 		if r.Algorithm() == a {
@@ -122,9 +121,9 @@ func SealingLabel(prefix string, a Algorithm) string {
 	return ""
 }
 
-// LabelFits reports whether a key of algorithm a may go by the label in a store with
-// that prefix. The labels of the sealing roles are reserved for their algorithms, and
-// these algorithms have no other label.
+// LabelFits reports whether a key of algorithm a may have the label in a store with that
+// prefix. The labels of the sealing roles are reserved for their algorithms, and these
+// algorithms have no other label.
 func LabelFits(prefix, label string, a Algorithm) bool {
 	if a.Sealing() {
 		return label == SealingLabel(prefix, a)

@@ -18,20 +18,20 @@ const (
 //
 //	version (1) ‖ algorithm (1) ‖ sealing key version (4) ‖ wrapped key ‖ tag (32)
 //
-// The version is 1. Where the key was not wrapped in the store's usual form the version
-// is 2, and the form follows the sealing key version in one byte.
+// The version is 1. If the key was not wrapped in the store's usual form the version is 2,
+// and one byte for the form follows the sealing key version.
 //
 // The tag is an HMAC-SHA256 by the store over what Authenticated returns, so a
 // blob is bound to its algorithm, its sealing key and its context.
 type Sealed struct {
 	Algorithm  Algorithm
 	KEKVersion uint32
-	Form       byte // how the key was wrapped, which each store numbers for itself; 0 is the usual way
+	Form       byte // how the key was wrapped, numbered by each store; 0 is the usual way
 	Wrapped    []byte
 	Tag        []byte
 }
 
-// ParseSealed reads a sealed key. What is not one is [ErrForeign].
+// ParseSealed reads a sealed key. Anything else is [ErrForeign].
 func ParseSealed(blob []byte) (Sealed, error) {
 	if len(blob) < sealedHeader+sealedTag+16 || blob[0] != sealedVersion && blob[0] != sealedFormed {
 		return Sealed{}, fmt.Errorf("keystore: not a sealed key: %w", ErrForeign)

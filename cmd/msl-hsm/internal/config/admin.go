@@ -8,18 +8,18 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// The values of server.access-log that are no file.
+// The values of server.access-log that are not files.
 const (
 	AccessNone  = "none"
 	AccessInLog = "log"
 )
 
-// Admin is where operators and their programs look at a server.
+// Admin is the operators' access to a server.
 type Admin struct {
-	Socket string `yaml:"socket" example:"/run/msl-hsm/admin.sock"` // by which msl-hsm admin reaches a server whose state is in etcd; beside a state file it is FILE.sock
+	Socket string `yaml:"socket" example:"/run/msl-hsm/admin.sock"` // where msl-hsm admin reaches a server whose state is in etcd; with a state file it is FILE.sock
 	Listen string `yaml:"listen" example:"127.0.0.1:9090"`          // a loopback address for health, readiness, metrics and a status page over HTTP
-	Token  string `yaml:"token" example:"file:metrics.token"`       // source of the bearer token that metrics and details need there; those of msl-hsm admin page do, too
-	Health string `yaml:"health" example:"/healthz"`                // path of the server's own URL that tells anyone whether it is ready, by status 200 or 503 and nothing else
+	Token  string `yaml:"token" example:"file:metrics.token"`       // source of the bearer token required there for metrics and details; tokens from msl-hsm admin page also work
+	Health string `yaml:"health" example:"/healthz"`                // path of the server's own URL that shows anyone whether it is ready: only status 200 or 503
 }
 
 // check wants an address that other machines cannot reach, and a token.

@@ -6,7 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/stretch"
 )
 
-// Argon2 has the parameters of Argon2id (RFC 9106). Zero is the default.
+// Argon2 has the parameters of Argon2id (RFC 9106). Zero means the default.
 type Argon2 struct {
 	Time    uint32 `yaml:"time" example:"3"`       // passes over the memory
 	Memory  uint32 `yaml:"memory" example:"65536"` // KiB

@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// Attest says when and where an agent attests to the state of its machine.
+// Attest says when and where an agent attests its machine's state.
 type Attest struct {
 	Every    time.Duration `yaml:"every" example:"1h"`                              // a tenth earlier or later, and once when the agent starts; default: never
 	URL      string        `yaml:"url" example:"http://server.example:8080/enroll"` // of the server's enrollment; default: /enroll at the host of client.url

@@ -18,25 +18,25 @@ type Config struct {
 // Keystore says where the keys are.
 type Keystore struct {
 	URI            string        `yaml:"uri" example:"pkcs11:token=prod?module-path=/usr/lib/vendor.so"` // or soft:FILE, or tpm:?state=FILE
-	Tokens         []string      `yaml:"tokens" example:"[hsm-a, hsm-b]"`                                // PKCS #11 tokens that hold the same keys, such as clones of one, in place of a token in uri: labels, or URIs; what these leave out is that of uri
-	SoftHSM        string        `yaml:"softhsm" example:"dev"`                                          // directory of a SoftHSM token; its module is found by itself
-	Initialize     string        `yaml:"initialize" example:"configdir='sql:/etc/nss' flags="`           // text for C_Initialize of the PKCS #11 module, which NSS wants; default: none
+	Tokens         []string      `yaml:"tokens" example:"[hsm-a, hsm-b]"`                                // PKCS #11 tokens that hold the same keys, such as clones, instead of a token in uri: labels, or URIs; omitted parts are taken from uri
+	SoftHSM        string        `yaml:"softhsm" example:"dev"`                                          // directory of a SoftHSM token; its module is found automatically
+	Initialize     string        `yaml:"initialize" example:"configdir='sql:/etc/nss' flags="`           // text for C_Initialize of the PKCS #11 module, which NSS requires; default: none
 	PIN            string        `yaml:"pin" example:"credential:pin"`                                   // source of the PIN, or of the passphrase of a soft: file
-	Argon2         Argon2        `yaml:"argon2"`                                                         // Argon2id of that passphrase: what trying one costs; an old file gets it when key create or key import changes it
-	Owner          string        `yaml:"owner-password" example:"credential:owner"`                      // source of the password of the TPM's owner hierarchy, where it has one: for tpm init, for anti-rollback, and where another program removed the storage key
-	Endorsement    string        `yaml:"endorsement-password" example:"credential:endorsement"`          // the same of the endorsement hierarchy: for tpm init, enroll and renew
-	Lockout        string        `yaml:"lockout-password" example:"credential:lockout"`                  // the same of the lockout hierarchy: for tpm unlock
-	EKService      EKService     `yaml:"ek-service" example:"intel"`                                     // where tpm init asks for the certificate of the TPM's endorsement key, if the TPM has none: intel, amd, or either with another place, as intel:https://HOST/PATH; default: nobody is asked
+	Argon2         Argon2        `yaml:"argon2"`                                                         // Argon2id cost of that passphrase; an old file gets it when key create or key import changes it
+	Owner          string        `yaml:"owner-password" example:"credential:owner"`                      // source of the password of the TPM's owner hierarchy, if it has one: for tpm init, for anti-rollback, and if another program removed the storage key
+	Endorsement    string        `yaml:"endorsement-password" example:"credential:endorsement"`          // the same for the endorsement hierarchy: for tpm init, enroll and renew
+	Lockout        string        `yaml:"lockout-password" example:"credential:lockout"`                  // the same for the lockout hierarchy: for tpm unlock
+	EKService      EKService     `yaml:"ek-service" example:"intel"`                                     // service that tpm init asks for the certificate of the TPM's endorsement key, if the TPM has none: intel, amd, or either with another URL, such as intel:https://HOST/PATH; default: none
 	Sessions       SessionBound  `yaml:"sessions" example:"32"`                                          // PKCS #11 sessions used at the same time, at most; default: auto, as many as the load needs and the token allows
 	Wait           time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
 	CallTimeout    time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer
-	Isolate        bool          `yaml:"isolate"`                                                        // open the PKCS #11 module in a process of its own, so that a crash or a hang of it does not take this one
-	IsolateMemory  int64         `yaml:"isolate-memory" example:"1073741824"`                            // bytes that this process may occupy before it is replaced; negative is no bound
-	IsolateSandbox bool          `yaml:"isolate-sandbox"`                                                // keep that process from running programs, looking into others and waiting for connections, where the kernel can
+	Isolate        bool          `yaml:"isolate"`                                                        // run the PKCS #11 module in a separate process, so that its crash or hang does not affect this one
+	IsolateMemory  int64         `yaml:"isolate-memory" example:"1073741824"`                            // bytes that this process may occupy before it is replaced; negative means no bound
+	IsolateSandbox bool          `yaml:"isolate-sandbox"`                                                // keep that process from running programs, inspecting other processes and accepting connections, if the kernel supports it
 	Prefix         string        `yaml:"prefix"`                                                         // first part of the labels of the keys
 	Random         string        `yaml:"random" example:"mixed"`                                         // os, the default, or mixed: bytes of the operating system combined with those of the HSM or TPM
 	SessionKeys    string        `yaml:"session-keys" example:"memory"`                                  // token, the default: they are in the PKCS #11 token; or memory: in locked memory of this process, for a token that cannot make them, with custody imported or shared
-	TrustedWrap    bool          `yaml:"trusted-wrapping"`                                               // make sealing keys of which key rewrap can bring what is sealed to newer ones that the security officer marked as trusted (PKCS #11)
+	TrustedWrap    bool          `yaml:"trusted-wrapping"`                                               // make sealing keys whose blobs key rewrap can move to newer sealing keys that the security officer marked as trusted (PKCS #11)
 	AllowWeak      []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
 
 	Log           *slog.Logger        // of a process that lives long: told when the device is lost
@@ -47,17 +47,17 @@ type Keystore struct {
 // Server is what a server is made of.
 type Server struct {
 	Listen      string `yaml:"listen"`
-	Identity    string `yaml:"identity"`                         // the name by which devices know it
+	Identity    string `yaml:"identity"`                         // its name for devices
 	Key         string `yaml:"key" example:"msl-identity"`       // label of the RSA or EC key that proves it
 	KeyID       string `yaml:"key-id" example:"key-1"`           // its name on the wire; default: derived from the public key
 	Certificate string `yaml:"certificate" example:"server.crt"` // for that key; its subject becomes the identity
 	PSKKeys     string `yaml:"psk-keys" example:"server-psk"`    // or, in place of key: labels of pre-shared keys
-	State       State  `yaml:"state"`                            // entities, users, revocations, replay protection; state: FILE is short for a section with that alone
+	State       State  `yaml:"state"`                            // entities, users, revocations, replay protection; state: FILE is short for a section with only a file
 
 	TrustedProxies networkList `yaml:"trusted-proxies" example:"[10.0.0.0/8]"` // proxies whose X-Forwarded-For or Forwarded header is believed; each must set it itself; default: none
 	ProxyProtocol  bool        `yaml:"proxy-protocol"`                         // their connections begin with the PROXY protocol, version 1 or 2
 
-	Argon2 Argon2 `yaml:"argon2"` // Argon2id of the passwords of users: what trying one costs; an old one gets it at the next login
+	Argon2 Argon2 `yaml:"argon2"` // Argon2id cost of user passwords; an old password gets it at the next login
 
 	EntitySchemes entityList   `yaml:"entity-schemes" example:"[PSK, RSA]"` // default: every scheme that the other settings allow
 	UserSchemes   userList     `yaml:"user-schemes" example:"[EMAIL_PASSWORD, USER_ID_TOKEN]"`
@@ -89,7 +89,7 @@ type Server struct {
 
 	UserRenewAfter   time.Duration `yaml:"user-renew-after" example:"1h"`    // of user ID tokens, the logins that devices keep
 	UserLifetime     time.Duration `yaml:"user-lifetime" example:"720h"`     // a device that is in use renews them, however long
-	UserRenewExpired time.Duration `yaml:"user-renew-expired" example:"24h"` // how long an expired one is still renewed; after that the user logs in again; default: for as long as the session of the device is
+	UserRenewExpired time.Duration `yaml:"user-renew-expired" example:"24h"` // how long an expired one can still be renewed; after that the user logs in again; default: as long as the device's session
 
 	Limits Limits    `yaml:"limits"` // 0 is the default
 	TLS    ServerTLS `yaml:"tls"`    // below MSL; default: none
@@ -103,7 +103,7 @@ type Server struct {
 	Admin     Admin  `yaml:"admin"`                                              // what an operator looks at; default: only the socket beside the state file
 	AccessLog string `yaml:"access-log" example:"/var/log/msl-hsm/access.jsonl"` // a line of JSON for each message: a file, log for the log itself, or none, the default
 
-	Watch Watch `yaml:"watch" example:"5s"` // how often the files that a reload reads are looked at, this one among them; one that changed and stays so is taken, as by msl-hsm admin reload; or off
+	Watch Watch `yaml:"watch" example:"5s"` // how often to check the files that a reload reads, including this one, for changes; a stable change is applied, as by msl-hsm admin reload; or off
 
 	Audit Audit `yaml:"audit"` // a log of who did what, in which a change is noticed; default: none
 
@@ -152,7 +152,7 @@ type Client struct {
 
 	Limits ClientLimits `yaml:"limits"` // of answers; 0 is the default
 	Agent  Agent        `yaml:"agent"`
-	Attest Attest       `yaml:"attest"` // of the agent of a machine that enrolled with its TPM: tells the server again and again in which state the machine was started
+	Attest Attest       `yaml:"attest"` // for the agent of a machine that enrolled with its TPM: regularly attests to the server the state in which the machine was started
 
 	TLS ClientTLS `yaml:"tls"` // for https URLs
 
@@ -206,9 +206,8 @@ func Override(value *string, flag string) {
 	}
 }
 
-// DefaultShutdown is the time that a server or an agent has to end once it is told
-// to.
+// DefaultShutdown is the time that a server or an agent has to shut down.
 const DefaultShutdown = 10 * time.Second
 
-// DefaultWatch is how often files are looked at for changes.
+// DefaultWatch is how often files are checked for changes.
 const DefaultWatch = Watch(5 * time.Second)

@@ -25,17 +25,17 @@ type Enrollment struct {
 	CA       string        `yaml:"ca" example:"ca.pem"`                                                                   // from msl-hsm ca init; default: keys are registered without certificates
 	CAKey    string        `yaml:"ca-key" example:"msl-ca"`                                                               // label of the CA's key
 	Validity time.Duration `yaml:"validity" example:"8760h"`                                                              // of certificates
-	EKRoots  RootList      `yaml:"ek-roots" example:"[makers, tpm-makers.pem]"`                                           // makers whose EK certificates admit a device at once: those that the program knows, or files
-	Devices  RootList      `yaml:"device-roots" example:"[device-makers.pem]"`                                            // makers of devices whose certificate of an initial attestation key (IAK) in the TPM admits a device at once: files
-	Expired  Verdict       `yaml:"ek-expired"`                                                                            // EK certificates whose time has run out wait for an operator; or accept
+	EKRoots  RootList      `yaml:"ek-roots" example:"[makers, tpm-makers.pem]"`                                           // makers whose EK certificates admit a device immediately: makers for those built in, or files
+	Devices  RootList      `yaml:"device-roots" example:"[device-makers.pem]"`                                            // device makers whose certificates of initial attestation keys (IAK) in the TPM admit a device immediately: files
+	Expired  Verdict       `yaml:"ek-expired"`                                                                            // devices with expired EK certificates wait for an operator; or accept
 	Allow    []string      `yaml:"allow" example:"[6dac2c1fac10bea0b4686829987739d53819c6d92d12e062227437754d6047e3]"`    // EK hashes that are admitted, too
 	EKKinds  []string      `yaml:"ek-kinds" example:"[rsa2048]"`                                                          // accepted endorsement keys: rsa2048, p256, p384, rsa3072, p521; default: all
 	Unknown  string        `yaml:"unknown"`                                                                               // all others wait for an operator; or refuse
 	Monitor  bool          `yaml:"monitor"`                                                                               // admit every device, and record which would not have been
-	Rate     float64       `yaml:"rate" example:"25"`                                                                     // enrollments in a second, of all devices together; those beyond try again
-	Waiting  int           `yaml:"waiting" example:"1000"`                                                                // devices that wait for an operator, at most
+	Rate     float64       `yaml:"rate" example:"25"`                                                                     // enrollments per second, of all devices together; devices beyond that try again
+	Waiting  int           `yaml:"waiting" example:"1000"`                                                                // the most devices that may wait for an operator
 	PCR      PCRValues     `yaml:"pcr" example:"\n0: [9b4dd1ab0d6d2e1b2fa4f2a1b0c39c6d0d8f1f6b1d3d6cbb6b0ae2a6f0b6a1d2]"` // values that PCRs of the SHA-256 bank may have when a device enrolls or renews; another one waits for an operator, or with unknown: refuse is refused; msl-hsm enrollment learn prints them; default: any
-	OnChange OnChange      `yaml:"on-change"`                                                                             // what becomes of an enrolled device that attests, by client.attest, to a state that pcr does not allow: flag notes it in enrollment list; or revoke
+	OnChange OnChange      `yaml:"on-change"`                                                                             // what happens to an enrolled device that attests, by client.attest, a state that pcr does not allow: flag notes it in enrollment list; or revoke
 	EventLog EventLogs     `yaml:"event-log" example:"boot-events.json"`                                                  // ask, or files of msl-hsm enrollment learn --events: ask devices that prove PCRs for the event log of their start, and tell which event differs from these; it decides nothing; default: nobody is asked
 	Hold     bool          `yaml:"hold-changed"`                                                                          // a known device with new keys waits for an operator
 }
@@ -87,7 +87,7 @@ func (e *Enrollment) check() error {
 	return e.checkNames()
 }
 
-// checkNames wants endorsement keys that there are.
+// checkNames accepts only known kinds of endorsement keys.
 func (e *Enrollment) checkNames() error {
 	for _, text := range e.Allow {
 		if _, err := enroll.ParseID(text); err != nil {
@@ -102,7 +102,7 @@ func (e *Enrollment) checkNames() error {
 	return nil
 }
 
-// CheckPath wants a path of its own for the messages of newcomers.
+// CheckPath requires a separate path for enrollment messages.
 func (e *Enrollment) CheckPath() error {
 	if !strings.HasPrefix(e.Path, "/") || e.Path == "/" || strings.ContainsAny(e.Path, "{} ?#%") {
 		return exit.Usagef("server.enrollment.path is %q: want a path as /enroll", e.Path)

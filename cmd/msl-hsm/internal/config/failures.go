@@ -23,8 +23,8 @@ type Failures struct {
 	Size      int64         `yaml:"size" example:"8388608"`       // bytes of a file before a new one begins; 0 is the default
 	Age       time.Duration `yaml:"age" example:"168h"`           // age of a file before a new one begins
 	Keep      int           `yaml:"keep" example:"8"`             // older files to keep
-	PerSource int           `yaml:"per-source" example:"5"`       // reports a second from one address
-	PerSecond int           `yaml:"per-second" example:"100"`     // reports a second in all
+	PerSource int           `yaml:"per-source" example:"5"`       // reports per second from one address
+	PerSecond int           `yaml:"per-second" example:"100"`     // reports per second in total
 }
 
 // noFailures are the defaults, with which no reports are accepted.

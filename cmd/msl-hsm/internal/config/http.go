@@ -11,12 +11,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// HTTP is what a server passes on of HTTP requests in messages: nothing, unless there are
-// paths.
+// HTTP says which HTTP requests in messages a server passes on: none, unless paths is set.
 type HTTP struct {
 	Paths           pathList   `yaml:"paths" example:"[/api/]"`                   // that devices may ask for; with a slash at its end, what is below; [/] is all
 	Methods         methodList `yaml:"methods" example:"[GET, HEAD, POST]"`       // default: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS
-	RequestHeaders  headerList `yaml:"request-headers" example:"[Authorization]"` // passed on besides the usual ones, which docs/http-over-msl.md lists
+	RequestHeaders  headerList `yaml:"request-headers" example:"[Authorization]"` // passed on in addition to the usual ones, which docs/http-over-msl.md lists
 	ResponseHeaders headerList `yaml:"response-headers" example:"[X-Request-Id]"` // the same, on the way back
 }
 

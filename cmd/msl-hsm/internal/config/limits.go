@@ -6,9 +6,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// Limits bound what others can make a server do. Zero is the default.
+// Limits bound what others can make a server do. Zero means the default.
 type Limits struct {
-	Body            int64         `yaml:"body" example:"67108864"`  // bytes of a request; a longer one gets HTTP 413; negative is no bound
+	Body            int64         `yaml:"body" example:"67108864"`  // bytes of a request; a longer one gets HTTP 413; negative means no bound
 	Header          int           `yaml:"header" example:"1048576"` // bytes of a message header
 	Chunk           int           `yaml:"chunk" example:"16777216"` // bytes of a payload chunk
 	Held            int           `yaml:"held" example:"16777216"`  // bytes of an answer held back until its request was read
@@ -17,12 +17,12 @@ type Limits struct {
 	Depth           int           `yaml:"depth" example:"32"`       // nesting of JSON objects
 	Sessions        int           `yaml:"sessions" example:"10000"` // master tokens remembered
 	ErrorsPerSecond int           `yaml:"errors-per-second" example:"200"`
-	ErrorsPerSource int           `yaml:"errors-per-source" example:"20"` // signed answers a second to one unauthenticated source, and refusals a second of one entity; IPv6 is counted by /64
+	ErrorsPerSource int           `yaml:"errors-per-source" example:"20"` // signed answers per second to one unauthenticated source, and refusals per second of one entity; IPv6 is counted by /64
 	Passwords       int           `yaml:"passwords" example:"4"`          // password checks at the same time; each takes up to twice the memory of argon2, by default 128 MiB
-	Timeout         time.Duration `yaml:"timeout" example:"1m"`           // of one exchange; shortly before, the device is told to try again; negative is no bound
+	Timeout         time.Duration `yaml:"timeout" example:"1m"`           // of one exchange; shortly before, the device is asked to try again; negative means no bound
 	Idle            time.Duration `yaml:"idle"`                           // for streams, in place of timeout: the longest pause; default: with server.http as timeout, else none
 
-	Connections          int   `yaml:"connections" example:"1024"`           // at the same time; beyond that, the one idle for longest is closed; negative is no bound
+	Connections          int   `yaml:"connections" example:"1024"`           // at the same time; beyond that, the one idle longest is closed; negative means no bound
 	ConnectionsPerSource int   `yaml:"connections-per-source" example:"256"` // a quarter of connections; IPv6 is counted by /64
 	Unproven             int64 `yaml:"unproven" example:"134217728"`         // bytes of memory for messages of unauthenticated senders, but at least what one message may take: 195 MiB with these limits
 	Proven               int64 `yaml:"proven" example:"536870912"`           // and for those of others; each source or entity has half of it
@@ -34,7 +34,7 @@ func (l Limits) exchange() time.Duration { return Nonzero(l.Timeout, time.Minute
 // held is how much of a message may be kept in memory until it is read.
 func (l Limits) held() int { return msl.Limits{Held: l.Held}.Effective().Held }
 
-// ClientLimits are what an answer may cost. Zero is the default.
+// ClientLimits are what an answer may cost. Zero means the default.
 type ClientLimits struct {
 	Answer  int64 `yaml:"answer" example:"1073741824"` // bytes in all
 	Header  int   `yaml:"header" example:"1048576"`    // bytes of a message header
