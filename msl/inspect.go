@@ -12,6 +12,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
+// ErrNothing means that there is no object to inspect.
+var ErrNothing = errors.New("msl: nothing to inspect: the input is empty")
+
 // An Inspector explains messages and tokens to a person. With keys it verifies
 // and decrypts; without, it shows what everybody can see. It checks only the form
 // of a message, and no other rule of the protocol.
@@ -47,7 +50,7 @@ func (i *Inspector) Inspect(ctx context.Context, r io.Reader) ([]Part, error) {
 	for {
 		o, err := in.Next()
 		if err == io.EOF && len(parts) == 0 {
-			return nil, errors.New("msl: nothing to inspect: the input is empty")
+			return nil, ErrNothing
 		}
 		if err == io.EOF {
 			return parts, nil

@@ -21,7 +21,14 @@ func TestFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	none := filepath.Join(dir, "none")
+	none, socket := filepath.Join(dir, "none"), filepath.Join(dir, "socket")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		err = errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: socket}), unix.Close(fd))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		path              string
 		read, check, open error
@@ -32,17 +39,20 @@ func TestFiles(t *testing.T) {
 		{pipe, errNobody, errNotRegular, nil},
 		{os.DevNull, nil, errNotRegular, errNotRegular},
 		{dir, unix.EISDIR, errNotRegular, errNotRegular},
+		{socket, errSocket, errNotRegular, errSocket},
 	} {
 		f, err := Open(c.path)
 		if !errors.Is(err, c.open) {
 			t.Errorf("opening %s: %v, want %v", c.path, err, c.open)
 		}
 		if c.path == pipe {
-			if text, err := io.ReadAll(f); err != nil || len(text) > 0 {
+			if text, err := io.ReadAll(f); !errors.Is(err, errNobody) || len(text) > 0 {
 				t.Errorf("%q, %v", text, err)
 			}
 		}
-		f.Close()
+		if err == nil {
+			f.Close()
+		}
 		if _, err := Read(c.path); !errors.Is(err, c.read) {
 			t.Errorf("reading %s: %v, want %v", c.path, err, c.read)
 		}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 )
 
 // ReadFile reads a file of at most limit bytes that only its owner may read. The caller
@@ -23,7 +24,7 @@ func ReadFile(path string, limit int) (*lockedmem.Buffer, error) {
 
 // readPrivate checks the open file, so that it cannot be swapped in between.
 func readPrivate(path string, limit int) (*lockedmem.Buffer, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0)
+	f, err := plainfile.Regular(path)
 	if err != nil {
 		return nil, err
 	}
@@ -32,8 +33,6 @@ func readPrivate(path string, limit int) (*lockedmem.Buffer, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, errors.New("it is not a regular file")
 	case info.Mode().Perm()&0o077 != 0:
 		return nil, fmt.Errorf("others may read it (mode %04o): run chmod 600 on it", info.Mode().Perm())
 	}

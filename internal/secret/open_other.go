@@ -2,7 +2,5 @@
 
 package secret
 
-const nonBlocking = 0
-
 // takeOver returns a descriptor that is read in place of another.
 func takeOver(fd int) (own int, err error) { return fd, nil }

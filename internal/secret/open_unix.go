@@ -8,9 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nonBlocking keeps a pipe without a writer from blocking the process.
-const nonBlocking = unix.O_NONBLOCK
-
 // takeOver returns a descriptor that is read in place of another, whose number /dev/null gets. If
 // that were free, the next file that is opened would have it, and a second reading would take
 // what is in there for the secret, and close it.

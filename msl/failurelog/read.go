@@ -35,7 +35,7 @@ func Read(path string, visit func(Record)) (skipped int, err error) {
 
 // openAll opens the current file first, in case it is rotated in between, and leaves it
 // out if it is found again under its new name.
-func openAll(path string) (files []*os.File, err error) {
+func openAll(path string) (files []*plainfile.File, err error) {
 	current, missing := plainfile.Open(path)
 	if missing != nil && !errors.Is(missing, fs.ErrNotExist) {
 		return nil, missing
@@ -54,13 +54,13 @@ func openAll(path string) (files []*os.File, err error) {
 		return nil, missing
 	case missing != nil:
 		return files, err
-	case slices.ContainsFunc(files, func(f *os.File) bool { return sameFile(f, current) }):
+	case slices.ContainsFunc(files, func(f *plainfile.File) bool { return sameFile(f, current) }):
 		return files, errors.Join(err, current.Close())
 	}
 	return append(files, current), err
 }
 
-func sameFile(a, b *os.File) bool {
+func sameFile(a, b *plainfile.File) bool {
 	first, errA := a.Stat()
 	second, errB := b.Stat()
 	return errA == nil && errB == nil && os.SameFile(first, second)

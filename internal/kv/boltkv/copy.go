@@ -1,6 +1,7 @@
 package boltkv
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/throwaway"
 )
+
+// Begin returns a reader of all that from has. What does not begin as a database does, and may
+// be of any size, is [kv.ErrDamaged] before it is copied; an empty file is none of that.
+func Begin(from io.Reader) (io.Reader, error) {
+	const firstPages = 128 << 10
+	r := bufio.NewReaderSize(from, firstPages)
+	switch start, err := r.Peek(firstPages); {
+	case err != nil && err != io.EOF:
+		return nil, err
+	case len(start) > 0 && !begins(start):
+		return nil, damage("it does not begin as such a file does")
+	}
+	return r, nil
+}
 
 // OnCopy calls fn with the path of a temporary copy of a file, so that a backup can be
 // read without changing it. Errors of fn are returned unchanged.

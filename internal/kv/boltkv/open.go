@@ -32,6 +32,7 @@ const (
 // is checked first: bbolt trusts the pages it maps and may crash the process on a
 // damaged one.
 func Open(path string, l Layout, how Opening) (*DB, error) {
+	l.Strict = l.Strict || how == OpenExisting // whoever only reads makes nothing of it
 	there, size, err := l.examine(path)
 	switch {
 	case err != nil:
@@ -66,17 +67,46 @@ func (l *Layout) open(path string, there bool, size int64) (*bbolt.DB, error) {
 	}
 	defer dir.Close()
 	db, err := openMapped(path, &bbolt.Options{Timeout: l.LockWait, NoStatistics: true, FreelistType: bbolt.FreelistMapType})
+	if err != nil && !there {
+		return nil, errors.Join(err, abandon(path))
+	}
 	if err != nil {
 		return nil, err
 	}
 	if err = l.prepare(db, there); err == nil && size == 0 {
 		err = atomicfile.SyncOpen(dir)
 	}
-	if err != nil {
-		db.Close()
-		return nil, err
+	if err == nil {
+		return db, nil
 	}
-	return db, nil
+	if !there && db.Close() == nil { // what was begun in a full disk
+		err = errors.Join(err, abandon(path))
+	}
+	db.Close()
+	return nil, err
+}
+
+// abandon removes a file that was not made to its end, in which there is no table yet, unless
+// another process goes on with it.
+func abandon(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := lock(f); errors.Is(err, kv.ErrInUse) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil || info.Size() > 4*int64(os.Getpagesize()) || !isAt(f, path) {
+		return err
+	}
+	return os.Remove(path)
 }
 
 // located adds the path to an error, unless Explain does that.
@@ -112,18 +142,28 @@ func (l *Layout) examine(path string) (there bool, size int64, err error) {
 	return true, info.Size(), nil
 }
 
-// isBolt reports whether a file begins as bbolt's do: with the header of a page and a
-// number. It is true for what cannot be read, and for an empty file, which becomes one.
+// isBolt reports whether a file begins as bbolt's do. It is true for what cannot be read, and
+// for an empty file, which becomes one.
 func isBolt(path string) bool {
-	const header, magic = 16, 0xed0cdaed
 	f, err := os.Open(path)
 	if err != nil {
 		return true
 	}
 	defer f.Close()
-	var start [header + 4]byte
-	_, err = io.ReadFull(f, start[:])
-	return err == io.EOF || err == nil && binary.NativeEndian.Uint32(start[header:]) == magic
+	start := make([]byte, pageHeader+4)
+	n, err := io.ReadFull(f, start)
+	return err == io.EOF || begins(start[:n])
+}
+
+// begins reports whether bytes begin as bbolt's files do: with the header of a page and a
+// number. Where the first page is damaged, that is in the second one.
+func begins(start []byte) bool {
+	for at := 0; at+pageHeader+4 <= len(start); at = max(minPageSize, 2*at) {
+		if binary.NativeEndian.Uint32(start[at+pageHeader:]) == metaMagic {
+			return true
+		}
+	}
+	return false
 }
 
 // freeIn checks the pages of an existing file under a shared lock, and returns how many

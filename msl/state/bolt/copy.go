@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -25,12 +26,24 @@ func VerifyServer(path string) (sum state.Summary, err error) {
 
 // onCopy calls fn with a copy of the file at path.
 func onCopy(path string, fn func(copied string) error) error {
-	from, err := plainfile.Open(path)
+	return reading(path, func(from io.Reader) error { return serverLayout().OnCopy(from, fn) })
+}
+
+// reading calls fn with what is in the file at path, if that begins as a state does.
+func reading(path string, fn func(from io.Reader) error) error {
+	f, err := plainfile.Open(path)
 	if err != nil {
 		return fmt.Errorf("bolt: %w", err)
 	}
-	defer from.Close()
-	return serverLayout().OnCopy(from, fn)
+	defer f.Close()
+	from, err := boltkv.Begin(f)
+	switch {
+	case errors.Is(err, ErrDamaged):
+		return fmt.Errorf("bolt: %s is not a valid copy: %w", path, err)
+	case err != nil:
+		return fmt.Errorf("bolt: %w", err)
+	}
+	return fn(from)
 }
 
 // verify checks a copy of the file called name.
@@ -97,16 +110,14 @@ func RestoreServer(backup, path string, keepTokens bool) (r Restored, err error)
 
 // Restore is [RestoreServer]. The backup must be as authentic as the file that it becomes.
 func (f Files) Restore(backup, path string, keepTokens bool) (r Restored, err error) {
-	from, err := plainfile.Open(backup)
-	if err != nil {
-		return r, fmt.Errorf("bolt: %w", err)
-	}
-	defer from.Close()
-	r.Aside, err = serverLayout().Restore(from, path, func(copied string) (err error) {
-		if r.Summary, err = verify(copied, backup); err != nil {
-			return err
-		}
-		return f.prepare(copied, backup, keepTokens)
+	err = reading(backup, func(from io.Reader) (err error) {
+		r.Aside, err = serverLayout().Restore(from, path, func(copied string) (err error) {
+			if r.Summary, err = verify(copied, backup); err != nil {
+				return err
+			}
+			return f.prepare(copied, backup, keepTokens)
+		})
+		return err
 	})
 	return r, err
 }

@@ -72,7 +72,9 @@ func explainMessage(p *program, ctx context.Context, in io.Reader, keys, secrets
 	} else {
 		err = msl.WriteText(p.stdout, parts)
 	}
-	if unread := (*fs.PathError)(nil); failed != nil && len(parts) == 0 && !errors.As(failed, &unread) {
+	if errors.Is(failed, msl.ErrNothing) {
+		failed = fmt.Errorf("%w; name a file with a message", failed)
+	} else if unread := (*fs.PathError)(nil); failed != nil && len(parts) == 0 && !errors.As(failed, &unread) {
 		failed = fmt.Errorf("this is not an MSL message or token, which is a JSON object: %w; a key or certificate in PEM is shown by openssl", failed)
 	}
 	return errors.Join(failed, err)

@@ -143,11 +143,19 @@ func readIncoming(c *config.Config, name string, f importFlags) ([]incomingKey, 
 	case bytes.Contains(text.Bytes(), []byte("-----BEGIN TSS2 PRIVATE KEY-----")):
 		err = k.readTSS2(f.file, text.Bytes())
 	case bytes.Contains(text.Bytes(), []byte("-----BEGIN")):
-		err = k.readPair(text.Bytes())
+		err = inFile(f.file, k.readPair(text.Bytes()))
 	default:
-		err = k.readSecret(text.Bytes())
+		err = inFile(f.file, k.readSecret(text.Bytes()))
 	}
 	return []incomingKey{k}, func() { clear(k.raw) }, err
+}
+
+// inFile names the file in an error of what is in it.
+func inFile(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("key to import: %s: %w", path, err)
 }
 
 // takeAll imports every key into the store, or none.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -57,6 +58,7 @@ var wrongFiles = map[string]string{
 	"tls.yaml":      "keystore: {uri: 'soft:server.keys', pin: 'file:pin'}\nserver: {state: server.db, tls: {http2: true}}\n",
 	"empty.psk":     "",
 	"broken.psk":    `{"identity": "camera", "encryption": "x"}`,
+	"empty":         "",
 	"junk":          "junk\n",
 	"junk.pem":      "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
 	"camera.psk":    `{"identity":"camera","encryption":"AAECAwQFBgcICQoLDA0ODw==","mac":"AAECAwQFBgcICQoLDA0ODwABAgMEBQYHCAkKCwwNDg8=","wrapping":"AAECAwQFBgcICQoLDA0ODw=="}`,
@@ -104,6 +106,19 @@ var wrongInputs = []wrongInput{
 	{"state sign --state ''", 2, "--state is empty"},
 	{"audit verify log --key ''", 2, "--key"},
 	{"inspect ''", 2, "argument 1 is empty"},
+	{"session list --state empty", 2, "is empty, so it has no session"},
+	{"session forget --state empty", 2, "is empty, so it has no session"},
+	{"session list --state loop", 1, "leads to itself"},
+	{"entity list --state loop", 1, "leads to itself"},
+	{"failures --file fifo", 1, "to which nobody writes; name a file"},
+	{"failures --file .", 1, "not a regular file; name one"},
+	{"state restore fifo --config server.yaml", 1, "to which nobody writes"},
+	{"state restore junk --config server.yaml", 1, "junk is not a valid copy"},
+	{"inspect empty", 1, "nothing to inspect: the input is empty; name a file"},
+	{"key import k --algorithm aes128-cbc --file . --config server.yaml", 5, "not a regular file; name one"},
+	{"key import k --algorithm aes128-cbc --file pin --config server.yaml", 5, "pin: the file holds no key of 16 bytes"},
+	{"key import k --algorithm aes128-cbc --file nothing --config server.yaml", 5, "correct the path"},
+	{"send http://127.0.0.1:1/ --psk-file . --server-key public.pem", 5, "not a regular file; name one"},
 	{"session list --state junk", 1, "correct the path"},
 	{"key list --keystore ''", 2, "--keystore is empty"},
 	{"key list --config nothing.yaml", 2, "nothing.yaml"},
@@ -183,6 +198,9 @@ func TestWrongInputs(t *testing.T) {
 	if err := os.Chmod("public.pem", 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if err := errors.Join(syscall.Mkfifo("fifo", 0o600), os.Symlink("loop", "loop")); err != nil {
+		t.Fatal(err)
+	}
 	before := filesHere(t)
 	for _, c := range slices.Concat(wrongInputs, wrongVerbs) {
 		args := strings.Fields(c.args)
@@ -221,6 +239,9 @@ func TestWrongInputs(t *testing.T) {
 	}
 	if after := filesHere(t); after != before {
 		t.Errorf("made: %s, had %s", after, before)
+	}
+	if info, err := os.Stat("empty"); err != nil || info.Size() > 0 {
+		t.Errorf("what only reads wrote to an empty file: %v", err)
 	}
 }
 

@@ -50,6 +50,8 @@ func OpenSessions(c *config.Config) (*Sessions, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, exit.Usagef("no state file %s, so no session: correct the path", exit.Printable(path))
+	case errors.Is(err, bolt.ErrEmpty):
+		return nil, exit.Usagef("%s is empty, so it has no session: correct the path", exit.Printable(path))
 	case errors.Is(err, bolt.ErrInUse):
 		at := "ADDRESS, where it listens"
 		config.Override(&at, exit.Printable(c.Client.Agent.Listen))

@@ -147,6 +147,8 @@ func OneLine(err error) string {
 		text += "; the device fails: try again, and if that lasts look at it, and at the log of its module"
 	case strings.HasSuffix(text, ": permission denied") && errors.Is(err, fs.ErrPermission):
 		text += "; run this as the user who owns it, such as that of the server"
+	case strings.HasSuffix(text, ": "+syscall.ENOENT.Error()) && errors.As(err, new(*fs.PathError)):
+		text += "; correct the path"
 	case strings.HasSuffix(text, syscall.EMFILE.Error()) && errors.Is(err, syscall.EMFILE):
 		text += "; raise the limit of open files (ulimit -n, LimitNOFILE of systemd)"
 	}
@@ -158,14 +160,20 @@ func OneLine(err error) string {
 	return plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...)
 }
 
-// fileSystems says what to do about a file system that takes no changes, by the end of the error,
-// which may come from a running server.
+// fileSystems says what to do about a file that cannot be read, or a file system that takes no
+// changes, by the end of the error, which may come from a running server.
 func fileSystems() map[string]string {
 	return map[string]string{
-		"no space left on device": "make room on that disk, and try again: nothing was changed",
-		"disk quota exceeded":     "make room in that quota, and try again: nothing was changed",
-		"read-only file system":   "mount it for writing; where it became read-only by itself, the log of the kernel tells why",
-		"operation not permitted": "if it is a file, lsattr tells whether it is immutable (chattr -i), and the log of the kernel whether something else forbids it",
+		"no space left on device":             "make room on that disk, and try again: nothing was changed",
+		"disk quota exceeded":                 "make room in that quota, and try again: nothing was changed",
+		"read-only file system":               "mount it for writing; where it became read-only by itself, the log of the kernel tells why",
+		"it is not a regular file":            "name one",
+		"it is a directory":                   "name a file",
+		"is a directory":                      "name a file",
+		"it is a socket":                      "name a file",
+		"it is a pipe to which nobody writes": "name a file, or a pipe whose writer runs",
+		"too many levels of symbolic links":   "it is a link that leads to itself: name the file",
+		"operation not permitted":             "if it is a file, lsattr tells whether it is immutable (chattr -i), and the log of the kernel whether something else forbids it",
 	}
 }
 

@@ -80,10 +80,21 @@ func NoToken(k *config.Keystore, err error) error {
 	switch {
 	case !errors.As(err, &none):
 		return err
+	case len(tokensIn(k.SoftHSM)) > len(none.Tokens):
+		return fmt.Errorf("%w; SoftHSM cannot read a token that is in %s: look at the permissions there, or restore it from a backup, and make no other token in its place", err, filepath.Join(k.SoftHSM, "tokens"))
 	case len(none.Tokens) == 0:
 		return fmt.Errorf("%w; make one with %s", err, tokenInit(k, none.URI))
 	}
 	return fmt.Errorf("%w; correct the URI, or make such a token with %s", err, tokenInit(k, none.URI))
+}
+
+// tokensIn are the tokens in a directory of SoftHSM, also those that it cannot read.
+func tokensIn(dir string) []string {
+	if dir == "" {
+		return nil
+	}
+	all, _ := filepath.Glob(filepath.Join(dir, "tokens", "*-*-*")) // the only error is that of a pattern
+	return all
 }
 
 // tokenInit is the command that makes a token which matches a URI, as far as one can.
