@@ -79,8 +79,21 @@ func (s *Store) Reseal(blob, context []byte) (again []byte, err error) {
 	return again, err
 }
 
-// open calls use with the key of algorithm a in a blob, in locked memory.
+// open calls use with the key of algorithm a in a blob, in locked memory. A version that was
+// known and is not there any more was destroyed by another program.
 func (s *sealer) open(a keystore.Algorithm, blob, context []byte, use func(raw []byte) error) error {
+	err := s.openKnown(a, blob, context, use)
+	if !errors.Is(err, keystore.ErrNotFound) {
+		return err
+	}
+	if err := s.refresh(); err != nil {
+		return err
+	}
+	return s.openKnown(a, blob, context, use)
+}
+
+// openKnown is open with the versions that are known.
+func (s *sealer) openKnown(a keystore.Algorithm, blob, context []byte, use func(raw []byte) error) error {
 	sealed, err := keystore.ParseSealed(blob)
 	if err != nil {
 		return err
