@@ -18,6 +18,13 @@ import (
 // knows that it did not seal it: an initialization vector, and the key in AES-256-CBC.
 const formData = 0x80
 
+// Sealed reports whether a blob has the form of what a store of this package seals. Its
+// authenticity is not checked.
+func Sealed(blob []byte) bool {
+	sealed, err := keystore.ParseSealed(blob)
+	return err == nil && sealed.Form == formData
+}
+
 // Seal encrypts and authenticates a session key by keys of the device, and locks it.
 func (s *Store) Seal(k keystore.Key, context []byte) (blob []byte, err error) {
 	err = soft.Leave(s.memory, k, true, func(raw []byte) error {
