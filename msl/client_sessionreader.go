@@ -40,3 +40,5 @@ func (sessionReader) openUser(_ *incoming, o wire.Object) (*UserIDToken, error) 
 
 // used does nothing: the client already has the session.
 func (sessionReader) used(*MasterToken, *Session) {}
+
+func (sessionReader) gone(*MasterToken) {}

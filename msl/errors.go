@@ -221,6 +221,12 @@ func passing(err error) bool {
 	return isAny(err, keystore.ErrUnavailable, keystore.ErrBusy, keystore.ErrLost)
 }
 
+// keysGone reports whether a key that was open before is none any more: another try has
+// to open it anew, from what was sealed or looked up.
+func keysGone(err error) bool {
+	return isAny(err, keystore.ErrLost, keystore.ErrForeign, keystore.ErrNotFound)
+}
+
 // ofKeyStore reports whether err is about this side's keys, or their store.
 func ofKeyStore(err error) bool {
 	return deviceFailed(err) || isAny(err, keystore.ErrWeakKey, keystore.ErrWrongKey, keystore.ErrLocked,

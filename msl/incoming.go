@@ -76,6 +76,8 @@ type tokenReader interface {
 	openUser(*incoming, wire.Object) (*UserIDToken, error)
 	// used is called with the session of a token that a message has used.
 	used(*MasterToken, *Session)
+	// gone is called with a token whose session keys are none any more.
+	gone(*MasterToken)
 }
 
 // receive reads the header of a message, with the checks of the protocol up to those on
@@ -186,6 +188,9 @@ func (r *receiver) open(mem *wire.Memory, in *incoming, env envelope, first *ear
 	inside, err := env.open(mem, in.sender, r.limits.Depth, first)
 	if err != nil {
 		in.sender.Authenticated = false // it proved nothing
+		if keysGone(err) {
+			r.forgetKeys(in)
+		}
 		return inside, err
 	}
 	switch {
@@ -195,6 +200,16 @@ func (r *receiver) open(mem *wire.Memory, in *incoming, env envelope, first *ear
 		in.sender.Proven()
 	}
 	return inside, nil
+}
+
+// forgetKeys has the next message of a sender open its keys anew.
+func (r *receiver) forgetKeys(in *incoming) {
+	switch {
+	case in.session != nil:
+		r.tokens.gone(in.token)
+	case in.sender.Gone != nil:
+		in.sender.Gone()
+	}
 }
 
 // releaseAfter keeps the sender's keys until the first chunk has been opened with them.

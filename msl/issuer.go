@@ -330,26 +330,6 @@ func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*Sessio
 	return keys, nil
 }
 
-// verify finds the keys under which a token was made. data is its encrypted
-// part, whose envelope hints at the version of the keys before anything is
-// verified. Those keys are tried first and then the others, since another issuer with
-// the same keys may number their versions differently. If that is a newer version, the
-// keys are looked up again. The version of those that match is returned with them. No match is
-// errSignature.
-func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, uint32, error) {
-	key, version, err := i.verifyKnown(t, data)
-	if err != errSignature || i.Versions == nil {
-		return key, version, err
-	}
-	switch found, err := i.Versions.newer(versionOf(data)); {
-	case err != nil:
-		return key, 0, fail(ErrInternalException, "look for newer keys", err)
-	case !found:
-		return key, version, errSignature
-	}
-	return i.verifyKnown(t, data)
-}
-
 func (i *Issuer) verifyKnown(t signedToken, data []byte) (SymmetricKey, uint32, error) {
 	ring := i.Ring()
 	ring = slices.Clone(ring[:min(len(ring), maxRing)])

@@ -68,3 +68,23 @@ func findKeyRing(store keystore.Store, encryption, mac string) (ring []IssuerKey
 	}
 	return ring, nil
 }
+
+// verify finds the keys under which a token was made. data is its encrypted
+// part, whose envelope hints at the version of the keys before anything is
+// verified. Those keys are tried first and then the others, since another issuer with
+// the same keys may number their versions differently. If that is a newer version, or one
+// that is known was destroyed since, the keys are looked up again. The version of those
+// that match is returned with them. No match is errSignature.
+func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, uint32, error) {
+	key, version, err := i.verifyKnown(t, data)
+	if i.Versions == nil || !outdated(err) {
+		return key, version, err
+	}
+	switch found, failed := i.Versions.again(err, versionOf(data)); {
+	case failed != nil:
+		return key, 0, fail(ErrInternalException, "look for newer keys", failed)
+	case !found:
+		return key, version, err
+	}
+	return i.verifyKnown(t, data)
+}

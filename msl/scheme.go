@@ -22,6 +22,9 @@ type Sender struct {
 	// verified and decrypted. Only then may the keys that were opened for it be
 	// remembered, since anybody can name a sender.
 	Proven func()
+	// Gone, if it is not nil, is called when the keys that were opened for the sender are
+	// none any more. They must not be remembered then.
+	Gone func()
 }
 
 // proven is the identity of the sender, or empty if that is a mere claim.

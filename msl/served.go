@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // A Served is a message that a [Server] is done with, for those who count, log or watch.
@@ -146,7 +148,7 @@ func (in *incoming) refusalFault(ctx context.Context, code Code, cause error) Fa
 		return FaultLoad
 	case isAny(cause, errGuesses), !ran && isAny(cause, ErrTruncated):
 		return FaultPeer
-	case ours && ofKeyStore(cause):
+	case ours && ofKeyStore(cause), code == ErrEntityNotFound && errors.Is(cause, keystore.ErrForeign): // keys of an entity that nothing opens
 		return FaultKeyStore
 	case ran && (ours || code == ErrMSLCommsFailure):
 		return FaultApplication

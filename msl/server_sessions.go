@@ -92,6 +92,10 @@ func (s *sessions) used(t *MasterToken, session *Session) {
 	}
 }
 
+// gone forgets a session whose keys are none any more, so that the token is opened again, or
+// refused.
+func (s *sessions) gone(t *MasterToken) { s.cache.Delete(t.sealed.hash()) }
+
 // offer remembers the session of a token that is about to be sent, so that its
 // first use costs no unsealing.
 func (s *sessions) offer(session *Session) {

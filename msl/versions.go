@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -131,6 +132,25 @@ func (v *Versions) set(all []IssuerKeys) {
 	v.now.Store(&all)
 }
 
+// outdated reports whether a token was refused by the versions that are known, where others
+// may accept it.
+func outdated(err error) bool { return err == errSignature || errors.Is(err, keystore.ErrNotFound) }
+
+// again looks for what a token needs whose verification was outdated, and reports whether
+// there are other versions now.
+func (v *Versions) again(err error, number uint32) (found bool, failed error) {
+	if err == errSignature {
+		return v.newer(number)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if time.Since(v.looked) < lookPause {
+		return false, errUnknownVersion
+	}
+	v.looked = time.Now()
+	return true, v.refresh()
+}
+
 // newer looks for the version with that number, if it is newer than all that are known,
 // and reports whether there are others now. A look that would come too soon is an error,
 // for which the sender tries again, unless the last one came after a token of that version.
@@ -207,14 +227,14 @@ func (r serviceRing) Decrypt(data []byte) ([]byte, error) { return r.ring().Decr
 // the token whose envelope names a version, if it is encrypted.
 func (r serviceRing) verified(data, signature, content []byte) (Opener, error) {
 	key, err := verified(r.ring(), data, signature)
-	if err != errSignature {
+	if !outdated(err) {
 		return key, err
 	}
-	switch found, err := r.newer(versionOf(content)); {
-	case err != nil:
-		return key, fail(ErrInternalException, "look for newer keys", err)
+	switch found, failed := r.again(err, versionOf(content)); {
+	case failed != nil:
+		return key, fail(ErrInternalException, "look for newer keys", failed)
 	case !found:
-		return key, errSignature
+		return key, err
 	}
 	return verified(r.ring(), data, signature)
 }

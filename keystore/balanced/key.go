@@ -197,7 +197,7 @@ func (k *key) again(p *place) (keystore.Key, error) {
 	}
 	inner, err := p.opened().Unseal(k.algorithm, blob, context)
 	if errors.Is(err, keystore.ErrForeign) {
-		err = fmt.Errorf("balanced: a sealed %v key does not open on token %s: %v: %w", k.algorithm, p.name, err, keystore.ErrUnavailable)
+		err = fmt.Errorf("balanced: a sealed %v key does not open on token %s: %w: %w", k.algorithm, p.name, err, keystore.ErrUnavailable)
 	}
 	return inner, err
 }

@@ -144,7 +144,7 @@ func bounded[T any](p *place, limit time.Duration, op func() (T, error)) (T, err
 // Pauses between the examinations of a token that is lost.
 const (
 	firstPause   = 50 * time.Millisecond
-	longestPause = 500 * time.Millisecond
+	longestPause = 250 * time.Millisecond // beside that of the store itself, less than a second
 )
 
 // attend examines a token when there is a doubt about it and, while it is lost, again and

@@ -129,7 +129,7 @@ func (k *key) unsealed(p *process) (found *key, err error) {
 		return err
 	})
 	if errors.Is(err, keystore.ErrForeign) {
-		err = fmt.Errorf("isolated: a sealed %v key does not open any more, as if another token had taken the place of the former: %v: %w", k.algorithm, err, keystore.ErrUnavailable)
+		err = fmt.Errorf("isolated: a sealed %v key does not open any more, as if another token had taken the place of the former: %w: %w", k.algorithm, err, keystore.ErrUnavailable)
 	}
 	return found, err
 }

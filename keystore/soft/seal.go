@@ -101,6 +101,14 @@ func openBlob(s *Store, blob, context []byte) (sealed keystore.Sealed, raw []byt
 	if err != nil {
 		return sealed, nil, err
 	}
+	if sealed.KEKVersion > ring[0].Version { // another process may have made a newer one
+		if err = s.Refresh(); err == nil {
+			ring, err = s.existing(keystore.RoleSealMAC.Label(s.prefix))
+		}
+		if err != nil {
+			return sealed, nil, err
+		}
+	}
 	genuine, err := authentic(ring, sealed, context)
 	if err != nil {
 		return sealed, nil, err

@@ -18,6 +18,13 @@ import (
 // knows that it did not seal it: an initialization vector, and the key in AES-256-CBC.
 const formData = 0x80
 
+// Sealed reports whether a blob has the form of what a store of this package seals. Its
+// authenticity is not checked.
+func Sealed(blob []byte) bool {
+	sealed, err := keystore.ParseSealed(blob)
+	return err == nil && sealed.Form == formData
+}
+
 // Seal encrypts and authenticates a session key by keys of the device, and locks it.
 func (s *Store) Seal(k keystore.Key, context []byte) (blob []byte, err error) {
 	err = soft.Leave(s.memory, k, true, func(raw []byte) error {
@@ -79,8 +86,21 @@ func (s *Store) Reseal(blob, context []byte) (again []byte, err error) {
 	return again, err
 }
 
-// open calls use with the key of algorithm a in a blob, in locked memory.
+// open calls use with the key of algorithm a in a blob, in locked memory. A version that was
+// known and is not there any more was destroyed by another program.
 func (s *sealer) open(a keystore.Algorithm, blob, context []byte, use func(raw []byte) error) error {
+	err := s.openKnown(a, blob, context, use)
+	if !errors.Is(err, keystore.ErrNotFound) {
+		return err
+	}
+	if err := s.refresh(); err != nil {
+		return err
+	}
+	return s.openKnown(a, blob, context, use)
+}
+
+// openKnown is open with the versions that are known.
+func (s *sealer) openKnown(a keystore.Algorithm, blob, context []byte, use func(raw []byte) error) error {
 	sealed, err := keystore.ParseSealed(blob)
 	if err != nil {
 		return err

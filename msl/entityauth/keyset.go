@@ -60,28 +60,32 @@ func (s *keySets) init(size int) {
 	})
 }
 
+// Memory remembers a key set once its peer is proven, since anybody may have named it, and
+// forgets it once its keys are gone.
+type memory struct{ proven, gone func() }
+
 // open returns the remembered key set of that name, or the one that create makes.
-// The caller releases it. It is remembered when the caller calls proven: until then,
-// anybody may have named it.
-func (s *keySets) open(size int, name string, create func() (*KeySet, error)) (keys *KeySet, proven func(), err error) {
+// The caller releases it.
+func (s *keySets) open(size int, name string, create func() (*KeySet, error)) (keys *KeySet, m memory, err error) {
 	s.init(size)
 	keys, ok := s.cache.Get(name)
 	if !ok {
 		if keys, err = create(); err != nil {
-			return nil, nil, err
+			return nil, m, err
 		}
 	}
-	return keys, func() { s.cache.Put(name, keys) }, nil
+	return keys, memory{func() { s.cache.Put(name, keys) }, func() { s.cache.Delete(name) }}, nil
 }
 
 // sender returns a peer that has the keys, and the function that releases them.
-func (k *KeySet) sender(identity string, proven func()) (msl.Sender, func(), error) {
+func (k *KeySet) sender(identity string, m memory) (msl.Sender, func(), error) {
 	return msl.Sender{
 		Identity:      identity,
 		Opener:        msl.SymmetricKey{KeyID: identity, Encryption: k.Encryption, MAC: k.MAC},
 		Encrypted:     true,
 		Authenticated: true,
-		Proven:        proven,
+		Proven:        m.proven,
+		Gone:          m.gone,
 	}, k.Release, nil
 }
 

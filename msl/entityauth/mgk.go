@@ -85,24 +85,24 @@ func (m *MGK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), er
 	if _, err := lookUp(ctx, m.Directory, identity, m.Scheme()); err != nil {
 		return msl.Sender{}, nil, err
 	}
-	keys, proven, err := m.keysOf(ctx, identity)
+	keys, mem, err := m.keysOf(ctx, identity)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}
-	return keys.sender(identity, proven)
+	return keys.sender(identity, mem)
 }
 
 // keysOf returns the keys of a peer, remembered or derived, and what remembers them.
-func (m *MGK) keysOf(ctx context.Context, identity string) (keys *KeySet, proven func(), err error) {
+func (m *MGK) keysOf(ctx context.Context, identity string) (keys *KeySet, mem memory, err error) {
 	if m.Group == nil || m.Importer == nil {
-		return nil, nil, msl.Failure(msl.ErrEntityNotFound, m.Scheme(), errors.New("no model groups configured"))
+		return nil, mem, msl.Failure(msl.ErrEntityNotFound, m.Scheme(), errors.New("no model groups configured"))
 	}
 	group, err := m.Group(ctx, identity)
 	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, nil, msl.Failure(msl.ErrEntityNotFound, m.Scheme(), err)
+		return nil, mem, msl.Failure(msl.ErrEntityNotFound, m.Scheme(), err)
 	}
 	if err != nil {
-		return nil, nil, msl.Failure(msl.ErrInternalException, "find model group", err)
+		return nil, mem, msl.Failure(msl.ErrInternalException, "find model group", err)
 	}
 	return m.sets.open(m.Remember, group.Name+"\x00"+identity, func() (*KeySet, error) {
 		keys, err := m.derive(group, identity)

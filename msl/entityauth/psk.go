@@ -2,6 +2,8 @@ package entityauth
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -50,7 +52,7 @@ type PSK struct {
 func (*PSK) Scheme() string { return "PSK" }
 
 // Open finds the key set of a peer. A revoked entity is 4025, one of another
-// scheme 4006, an unknown one 4005.
+// scheme 4006, an unknown one 4005, and so is one whose keys nothing opens any more.
 func (p *PSK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	identity, err := identityOf(authdata)
 	if err != nil {
@@ -60,11 +62,11 @@ func (p *PSK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), er
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}
-	keys, proven, err := p.open(entity)
+	keys, memory, err := p.open(entity)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}
-	return keys.sender(identity, proven)
+	return keys.sender(identity, memory)
 }
 
 // KeysOf opens the key set of a peer for key exchange, whatever scheme the peer
@@ -80,16 +82,20 @@ func (p *PSK) KeysOf(ctx context.Context, identity string) (*KeySet, error) {
 }
 
 // open returns the keys of an entity, remembered or unsealed, and what remembers
-// them.
-func (p *PSK) open(entity *msl.Entity) (keys *KeySet, proven func(), err error) {
+// them. Keys that nothing opens, such as those whose sealing keys were destroyed, are 4005:
+// no other try helps the peer.
+func (p *PSK) open(entity *msl.Entity) (keys *KeySet, m memory, err error) {
 	if entity == nil || entity.PSK == nil {
-		return nil, nil, msl.Failure(msl.ErrEntityNotFound, "pre-shared keys", nil)
+		return nil, m, msl.Failure(msl.ErrEntityNotFound, "pre-shared keys", nil)
 	}
 	name := entity.Identity + "\x00" + string(entity.PSK.MAC) // another key set is another entry
 	return p.sets.open(p.Remember, name, func() (*KeySet, error) {
 		keys, err := unsealKeySet(p.Store, entity.Identity, entity.PSK)
+		if errors.Is(err, keystore.ErrForeign) {
+			err = fmt.Errorf("no key here opens those of entity %q: give it new ones with msl-hsm entity remove and msl-hsm entity add: %w", entity.Identity, err)
+		}
 		if err != nil {
-			return nil, msl.Failure(msl.ErrInternalException, "unseal pre-shared keys", err)
+			return nil, msl.KeyFailure(msl.ErrEntityNotFound, "unseal pre-shared keys", err, keystore.ErrForeign)
 		}
 		return keys, nil
 	})

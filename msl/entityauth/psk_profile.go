@@ -76,11 +76,11 @@ func (p *PSKProfile) Open(ctx context.Context, authdata []byte) (msl.Sender, fun
 	if err := notForeign(ctx, p.KeySets.Directory, identity, p.Scheme()); err != nil {
 		return msl.Sender{}, nil, err
 	}
-	keys, proven, err := p.KeySets.open(entity)
+	keys, memory, err := p.KeySets.open(entity)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}
-	return keys.sender(identity, proven)
+	return keys.sender(identity, memory)
 }
 
 func profileIdentity(keyID, profile string) string { return keyID + "-" + profile }

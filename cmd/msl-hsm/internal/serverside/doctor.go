@@ -134,6 +134,10 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 	if !d.judge("state", err, "no damage; %d entities and %d users are registered", all.Entities, all.Users) {
 		return
 	}
+	registered, err := s.Entities()
+	if warning := sealedApart(d.c, registered); err == nil && warning != "" {
+		d.say("pre-shared keys", Warning, "%s", warning)
+	}
 	doubts, err := s.Doubts(d.c)
 	for _, doubt := range doubts {
 		d.say("authenticity", Warning, "%s", doubt)

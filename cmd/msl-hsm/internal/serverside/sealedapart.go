@@ -1,0 +1,38 @@
+package serverside
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/keystore/split"
+	"github.com/msl-hsm/msl-hsm/msl/state"
+)
+
+// sealedApart says what to do about entities whose pre-shared keys were sealed under another
+// keystore.session-keys than that of now, or "" if there is none.
+func sealedApart(c *config.Config, all []state.EntityRecord) string {
+	count, first := 0, ""
+	for _, e := range all {
+		if e.PSK == nil || e.Revoked || split.Sealed(e.PSK.MAC) == (c.Keystore.SessionKeys == config.SessionsInMemory) {
+			continue
+		}
+		if count++; count == 1 {
+			first = e.Identity
+		}
+	}
+	if count == 0 {
+		return ""
+	}
+	return fmt.Sprintf("keystore.session-keys was changed: the pre-shared keys of %d entities, such as %q, do not open any more; set it back, or give each new keys: msl-hsm entity remove IDENTITY, then msl-hsm entity add IDENTITY --generate-psk FILE", count, first)
+}
+
+// WarnSealedApart logs that entities have to be registered again, since
+// keystore.session-keys was changed.
+func (s *Service) WarnSealedApart(c *config.Config, log *slog.Logger) error {
+	all, err := s.State.Entities()
+	if warning := sealedApart(c, all); err == nil && warning != "" {
+		log.Warn(warning)
+	}
+	return err
+}
