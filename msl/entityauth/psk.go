@@ -52,7 +52,8 @@ type PSK struct {
 func (*PSK) Scheme() string { return "PSK" }
 
 // Open finds the key set of a peer. A revoked entity is 4025, one of another
-// scheme 4006, an unknown one 4005, and so is one whose keys nothing opens any more.
+// scheme 4006, an unknown one 4005. One whose keys
+// no key here opens is an internal error that names it: that is no fault of the device.
 func (p *PSK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	identity, err := identityOf(authdata)
 	if err != nil {
@@ -82,8 +83,7 @@ func (p *PSK) KeysOf(ctx context.Context, identity string) (*KeySet, error) {
 }
 
 // open returns the keys of an entity, remembered or unsealed, and what remembers
-// them. Keys that nothing opens, such as those whose sealing keys were destroyed, are 4005:
-// no other try helps the peer.
+// them.
 func (p *PSK) open(entity *msl.Entity) (keys *KeySet, m memory, err error) {
 	if entity == nil || entity.PSK == nil {
 		return nil, m, msl.Failure(msl.ErrEntityNotFound, "pre-shared keys", nil)
@@ -95,7 +95,7 @@ func (p *PSK) open(entity *msl.Entity) (keys *KeySet, m memory, err error) {
 			err = fmt.Errorf("no key here opens those of entity %q: give it new ones with msl-hsm entity remove and msl-hsm entity add: %w", entity.Identity, err)
 		}
 		if err != nil {
-			return nil, msl.KeyFailure(msl.ErrEntityNotFound, "unseal pre-shared keys", err, keystore.ErrForeign)
+			return nil, msl.Failure(msl.ErrInternalException, "unseal pre-shared keys", err)
 		}
 		return keys, nil
 	})

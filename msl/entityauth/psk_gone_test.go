@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// TestPSKSealedByNobody has an entity whose keys nothing opens: the answer is that of one
-// that is not registered, and the error says which it is and what to do.
+// TestPSKSealedByNobody has an entity whose keys nothing opens: the error is one of this side,
+// and says which entity it is and what to do.
 func TestPSKSealedByNobody(t *testing.T) {
 	store, former := soft.New(), soft.New()
 	defer store.Close()
@@ -19,7 +19,7 @@ func TestPSKSealedByNobody(t *testing.T) {
 	psk := &PSK{Store: store, Directory: sealedCamera(t, former)}
 	defer psk.Close()
 	_, _, err := psk.Open(t.Context(), []byte(camera))
-	if !errors.Is(err, msl.ErrEntityNotFound) {
+	if !errors.Is(err, msl.ErrInternalException) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{`"camera"`, "msl-hsm entity remove", "msl-hsm entity add"} {

@@ -37,9 +37,8 @@ func sendCommand(p *program) *cobra.Command {
 		Use:   "send [URL] [-]",
 		Short: "Send a message to an MSL server, and print the answer",
 		Long: `Sends a message and prints the data of the answer. The data of the message
-comes from --data, from --file, or with - in place of them from the standard input;
-without any of them the message has none. URL may be left out if the configuration has
-client.url.
+comes from --data, from --file, or with - from the standard input; without any of them the
+message has none. URL may be left out if the configuration has client.url.
 
 On a terminal, control characters in the answer are escaped, since they could steer
 the terminal; a file or a pipe gets the answer as it is.
