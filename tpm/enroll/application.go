@@ -1,7 +1,9 @@
 package enroll
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -123,6 +125,15 @@ func (n *application) enrolled(ca *issuer) error {
 	r.State, r.Accepted, r.Waits, r.Attested = Enrolled, n.verdict.accepted, "", nil
 	r.log(n.now, "enrolled: %s", n.verdict.accepted)
 	return nil
+}
+
+// contested reports whether the record has keys that another server may be about to register:
+// when it finds that it was too late, it may register again what the record said before.
+func (n *application) contested() bool {
+	return slices.ContainsFunc(n.record.Keys, func(k Key) bool {
+		mine := slices.ContainsFunc(n.offered.Names(), func(name []byte) bool { return bytes.Equal(name, k.Name) })
+		return !mine && !slices.ContainsFunc(n.record.Certificates, func(c Certificate) bool { return bytes.Equal(c.Key, k.Name) })
+	})
 }
 
 // begins reports whether what was given to the name before may belong to another device.

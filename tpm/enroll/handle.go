@@ -173,6 +173,7 @@ func (a *Authority) accept(ctx context.Context, n *application) error {
 	if err := a.note(ctx, n); err != nil {
 		return err
 	}
+	contested := n.contested()
 	if err := n.enrolled(a.ca); err != nil {
 		return err
 	}
@@ -182,14 +183,14 @@ func (a *Authority) accept(ctx context.Context, n *application) error {
 	if err := a.registry.enter(ctx, &n.record); err != nil {
 		return err
 	}
-	err := a.put(ctx, n.was, n.record)
-	if !errors.Is(err, errMoved) {
-		return err
+	moved := a.put(ctx, n.was, n.record)
+	if moved != nil && !errors.Is(moved, errMoved) || moved == nil && !contested {
+		return moved
 	}
 	if err := a.settle(ctx, n.record.ID); err != nil {
 		return err
 	}
-	return errMoved
+	return moved
 }
 
 // takeOver finds out whether this authority revoked a name that is new to a device when
