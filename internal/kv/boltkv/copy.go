@@ -24,7 +24,7 @@ func Begin(from io.Reader) (io.Reader, error) {
 	case err != nil && err != io.EOF:
 		return nil, err
 	case len(start) > 0 && !begins(start):
-		return nil, damage("it does not begin as such a file does")
+		return nil, damage("it is not a file of this kind")
 	}
 	return r, nil
 }

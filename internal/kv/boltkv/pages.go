@@ -147,7 +147,7 @@ func (c *pages) readAt(b []byte, id uint64) error {
 
 // diskFails says what to do about an error of the operating system.
 func diskFails(err error) error {
-	return fmt.Errorf("%w: the disk fails, about which the log of the kernel tells more: copy the file to another one, or restore a backup there", err)
+	return fmt.Errorf("%w: the disk is failing, and the kernel log says more: copy the file to another one, or restore a backup there", err)
 }
 
 func (c *pages) freelist() error {

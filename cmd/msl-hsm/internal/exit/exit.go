@@ -166,14 +166,14 @@ func fileSystems() map[string]string {
 	return map[string]string{
 		"no space left on device":             "make room on that disk, and try again: nothing was changed",
 		"disk quota exceeded":                 "make room in that quota, and try again: nothing was changed",
-		"read-only file system":               "mount it for writing; where it became read-only by itself, the log of the kernel tells why",
+		"read-only file system":               "mount it for writing; if it became read-only on its own, the kernel log says why",
 		"it is not a regular file":            "name one",
 		"it is a directory":                   "name a file",
 		"is a directory":                      "name a file",
 		"it is a socket":                      "name a file",
 		"it is a pipe to which nobody writes": "name a file, or a pipe whose writer runs",
 		"too many levels of symbolic links":   "it is a link that leads to itself: name the file",
-		"operation not permitted":             "if it is a file, lsattr tells whether it is immutable (chattr -i), and the log of the kernel whether something else forbids it",
+		"operation not permitted":             "lsattr shows whether the file is immutable (undo it with chattr -i); the kernel log says whether something else forbids it",
 	}
 }
 

@@ -46,8 +46,8 @@ func TestFileSystems(t *testing.T) {
 	for err, want := range map[error]string{
 		&fs.PathError{Op: "write", Path: "server.db", Err: syscall.ENOSPC}:          "write server.db: no space left on device; make room on that disk, and try again: nothing was changed",
 		&fs.PathError{Op: "write", Path: "server.db", Err: syscall.EDQUOT}:          "write server.db: disk quota exceeded; make room in that quota, and try again: nothing was changed",
-		&fs.PathError{Op: "open", Path: "server.db", Err: syscall.EROFS}:            "open server.db: read-only file system; mount it for writing; where it became read-only by itself, the log of the kernel tells why",
-		&fs.PathError{Op: "open", Path: "server.db", Err: syscall.EPERM}:            "open server.db: operation not permitted; if it is a file, lsattr tells whether it is immutable (chattr -i), and the log of the kernel whether something else forbids it",
+		&fs.PathError{Op: "open", Path: "server.db", Err: syscall.EROFS}:            "open server.db: read-only file system; mount it for writing; if it became read-only on its own, the kernel log says why",
+		&fs.PathError{Op: "open", Path: "server.db", Err: syscall.EPERM}:            "open server.db: operation not permitted; lsattr shows whether the file is immutable (undo it with chattr -i); the kernel log says whether something else forbids it",
 		errors.New("running server: add: write server.db: no space left on device"): "running server: add: write server.db: no space left on device; make room on that disk, and try again: nothing was changed",
 		errors.New("no space left on device, said a peer"):                          "no space left on device, said a peer",
 	} {
