@@ -60,7 +60,7 @@ func (s *keySets) init(size int) {
 	})
 }
 
-// Memory remembers a key set once its peer is proven, since anybody may have named it, and
+// A memory remembers a key set once its peer is proven, since anybody may have named it, and
 // forgets it once its keys are gone.
 type memory struct{ proven, gone func() }
 

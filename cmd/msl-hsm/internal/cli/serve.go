@@ -156,7 +156,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 			log.Info("stopped, every key object is closed")
 		}
 	}()
-	if err := errors.Join(s.WarnOldKeys(log), s.WarnSealedApart(c, log), s.WarnNames(ctx, log)); err != nil && ctx.Err() == nil {
+	if err := errors.Join(s.WarnEntities(c, log), s.WarnNames(ctx, log)); err != nil && ctx.Err() == nil {
 		return err
 	}
 	if f.trace {

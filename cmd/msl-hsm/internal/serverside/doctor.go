@@ -51,27 +51,6 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 	return d.found
 }
 
-// A doctor collects what it finds.
-type doctor struct {
-	c     *config.Config
-	used  *admin.Used // with which keys the state was used, if that was read
-	found []Check
-}
-
-func (d *doctor) say(name string, v Verdict, format string, args ...any) {
-	d.found = append(d.found, Check{name, v, fmt.Sprintf(format, args...)})
-}
-
-// judge tells that something works, or why not.
-func (d *doctor) judge(name string, err error, format string, args ...any) bool {
-	if err != nil {
-		d.say(name, Failure, "%s", exit.OneLine(err))
-		return false
-	}
-	d.say(name, OK, format, args...)
-	return true
-}
-
 // clock wants a time after that of this program. Tokens and certificates depend on it.
 func (d *doctor) clock(now time.Time) {
 	if now.Year() < 2024 {

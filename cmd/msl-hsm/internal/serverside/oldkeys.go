@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strconv"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
@@ -21,12 +22,21 @@ func RegisterAgain(e state.EntityRecord) bool {
 	return err == nil && a == keystore.HMACSHA256
 }
 
-// WarnOldKeys logs the first entities that have to be registered again.
-func (s *Service) WarnOldKeys(log *slog.Logger) error {
+// WarnEntities logs which entities have to be registered again, and why.
+func (s *Service) WarnEntities(c *config.Config, log *slog.Logger) error {
 	all, err := s.State.Entities()
 	if err != nil {
 		return err
 	}
+	warnOldKeys(all, log)
+	if warning := sealedApart(c, all); warning != "" {
+		log.Warn(warning)
+	}
+	return nil
+}
+
+// warnOldKeys logs the first entities whose keys an older version sealed.
+func warnOldKeys(all []state.EntityRecord, log *slog.Logger) {
 	count, first := 0, []string{}
 	for _, e := range all {
 		if !RegisterAgain(e) {
@@ -41,7 +51,6 @@ func (s *Service) WarnOldKeys(log *slog.Logger) error {
 			"give each new keys: msl-hsm entity remove IDENTITY, then msl-hsm entity add IDENTITY --generate-psk FILE, with --scheme PSK_PROFILE if it had that, or --tpm-psk if its keys are in a TPM; msl-hsm entity list marks them",
 			"entities", count, "first", first)
 	}
-	return nil
 }
 
 // WarnNames logs the names that are refused because another one is spelled like them.

@@ -2,7 +2,6 @@ package serverside
 
 import (
 	"fmt"
-	"log/slog"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/keystore/split"
@@ -25,14 +24,4 @@ func sealedApart(c *config.Config, all []state.EntityRecord) string {
 		return ""
 	}
 	return fmt.Sprintf("keystore.session-keys was changed: the pre-shared keys of %d entities, such as %q, do not open any more; set it back, or give each new keys: msl-hsm entity remove IDENTITY, then msl-hsm entity add IDENTITY --generate-psk FILE", count, first)
-}
-
-// WarnSealedApart logs that entities have to be registered again, since
-// keystore.session-keys was changed.
-func (s *Service) WarnSealedApart(c *config.Config, log *slog.Logger) error {
-	all, err := s.State.Entities()
-	if warning := sealedApart(c, all); err == nil && warning != "" {
-		log.Warn(warning)
-	}
-	return err
 }

@@ -1,0 +1,30 @@
+package serverside
+
+import (
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// A doctor collects what it finds.
+type doctor struct {
+	c     *config.Config
+	used  *admin.Used // with which keys the state was used, if that was read
+	found []Check
+}
+
+func (d *doctor) say(name string, v Verdict, format string, args ...any) {
+	d.found = append(d.found, Check{name, v, fmt.Sprintf(format, args...)})
+}
+
+// judge tells that something works, or why not.
+func (d *doctor) judge(name string, err error, format string, args ...any) bool {
+	if err != nil {
+		d.say(name, Failure, "%s", exit.OneLine(err))
+		return false
+	}
+	d.say(name, OK, format, args...)
+	return true
+}
