@@ -80,7 +80,7 @@ func NoToken(k *config.Keystore, err error) error {
 	switch {
 	case !errors.As(err, &none):
 		return err
-	case len(tokensIn(k.SoftHSM)) > len(none.Tokens):
+	case hasMore(k.SoftHSM, len(none.Tokens)):
 		return fmt.Errorf("%w; SoftHSM cannot read a token that is in %s: look at the permissions there, or restore it from a backup, and make no other token in its place", err, filepath.Join(k.SoftHSM, "tokens"))
 	case len(none.Tokens) == 0:
 		return fmt.Errorf("%w; make one with %s", err, tokenInit(k, none.URI))
@@ -88,13 +88,16 @@ func NoToken(k *config.Keystore, err error) error {
 	return fmt.Errorf("%w; correct the URI, or make such a token with %s", err, tokenInit(k, none.URI))
 }
 
-// tokensIn are the tokens in a directory of SoftHSM, also those that it cannot read.
-func tokensIn(dir string) []string {
+// hasMore reports whether a directory of SoftHSM may have more tokens than SoftHSM found there.
+func hasMore(dir string, found int) bool {
 	if dir == "" {
-		return nil
+		return false
 	}
-	all, _ := filepath.Glob(filepath.Join(dir, "tokens", "*-*-*")) // the only error is that of a pattern
-	return all
+	all, err := os.ReadDir(filepath.Join(dir, "tokens"))
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	return len(slices.DeleteFunc(all, func(e fs.DirEntry) bool { return !e.IsDir() })) > found
 }
 
 // tokenInit is the command that makes a token which matches a URI, as far as one can.

@@ -114,8 +114,10 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 		return
 	}
 	registered, err := s.Entities()
-	if warning := sealedApart(d.c, registered); err == nil && warning != "" {
+	if warning := sealedApart(d.c, registered); warning != "" {
 		d.say("pre-shared keys", Warning, "%s", warning)
+	} else if err != nil {
+		d.say("pre-shared keys", Failure, "%s", exit.OneLine(err))
 	}
 	doubts, err := s.Doubts(d.c)
 	for _, doubt := range doubts {
