@@ -16,10 +16,10 @@ const (
 
 // Admin is the operators' access to a server.
 type Admin struct {
-	Socket string `yaml:"socket" example:"/run/msl-hsm/admin.sock"` // where msl-hsm admin reaches a server whose state is in etcd; with a state file it is FILE.sock
+	Socket string `yaml:"socket" example:"/run/msl-hsm/admin.sock"` // where msl-hsm admin reaches a server whose state is in etcd; with a state file, it is FILE.sock instead
 	Listen string `yaml:"listen" example:"127.0.0.1:9090"`          // a loopback address for health, readiness, metrics and a status page over HTTP
 	Token  string `yaml:"token" example:"file:metrics.token"`       // source of the bearer token required there for metrics and details; tokens from msl-hsm admin page also work
-	Health string `yaml:"health" example:"/healthz"`                // path of the server's own URL that shows anyone whether it is ready: only status 200 or 503
+	Health string `yaml:"health" example:"/healthz"`                // path of the server's own URL that tells anyone whether it is ready, only with status 200 or 503
 }
 
 // check wants an address that other machines cannot reach, and a token.

@@ -10,7 +10,7 @@ import (
 type Argon2 struct {
 	Time    uint32 `yaml:"time" example:"3"`       // passes over the memory
 	Memory  uint32 `yaml:"memory" example:"65536"` // KiB
-	Threads uint8  `yaml:"threads" example:"4"`    // that can work at the same time
+	Threads uint8  `yaml:"threads" example:"4"`    // that work in parallel
 }
 
 // Cost returns the parameters with defaults filled in. In the FIPS mode of Go, which has no

@@ -13,10 +13,10 @@ import (
 
 // Attest says when and where an agent attests its machine's state.
 type Attest struct {
-	Every    time.Duration `yaml:"every" example:"1h"`                              // a tenth earlier or later, and once when the agent starts; default: never
-	URL      string        `yaml:"url" example:"http://server.example:8080/enroll"` // of the server's enrollment; default: /enroll at the host of client.url
-	PCR      PCRList       `yaml:"pcr"`                                             // of the SHA-256 bank
-	EventLog string        `yaml:"event-log" example:"/var/lib/boot.log"`           // file with the event log of this start, for a server that asks for it; default: that of the kernel, if this process may read it
+	Every    time.Duration `yaml:"every" example:"1h"`                              // give or take a tenth, and once when the agent starts; default: never
+	URL      string        `yaml:"url" example:"http://server.example:8080/enroll"` // URL of the server's enrollment; default: /enroll at the host of client.url
+	PCR      PCRList       `yaml:"pcr"`                                             // PCRs of the SHA-256 bank
+	EventLog string        `yaml:"event-log" example:"/var/lib/boot.log"`           // file with the event log of this start, for a server that asks for it; default: the kernel's log, if this process may read it
 }
 
 // PCRList is the numbers of PCRs.

@@ -19,23 +19,23 @@ import (
 
 // Upstream is the HTTP service behind a server.
 type Upstream struct {
-	URL         TargetList `yaml:"url" short:"yes" example:"http://127.0.0.1:3000/"`      // http, https, or unix:SOCKET or unix:SOCKET:/PATH; a list where it runs at several places; default: an echo
+	URL         TargetList `yaml:"url" short:"yes" example:"http://127.0.0.1:3000/"`      // http, https, unix:SOCKET or unix:SOCKET:/PATH; a list if it runs at several places; default: an echo
 	Method      httpMethod `yaml:"method" example:"POST"`                                 // of every request
 	ContentType string     `yaml:"content-type" example:"application/octet-stream"`       // of what devices send
-	Headers     headerMap  `yaml:"headers" example:"\nAuthorization: file:service.token"` // set in every request, each value from a source like that of a password
+	Headers     headerMap  `yaml:"headers" example:"\nAuthorization: file:service.token"` // set in every request; each value is read from a source, like a password
 
-	Body   bodyForm `yaml:"body" example:"auto"`      // a message that fits the buffer has a Content-Length, and others are streamed; or whole: others get an error; or stream: every one of several chunks is streamed, for channels
-	Buffer int      `yaml:"buffer" example:"1048576"` // bytes of a message in memory until its length is known; at most limits.held
+	Body   bodyForm `yaml:"body" example:"auto"`      // auto: a message that fits the buffer is sent with a Content-Length, others are streamed; whole: others get an error; stream: every message of several chunks is streamed, for channels
+	Buffer int      `yaml:"buffer" example:"1048576"` // bytes of a message to read ahead to find its length; at most limits.held
 
 	Timeout        time.Duration `yaml:"timeout" example:"30s"`        // until its answer begins; must be less than limits.timeout
 	ConnectTimeout time.Duration `yaml:"connect-timeout" example:"5s"` // of a connection
-	Spare          time.Duration `yaml:"spare" example:"10s"`          // how long a place that cannot be reached is not asked while others can
+	Spare          time.Duration `yaml:"spare" example:"10s"`          // how long a place that cannot be reached is left out while others can be
 
 	Check struct {
-		Path     string        `yaml:"path" example:"/healthz"` // asked by GET; default: no checks
+		Path     string        `yaml:"path" example:"/healthz"` // requested with GET; default: no checks
 		Interval time.Duration `yaml:"interval" example:"10s"`
 		Timeout  time.Duration `yaml:"timeout" example:"5s"`
-	} `yaml:"check"` // of each place; one that answers 400 or above is not asked while others are well
+	} `yaml:"check"` // of each place; one that answers 400 or above gets no messages while others pass
 
 	TLS   ClientTLS `yaml:"tls"`                                        // for https
 	Proxy proxyURL  `yaml:"proxy" example:"http://proxy.internal:3128"` // default: none, whatever HTTP_PROXY says
