@@ -6,7 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// Agent is how programs on this machine reach the agent.
+// Agent configures how programs on this machine reach the agent.
 type Agent struct {
 	Listen   string            `yaml:"listen" example:"unix:/run/msl-hsm.sock"`              // or a loopback address; default: msl-hsm-agent.sock in $RUNTIME_DIRECTORY or $XDG_RUNTIME_DIR
 	Users    map[string]string `yaml:"users" example:"\nada@example.com: file:ada.password"` // users that programs may send for, with the source of each password

@@ -14,7 +14,7 @@ type Argon2 struct {
 }
 
 // Cost returns the parameters with defaults filled in. In the FIPS mode of Go, which has no
-// Argon2id, it returns what takes its place.
+// Argon2id, it returns the replacement.
 func (a Argon2) Cost() stretch.Cost {
 	usual := stretch.Recommended()
 	if usual.Approved() {

@@ -15,7 +15,7 @@ type Audit struct {
 	Interval time.Duration `yaml:"interval" example:"10s"`                      // time until a record is covered by a signature, at most
 }
 
-// check wants a file, if anything else is set.
+// check requires a file if anything else is set.
 func (a *Audit) check() error {
 	switch {
 	case a.File == "" && *a != Audit{}:

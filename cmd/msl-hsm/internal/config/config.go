@@ -15,7 +15,7 @@ type Config struct {
 	Client   Client   `yaml:"client"`
 }
 
-// Keystore says where the keys are.
+// Keystore configures where the keys are.
 type Keystore struct {
 	URI            string        `yaml:"uri" example:"pkcs11:token=prod?module-path=/usr/lib/vendor.so"` // or soft:FILE, or tpm:?state=FILE
 	Tokens         []string      `yaml:"tokens" example:"[hsm-a, hsm-b]"`                                // instead of a token in uri: labels or URIs of PKCS #11 tokens that hold the same keys, such as clones; parts missing from a URI are taken from uri
@@ -39,12 +39,12 @@ type Keystore struct {
 	TrustedWrap    bool          `yaml:"trusted-wrapping"`                                               // make sealing keys whose blobs key rewrap can move to newer sealing keys that the security officer marked as trusted (PKCS #11)
 	AllowWeak      []string      `yaml:"allow-weak"`                                                     // weaknesses of the keys and the module to accept; key show names them
 
-	Log           *slog.Logger        // of a process that lives long: told when the device is lost
-	CheapForTests bool                // permits a cost, of passwords too, at which they are guessed easily
-	Calls         func(keystore.Call) // told of each operation of a PKCS #11 token, or nil
+	Log           *slog.Logger        // of a long-running process: logs when the device is lost
+	CheapForTests bool                // permits a cost, also of passwords, that makes guessing easy
+	Calls         func(keystore.Call) // called for each operation of a PKCS #11 token, or nil
 }
 
-// Server is what a server is made of.
+// Server configures a server.
 type Server struct {
 	Listen      string `yaml:"listen"`
 	Identity    string `yaml:"identity"`                         // its name, as devices know it
@@ -116,7 +116,7 @@ type Server struct {
 	Drain           time.Duration `yaml:"drain" example:"0s"`             // before that: how long it still accepts messages after a signal while reporting that it is not ready, so that load balancers notice
 }
 
-// Client is what a client is made of, and the agent.
+// Client configures a client and the agent.
 type Client struct {
 	URL          string `yaml:"url" example:"http://127.0.0.1:8080/"` // or https, ws, wss, tcp or tls
 	Peer         bool   `yaml:"peer"`                                 // the server is a peer: this side also issues tokens to it
@@ -163,10 +163,10 @@ type Client struct {
 // the token.
 const SessionsInMemory = "memory"
 
-// RandomMixed is the value of keystore.random for bytes of two sources.
+// RandomMixed is the value of keystore.random for random bytes of two sources combined.
 const RandomMixed = "mixed"
 
-// Default returns a configuration without a file.
+// Default returns the configuration that applies without a file.
 func Default() *Config {
 	c := &Config{}
 	c.Keystore.Prefix = "msl"
@@ -192,14 +192,14 @@ func Default() *Config {
 // None reports whether no key store is configured.
 func (k *Keystore) None() bool { return k.URI == "" && k.SoftHSM == "" && len(k.Tokens) == 0 }
 
-// UseOnly names the one key store to use, if it is given.
+// UseOnly makes uri the only key store, unless it is empty.
 func (k *Keystore) UseOnly(uri string) {
 	if uri != "" {
 		k.URI, k.Tokens = uri, nil
 	}
 }
 
-// Override replaces a value by that of a flag, if it was given.
+// Override replaces a value with that of a flag, if the flag is not empty.
 func Override(value *string, flag string) {
 	if flag != "" {
 		*value = flag

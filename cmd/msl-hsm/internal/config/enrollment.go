@@ -17,8 +17,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
-// Enrollment lets devices with a TPM enroll at the server. Without a state
-// they cannot.
+// Enrollment lets devices with a TPM enroll at the server, if State is set.
 type Enrollment struct {
 	State    string        `yaml:"state" example:"enrollments.db"`                                                        // evidence of the devices, and decisions about them: a file, or etcd if server.state is there
 	Path     string        `yaml:"path"`                                                                                  // path of the URL
@@ -40,16 +39,16 @@ type Enrollment struct {
 	Hold     bool          `yaml:"hold-changed"`                                                                          // whether a known device with new keys waits for an operator
 }
 
-// inEtcd is the word for records that are beside the state of the servers.
+// inEtcd is the value for records stored beside the state of the servers.
 const inEtcd = "etcd"
 
 // On reports whether devices enroll.
 func (e *Enrollment) On() bool { return e.State != "" }
 
-// Shared reports whether the records are in the cluster of the state.
+// Shared reports whether the records are in the etcd cluster of the state.
 func (e *Enrollment) Shared() bool { return e.State == inEtcd }
 
-// File is the path of the file of records; empty if they are elsewhere.
+// File returns the path of the file of records, or "" if they are elsewhere.
 func (e *Enrollment) File() string {
 	if e.Shared() {
 		return ""
@@ -68,13 +67,13 @@ func (e *Enrollment) settle(dir string) {
 	e.EventLog.settle(dir)
 }
 
-// noEnrollment are the defaults, with which no device can enroll.
+// noEnrollment returns the defaults, with which no device can enroll.
 func noEnrollment() Enrollment {
 	return Enrollment{Path: "/enroll", Unknown: "hold", Expired: VerdictHold, OnChange: ChangeFlag}
 }
 
-// check refuses to revoke for what is not judged, and what says how devices enroll where none
-// can.
+// check refuses revocation without PCR rules, and settings for enrollment if no device can
+// enroll.
 func (e *Enrollment) check() error {
 	switch {
 	case e.OnChange == ChangeRevoke && len(e.PCR) == 0:
@@ -110,10 +109,10 @@ func (e *Enrollment) CheckPath() error {
 	return nil
 }
 
-// A RootList names where certificates of makers of TPMs are.
+// A RootList names the sources of makers' certificates.
 type RootList []string
 
-// Makers is the word for the certificates that the program has itself.
+// Makers is the value for the certificates built into the program.
 const Makers = "makers"
 
 // UnmarshalYAML reads the word makers or a file, or a list of them.
@@ -136,8 +135,8 @@ func (l RootList) settle(dir string) {
 	}
 }
 
-// An EKService names where a maker gives out certificates of endorsement keys, as
-// makers.ParseService reads it.
+// An EKService names a maker's service for certificates of endorsement keys, in the form that
+// makers.ParseService reads.
 type EKService string
 
 // UnmarshalYAML reads the name of a maker, and perhaps a URL.
@@ -152,7 +151,7 @@ func (s *EKService) UnmarshalYAML(n *yaml.Node) error {
 // EventLogs is the word ask, or files with the events of reference devices.
 type EventLogs []string
 
-// Ask is the word that asks for event logs without comparing them with any.
+// Ask is the value that requests event logs without comparing them.
 const Ask = "ask"
 
 // UnmarshalYAML reads the word, a file, or a list of files.
@@ -208,7 +207,7 @@ func (v *PCRValues) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// A Verdict is what happens to devices that the rest does not decide about.
+// A Verdict says what happens to devices with expired certificates.
 type Verdict string
 
 // The verdicts.
@@ -217,10 +216,10 @@ const (
 	VerdictAccept Verdict = "accept"
 )
 
-// OnChange is what happens to a device that leaves the policy.
+// OnChange says what happens to a device that leaves the policy.
 type OnChange string
 
-// The answers to that.
+// The values of OnChange.
 const (
 	ChangeFlag   OnChange = "flag"
 	ChangeRevoke OnChange = "revoke"

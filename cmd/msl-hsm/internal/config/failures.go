@@ -7,7 +7,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// FailureReports is how a client reports its crypto failures.
+// FailureReports configures how a client reports its cryptographic failures.
 type FailureReports struct {
 	URL      string   `yaml:"url" example:"http://127.0.0.1:8080/failures"` // default: none
 	Identity string   `yaml:"identity" example:"camera-1"`                  // name in the reports; default: client.identity, if set
@@ -15,7 +15,7 @@ type FailureReports struct {
 	Report   []string `yaml:"report" example:"[device, key, token, data]"`  // default: every kind
 }
 
-// Failures is the server's endpoint for crypto failure log messages.
+// Failures configures the server's endpoint for crypto failure log messages.
 type Failures struct {
 	Log       string        `yaml:"log" example:"failures.jsonl"` // default: no reports are accepted
 	Path      string        `yaml:"path"`                         // path of the URL
@@ -27,10 +27,10 @@ type Failures struct {
 	PerSecond int           `yaml:"per-second" example:"100"`     // reports per second in total
 }
 
-// noFailures are the defaults, with which no reports are accepted.
+// noFailures returns the defaults, with which no reports are accepted.
 func noFailures() Failures { return Failures{Path: "/failures", Allow: "registered"} }
 
-// check wants a log, if anything else is set, and a path of its own for reports.
+// check requires a log if anything else is set, and a separate path for reports.
 func (f *Failures) check() error {
 	switch {
 	case f.Log == "" && *f != noFailures():

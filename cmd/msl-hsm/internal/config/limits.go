@@ -28,13 +28,13 @@ type Limits struct {
 	Proven               int64 `yaml:"proven" example:"536870912"`           // the same for authenticated senders; one source or entity gets at most half of either
 }
 
-// exchange returns the time for one exchange; zero or less means no bound.
+// exchange returns the time for one exchange; zero or less means no limit.
 func (l Limits) exchange() time.Duration { return Nonzero(l.Timeout, time.Minute) }
 
-// held is how much of a message may be kept in memory until it is read.
+// held returns how many bytes of a message may be kept in memory until it is read.
 func (l Limits) held() int { return msl.Limits{Held: l.Held}.Effective().Held }
 
-// ClientLimits are what an answer may cost. Zero means the default.
+// ClientLimits bound the cost of an answer. Zero means the default.
 type ClientLimits struct {
 	Answer  int64 `yaml:"answer" example:"1073741824"` // bytes in total
 	Header  int   `yaml:"header" example:"1048576"`    // bytes of a message header
@@ -44,7 +44,7 @@ type ClientLimits struct {
 	Depth   int   `yaml:"depth" example:"32"`          // nesting of JSON objects
 }
 
-// Nonzero returns a value, or its default where it is zero.
+// Nonzero returns a value, or its default if it is zero.
 func Nonzero(d, absent time.Duration) time.Duration {
 	if d == 0 {
 		return absent

@@ -16,7 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/secret"
 )
 
-// State is where a server keeps what it must not forget.
+// State configures where a server keeps what it must not forget.
 type State struct {
 	File        stateFile     `yaml:"file" short:"yes" example:"server.db"`                                              // for one server; or
 	Etcd        endpointList  `yaml:"etcd" example:"[https://etcd-1.example.com:2379, https://etcd-2.example.com:2379]"` // members of an etcd cluster, for several servers that serve the same devices
@@ -29,14 +29,14 @@ type State struct {
 	Staleness   time.Duration `yaml:"staleness" example:"5s"`                                                            // how long a server that has lost etcd continues with the revocations that it knows
 }
 
-// Override has a flag name the file.
+// Override replaces the state with the file named by a flag, if the flag is not empty.
 func (s *State) Override(flag string) {
 	if flag != "" {
 		*s = State{File: stateFile(flag)}
 	}
 }
 
-// Path is that of the file.
+// Path returns the path of the file.
 func (s *State) Path() string { return string(s.File) }
 
 // Shared reports whether the state is in a cluster.
@@ -88,7 +88,7 @@ func (s *State) check() error {
 	return nil
 }
 
-// inTheClear reports whether what is sent to a member passes a network unprotected.
+// inTheClear reports whether traffic to a member crosses a network unprotected.
 func inTheClear(member string) bool {
 	u, err := url.Parse(member)
 	if err != nil || u.Scheme != "http" || u.Hostname() == "localhost" {
@@ -115,7 +115,7 @@ func (f *stateFile) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// An endpointList is the members of a cluster.
+// An endpointList is a list of the members of a cluster.
 type endpointList []string
 
 // UnmarshalYAML reads a URL, or a list of them.

@@ -1,12 +1,13 @@
 package config
 
-// Stream is where connections that last are taken, for many messages and for channels.
+// Stream configures where persistent connections are accepted, for many messages and for
+// channels.
 type Stream struct {
 	Path   string `yaml:"path"`                            // path of the URL for WebSockets, at server.listen; "none": no WebSockets
 	Listen string `yaml:"listen" example:"127.0.0.1:8081"` // address for TCP, with TLS if server.tls has certificates; default: none
 }
 
-// Peer is where peers connect that issue tokens for this server, as it does for them.
+// Peer configures where peers connect, which issue tokens to this server as it does to them.
 type Peer struct {
 	Path         string       `yaml:"path" example:"/peer"`                         // path of the URL for WebSockets; default: none
 	Listen       string       `yaml:"listen" example:"127.0.0.1:8082"`              // address for TCP, as in stream; default: none
@@ -14,7 +15,7 @@ type Peer struct {
 	Push         bool         `yaml:"push"`                                         // also send messages posted at server.push.from to peers whose message was answered
 }
 
-// Push is where clients wait for messages that the server sends by itself.
+// Push configures where clients wait for messages that the server sends on its own.
 type Push struct {
 	Path   string `yaml:"path" example:"/push"`                       // path of the URL for WebSockets; default: none
 	Listen string `yaml:"listen" example:"127.0.0.1:8083"`            // address for TCP, as in stream; default: none

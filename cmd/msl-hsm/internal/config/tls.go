@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// ServerTLS is TLS below MSL, at the server: on if there is a certificate.
+// ServerTLS configures TLS below MSL at the server: on if there is a certificate.
 type ServerTLS struct {
 	Certificates CertificateList `yaml:"certificates" example:"\n- {certificate: server.crt, key: tls-p256, ocsp: server.ocsp}"` // chosen by server name; a client that sends no name gets the first
 	ClientCA     string          `yaml:"client-ca" example:"clients.pem"`                                                        // clients need a certificate issued by one of these; default: no client certificates
@@ -18,7 +18,7 @@ type ServerTLS struct {
 	MinVersion   string          `yaml:"min-version" example:"1.2"`                                                              // or 1.3
 }
 
-// ClientTLS is TLS below MSL, for a server whose URL begins with https.
+// ClientTLS configures TLS below MSL, for a server whose URL begins with https.
 type ClientTLS struct {
 	Roots       string `yaml:"roots" example:"roots.pem"`             // root certificates; default: the system's roots
 	Certificate string `yaml:"certificate" example:"tls.crt"`         // client certificate, if the server requires one
@@ -28,10 +28,10 @@ type ClientTLS struct {
 	MinVersion  string `yaml:"min-version" example:"1.2"`             // or 1.3
 }
 
-// A CertificateList is certificates with the labels of their keys.
+// A CertificateList is a list of certificates with the labels of their keys.
 type CertificateList []Certificate
 
-// A Certificate is a certificate for TLS, and its key.
+// A Certificate is a TLS certificate and its key.
 type Certificate struct {
 	Certificate string `yaml:"certificate"` // file: the certificate, then its chain
 	Key         string `yaml:"key"`         // label
@@ -68,7 +68,7 @@ func errCertificates() error {
 	return fmt.Errorf("must be a list of certificates, as [{certificate: FILE, key: LABEL}]")
 }
 
-// check wants a certificate, if anything else is set.
+// check requires a certificate if anything else is set.
 func (t *ServerTLS) check() error {
 	if len(t.Certificates) == 0 && (t.ClientCA != "" || t.ClientCRL != "" || t.MinVersion != "" || t.HTTP2) {
 		return exit.Usagef("server.tls has settings, and no certificate: name certificate and key in server.tls.certificates, or leave them out")
@@ -93,7 +93,7 @@ func (t *ClientTLS) settle(dir string) {
 	t.Roots, t.Certificate = within(dir, t.Roots), within(dir, t.Certificate)
 }
 
-// ParseVersion reads a version of TLS; none is 1.2.
+// ParseVersion parses a TLS version; "" means 1.2.
 func ParseVersion(what, text string) (uint16, error) {
 	switch text {
 	case "1.2", "":
