@@ -142,7 +142,7 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 		return f.fill(name, n, field)
 	}
 	if n.Kind != yaml.MappingNode {
-		return f.errorf(n, "%s must have fields, as in \"name: value\"", OrDocument(name))
+		return f.errorf(n, "%s must have fields, as in \"name: value\"", orDocument(name))
 	}
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -151,7 +151,7 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 		field, known := fieldNamed(v, key.Value)
 		switch {
 		case !known:
-			return f.errorf(key, "unknown field %q in %s; %s", key.Value, OrDocument(name), instead(key.Value, fieldNames(v)))
+			return f.errorf(key, "unknown field %q in %s; %s", key.Value, orDocument(name), instead(key.Value, fieldNames(v)))
 		case seen[key.Value]:
 			return f.errorf(key, "field %q is there twice", full)
 		}
@@ -163,9 +163,9 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 	return nil
 }
 
-// OrDocument returns the name of a section, or for the outermost one, which has no name, a
+// orDocument returns the name of a section, or for the outermost one, which has no name, a
 // description.
-func OrDocument(name string) string {
+func orDocument(name string) string {
 	if name == "" {
 		return "the file"
 	}
