@@ -41,8 +41,8 @@ func (s *Server) checkToken(ctx context.Context, in *incoming) error {
 	return nil
 }
 
-// checkDates refuses tokens that were issued before the tokens of their names
-// began to count.
+// checkDates refuses tokens issued before the date from which tokens of their names
+// count.
 func (s *Server) checkDates(ctx context.Context, in *incoming) error {
 	dates, ok := s.State.(TokenDates)
 	if !ok {
@@ -60,12 +60,13 @@ func (s *Server) checkDates(ctx context.Context, in *incoming) error {
 	return nil
 }
 
-// clocksApart bounds how far the clock of another server may be ahead that shares the state.
+// clocksApart bounds how far ahead the clock of another server sharing the state may be.
 const clocksApart = 5 * time.Minute
 
-// issueTimes returns when new tokens of an entity and of a user are issued: now, or a little
-// later, if the clock that had older ones end is ahead of this one. Tokens from before would
-// not count, and their holder would be sent to get others, again and again.
+// issueTimes returns when new tokens of an entity and of a user are issued: now, or a
+// little later if the clock by which older ones were ended is ahead of this one.
+// Otherwise the new tokens would not count, and their holder would be sent to get others
+// again and again.
 func issueTimes(ctx context.Context, s *Server, identity, user string) (entity, ofUser time.Time, err error) {
 	now := s.Issuer.now()
 	dates, ok := s.State.(TokenDates)
@@ -85,7 +86,7 @@ func issueTime(now, since time.Time) time.Time {
 	return now
 }
 
-// expect tells a state that is a Forgetter how long a master token with that expiration
+// expect informs a state that is a Forgetter how long a master token with that expiration
 // is accepted.
 func expect(ctx context.Context, s *Server, expiration time.Time) error {
 	f, ok := s.State.(Forgetter)
