@@ -20,9 +20,9 @@
 // 204. See [msl.Client.Forget] and [msl.Client.Logout].
 //
 // If HTTP is set, a request may have any method, path and query, and is sent whole, in
-// the form of package httpform. The response then has the status, the headers and the
-// body that the service behind the server gave it. Only a response with the header
-// Msl-Error is from the server ("server") or from the Handler ("agent").
+// the form of package httpform. The response then has the status, headers and body from
+// the service behind the server. Only a response with the header Msl-Error comes from the
+// server ("server") or from the Handler ("agent").
 //
 // # Responses
 //
@@ -57,18 +57,17 @@
 // # Which function do I want
 //
 // To serve programs, put a [Handler] into an [http.Server] that listens where only they
-// can connect: on a Unix socket that only their user may connect to, or at least on the
+// can connect: on a Unix socket to which only their user may connect, or at least on the
 // loopback interface. Limit what a connection may cost before its request is read, with
 // ReadHeaderTimeout, IdleTimeout and MaxHeaderBytes. Set DisableGeneralOptionsHandler, or
-// OPTIONS * gets status 200 from the http.Server itself. Let the client's transport keep as
-// many idle connections as there are concurrent requests (MaxIdleConnsPerHost of
+// OPTIONS * gets status 200 from the http.Server itself. Let the client's transport keep
+// as many idle connections as there are concurrent requests (MaxIdleConnsPerHost of
 // [http.Transport]). To tell a program what it can do about an error, set Explain. To log
 // requests, set Report, and wrap the client's state with [WatchState].
 //
 // # What it does not protect
 //
 // Anyone who can connect to the listener can send with the identity of the device, and
-// for all of its users. Requests from web pages are refused, and so are requests for
-// another host unless they come by a Unix socket; that is not access control between
-// programs.
+// for all its users. Requests from web pages are refused, as are requests for another
+// host unless they come over a Unix socket; that is not access control between programs.
 package agent
