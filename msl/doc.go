@@ -39,7 +39,7 @@
 //
 //	sealed               1, the version of this form
 //	identity             the holder's identity
-//	issuerdata           an object of the issuer's own, optional
+//	issuerdata           the issuer's own object, optional
 //	encryptionalgorithm  AES
 //	signaturealgorithm   HmacSHA256
 //	sealedencryptionkey  the session encryption key, sealed by the store

@@ -17,7 +17,7 @@ import (
 //
 // The attributes are
 //
-//	device=/dev/tpmrm0   a character device; this one is the default
+//	device=/dev/tpmrm0   a character device; default
 //	unix=/path           a Unix socket that carries plain TPM commands, as of swtpm
 //	tcp=host:port        the same over TCP; never between machines
 //	state=/path          the file of key blobs, see Init

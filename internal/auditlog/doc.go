@@ -4,7 +4,7 @@
 // A log is one or more files of lines. Each line is a JSON object: a number that counts up,
 // a time, what happened, and at its end the chain value
 //
-//	SHA-256(chain value of the line before || this line up to ,"chain":)
+//	SHA-256(chain value of the previous line || this line up to ,"chain":)
 //
 // in base64url. Before the first line it is 32 zero bytes. The first line of each file
 // has the event "file", the name of the log, which is random, and the chain value before

@@ -22,7 +22,7 @@ import (
 // A Source says where a secret comes from. It is not itself secret:
 //
 //	file:PATH        a regular file that only its owner may read; or file:///PATH
-//	fd:3             an open file descriptor, read to its end, once: then /dev/null is there
+//	fd:3             an open file descriptor, read once to its end, then replaced by /dev/null
 //	credential:NAME  a systemd credential
 //	prompt           the terminal
 //	env:NAME         an environment variable, which other processes may see

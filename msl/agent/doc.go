@@ -36,7 +36,7 @@
 // "message" is for the user. A request whose response has Retry-After is worth another
 // try:
 //
-//	400       an invalid header, or the request body broke off
+//	400       an invalid header, or the request body was cut off
 //	403       the server refused the entity or the user; the Handler does not know the
 //	          user; the request is from a web page or for another host
 //	404, 405  a path other than these, or a query; another method
@@ -46,11 +46,11 @@
 //	502       the server cannot be reached (Retry-After); its answer is not a message, or
 //	          cannot be trusted, or came when the HSM or TPM failed; it refused the message
 //	503       the HSM or TPM is busy or unavailable, too many requests are under way, the
-//	          server asks to come back later, or the session was ended meanwhile (all
-//	          with Retry-After)
+//	          server asks to come back later, or the session was ended in the meantime
+//	          (all with Retry-After)
 //	504       no answer in time (Retry-After)
-//	505       in HTTP/1.0, in which the end of an answer without a length cannot be told
-//	          from a failure, an answer of more than 1 MiB
+//	505       an answer of more than 1 MiB in HTTP/1.0, in which its end cannot be
+//	          distinguished from a failure
 //
 // After 502 and 504 the server may have acted on the message.
 //

@@ -29,7 +29,7 @@
 //
 //	format    1
 //	version   of the software, optional: see CheckVersion
-//	lost      failures that there was no room for, optional
+//	lost      failures dropped for lack of room, optional
 //	skipped   damaged lines of the spool, optional
 //	failures  1 to 32 objects of
 //	    kind        device, key, token or data
@@ -38,7 +38,7 @@
 //	    result      a CKR_ or TPM_RC_ name, optional
 //	    cause       see Causes, optional
 //	    code        of MSL, optional
-//	    peer        true if the peer answered that code, optional
+//	    peer        true if the peer sent that code, optional
 //	    keyversion  of the key, optional
 //	    count       how often
 //	    first       RFC 3339, to the second

@@ -35,10 +35,10 @@ import (
 //	Msl-Authenticated       true or false
 //	Msl-Non-Replayable      true if the message is known not to be a replay
 //	Msl-Message-Id          the number of the message, in decimal
-//	Msl-Client-Address      IP address that the message came from, if it is known
+//	Msl-Client-Address      IP address that the message came from, if known
 //	X-Forwarded-For         the same, for programs that know this name
-//	Msl-Tls-Server-Name     name that the client asked for by TLS, if it did
-//	Msl-Tls-Client-Subject  subject of the certificate that the client proved to have by TLS, if it did
+//	Msl-Tls-Server-Name     server name that the client requested in TLS, if any
+//	Msl-Tls-Client-Subject  subject of the client certificate verified by TLS, if any
 //
 // Names in them are encoded by [EncodeName]. The last four need a [Handler] or a
 // [WebSocketHandler]. Those about TLS describe the connection to this server, whose other
