@@ -100,8 +100,8 @@ var ErrNoReply = errors.New("msl: application does not reply")
 // does not count, so that the application can call other servers. A handler runs only
 // after everything that the answer needs has been made, and so not at all while the key
 // store fails. One exception: if the device with a session's keys is slow and has just
-// opened the request with them, the answer's header is made while the handler runs. If
-// the answer then cannot be protected within three seconds, it becomes
+// opened the request with them, the answer's header is made while the handler runs. An
+// answer that in the end cannot be protected, after three seconds of trying, becomes
 // [ErrMSLEncodeError]: the peer is not asked to send the message again.
 type Handler func(ctx context.Context, w *ResponseWriter, m *Message) error
 
