@@ -5,18 +5,18 @@ import (
 	"unicode/utf8"
 )
 
-// An AppError is an error of the application's own. If a handler returns one, maybe
-// wrapped, before anything of its answer was sent, the peer gets what it says as a
-// [*PeerError]. It takes precedence over any [Code] in the same chain of errors, also
-// over one that says that a key store failed.
+// An AppError is an application's own error. If a handler returns one, possibly wrapped,
+// before any of its answer was sent, the peer receives it as a [*PeerError]. It takes
+// precedence over any [Code] in the same chain of errors, including one that reports a
+// failed key store.
 type AppError struct {
-	// Response is what the peer is asked to do. Clients act on it by themselves: for
+	// Response is what the peer is asked to do. Clients act on it on their own: for
 	// UserReauth they prove the user anew, for TransientFailure and Fail they give up.
 	// Zero and unknown numbers are sent as Fail.
 	Response ResponseCode
 
 	// InternalCode is a number for the peer, from 1 to 2^31-1; for any other, none is
-	// sent. The errors of the protocol have those from 100000 to 109999.
+	// sent. The protocol's own errors use 100000 to 109999.
 	InternalCode int64
 
 	// Message is for the logs of the peer, and User is shown to its user, in a
@@ -29,7 +29,7 @@ type AppError struct {
 	Err error
 }
 
-// Error returns what the peer is told, and the cause.
+// Error returns what the peer receives, and the cause.
 func (e *AppError) Error() string {
 	s := "application: " + e.answer().response.String()
 	if e.Message != "" {
@@ -44,7 +44,7 @@ func (e *AppError) Error() string {
 // Unwrap returns the cause.
 func (e *AppError) Unwrap() error { return e.Err }
 
-// answer is what the peer is told.
+// answer is what the peer receives.
 func (e *AppError) answer() errorAnswer {
 	a := errorAnswer{code: -1, response: e.Response, internal: absent, message: cut(e.Message, maxErrorText), user: cut(e.User, maxErrorText)}
 	if !a.response.known() {
@@ -56,11 +56,11 @@ func (e *AppError) answer() errorAnswer {
 	return a
 }
 
-// maxErrorText is how many bytes a text in an error message may have: far less than a
-// peer accepts of a header.
+// maxErrorText bounds a text in an error message, in bytes: far less than a peer accepts
+// in a header.
 const maxErrorText = 4096
 
-// cut shortens a text to that many bytes, and not within a character.
+// cut shortens a text to at most end bytes, never within a character.
 func cut(s string, end int) string {
 	if len(s) <= end {
 		return s

@@ -15,7 +15,7 @@ func BytesBody(b []byte) func() (io.ReadCloser, error) {
 	}
 }
 
-// A bytesBody is data that is there: no read of it blocks.
+// A bytesBody is data already in memory: no read of it blocks.
 type bytesBody struct {
 	*bytes.Reader
 	all []byte
@@ -26,9 +26,9 @@ func (*bytesBody) Close() error { return nil }
 // maxDefaultBody bounds how much of an unrepeatable body is kept for another try.
 const maxDefaultBody = 1 << 20
 
-// ReaderBody returns a request body that is read from r, which can be read only
-// once. Its first max bytes are kept in memory so that the message can be sent
-// again, zero meaning 1 MiB; a longer message is not sent again.
+// ReaderBody returns a request body read from r, which can be read only once. Its first
+// max bytes (0 means 1 MiB) are kept in memory so that the message can be sent again; a
+// longer message is not sent again.
 func ReaderBody(r io.Reader, max int) func() (io.ReadCloser, error) {
 	if max == 0 {
 		max = maxDefaultBody
@@ -37,16 +37,16 @@ func ReaderBody(r io.Reader, max int) func() (io.ReadCloser, error) {
 	return kept.open
 }
 
-// A keptBody remembers what was read of r, up to a bound.
+// A keptBody remembers what was read from r, up to a bound.
 type keptBody struct {
 	max  int
 	lost atomic.Bool   // more was read than can be kept
-	turn chan struct{} // holds a place for the one that reads r, which may take long
+	turn chan struct{} // held by the reader of r, which may take long
 
 	mu   sync.Mutex
 	r    io.Reader
 	kept []byte
-	read int // of r, in all
+	read int // read from r so far
 }
 
 var errNotKept = errors.New("msl: the request must be sent again, but its body cannot be read twice and is too long to keep")
@@ -58,8 +58,8 @@ func (k *keptBody) open() (io.ReadCloser, error) {
 	return io.NopCloser(&keptReader{keptBody: k}), nil
 }
 
-// A keptReader reads a keptBody from its beginning. A reader of an earlier try
-// may still be waiting for r; what it then reads is kept for the others.
+// A keptReader reads a keptBody from its beginning. A reader from an earlier try may
+// still be waiting for r; what it reads is kept for the others.
 type keptReader struct {
 	*keptBody
 	at int
@@ -71,7 +71,7 @@ func (r *keptReader) Read(p []byte) (int, error) {
 	}
 	r.turn <- struct{}{}
 	defer func() { <-r.turn }()
-	if n, err := r.again(p); n > 0 || err != nil { // it came while another reader had the turn
+	if n, err := r.again(p); n > 0 || err != nil { // arrived while another reader had the turn
 		return n, err
 	}
 	n, err := r.r.Read(p)
@@ -79,7 +79,7 @@ func (r *keptReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// again reads what is kept, and nothing if there is no more of that.
+// again reads what is kept, and returns 0 if there is no more of it.
 func (r *keptReader) again(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -93,8 +93,8 @@ func (c *Capabilities) compression() string {
 	return ""
 }
 
-// capabilities are what the header of a request says of its sender: one that wants no
-// compressed answer says that it could not read it.
+// capabilities are what the header of a request says about its sender: a sender that
+// wants no compressed answer claims that it cannot read one.
 func (r *Request) capabilities(own *Capabilities) *Capabilities {
 	if r.Languages == nil && (own == nil || !r.Uncompressed) {
 		return own
@@ -125,8 +125,8 @@ func (r *Request) compression(c *Capabilities) string {
 // the reference stacks.
 const maxInflate = 200
 
-// compress returns data and no name if compressing does not make it shorter, or
-// makes it so short that a peer would take it for an attack.
+// compress returns data and no name if compression does not shorten it, or shortens it so
+// much that a peer would suspect an attack.
 func compress(name string, data []byte) ([]byte, string, error) {
 	if name == "" || len(data) == 0 {
 		return data, "", nil

@@ -18,7 +18,7 @@ type ciphertextEnvelope struct {
 	ciphertext []byte
 }
 
-// envelopeHash is sent where the protocol has a hash that no stack checks.
+// envelopeHash fills a hash field of the protocol that no stack checks.
 var envelopeHash = []byte{0}
 
 // parseCiphertextEnvelope reads an envelope. The binary parts are in the scratch memory
@@ -28,7 +28,7 @@ func parseCiphertextEnvelope(mem *wire.Memory, b []byte, lim wire.Limits) (ciphe
 	if err != nil {
 		return ciphertextEnvelope{}, fail(ErrMSLParseError, "ciphertext envelope", err)
 	}
-	version := int64(1) // also if it is absent, or not a number
+	version := int64(1) // also if absent or not a number
 	if v, ok := o.Value("version"); ok {
 		if n, err := v.Int(); err == nil {
 			version = n
@@ -51,7 +51,7 @@ func parseEnvelope1(mem *wire.Memory, o wire.Object) (ciphertextEnvelope, error)
 	return e, malformed(f, "ciphertext envelope")
 }
 
-// parseBytes reads the members that are binary.
+// parseBytes reads the binary members.
 func (e *ciphertextEnvelope) parseBytes(mem *wire.Memory, f *wire.Fields) {
 	mem.Scratch = mem.Scratch[:0]
 	if f.Has("iv") {
@@ -76,8 +76,8 @@ func parseEnvelope2(mem *wire.Memory, o wire.Object) (ciphertextEnvelope, error)
 	return e, malformed(f, "ciphertext envelope")
 }
 
-// cipherSpec reads a version 2 cipher specification, by its name or by the
-// spelling of it as an identifier.
+// cipherSpec reads a version 2 cipher specification, given by its name or its identifier
+// spelling.
 func cipherSpec(name string) (string, bool) {
 	switch name {
 	case "AES/CBC/PKCS5Padding", "AES_CBC_PKCS5Padding":
@@ -90,7 +90,7 @@ func cipherSpec(name string) (string, bool) {
 	return "", false
 }
 
-// envelopeSize is that of an envelope without its ciphertext and the name of its key.
+// envelopeSize is the size of an envelope without its ciphertext and key name.
 const envelopeSize = 112
 
 // append writes the envelope after dst.
@@ -113,7 +113,7 @@ func (e ciphertextEnvelope) append(dst []byte) []byte {
 		enc.Bytes("sha256", envelopeHash)
 	}
 	enc.End()
-	return append(dst, enc.Encoded()...) // mostly in place
+	return append(dst, enc.Encoded()...) // usually in place
 }
 
 // bareSignature returns the signature inside b, which is either the bare bytes
@@ -158,7 +158,7 @@ const maxNumber = 1 << 53
 
 func inRange(n int64) bool { return n >= 0 && n <= maxNumber }
 
-// next is the id after id; the last one is followed by 0.
+// next is the id after id; after the largest it is 0.
 func next(id int64) int64 {
 	if id == maxNumber {
 		return 0

@@ -22,37 +22,37 @@ type Client struct {
 	State        ClientState // nil keeps the tokens in memory
 	Custody      Custody     // what the key exchanges may see; zero means nothing
 
-	// UserAuth returns the proof of a local user, before anything is sent. reason is
-	// the answer that refused an earlier proof, or 0. Returning no data and no error
+	// UserAuth returns the proof of a local user, before anything is sent. reason is the
+	// response code that refused an earlier proof, or 0. Returning no data and no error
 	// gives up.
 	UserAuth func(ctx context.Context, user string, reason ResponseCode) (*UserAuthData, error)
 
-	// EntityAuth returns how this side is proven from now on, after an authenticated
-	// answer refused an entity: reason is [EntityReauth] if it was the entity's master
-	// token that was refused, for which the same entity may do, and [EntityDataReauth]
-	// if it was what Local shows. Returning no entity and no error gives up. Nil tries
-	// once more with the same entity after the former, and gives up after the latter.
-	// It is called for one message at a time, and not again for those that were
-	// refused meanwhile. A restart begins with Local again.
+	// EntityAuth returns how this side proves itself from now on, after an authenticated
+	// answer refused it. reason is [EntityReauth] if the master token was refused, after
+	// which the same entity may work, and [EntityDataReauth] if the data of Local was
+	// refused. Returning no entity and no error gives up. A nil function tries the same
+	// entity once more after EntityReauth, and gives up after EntityDataReauth. It is
+	// called for one message at a time, and not again for messages refused in the
+	// meantime. After a restart, Local is used again.
 	EntityAuth func(ctx context.Context, refused LocalEntity, reason ResponseCode) (LocalEntity, error)
 
 	ServiceTokens ServiceTokenKeys
 	Capabilities  *Capabilities // nil means none, and no compression
 	Limits        Limits
 	Time          func() time.Time // nil means time.Now
-	Rand          io.Reader        // of several goroutines; nil means crypto/rand
-	// Headers, if not nil, is told of the header of each message that is received or
-	// sent, from several goroutines. It must not block.
+	Rand          io.Reader        // used by several goroutines; nil means crypto/rand
+	// Headers, if not nil, is called with the header of each message received or sent, by
+	// several goroutines. It must not block.
 	Headers func(HeaderInfo)
 
-	asking     chan struct{} // holds an element while EntityAuth is asked
+	asking     chan struct{} // holds an element while EntityAuth runs
 	mu         sync.Mutex
 	other      LocalEntity // in place of Local, or nil
 	turned     int         // how often it was replaced
 	departed   departed
 	loaded     bool
 	tokens     *tokens
-	clockAhead time.Duration // of the server's clock
+	clockAhead time.Duration // by how much the server's clock is ahead
 	clockKnown bool
 	renewal    renewalLock
 	numbers    *numbers // of the non-replayable messages under way
@@ -64,27 +64,26 @@ type Transport interface {
 	RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error)
 }
 
-// A Request is a message to be sent. A client has at most five non-replayable
-// messages under way at a time, with ids at most four apart, since a peer refuses
-// an id that arrives too late. So a slow message delays those after it. If that
-// lasts five seconds, or if five in a row were lost, the next message asks for a
-// new session.
+// A Request is a message to be sent. A client has at most five non-replayable messages
+// under way at a time, with ids at most four apart, since a peer refuses an id that
+// arrives too late. A slow message therefore delays those after it. If that lasts five
+// seconds, or if five in a row were lost, the next message asks for a new session.
 type Request struct {
 	Encrypted     bool
 	Authenticated bool // integrity-protected
 	NonReplayable bool
-	RequestTokens bool   // the answer shall bring a master token, and a user ID token
-	User          string // local user, or empty; compared as [CanonicalName] writes it
-	Recipient     string // identity of the entity that must answer, or empty for any
+	RequestTokens bool   // the answer must bring a master token, and a user ID token
+	User          string // local user, or empty; compared in the form of [CanonicalName]
+	Recipient     string // identity of the entity that must answer; empty means any
 
 	// Uncompressed sends the data and the new service tokens as they are, and asks the
-	// peer for an answer that is not compressed either. It is for a message with a
-	// secret beside text that somebody else can choose: how far the two compress
-	// together tells about the secret (the attacks CRIME and BREACH).
+	// peer for an answer that is not compressed either. Use it for a message that carries
+	// a secret next to text that someone else can choose: the compressed length leaks
+	// information about the secret (the CRIME and BREACH attacks).
 	Uncompressed bool
 
-	// Languages are those of the user, best first, for texts in errors: BCP 47 tags, in
-	// place of the Languages in the client's Capabilities, if they are not nil.
+	// Languages, if not nil, are the languages of the user for error texts, best first,
+	// as BCP 47 tags. They replace the Languages of the client's Capabilities.
 	Languages []string
 
 	// ServiceTokens are sent with the data, not with a handshake. It is an error
@@ -92,14 +91,13 @@ type Request struct {
 	// ordinary request first.
 	ServiceTokens []TokenChange
 
-	// Interactive sends data as soon as Body returns it, and not in chunks of 64
-	// KiB. It is for a channel, whose two directions are used at the same time. A
-	// handshake goes before it where tokens are missing, and then it takes more
-	// than one message.
+	// Interactive sends data as soon as Body returns it, instead of in chunks of 64 KiB.
+	// Use it for a channel, whose two directions are active at the same time. If tokens
+	// are missing, a handshake comes first, and the request takes more than one message.
 	Interactive bool
 
-	// Body opens the application data, again each time that the message has to be
-	// sent. Nil means none.
+	// Body opens the application data, again each time the message is sent. Nil means
+	// none.
 	Body func() (io.ReadCloser, error)
 }
 
@@ -122,25 +120,25 @@ func (r *Request) empty() (bool, error) {
 
 // A Response is the answer. Its body must be closed.
 type Response struct {
-	Identity      string // of the peer, as [CanonicalName] writes it, empty if it answered under the client's master token
+	Identity      string // of the peer, in the form of [CanonicalName]; empty if it answered under the client's master token
 	Body          io.ReadCloser
 	ServiceTokens []*ServiceToken
 	MessageID     int64
-	KeyExchange   string // scheme of the key exchange that this answer ended, or empty
+	KeyExchange   string // scheme of the key exchange that this answer completed, or empty
 	Messages      int    // sent and received for this request
 }
 
-// Do sends a request and returns the answer. It does whatever that requires:
-// handshakes, key exchange, renewals, and another try after an error that asks
-// for one. If the peer refuses, the error is a [*PeerError].
+// Do sends a request and returns the answer. It does whatever that takes: handshakes, key
+// exchange, renewals, and retries after errors that ask for one. If the peer refuses, the
+// error is a [*PeerError].
 func (c *Client) Do(ctx context.Context, req *Request) (*Response, error) {
 	return c.run(ctx, c.attempt(req))
 }
 
-// Send sends a message that expects no answer, after the handshake that it may
-// need, which is an exchange of its own. It never asks for tokens with the
-// message itself, whatever req says. A nil error means that the transport took
-// the message, not that the peer accepted it: a refusal is not read.
+// Send sends a message that expects no answer. Any handshake it needs is an exchange of
+// its own, before it; the message itself never asks for tokens, whatever req says. A nil
+// error means that the transport took the message, not that the peer accepted it: a
+// refusal is not read.
 func (c *Client) Send(ctx context.Context, req *Request) error {
 	a := c.attempt(req.unanswered())
 	a.purpose = oneWay
@@ -164,7 +162,7 @@ func (c *Client) attempt(req *Request) *attempt {
 	return a
 }
 
-// unanswered is the request without asking for tokens, which come in answers.
+// unanswered returns the request without asking for tokens, which only answers bring.
 func (r *Request) unanswered() *Request {
 	q := *r
 	q.RequestTokens = false
@@ -203,7 +201,7 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 	return nil, refused
 }
 
-// offers reports whether a key response may be of that scheme.
+// offers reports whether the client offers that key exchange scheme.
 func (c *Client) offers(scheme string) bool {
 	return slices.ContainsFunc(c.KeyExchanges, func(x Offerer) bool { return x.Scheme() == scheme && c.Custody.permits(x.Exposes()) })
 }
@@ -322,8 +320,8 @@ func (c *Client) save(ctx context.Context) error {
 	return nil
 }
 
-// believeClock notes the server's clock from the timestamp of a message, if it is known who
-// wrote that: by it the client judges for how long its tokens are good.
+// believeClock notes the server's clock from the timestamp of a message whose author is
+// known. The client uses it to judge how long its tokens are valid.
 func (c *Client) believeClock(in *incoming) {
 	if in.timestamp == absent || !in.sender.Authenticated {
 		return

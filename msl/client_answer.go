@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// receive reads the answer and makes the checks of the protocol on it.
+// receive reads the answer and checks it by the rules of the protocol.
 func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
 	c, limits := a.client, &a.limits
 	side := &receiver{
@@ -20,7 +20,7 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 		watch:    a.watch,
 	}
 	first := (*wire.Decoder).First
-	if a.purpose == pushed { // after one that was refused, maybe
+	if a.purpose == pushed { // possibly after one that was refused
 		first = firstAfter
 	}
 	o, err := first(decoder)
@@ -51,7 +51,7 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 	return in, nil
 }
 
-// judgeError makes the checks on an error answer.
+// judgeError checks an error answer by the rules of the protocol.
 func (a *attempt) judgeError(in *incoming) error {
 	if a.purpose != pushed && !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
 		return withID(fail(ErrUnexpectedResponseMessageID, "error answer", nil), in.err.MessageID)
@@ -67,8 +67,8 @@ func (a *attempt) judgeError(in *incoming) error {
 	return in.err
 }
 
-// isAnswer reports whether err is an error answer that was read. What the application returns
-// where it is asked for something may have another one in it, of somebody else.
+// isAnswer reports whether err is an error answer that was read. An error of the
+// application's callbacks may wrap another one, from someone else.
 func isAnswer(err error, verdict *PeerError) bool { return verdict != nil && errors.Is(err, verdict) }
 
 // accept derives the new session keys from the answer to one of the offers.
@@ -99,7 +99,7 @@ func (a *attempt) check(in *incoming) error {
 // keys.
 func (a *attempt) store(ctx context.Context, in *incoming, outcome Outcome) error {
 	if in.keyResponse != nil {
-		outcome.Keys.Acquire() // for this message; the first reference is the client's
+		outcome.Keys.Acquire() // for this message; the client has the first reference
 		old := in.release
 		in.release = func() { old(); outcome.Keys.Release() }
 		in.body.openWith(sessionKey("", in.keyResponse.token, outcome.Keys))
@@ -141,7 +141,7 @@ func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outc
 	return err
 }
 
-// response hands the answer to the application, and calls release when that closes it.
+// response passes the answer to the application; closing it calls release.
 func (a *attempt) response(in *incoming, stream io.Closer, release func()) *Response {
 	r := &Response{
 		Identity: CanonicalName(in.sender.Identity), ServiceTokens: in.serviceTokens, MessageID: in.messageID,
@@ -169,13 +169,13 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// ErrAnswerUnread says that an answer came, and that the key store of this side failed when it
-// was read: the peer has acted on the message, or refused it. It comes with the error of the
-// key store.
+// ErrAnswerUnread says that an answer arrived, but this side's key store failed while it
+// was read: the peer has acted on the message, or refused it. It accompanies the error of
+// the key store.
 var ErrAnswerUnread = errors.New("msl: an answer came and cannot be read, so the peer may have acted on the message")
 
-// unread marks the failure of a key store while an answer is read: without the mark it looks
-// like one before anything was sent.
+// unread marks a key store failure during the reading of an answer. Without the mark it
+// would look like one before anything was sent.
 func unread(err error) error {
 	if err == nil || !deviceFailed(err) || errors.Is(err, ErrAnswerUnread) {
 		return err
@@ -187,7 +187,7 @@ func (b *responseBody) Close() error {
 	if b.release == nil {
 		return nil
 	}
-	err := b.stream.Close() // it may read the rest of the answer, which needs the keys
+	err := b.stream.Close() // may read the rest of the answer, which needs the keys
 	b.release()
 	b.release = nil
 	return err
@@ -206,16 +206,16 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (again bool, err er
 	if r.askUser {
 		a.reason, a.proof = e.Response, nil
 	}
-	// A refusal that nobody authenticated asks for no other entity: it could be from
-	// anyone who wants to see this side under another name.
+	// An unauthenticated refusal asks for no other entity: it could come from anyone who
+	// wants to see this side under another name.
 	if r.askEntity && err == nil && a.proven == e && a.client.EntityAuth != nil {
 		return a.as.ask(ctx, e.Response)
 	}
 	return r.again && (!r.askUser || a.req.User != ""), err
 }
 
-// forget drops the tokens that an error answer makes useless, if the answer was proven.
-// newest says that the client still holds those of the message.
+// forget drops the tokens that an error answer makes useless, if the answer was
+// authenticated. newest says that the client still holds the tokens of the message.
 func (a *attempt) forget(ctx context.Context, r recovery, proven bool) (newest bool, err error) {
 	used, user := a.tokens.session, a.user
 	if r.forgetUser || r.askUser {

@@ -10,11 +10,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// An attempt is a request on its way, through as many messages as it takes.
+// An attempt is a request in progress, through as many messages as it takes.
 type attempt struct {
 	client  *Client
 	req     *Request
-	limits  Limits // of the client, with the defaults
+	limits  Limits // the client's, with the defaults
 	network requestNetwork
 	purpose purpose
 	watch   watcher
@@ -23,15 +23,15 @@ type attempt struct {
 	lease     lease
 	messageID int64         // of the next message
 	demands   demands       // on the next message
-	proof     *UserAuthData // of the user, until it is sent
+	proof     *UserAuthData // of the user, until sent
 	reason    ResponseCode  // why user authentication data is asked for again
-	refused   *UserIDToken  // that the peer did not accept; other messages may still use it
+	refused   *UserIDToken  // not accepted by the peer; other messages may still use it
 	verdict   *PeerError    // the last error answer, or nil
 	proven    *PeerError    // that answer, if it was authenticated
-	giver     giver         // of tokens, if the answer is a peer's
+	giver     giver         // of the tokens, if the answer is from a peer
 	ids       numbering
 
-	// of the message that was sent last
+	// of the last message sent
 	plan    plan
 	tokens  *tokens
 	user    *UserIDToken
@@ -40,8 +40,8 @@ type attempt struct {
 	offers  offers
 }
 
-// exchange sends one message and reads the answer. It returns no response where
-// the message was a handshake that went well.
+// exchange sends one message and reads the answer. It returns no response if the message
+// was a successful handshake.
 func (a *attempt) exchange(ctx context.Context) (response *Response, err error) {
 	if err := a.reserve(ctx); err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 		err = unread(err)
 	}
 	if err = a.sent(err, seen); err != nil {
-		if a.req.Interactive { // the request's body would not end by itself
+		if a.req.Interactive { // the request's body would not end on its own
 			cancel()
 		}
 		in.release()
@@ -96,7 +96,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 	return a.response(in, exchanged{stream, in.body, cancel}, in.close), nil
 }
 
-// An exchanged stream ends the sending of the request when it is closed.
+// An exchanged stream stops the sending of the request when it is closed.
 type exchanged struct {
 	io.Closer
 	body   *payloadReader
@@ -106,14 +106,14 @@ type exchanged struct {
 func (e exchanged) Close() error {
 	defer e.cancel()
 	var err error
-	if _, lasts := e.Closer.(*streamAnswer); lasts { // the peer may not read on before its answer is read
+	if _, lasts := e.Closer.(*streamAnswer); lasts { // the peer may not read on until its answer is read
 		_, err = io.Copy(io.Discard, e.body)
 	}
 	return errors.Join(err, e.Closer.Close())
 }
 
 // post sends a message whose answer is not read. It waits until the transport has taken
-// all of it: an answer may begin earlier.
+// all of it, since an answer may begin earlier.
 func (a *attempt) post(ctx context.Context, out *outgoing) error {
 	written := make(chan error, 1)
 	stream, err := a.client.Transport.RoundTrip(ctx, func(w io.Writer) error {
@@ -144,7 +144,7 @@ func (a *attempt) reserve(ctx context.Context) error {
 func (a *attempt) sent(err error, well fate) error { return a.ids.sent(err, a.proven, well) }
 
 // takeTokens picks the tokens for the next message, and takes the renewal lock or waits
-// for its holder, as the message demands.
+// for its holder, depending on the message.
 func (a *attempt) takeTokens(ctx context.Context) error {
 	for {
 		held, n, err := a.pickTokens()
@@ -157,8 +157,8 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 	}
 }
 
-// pickTokens picks the tokens for the next message, and says whether it needs new
-// ones. held is what the client holds if the message uses that, else nil.
+// pickTokens picks the tokens for the next message, and reports whether it needs new
+// ones. held is what the client holds if the message uses it, else nil.
 func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	t, now, known, err := a.client.snapshot()
 	if err == nil && !a.lease.wanted() {
@@ -189,13 +189,13 @@ func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 }
 
 // lockRenewal takes the renewal lock for the message, or waits for its holder. The
-// message is ready unless its tokens have to be picked again.
+// message is then ready unless its tokens have to be picked again.
 func (a *attempt) lockRenewal(ctx context.Context, held *tokens, n need) (ready bool, err error) {
 	c := a.client
 	r, ok := c.renewal.acquire()
 	if !ok && n.must && a.network.answers() {
-		// A request of this side has the lock, and the peer may not answer it before
-		// it has this answer.
+		// A request of this side holds the lock, and the peer may not answer it before it
+		// has this answer.
 		r, ok = newRenewal(), true
 	}
 	if ok && (held == nil || c.holds(held)) {
@@ -225,7 +225,7 @@ func (t *tokens) release() {
 	}
 }
 
-// finish releases the tokens that the last message used and issued.
+// finish releases the tokens used and issued by the last message.
 func (a *attempt) finish(got *MasterToken) {
 	a.network.release()
 	a.letGo(got)
@@ -275,7 +275,7 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 		return nil, err
 	}
 	if out.keys != nil {
-		out.keys.Acquire() // the tokens of the attempt hold them, too
+		out.keys.Acquire() // the tokens of the attempt hold them as well
 	}
 	out.tell = a.watch.sends(&h, now, out.us, a.as.entity, a.us)
 	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: a.req.compression(h.capabilities)}
@@ -306,8 +306,8 @@ func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identit
 }
 
 // userAuth adds the authentication data of a local user without a token. If the header
-// does not protect it, the data waits for a message that does. It is asked for
-// nevertheless: without it, nothing is to be sent.
+// does not protect it, the data waits for a message that does. It is asked for in any
+// case: without it, nothing may be sent.
 func (a *attempt) userAuth(ctx context.Context, h *header, p protection) (err error) {
 	if !a.req.provesUser(a.user) || a.purpose == loneHeader || a.purpose == quietHeader {
 		return nil
@@ -336,7 +336,7 @@ func (c *Client) askUser(ctx context.Context, user string, reason ResponseCode) 
 	return proof, err
 }
 
-// addToData adds to a header what goes only with data: a non-replayable id, and the
+// addToData adds to a header what is sent only with data: a non-replayable id, and the
 // application's service tokens.
 func (a *attempt) addToData(ctx context.Context, h *header) error {
 	if a.req.NonReplayable {
@@ -349,7 +349,7 @@ func (a *attempt) addToData(ctx context.Context, h *header) error {
 	return a.changeTokens(ctx, h)
 }
 
-// offer adds key requests, one of each key exchange that this side's keys can finish.
+// offer adds key requests, one of each key exchange that this side's keys can complete.
 func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
 	c := a.client
 	now, _ := c.serverTime()

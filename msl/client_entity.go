@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// A persona is how the client is proven in an attempt.
+// A persona is how the client proves itself in an attempt.
 type persona struct {
 	client *Client
 	entity LocalEntity
-	turned int // how often the client had turned to another one
+	turned int // how often the client had switched entities
 }
 
-// become turns to the entity that the client is now. The client is locked.
+// become switches to the client's current entity. The client is locked.
 func (p *persona) become() {
 	p.entity, p.turned = p.client.Local, p.client.turned
 	if p.client.other != nil {
@@ -20,7 +20,8 @@ func (p *persona) become() {
 	}
 }
 
-// ask asks the application how to prove this side after an authenticated refusal.
+// ask asks the application how this side should prove itself after an authenticated
+// refusal.
 func (p *persona) ask(ctx context.Context, reason ResponseCode) (again bool, err error) {
 	c := p.client
 	select {
@@ -44,8 +45,8 @@ func (p *persona) ask(ctx context.Context, reason ResponseCode) (again bool, err
 	return true, nil
 }
 
-// turnedMeanwhile turns to the entity that the client became after a refusal of another
-// message, if it did.
+// turnedMeanwhile switches to the entity that the client adopted after a refusal of
+// another message, if any.
 func (p *persona) turnedMeanwhile() bool {
 	p.client.mu.Lock()
 	defer p.client.mu.Unlock()

@@ -10,16 +10,16 @@ import (
 )
 
 // ErrForgotten says that the tokens of a request were forgotten, or its user logged out,
-// before it was answered: it ends, since another message would bring new ones. The peer
-// may have acted on it only if its answer was lost.
+// before it was answered. The request ends, since another message would bring new tokens.
+// The peer may have acted on it only if its answer was lost.
 var ErrForgotten = errors.New("msl: the tokens of this request were forgotten meanwhile")
 
-// Logout forgets the user ID token of a local user and the service tokens bound to it,
-// in the state, too. What answers under way bring of that kind is not kept, and a
-// request for the user that needs another message is [ErrForgotten]; later ones
-// authenticate the user anew. The protocol has no message that tells the peer: there,
-// whoever copied the token can use it until it is revoked. It works without the keys of
-// the session. A user without a token is no error.
+// Logout forgets the user ID token of a local user and the service tokens bound to it, in
+// the state as well. Such tokens in answers under way are not kept. A request for the
+// user that needs another message fails with [ErrForgotten]; later requests authenticate
+// the user again. The protocol has no message that informs the peer: there, anyone who
+// copied the token can use it until it is revoked. Logout works without the session keys.
+// A user without a token is not an error.
 func (c *Client) Logout(ctx context.Context, user string) error {
 	user = CanonicalName(user)
 	return c.drop(ctx, func() { c.departed.note(user) }, func(t *tokens) *tokens { return t.withUser(user, nil) },
@@ -28,14 +28,14 @@ func (c *Client) Logout(ctx context.Context, user string) error {
 
 // Forget forgets all tokens: the master token, whose session keys are destroyed once no
 // answer under way needs them, the user ID tokens and all service tokens. It is durable,
-// as Logout is. The next request begins a new session. The counters of non-replayable
-// ids stay, so that no id is given out again should a token come back.
+// like Logout. The next request begins a new session. The counters of non-replayable ids
+// stay, so that no id is reused should a token come back.
 func (c *Client) Forget(ctx context.Context) error {
 	return c.drop(ctx, func() { c.departed.noteAll() }, func(*tokens) *tokens { return &tokens{} },
 		func(r ClientRecord) (ClientRecord, error) { return r.WithoutTokens(), nil })
 }
 
-// drop forgets tokens. Those that were not loaded are dropped from the state.
+// drop forgets tokens. Tokens that were not loaded are dropped from the state.
 func (c *Client) drop(ctx context.Context, gone func(), change func(*tokens) *tokens, changeRecord func(ClientRecord) (ClientRecord, error)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -59,17 +59,17 @@ func (c *Client) drop(ctx context.Context, gone func(), change func(*tokens) *to
 	return nil
 }
 
-// Departed tells when the users of a client logged out last, and when it forgot
-// everything, as numbers that increase with each of these.
+// Departed records when each user of a client last logged out, and when the client forgot
+// everything, as numbers that increase with each such event.
 type departed struct {
 	number int            // the last one
 	all    int            // when everything was forgotten
-	others int            // when the last of the users logged out who are in users no more
-	users  map[string]int // when the others did
+	others int            // when a user no longer in users last logged out
+	users  map[string]int // when each of the others did
 }
 
-// maxDeparted is how many users are told apart. Beyond it, the requests under way for
-// others may end with [ErrForgotten], too.
+// maxDeparted is how many users are tracked individually. Beyond it, requests under way
+// for others may also end with [ErrForgotten].
 const maxDeparted = 1000
 
 func (d *departed) note(user string) {
@@ -88,15 +88,15 @@ func (d *departed) noteAll() {
 	d.all, d.users = d.number, nil
 }
 
-// A lease is what an attempt may keep of what it brings: nothing, if all was forgotten
-// since it began, and nothing of its user who logged out.
+// A lease decides what an attempt may keep of the tokens it brings: none if everything
+// was forgotten since it began, and none for its user if that user logged out.
 type lease struct {
 	client *Client
 	user   string
-	began  int // the number of the last departure before
+	began  int // number of the last departure before it
 }
 
-// keeps reports whether tokens are kept, and those of the user. The client is locked.
+// keeps reports whether tokens, and those of the user, may be kept. The client is locked.
 func (l lease) keeps() (tokens, ofUser bool) {
 	d := l.client.departed
 	tokens = d.all <= l.began
@@ -111,7 +111,7 @@ func (l lease) wanted() bool {
 	return wanted
 }
 
-// update changes the tokens of the client, unless they were forgotten meanwhile.
+// update changes the tokens of the client, unless they were forgotten in the meantime.
 func (l lease) update(ctx context.Context, change func(*tokens) *tokens) error {
 	return l.client.update(ctx, func(t *tokens) *tokens {
 		if _, keeps := l.keeps(); !keeps {

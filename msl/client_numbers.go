@@ -12,34 +12,33 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Numbers gives out the non-replayable ids of a client, so that none of them comes
-// too late: a peer refuses an id that is six or more behind the largest one as an
-// attack, and ends the session; one that is less late it asks for again. How many
-// messages are under way does not matter for that, but how far their ids are
-// apart.
+// Numbers gives out a client's non-replayable ids so that none arrives too late. A peer
+// treats an id six or more behind the largest one as an attack and ends the session; an
+// id that is less late it asks for again. What counts is how far apart the ids are, not
+// how many messages are under way.
 //
-// A message that takes long holds up those after it, for numberPatience at most: then
-// they ask for another session, whose ids are counted anew.
+// A slow message holds up those after it, for numberPatience at most; they then ask for
+// another session, whose ids start anew.
 //
-// An id is under way until the peer can no longer accept it: it was answered, a
-// later one of the session was accepted, or the session was replaced. A message
-// that was given up, or whose answer did not come, may still arrive.
+// An id is under way until the peer can no longer accept it: it was answered, a later one
+// of the session was accepted, or the session was replaced. A message that was abandoned,
+// or whose answer did not come, may still arrive.
 type numbers struct {
 	turn chan struct{} // held while taking an id, or to be the only message
 
 	mu       sync.Mutex
-	last     number // that was drawn
+	last     number // the last one drawn
 	underWay map[*number]bool
-	changed  chan struct{} // closed when an id is not under way any more
+	changed  chan struct{} // closed when an id is no longer under way
 }
 
-// A number is one id of the session with that serial number, or the place of one
-// that is not drawn yet.
+// A number is an id of the session with that serial number, or a place for one not drawn
+// yet.
 type number struct {
 	serial, id int64
 	alone      bool // no other message takes an id while it is in progress
-	turn       bool // it holds the turn
-	spent      bool // its session has no more ids that can be used
+	turn       bool // holds the turn
+	spent      bool // its session has no usable ids left
 	since      time.Time
 	fate       fate
 }
@@ -51,18 +50,18 @@ const (
 	unsent   fate = iota // not sent, or still under way
 	gone                 // sent; whether it arrives is unknown
 	answered             // answered, but maybe refused before the peer looked at its id
-	seen                 // the peer has seen the id, and accepts neither it nor one before it
+	seen                 // the peer has seen the id, and accepts neither it nor an earlier one
 )
 
-// idSpread bounds how far the ids in use may be apart: each is less than the oldest one
-// plus idSpread.
+// idSpread bounds how far apart the ids in use may be: each is less than the oldest plus
+// idSpread.
 const idSpread = maxMessages/2 - 1
 
-// numberPatience is how long a message is waited for.
+// numberPatience is how long to wait for a message.
 const numberPatience = 5 * time.Second
 
 // errSpent says that no more ids can be used until messages that are lost or slow have
-// ended, so only another session can continue.
+// ended: only another session can continue.
 var errSpent = errors.New("msl: too many non-replayable messages are under way or lost")
 
 func newNumbers() *numbers {
@@ -70,9 +69,9 @@ func newNumbers() *numbers {
 }
 
 // reserve waits until the next id of a session may be used. It is called before the
-// message is made, as others may have to wait for a renewal by it. With alone set, it
-// waits for all other messages, so that none can overtake it. After [errSpent] the
-// place can still be used for a handshake.
+// message is made, since others may wait for a renewal by it. If alone is set, it waits
+// for all other messages, so that none can overtake it. After [errSpent] the place can
+// still be used for a handshake.
 func (n *numbers) reserve(ctx context.Context, serial int64, alone bool) (*number, error) {
 	if err := n.begin(ctx); err != nil {
 		return nil, err
@@ -131,7 +130,7 @@ func (n *numbers) begin(ctx context.Context) error {
 	}
 }
 
-// end passes the turn on.
+// end passes on the turn.
 func (n *numbers) end(k *number) {
 	k.turn = false
 	<-n.turn
@@ -141,16 +140,16 @@ func waited(ctx context.Context) error {
 	return fmt.Errorf("msl: wait for other non-replayable messages: %w", ctx.Err())
 }
 
-// expect judges the id that will be drawn next.
+// expect judges the id to be drawn next.
 func (n *numbers) expect(k *number) (wait time.Duration, err error) {
 	if n.last.serial != k.serial {
-		return 0, nil // none was drawn of a new session
+		return 0, nil // none drawn yet in a new session
 	}
 	k.id = next(n.last.id)
 	return n.judge(k)
 }
 
-// enter puts an id under way, if it may be.
+// enter puts an id under way, if allowed.
 func (n *numbers) enter(k *number) (wait time.Duration, err error) {
 	if wait, err = n.judge(k); wait == 0 && err == nil {
 		n.forgetSessions(k.serial)
@@ -159,7 +158,7 @@ func (n *numbers) enter(k *number) (wait time.Duration, err error) {
 	return wait, err
 }
 
-// judge returns 0 if an id may be used now, or for how long to wait at most.
+// judge returns 0 if an id may be used now, else how long to wait at most.
 func (n *numbers) judge(k *number) (wait time.Duration, err error) {
 	k.since = time.Now()
 	hope, blocked := time.Duration(0), false
@@ -181,7 +180,7 @@ func (n *numbers) judge(k *number) (wait time.Duration, err error) {
 	switch wait = min(wait, hope); {
 	case !blocked:
 		return 0, nil
-	case wait <= 0: // in vain
+	case wait <= 0: // waited in vain
 		return 0, errSpent
 	}
 	return wait, nil
@@ -213,13 +212,13 @@ func (n *numbers) settle(k *number, fate fate) {
 
 // Numbering is the part of a request that concerns the id of its next message.
 type numbering struct {
-	number    *number // nil for a message that needs none
-	fate      fate    // of the message that was sent last
+	number    *number // nil if the message needs none
+	fate      fate    // of the last message sent
 	overtaken int     // how many times an id came too late
 }
 
-// reserve gets a place for the non-replayable id of the next message. Where there is
-// none, that message asks for a new session instead.
+// reserve gets a place for the non-replayable id of the next message. If there is none,
+// that message asks for a new session instead.
 func (n *numbering) reserve(ctx context.Context, c *Client) (err error) {
 	serial := int64(Unbound)
 	if mt := c.master(); mt != nil {

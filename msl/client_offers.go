@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// Offers are the key requests of a message that were not answered yet.
+// Offers are the key requests of a message not answered yet.
 type offers []namedOffer
 
 type namedOffer struct {
@@ -13,8 +13,8 @@ type namedOffer struct {
 	Offer
 }
 
-// add makes an offer of each key exchange that this side's keys can finish. unable is
-// the reason why one could not be made.
+// add makes an offer of each key exchange that this side's keys can complete. unable is
+// why one could not be made.
 func (o *offers) add(ctx context.Context, exchanges []Offerer, from Requester) (unable, err error) {
 	for _, x := range exchanges {
 		offer, err := x.Offer(ctx, from)
@@ -30,7 +30,7 @@ func (o *offers) add(ctx context.Context, exchanges []Offerer, from Requester) (
 	return unable, nil
 }
 
-// requests are the offers as they travel.
+// requests are the offers in wire form.
 func (o offers) requests() (list []schemeData) {
 	for _, offer := range o {
 		list = append(list, schemeData{scheme: offer.scheme, data: offer.KeyData()})
@@ -38,8 +38,8 @@ func (o offers) requests() (list []schemeData) {
 	return list
 }
 
-// accept derives the new session keys from the answer to one of the offers. What is wrong with
-// it is said by an offer that it answers.
+// accept derives the new session keys from the answer to one of the offers. An offer that
+// matches the answer reports what is wrong with it.
 func (o offers) accept(ctx context.Context, response *keyResponse) (Outcome, error) {
 	failed := fail(ErrKeyXResponseRequestMismatch, "key response data", nil)
 	for _, offer := range o {

@@ -2,23 +2,23 @@ package msl
 
 import "errors"
 
-// A recovery is what a requester does about an error answer (MSL wiki, "Error
-// Handling"): what it forgets, and how it tries again.
+// A recovery is what a requester does about an error answer (MSL wiki, "Error Handling"):
+// what it forgets and how it retries.
 type recovery struct {
-	forgetEntity bool // the master token of the request, and all that is bound to it
-	forgetUser   bool // the user ID token of the request, and what is bound to it
+	forgetEntity bool // the master token of the request, and everything bound to it
+	forgetUser   bool // the user ID token of the request, and everything bound to it
 	again        bool // send the request again
 	bare         bool // without any token
 	renew        bool // asking for new tokens
 	askUser      bool // with new user authentication data
-	askEntity    bool // with the entity that the application chooses, if it does
+	askEntity    bool // with another entity, if the application chooses one
 }
 
-// recoveries maps response codes to recoveries. A code that is not in it is returned
-// to the application.
+// recoveries maps response codes to recoveries. Codes not listed are returned to the
+// application.
 var recoveries = map[ResponseCode]recovery{
 	EntityReauth: {forgetEntity: true, again: true, bare: true, askEntity: true},
-	// The entity data itself was refused: the same data would be refused again.
+	// The entity data itself was refused, and would be refused again.
 	EntityDataReauth: {forgetEntity: true, bare: true, askEntity: true},
 	UserReauth:       {forgetUser: true, again: true},
 	UserDataReauth:   {forgetUser: true, again: true, askUser: true},
@@ -29,8 +29,8 @@ var recoveries = map[ResponseCode]recovery{
 }
 
 // afterRefusal is the error of a request that was refused, sent again, and then failed in
-// another way. A refusal that the client knows how to answer says nothing about what became
-// of the request: the peer may have acted on the last message.
+// another way. A refusal that the client can recover from does not say what became of the
+// request: the peer may have acted on the last message.
 func afterRefusal(refused, err error) error {
 	var peer *PeerError
 	if errors.As(refused, &peer) && (peer.Response == Replayed || peer.Response == KeyXRequired || peer.Response == Expired) {

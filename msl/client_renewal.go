@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// A renewalLock lets one message at a time ask for new tokens. Waiters get the token
-// that the holder ended with. Release wakes every waiter by closing a channel, so that
-// none can miss it.
+// A renewalLock lets one message at a time ask for new tokens. Waiters get the token that
+// the holder ended with. Release closes a channel to wake every waiter, so that none can
+// miss it.
 type renewalLock struct {
 	mu   sync.Mutex
 	held *renewal // nil if it is free
@@ -17,7 +17,7 @@ type renewalLock struct {
 // A renewal is one period of holding the lock.
 type renewal struct {
 	done  chan struct{}
-	token *MasterToken // that it ended with, or nil; set before done is closed
+	token *MasterToken // the token it ended with, or nil; set before done is closed
 }
 
 // acquire takes the lock if it is free. If it is not, it returns the renewal
@@ -55,11 +55,11 @@ func (r *renewal) wait(ctx context.Context) error {
 	}
 }
 
-// A need says whether a message must be able to bring new tokens, or may.
+// A need says whether a message must, or may, bring new tokens.
 type need struct{ must, may bool }
 
-// renewalNeed decides from what is to be sent and the tokens at hand. now is
-// the estimate of the issuer's clock; it is not known before the first answer.
+// renewalNeed decides from the request and the tokens at hand. now is the estimated clock
+// of the issuer, unknown before the first answer.
 func renewalNeed(req *Request, entity LocalEntity, t *tokens, forced, clockKnown bool, now time.Time) need {
 	mt, uit := t.master(), t.user(req.User)
 	p := protectionOf(entity, mt)

@@ -10,8 +10,8 @@ import (
 // with, or under none.
 type sessionReader struct{ session *holding }
 
-// findSession recognizes the master token of the request by its signed bytes: a peer
-// may write the members of a token in another order.
+// findSession recognizes the request's master token by its signed bytes, since a peer may
+// reorder the members of a token.
 func (r sessionReader) findSession(o wire.Object) (*Session, *MasterToken, error) {
 	s := r.session
 	if s != nil && bytes.Equal(o.Raw(), s.token.Bytes()) && s.keys.Acquire() {
@@ -33,7 +33,7 @@ func (sessionReader) openSession(*MasterToken) (*Session, error) {
 	return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that the request did not use", nil)
 }
 
-// openUser leaves a user ID token unopened, since only its issuer can open it.
+// openUser leaves a user ID token unopened: only its issuer can open it.
 func (sessionReader) openUser(_ *incoming, o wire.Object) (*UserIDToken, error) {
 	return parseUserIDToken(o)
 }

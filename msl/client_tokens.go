@@ -9,8 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// tokens are what a client holds at one moment. A set is never changed: a new
-// one takes its place.
+// tokens are what a client holds at one moment. A set is never changed, only replaced.
 type tokens struct {
 	session  *holding // nil without a master token
 	users    map[string]*UserIDToken
@@ -24,7 +23,7 @@ type holding struct {
 	keys     *SessionKeys
 	exchange string
 	keep     []byte
-	giver    giver // the peer that delivered it in this process, or none
+	giver    giver // the peer that delivered it to this process, or none
 }
 
 func (t *tokens) master() *MasterToken {
@@ -43,7 +42,7 @@ func (t *tokens) user(name string) *UserIDToken {
 	return uit
 }
 
-// servicesFor are the service tokens that go with a user ID token, or without.
+// servicesFor are the service tokens to send with a user ID token, or without one.
 func (t *tokens) servicesFor(uit *UserIDToken) (list []*ServiceToken) {
 	for _, s := range t.services {
 		if s.boundTo(t.master(), uit) == nil {
@@ -53,8 +52,8 @@ func (t *tokens) servicesFor(uit *UserIDToken) (list []*ServiceToken) {
 	return list
 }
 
-// withMaster replaces the master token. A renewal keeps its serial number, and so
-// everything that is bound to it.
+// withMaster replaces the master token. A renewal keeps its serial number, and therefore
+// everything bound to it.
 func (t *tokens) withMaster(h *holding) *tokens {
 	n := &tokens{session: h, users: maps.Clone(t.users), services: slices.Clone(t.services)}
 	return n.dropUnbound()
@@ -85,8 +84,8 @@ func (t *tokens) withService(s *ServiceToken) *tokens {
 	return n
 }
 
-// withDelivered adds what an answer for a user brings, as far as it is bound to what is
-// held then.
+// withDelivered adds what an answer for a user brings, as far as it is bound to the
+// tokens then held.
 func (t *tokens) withDelivered(fresh *holding, user string, uit *UserIDToken, services []*ServiceToken) *tokens {
 	if fresh != nil {
 		t = t.withMaster(fresh)
@@ -119,7 +118,7 @@ func (t *tokens) dropUnbound() *tokens {
 	return t
 }
 
-// record is the durable form.
+// record returns the durable form.
 func (t *tokens) record() ClientRecord {
 	r := ClientRecord{}
 	if t.session != nil && t.session.keep != nil {
@@ -139,7 +138,7 @@ func (t *tokens) record() ClientRecord {
 	return r
 }
 
-// restore makes tokens of a record. If the keys cannot be restored, the session ends,
+// restore makes tokens from a record. If the keys cannot be restored, the session ends,
 // but not the client; a device that does not answer is an error.
 func (c *Client) restore(ctx context.Context, r ClientRecord) (*tokens, error) {
 	t := &tokens{}
@@ -154,7 +153,7 @@ func (c *Client) restore(ctx context.Context, r ClientRecord) (*tokens, error) {
 	if err != nil {
 		return nil, err
 	}
-	if keys == nil { // what is bound to nothing stays
+	if keys == nil { // unbound tokens stay
 		return t.withServices(r.ServiceTokens)
 	}
 	t.session = &holding{token: token, keys: keys, exchange: r.KeyExchange, keep: r.Keep}
@@ -171,8 +170,8 @@ func (c *Client) restore(ctx context.Context, r ClientRecord) (*tokens, error) {
 	return t.withServices(r.ServiceTokens)
 }
 
-// resume restores the keys of a session, with the exchange that made them. It returns
-// no keys and no error if the session has ended.
+// resume restores the keys of a session with the exchange that made them. It returns no
+// keys and no error if the session has ended.
 func (c *Client) resume(ctx context.Context, r ClientRecord) (*SessionKeys, error) {
 	for _, x := range permitted(c.Custody, c.KeyExchanges) {
 		if x.Scheme() != r.KeyExchange { // one scheme may be configured in several ways
@@ -186,7 +185,8 @@ func (c *Client) resume(ctx context.Context, r ClientRecord) (*SessionKeys, erro
 	return nil, nil
 }
 
-// withServices adds stored service tokens, as far as they are bound to what is there.
+// withServices adds the stored service tokens whose master token and user ID token are
+// held.
 func (t *tokens) withServices(list [][]byte) (*tokens, error) {
 	for _, b := range list {
 		o, err := wire.Parse(b, wire.Limits{})
@@ -233,8 +233,7 @@ func userSerial(o wire.Object) (int64, error) {
 	return serial, malformed(f, op)
 }
 
-// HeldTokens are the tokens that a client holds at one moment. Those that it
-// lacks are nil.
+// HeldTokens are the tokens that a client holds at one moment; missing ones are nil.
 type HeldTokens struct {
 	MasterToken *MasterToken
 	Keys        *SessionKeys // of the master token
@@ -258,8 +257,8 @@ func (c *Client) HeldTokens(ctx context.Context, user string) (HeldTokens, error
 	return held, nil
 }
 
-// changeTokens adds the application's changes to a request, and keeps what they
-// make: the peer need not send it back.
+// changeTokens adds the application's changes to a request, and keeps the resulting
+// tokens: the peer need not send them back.
 func (a *attempt) changeTokens(ctx context.Context, h *header) error {
 	if len(a.req.ServiceTokens) == 0 {
 		return nil

@@ -1,7 +1,7 @@
 package msl
 
-// The errors of the protocol. Each is a [Code] and an error; the number sent as
-// internalcode is 100000 greater. The MSL wiki, "Error Codes", lists them.
+// The errors of the protocol. Each is a [Code] and an error; the internalcode sent is
+// 100000 greater. The MSL wiki, "Error Codes", lists them.
 const (
 	// The core and its cryptography.
 	ErrMSLParseError                  Code = 0

@@ -6,7 +6,7 @@ type codeRow struct {
 	text     string
 }
 
-// codeTable has what the protocol says about every code, and the text sent to peers.
+// codeTable has the protocol's properties of every code, and the text sent to peers.
 var codeTable = map[Code]codeRow{
 	ErrMSLParseError:                                 {"MSL_PARSE_ERROR", Fail, "structure could not be decoded or a field is absent/wrong type"},
 	ErrMSLEncodeError:                                {"MSL_ENCODE_ERROR", Fail, "structure could not be built for sending"},

@@ -9,18 +9,17 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Custody says where the bytes of session keys may be.
+// A Custody says where the bytes of session keys may exist.
 type Custody uint8
 
 const (
-	// CustodySealed is the default: session keys are made in a key store and
-	// leave it only wrapped. A key exchange that would bring them into this
-	// process is treated as if it were not configured.
+	// CustodySealed is the default: session keys are made in a key store and leave it
+	// only wrapped. A key exchange that would bring them into this process is treated as
+	// not configured.
 	CustodySealed Custody = iota
-	// CustodyImported also allows key exchanges whose form forces key bytes
-	// through the process. The bytes are there for the one exchange, in locked
-	// memory that is overwritten, and afterwards in the key store as in the
-	// sealed mode.
+	// CustodyImported also allows key exchanges whose form forces key bytes through the
+	// process. The bytes exist for that one exchange, in locked memory that is then
+	// overwritten; afterwards the keys are in the key store, as in the sealed mode.
 	CustodyImported
 	// CustodyShared issues and opens master tokens in the form of the
 	// reference stacks, for a network where they issue and read the same
@@ -40,7 +39,7 @@ func (c Custody) String() string {
 	return custodyNames[c]
 }
 
-// ParseCustody reads a name that String wrote.
+// ParseCustody reads a name written by String.
 func ParseCustody(name string) (Custody, error) {
 	for c, n := range custodyNames {
 		if n == name {
@@ -64,7 +63,7 @@ type Side uint8
 
 // The sides of a key exchange.
 const (
-	RequestingSide Side = iota + 1 // makes the offer, and ends with a master token
+	RequestingSide Side = iota + 1 // makes the offer, and ends up with a master token
 	RespondingSide                 // answers the offer, and issues the token
 )
 
@@ -82,7 +81,7 @@ func (s Side) String() string {
 // MarshalText writes the name.
 func (s Side) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// An Exposure is what one side of a key exchange declares.
+// An Exposure is what one side of a key exchange declares about key bytes.
 type Exposure struct {
 	// Bytes is true if the form of the exchange forces the bytes of session keys,
 	// or of keys that wrap them, into the memory of the process, whatever the key
@@ -112,8 +111,8 @@ const (
 	signatureKeySize  = 32
 )
 
-// A RawKeys holds the bytes of a pair of session keys in locked memory. Its owner
-// closes it, or passes it to Import.
+// A RawKeys holds the bytes of a pair of session keys in locked memory. The owner must
+// close it, or pass it to Import.
 type RawKeys struct{ memory *lockedmem.Buffer }
 
 // NewRawKeys returns room for a pair of session keys, filled with zeros.
@@ -131,12 +130,11 @@ func DrawRawKeys(r io.Reader) (*RawKeys, error) {
 	return k, nil
 }
 
-// Encryption returns the 16 bytes of the AES key, not a copy, and nil after
-// Close.
+// Encryption returns the 16 bytes of the AES key without copying them; nil after Close.
 func (k *RawKeys) Encryption() []byte { return k.part(0, encryptionKeySize) }
 
-// Signature returns the 32 bytes of the HMAC-SHA256 key, not a copy, and nil
-// after Close.
+// Signature returns the 32 bytes of the HMAC-SHA256 key without copying them; nil after
+// Close.
 func (k *RawKeys) Signature() []byte {
 	return k.part(encryptionKeySize, encryptionKeySize+signatureKeySize)
 }
@@ -152,9 +150,9 @@ func (k *RawKeys) part(from, to int) []byte {
 // Close overwrites the bytes. It may be called more than once.
 func (k *RawKeys) Close() { k.memory.Close() }
 
-// GenerateSessionKeys makes session keys for a key exchange that does not have to
-// see them. They are made in the store, except in the shared mode, whose tokens
-// hold their bytes, drawn from r; nil means crypto/rand.
+// GenerateSessionKeys makes session keys for a key exchange that does not need to see
+// them. They are made in the store, except in the shared mode: its tokens hold the key
+// bytes, which are drawn from r. A nil r means crypto/rand.
 func (c Custody) GenerateSessionKeys(store keystore.Store, r io.Reader) (*SessionKeys, error) {
 	if c != CustodyShared {
 		return GenerateSessionKeys(store)
@@ -166,9 +164,9 @@ func (c Custody) GenerateSessionKeys(store keystore.Store, r io.Reader) (*Sessio
 	return c.Import(store, raw)
 }
 
-// Import makes session keys of bytes that this process has. It takes raw over,
-// which is overwritten on every path; in the shared mode that happens only when
-// the token is issued or the keys are released.
+// Import makes session keys from bytes that this process has. It takes ownership of raw
+// and overwrites it on every path; in the shared mode, only when the token is issued or
+// the keys are released.
 func (c Custody) Import(store keystore.Store, raw *RawKeys) (*SessionKeys, error) {
 	importer, ok := store.(keystore.Importer)
 	if !ok {

@@ -11,27 +11,27 @@ import (
 // An Entity is the directory's record of an entity that may send messages.
 type Entity struct {
 	Identity  string
-	Scheme    string // the one entity scheme it may use
+	Scheme    string // the only entity scheme it may use
 	Revoked   bool
 	KeyID     string           // RSA, ECC: the id of its public key
 	PublicKey crypto.PublicKey // RSA, ECC
 	PSK       *SealedPSK       // PSK, PSK_PROFILE
 
-	KeyExchanges []string // key exchange schemes it may use; nil means every one
-	UserSchemes  []string // user schemes it may use; nil means every one
+	KeyExchanges []string // key exchange schemes it may use; nil means all
+	UserSchemes  []string // user schemes it may use; nil means all
 }
 
-// A SealedPSK is a pre-shared key set as its store sealed it, bound to the
-// identity ([PSKContext]).
+// A SealedPSK is a pre-shared key set sealed by its store and bound to the identity
+// ([PSKContext]).
 type SealedPSK struct {
 	Encryption, MAC, Wrapping []byte
 }
 
-// MACAlgorithm returns the algorithm the MAC key was sealed for:
-// keystore.HMACSHA256Block, or keystore.HMACSHA256 by older versions. If the wrapping
-// key is derived from the other two, the older form lets anyone with the store's PIN
-// and the sealed keys compute it; the keys have to be sealed again, from their bytes.
-// Anything else is keystore.ErrForeign.
+// MACAlgorithm returns the algorithm that the MAC key was sealed for:
+// keystore.HMACSHA256Block, or keystore.HMACSHA256 if an earlier version sealed it. In
+// the earlier form, if the wrapping key is derived from the other two, anyone with the
+// store's PIN and the sealed keys can compute it; seal the keys again from their bytes.
+// Any other algorithm is keystore.ErrForeign.
 func (p *SealedPSK) MACAlgorithm() (keystore.Algorithm, error) {
 	sealed, err := keystore.ParseSealed(p.MAC)
 	if err != nil {
@@ -56,14 +56,13 @@ func PSKContext(use, identity string) []byte {
 	return append(append([]byte("msl psk\x00"+use), 0), identity...)
 }
 
-// A Directory finds entities by their names as they were sent, which it compares in the
-// form of [CanonicalName]. The error for an unknown one is
-// keystore.ErrNotFound.
+// A Directory finds entities by name. Names are passed as they were sent, and compared in
+// the form of [CanonicalName]. An unknown entity is keystore.ErrNotFound.
 type Directory interface {
 	Entity(ctx context.Context, identity string) (*Entity, error)
 }
 
-// A StaticDirectory is entities that do not change, by their identities.
+// A StaticDirectory is a fixed set of entities, by identity.
 type StaticDirectory map[string]*Entity
 
 // Entity implements [Directory].

@@ -9,8 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// waits reports whether a protector or opener waits for a device, so that two uses of it
-// at the same time take about as long as one.
+// waits reports whether a protector or opener waits for a device, so that two concurrent
+// uses take about as long as one.
 func waits(key any) bool {
 	switch k := key.(type) {
 	case SymmetricKey:
@@ -29,7 +29,7 @@ func isSlow(k keystore.Key) bool {
 	return ok && timed.Latency() >= pace.Slow
 }
 
-// both does two things, at the same time where a device is waited for.
+// both does two things, concurrently if that means waiting for a device.
 func both(slow bool, one, two func()) {
 	if !slow {
 		one()
@@ -42,18 +42,19 @@ func both(slow bool, one, two func()) {
 	wait.Wait()
 }
 
-// A draft is the header of an answer, from when it can be protected until it is sent.
+// A draft is the header of an answer, from the moment it can be protected until it is
+// sent.
 type draft struct {
 	protect func() (head *sealedHeader, told func(), err error)
 	instead *draft        // to be sent if this one cannot be protected; may be nil
-	done    chan struct{} // closed when it was protected, or that failed; nil if it was from the beginning
+	done    chan struct{} // closed when protection succeeded or failed; nil if protected from the start
 	head    *sealedHeader
-	told    func() // is called when it is sent; may be nil
+	told    func() // called when it is sent; may be nil
 	err     error
-	shared  *sharedHead // to be protected in the call of the first chunk, or nil
+	shared  *sharedHead // to be protected in the same call as the first chunk, or nil
 }
 
-// A sharedHead is the inside of a header whose protection waits for that of a chunk.
+// A sharedHead is the inside of a header that is protected together with a chunk.
 type sharedHead struct {
 	key    SymmetricKey
 	inside []byte
@@ -91,13 +92,13 @@ func (d *draft) sealWith(mem *wire.Memory, p Protector, inside []byte) (data, si
 	return mem.Content, mem.Tag, nil
 }
 
-// wait returns the draft to send when it is protected. What failed is tried again, since
-// the application may have acted on the request by now.
+// wait returns the draft to send once it is protected. A failed protection is retried,
+// since the application may have acted on the request by now.
 func (d *draft) wait(ctx context.Context) (*draft, error) {
 	switch {
 	case d.done != nil:
 		<-d.done
-	case d.shared != nil: // no chunk went before
+	case d.shared != nil: // no chunk came first
 		d.shared = nil
 		d.head, d.told, d.err = d.protect()
 	}

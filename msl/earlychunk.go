@@ -5,27 +5,28 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// earlySize is up to how many bytes a chunk may have to be opened early: as much as is
-// not counted as memory.
+// earlySize is the largest chunk, in bytes, that is opened early: what is not counted as
+// memory.
 const earlySize = small
 
-// An earlyChunk is the first chunk of a message, opened beside the header where a device
-// is waited for: verified while the header is verified, and decrypted while that is. It
-// tells nobody of a failure. What failed is done again in its turn, so that the errors
-// of a message come in the protocol's order. A nil earlyChunk opens nothing.
+// An earlyChunk is the first chunk of a message, opened concurrently with the header if
+// that means waiting for a device: verified while the header is verified, and decrypted
+// while it is decrypted. It reports no failure. A failed step is repeated in its turn, so
+// that the errors of a message come in the protocol's order. A nil earlyChunk opens
+// nothing.
 //
-// A chunk that shares a call with the header has no channels: it is opened, or not, when the
-// header is.
+// A chunk that shares a call with the header has no channels: it is opened, or not,
+// together with the header.
 type earlyChunk struct {
-	verified chan bool     // whether the header is; sent once, or closed
-	done     chan struct{} // closed when the chunk is opened, or that failed
+	verified chan bool     // whether the header is verified; sent once, or closed
+	done     chan struct{} // closed when the chunk was opened, or could not be
 	sealed   sealedChunk
 	mem      wire.Memory // of the chunk when it is opened
 	chunk    chunk
 	err      error
 }
 
-// openEarly begins to open the first chunk if all of it has arrived.
+// openEarly starts opening the first chunk if all of it has arrived.
 func openEarly(decoder *wire.Decoder, opener Opener) *earlyChunk {
 	slow := waits(opener)
 	if !slow && !shares(opener) {
@@ -50,7 +51,8 @@ func openEarly(decoder *wire.Decoder, opener Opener) *earlyChunk {
 	return e
 }
 
-// waited reports whether the chunk is opened beside the header, in calls of its own.
+// waited reports whether the chunk is opened concurrently with the header, in calls of
+// its own.
 func (e *earlyChunk) waited() bool { return e != nil && e.done != nil }
 
 // opening returns what shares a call with the header, if the chunk does.
@@ -67,19 +69,18 @@ func (e *earlyChunk) finish(plaintext []byte) {
 	e.chunk, e.err = readChunk(&e.mem, plaintext)
 }
 
-// goOn says whether the header was verified: the chunk of a header that was not is not
-// decrypted.
+// goOn reports whether the header was verified; otherwise the chunk is not decrypted.
 func (e *earlyChunk) goOn(verified bool) {
 	if e.waited() {
 		e.verified <- verified
 	}
 }
 
-// giveUp ends an opening that waits for a header which nobody verifies any more.
+// giveUp ends an opening that waits for a header which will not be verified.
 func (e *earlyChunk) giveUp() {
 	select {
 	case e.verified <- false:
-	default: // it was told
+	default: // already decided
 	}
 }
 

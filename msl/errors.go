@@ -16,16 +16,16 @@ type ResponseCode int
 
 // The response codes of the protocol.
 const (
-	Fail             ResponseCode = 1  // do not retry by machine
+	Fail             ResponseCode = 1  // do not retry automatically
 	TransientFailure ResponseCode = 2  // may work later
 	EntityReauth     ResponseCode = 3  // master token not accepted: authenticate the entity again
 	UserReauth       ResponseCode = 4  // user ID token not accepted: authenticate the user again
-	KeyXRequired     ResponseCode = 5  // come back with key request data
-	EntityDataReauth ResponseCode = 6  // entity authentication data not accepted: give other data
-	UserDataReauth   ResponseCode = 7  // user authentication data not accepted: give other data
+	KeyXRequired     ResponseCode = 5  // send again with key request data
+	EntityDataReauth ResponseCode = 6  // entity authentication data not accepted: send other data
+	UserDataReauth   ResponseCode = 7  // user authentication data not accepted: send other data
 	Expired          ResponseCode = 8  // master token expired: renew it
 	Replayed         ResponseCode = 9  // non-replayable id not accepted: use a new one
-	SSOTokenRejected ResponseCode = 10 // single-sign-on token not accepted: give other data
+	SSOTokenRejected ResponseCode = 10 // single sign-on token not accepted: send other data
 )
 
 var responseNames = [...]string{
@@ -35,7 +35,7 @@ var responseNames = [...]string{
 	SSOTokenRejected: "SSOTOKEN_REJECTED",
 }
 
-// known reports whether r is one of the protocol.
+// known reports whether the protocol defines r.
 func (r ResponseCode) known() bool { return r >= Fail && r <= SSOTokenRejected }
 
 // String returns the protocol's name of r. An unknown number counts as FAIL.
@@ -54,7 +54,7 @@ const internalBase = 100000
 // Internal returns the number that is sent as internalcode.
 func (c Code) Internal() int { return internalBase + int(c) }
 
-// codeNumbered is the code that is sent as that internalcode, or -1 if none is.
+// codeNumbered is the code with that internalcode, or -1.
 func codeNumbered(internal int64) Code {
 	if internal < internalBase || internal > math.MaxInt32 {
 		return -1
@@ -65,7 +65,7 @@ func codeNumbered(internal int64) Code {
 // Name returns the protocol's symbolic name, or "" for an unknown code.
 func (c Code) Name() string { return codeTable[c].name }
 
-// Text returns the description of the code, which is also what a peer is told.
+// Text returns the description of the code, which is also what a peer receives.
 func (c Code) Text() string { return codeTable[c].text }
 
 // Response returns the response code that belongs to c.
@@ -94,7 +94,7 @@ type Error struct {
 	Code      Code
 	Op        string // the operation that failed
 	MessageID int64  // of the message that failed, or -1 if it could not be read
-	Text      string // what the peer is told in place of the text of Code, in English; usually empty
+	Text      string // sent to the peer instead of the text of Code, in English; usually empty
 	Err       error  // the cause, if there is more to say; never sent to a peer
 }
 
@@ -130,8 +130,8 @@ func exceeded(err error, long string) error {
 func (*LimitError) Unwrap() error { return wire.ErrLimit }
 
 // Error returns what was done, the code and the cause. For a limit of this side it
-// returns only the limit: the code would suggest something worse. The text for the peer
-// takes the place of the code's text, and a cause that of the text for the peer.
+// returns only the limit, since the code would suggest something worse. The text for the
+// peer replaces the code's text, and a cause replaces the text for the peer.
 func (e *Error) Error() string {
 	if limit := (*LimitError)(nil); errors.As(e.Err, &limit) {
 		return "msl: " + limit.Error()
@@ -164,8 +164,8 @@ func (e *Error) Unwrap() []error {
 
 // Failure returns an [*Error] for a scheme of another package: code, the operation, and
 // the cause or nil. If the cause is a failure of this side, the code becomes
-// [ErrInternalException], so that an HSM that is down is not blamed on a peer's
-// credentials. Use [KeyFailure] for errors of a key store about this side's own keys.
+// [ErrInternalException], so that an HSM outage is not blamed on a peer's credentials.
+// Use [KeyFailure] for errors of a key store about this side's own keys.
 func Failure(code Code, op string, err error) error {
 	if internal(err) {
 		code = ErrInternalException
@@ -200,10 +200,10 @@ func isAny(err error, kinds ...error) bool {
 	return err != nil && slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }
 
-// internal reports whether err is a failure of this side, whatever was being done: a
-// key store that could not answer, an own key that is unsuitable, or an error already
-// found to be internal. It does not include ErrBadData and ErrForeign, which concern
-// data, and ErrNotFound, which a directory returns for an entity: see KeyFailure.
+// internal reports whether err is a failure of this side, whatever was being done: a key
+// store that could not answer, an unsuitable key of this side, or an error already
+// classified as internal. ErrBadData and ErrForeign, which concern data, and ErrNotFound,
+// which a directory returns for an entity, are not included: see KeyFailure.
 func internal(err error) bool {
 	if errors.Is(err, ErrMSLEncodeError) {
 		return false // see the function lost
@@ -221,8 +221,8 @@ func passing(err error) bool {
 	return isAny(err, keystore.ErrUnavailable, keystore.ErrBusy, keystore.ErrLost)
 }
 
-// keysGone reports whether a key that was open before is none any more: another try has
-// to open it anew, from what was sealed or looked up.
+// keysGone reports whether a key that was open before no longer exists: the next try has
+// to open it again, from its sealed form or by its label.
 func keysGone(err error) bool {
 	return isAny(err, keystore.ErrLost, keystore.ErrForeign, keystore.ErrNotFound)
 }
@@ -233,7 +233,7 @@ func ofKeyStore(err error) bool {
 		keystore.ErrNotFound, keystore.ErrForeign, keystore.ErrBadData)
 }
 
-// lost reports that an answer cannot be sent, after the application ran, because of a
+// lost says that an answer cannot be sent, after the application ran, because of a
 // failure of this side. Its code does not ask the peer to try again, since the
 // application would then do everything twice.
 func lost(err error) error {
@@ -243,8 +243,8 @@ func lost(err error) error {
 	return &Error{Code: ErrMSLEncodeError, Op: "answer", MessageID: idOf(err), Err: err}
 }
 
-// idOf is the id of the message that err is about, or -1. What is the cause of an
-// application's own error may be about another one.
+// idOf is the id of the message that err is about, or -1. The cause of an application's
+// own error may concern another message.
 func idOf(err error) int64 {
 	if own := (*AppError)(nil); errors.As(err, &own) {
 		return -1
@@ -271,7 +271,7 @@ func codeOf(err error) Code {
 	return ErrInternalException
 }
 
-// textOf returns what the peer is told about err, whose code is known.
+// textOf returns the text about err for the peer; its code is known.
 func textOf(err error, code Code) string {
 	for e := (*Error)(nil); errors.As(err, &e); err = e.Err {
 		if e.Code == code && e.Text != "" {

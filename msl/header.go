@@ -6,7 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// absent stands for an id or a timestamp that a header does not have.
+// absent stands for an id or a timestamp missing from a header.
 const absent = -1
 
 // A header is the inside of a message header, parsed from verified bytes or to
@@ -21,7 +21,7 @@ type header struct {
 	handshake       bool
 	capabilities    *Capabilities
 	keyRequests     []schemeData
-	unanswerable    error // why none of the offered key requests can be used
+	unanswerable    error // why none of the offered key requests is usable
 	keyResponse     *keyResponse
 	userAuth        *schemeData
 	userIDToken     *UserIDToken

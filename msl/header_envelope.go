@@ -21,9 +21,9 @@ type envelope struct {
 	isError   bool
 }
 
-// parseEnvelope makes the checks of a header that come before its sender is
-// known. It calls token with the master token at the right place among them. The parts
-// are decoded in place.
+// parseEnvelope makes the checks of a header that come before its sender is known. Among
+// them, in its place, it calls token with the master token. The parts are decoded in
+// place.
 func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Object) error) (envelope, error) {
 	const op = "header"
 	hasEntity, hasToken := o.Has("entityauthdata"), o.Has("mastertoken")
@@ -61,8 +61,8 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 	return env, nil
 }
 
-// checkForm returns what is wrong with the form of the sender's data, if its scheme tells. That
-// comes before a fault in the rest of the header.
+// checkForm returns what is wrong with the form of the sender's data, if its scheme
+// reports that. It is reported before any fault in the rest of the header.
 func (env envelope) checkForm() error {
 	if scheme, ok := env.scheme.(interface{ Check(authdata []byte) error }); ok {
 		return scheme.Check(env.entity.data)
@@ -70,7 +70,7 @@ func (env envelope) checkForm() error {
 	return nil
 }
 
-// refused is the error for a header whose signature does not match, and err otherwise.
+// refused is the error for a header with a bad signature, and err otherwise.
 func (env envelope) refused(err error) error {
 	const op = "header"
 	switch {
@@ -84,8 +84,8 @@ func (env envelope) refused(err error) error {
 	return err
 }
 
-// open verifies, then decrypts. Nothing else opens a header, whose length the outside
-// limits. The first chunk is opened beside it. The object is in mem.
+// open verifies, then decrypts. Headers are opened only here; the outer part limits their
+// length. The first chunk is opened concurrently. The object is in mem.
 func (env envelope) open(mem *wire.Memory, s Sender, depth int, first *earlyChunk) (wire.Object, error) {
 	const op = "header"
 	plaintext, err := env.plaintext(mem, s.Opener, first)
@@ -166,7 +166,7 @@ func (h *header) encoded(now time.Time) []byte {
 	return slices.Clone(e.Encoded())
 }
 
-// sealAs protects the inside of a header, which is to be sent under that name.
+// sealAs protects the inside of a header, to be sent under that name.
 func (id identification) sealAs(name string, inside []byte) (*sealedHeader, error) {
 	mem := wire.NewMemory()
 	defer mem.Free()
@@ -177,7 +177,7 @@ func (id identification) sealAs(name string, inside []byte) (*sealedHeader, erro
 	return id.sealedAs(name, data, signature), nil
 }
 
-// sealedAs takes a header that was protected, of which it makes a copy.
+// sealedAs makes a sealed header from a copy of protected data.
 func (id identification) sealedAs(name string, data, signature []byte) *sealedHeader {
 	h := &sealedHeader{who: "mastertoken", name: name, data: slices.Concat(data, signature)}
 	h.data, h.signature = h.data[:len(data)], h.data[len(data):]
@@ -189,7 +189,7 @@ func (id identification) sealedAs(name string, data, signature []byte) *sealedHe
 	return h
 }
 
-// send writes the object, and returns how many bytes that were.
+// send writes the object and returns the number of bytes written.
 func (h *sealedHeader) send(w io.Writer) (int, error) {
 	e := wire.Scratch(128 + len(h.by) + (len(h.data)+len(h.signature))*4/3)
 	defer e.Free()

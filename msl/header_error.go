@@ -9,15 +9,15 @@ import (
 
 // An errorAnswer is what an error message says.
 type errorAnswer struct {
-	code     Code // of the protocol, or -1 for an error of the application's own
+	code     Code // of the protocol, or -1 for an application's own error
 	response ResponseCode
 	internal int64 // or absent
 	message  string
 	user     string // or empty
 }
 
-// answerTo is what a peer is told of a failure. Of an error of the protocol that is the
-// code and a text that is made for it, and nothing of the cause.
+// answerTo is what a peer is sent about a failure. For an error of the protocol, that is
+// the code and a text meant for the peer, and nothing of the cause.
 func answerTo(cause error) errorAnswer {
 	var own *AppError
 	if errors.As(cause, &own) {
@@ -48,7 +48,7 @@ func (a errorAnswer) encode(messageID int64, now time.Time) []byte {
 }
 
 // parseError reads the inside of an error header, from verified bytes. Errors carry the
-// message id from the moment it is known.
+// message id once it is known.
 func parseError(o wire.Object, identity string) (*PeerError, int64, error) {
 	f := wire.FieldsOf(o)
 	e := &PeerError{Identity: identity, MessageID: f.Int("messageid"), Code: -1, InternalCode: absent}
@@ -79,8 +79,8 @@ func (e *PeerError) parseRest(o wire.Object, f *wire.Fields) (timestamp int64, e
 		}
 		e.InternalCode, e.Code = internal, codeNumbered(internal)
 	}
-	// A text that is none counts as absent, as it does in the reference stack: it is no
-	// reason to miss what the code says.
+	// An invalid text counts as absent, as in the reference stack: it is no reason to
+	// miss the code.
 	e.Message, _ = o.String("errormsg")
 	e.User, _ = o.String("usermsg")
 	return timestamp, malformed(f, "error header")

@@ -10,18 +10,18 @@ import (
 type headerRules struct {
 	token         *MasterToken // of the header, or nil
 	encrypted     bool         // the sender encrypts headers
-	tokens        int          // most service tokens, and most key requests
+	tokens        int          // at most, of service tokens and of key requests
 	serviceTokens ServiceTokenKeys
 	users         []UserScheme
-	exchanges     []Responder              // that this side answers
+	exchanges     []Responder              // the ones this side answers
 	delivers      func(scheme string) bool // whether a key response may have it
 	peerToPeer    bool
-	peerServices  ServiceTokenKeys // of this side's own service tokens, which a peer issued
+	peerServices  ServiceTokenKeys // for this side's own service tokens, issued by a peer
 	openUser      func(wire.Object) (*UserIDToken, error)
 }
 
-// parseHeader reads the inside of a header in the protocol's order. Errors carry
-// the message id from the moment it is known.
+// parseHeader reads the inside of a header in the protocol's order. Errors carry the
+// message id once it is known.
 func parseHeader(o wire.Object, rules headerRules) (header, error) {
 	f := wire.FieldsOf(o)
 	h := header{messageID: f.Int("messageid"), timestamp: absent, nonReplayableID: absent}
@@ -73,8 +73,8 @@ func (h *header) parseCapabilities(f *wire.Fields) (err error) {
 	return err
 }
 
-// parseTokens reads the tokens that are bound to a master token: that of the key
-// response if there is one, else the header's.
+// parseTokens reads the tokens bound to a master token: that of the key response if there
+// is one, else that of the header.
 func (h *header) parseTokens(f *wire.Fields, rules headerRules) (err error) {
 	mt := rules.token
 	if f.Has("keyresponsedata") {
@@ -84,7 +84,7 @@ func (h *header) parseTokens(f *wire.Fields, rules headerRules) (err error) {
 		if h.recipient = f.OptionalString("recipient"); f.Err() != nil {
 			return malformed(f, "header")
 		}
-		if !rules.peerToPeer { // there it is a token for this side, not for the sender
+		if !rules.peerToPeer { // then it is a token for this side, not for the sender
 			mt = h.keyResponse.token
 		}
 	}
@@ -224,8 +224,8 @@ func parseKeyRequest(o wire.Object, exchanges []Responder) (data schemeData, una
 	return data, checkKeyRequest(exchanges, data), nil
 }
 
-// checkKeyRequest asks each way in which the scheme is configured. What is wrong with the
-// request is said by the one that has its mechanism.
+// checkKeyRequest asks each configured form of the scheme. The one with the request's
+// mechanism reports what is wrong with the request.
 func checkKeyRequest(exchanges []Responder, data schemeData) (refusal error) {
 	for _, x := range exchanges {
 		if x.Scheme() != data.scheme {

@@ -10,17 +10,17 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
-// A HeaderInfo tells what is in the header of a message, for those who look for a fault:
-// names, numbers and choices. It has no key, password, authentication data, token or
-// text of an error, and nothing of what the message carries.
+// A HeaderInfo describes the header of a message for troubleshooting: names, numbers and
+// choices. It contains no key, password, authentication data, token or error text, and
+// nothing of the application data.
 //
-// Of a header that was received, it is told once that is verified and understood. What
-// it says may still be refused: that its user is not known, or that it is a replay.
+// A received header is reported once it is verified and parsed. What it says may still be
+// refused: an unknown user, for example, or a replay.
 type HeaderInfo struct {
-	Sent bool // by this side, or else received
+	Sent bool // by this side; false means received
 
-	// Identity is the sender. It is empty for an answer under a master token of its
-	// receiver, whose sender is whoever issued that.
+	// Identity is the sender. It is empty for an answer under the receiver's own master
+	// token, whose sender is that token's issuer.
 	Identity                 string
 	Scheme                   string       // entity scheme of the sender, or empty under
 	MasterToken              TokenNumbers // its master token
@@ -30,7 +30,7 @@ type HeaderInfo struct {
 	Timestamp            time.Time // zero if the header has none
 	NonReplayableID      int64     // or -1
 	Renewable, Handshake bool
-	Compression          []string // algorithms that the sender can read
+	Compression          []string // algorithms the sender can read
 	Languages            []string // of its user
 
 	KeyRequests   []string     // schemes
@@ -40,7 +40,7 @@ type HeaderInfo struct {
 	UserIDToken   int64        // serial number, or -1
 	ServiceTokens []string     // their names
 
-	// What the sender issued, and shows in a peer-to-peer network.
+	// Tokens that the sender issued, shown in a peer-to-peer network.
 	PeerMasterToken   TokenNumbers
 	PeerUserIDToken   int64 // serial number, or -1
 	PeerServiceTokens []string
@@ -54,7 +54,7 @@ type TokenNumbers struct {
 	Serial, Sequence int64
 }
 
-// String returns both numbers, or nothing.
+// String returns both numbers, or "" without a token.
 func (n TokenNumbers) String() string {
 	if n.Serial < 0 {
 		return ""
@@ -83,10 +83,10 @@ func namesOf(list []*ServiceToken) (names []string) {
 	return names
 }
 
-// A watcher is told of headers. A nil one is told nothing, and costs nothing.
+// A watcher is called with headers. A nil one costs nothing.
 type watcher func(HeaderInfo)
 
-// received tells of a header that was read.
+// received reports a header that was read.
 func (w watcher) received(in *incoming) {
 	if w == nil {
 		return
@@ -102,7 +102,7 @@ func (w watcher) received(in *incoming) {
 	w(i)
 }
 
-// sends returns what tells of a header once that is sent, or nil.
+// sends returns a function that reports a header once it is sent, or nil.
 func (w watcher) sends(h *header, now time.Time, us identification, from LocalEntity, identity string) func() {
 	if w == nil {
 		return nil
@@ -112,7 +112,7 @@ func (w watcher) sends(h *header, now time.Time, us identification, from LocalEn
 	return func() { w(i.sentBy(us, from, identity)) }
 }
 
-// sentError tells of an error message that was sent.
+// sentError reports an error message that was sent.
 func (w watcher) sentError(id int64, now time.Time, a errorAnswer, us identification, from LocalEntity) {
 	if w == nil {
 		return
@@ -139,7 +139,7 @@ func infoOfError(id, timestamp int64, response ResponseCode, internal int64) Hea
 	return i
 }
 
-// info is what a header says, apart from its sender.
+// info is the content of a header, apart from its sender.
 func (h *header) info() HeaderInfo {
 	i := HeaderInfo{
 		MessageID: h.messageID, NonReplayableID: h.nonReplayableID, Renewable: h.renewable, Handshake: h.handshake,
@@ -165,11 +165,11 @@ func (h *header) info() HeaderInfo {
 	return i
 }
 
-// maxAttribute is how many bytes of a name or a list are shown: a peer may send as much as
-// a header can have.
+// maxAttribute is how many bytes of a name or a list are shown: a peer may fill a whole
+// header.
 const maxAttribute = 1000
 
-// attributes are what is worth telling, by name.
+// attributes are the values to log, by name.
 func (i HeaderInfo) attributes() (list []slog.Attr) {
 	add := func(name, value string) {
 		if value != "" {
@@ -212,12 +212,12 @@ func (i HeaderInfo) attributes() (list []slog.Attr) {
 	return list
 }
 
-// LogValue returns what the header has, without what it lacks.
+// LogValue returns the members that the header has.
 func (i HeaderInfo) LogValue() slog.Value {
 	return slog.GroupValue(append([]slog.Attr{slog.Bool("sent", i.Sent)}, i.attributes()...)...)
 }
 
-// String returns it on one line, with unprintable characters escaped.
+// String returns them on one line, with unprintable characters escaped.
 func (i HeaderInfo) String() string {
 	words := []string{"received"}
 	if i.Sent {

@@ -19,21 +19,21 @@ type incoming struct {
 	scheme  string         // the sender's entity scheme, or
 	token   *MasterToken   // the master token it used
 	session *Session       // of the token
-	user    string         // that the message authenticates, or empty
+	user    string         // authenticated by the message, or empty
 	body    *payloadReader // nil, or of payload
 	payload payloadReader
-	account *account // counts the memory it occupies; nil counts nothing
+	account *account // counts the memory in use; nil counts nothing
 	limits  *Limits
 	watch   watcher
 	end     ending
 	release func() // of the sender's keys
 
-	admission *admission  // for what a message does that begins a session; nil for others
+	admission *admission  // for a message that begins a session; nil for others
 	followed  func() bool // reports whether something after the message was read, or nil
 }
 
-// close releases the keys of the sender and frees the memory of the message, whose reader
-// no other message has.
+// close releases the sender's keys and frees the memory of the message. No other message
+// uses its reader.
 func (in *incoming) close() {
 	in.body.settle()
 	in.release()
@@ -42,8 +42,8 @@ func (in *incoming) close() {
 	}
 }
 
-// closeUnless closes a message that nobody knows of yet, unless the step that defers it
-// returned: it panics then.
+// closeUnless closes a message that no other code knows of yet, if the step that defers
+// it panics.
 func (in *incoming) closeUnless(returned *bool) {
 	if !*returned {
 		in.close()
@@ -56,39 +56,38 @@ type receiver struct {
 	rules    headerRules
 	limits   *Limits
 	account  *account                                         // of the message; nil counts nothing
-	payer    func(ctx context.Context, identity string) payer // for what account counts
+	payer    func(ctx context.Context, identity string) payer // for the memory that account counts
 	tokens   tokenReader
 	watch    watcher
 
-	slow      bool       // a device with keys is waited for
-	admission *admission // nil lets all messages in at once
+	slow      bool       // waits for a device with keys
+	admission *admission // nil admits all messages immediately
 }
 
-// A tokenReader is the side that knows the tokens of a message: their issuer or their
-// holder.
+// A tokenReader is the side that knows a message's tokens: their issuer or their holder.
 type tokenReader interface {
-	// findSession finds the session of a master token, or parses the token. It is
-	// asked while a header's outside is read.
+	// findSession finds the session of a master token, or parses the token. It is called
+	// while the outer part of a header is read.
 	findSession(wire.Object) (*Session, *MasterToken, error)
 	// openSession makes the session of a token that findSession only parsed.
 	openSession(*MasterToken) (*Session, error)
 	// openUser reads a user ID token of the message.
 	openUser(*incoming, wire.Object) (*UserIDToken, error)
-	// used is called with the session of a token that a message has used.
+	// used is called with the session of a token that a message used.
 	used(*MasterToken, *Session)
-	// gone is called with a token whose session keys are none any more.
+	// gone is called with a token whose session keys no longer exist.
 	gone(*MasterToken)
 }
 
-// receive reads the header of a message, with the checks of the protocol up to those on
-// its meaning. An incoming that is returned with an error names the sender if that is
-// proven; its release must be called.
+// receive reads and checks the header of a message, up to the checks of its meaning. An
+// incoming returned with an error names the sender if it is authenticated; the caller
+// must call its release.
 func (r *receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
 	o, err := decoder.First()
 	return r.read(ctx, o, err, decoder)
 }
 
-// read continues with the first object of a message, or with the error of reading it.
+// read continues with the first object of a message, or with the error from reading it.
 func (r *receiver) read(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
 	in, returned := &incoming{header: header{messageID: absent}, account: r.account, limits: r.limits, watch: r.watch, release: func() {}}, false
 	defer in.closeUnless(&returned)
@@ -141,14 +140,14 @@ func (r *receiver) readHeader(ctx context.Context, in *incoming, o wire.Object, 
 		return err
 	}
 	in.header, err = parseHeader(inside, r.rulesFor(in))
-	if err != nil || in.header.refused() { // damage of the tokens comes before what follows them
+	if err != nil || in.header.refused() { // damaged tokens are reported before faults in what follows
 		err = cmp.Or(withID(in.inflateTokens(ctx), in.header.messageID), err)
 	}
 	in.body = in.payload.begin(ctx, in, decoder, first)
 	return err
 }
 
-// identifyAndOpen finds the sender and opens the header, when the message is admitted.
+// identifyAndOpen finds the sender and opens the header, once the message is admitted.
 func (r *receiver) identifyAndOpen(ctx context.Context, in *incoming, env envelope, decoder *wire.Decoder) (inside wire.Object, first *earlyChunk, err error) {
 	leave, err := in.admitted(ctx, rankStranger)
 	if err != nil {
@@ -175,7 +174,8 @@ func (in *incoming) admitted(ctx context.Context, rank int) (leave func(), err e
 	return leave, nil
 }
 
-// admittedToKeys is admitted for what the answer needs, when the message was read.
+// admittedToKeys waits for admission to the key operations of the answer, once the
+// message was read.
 func (in *incoming) admittedToKeys(ctx context.Context) (leave func(), err error) {
 	if in.sender.Authenticated {
 		return in.admitted(ctx, rankProven)
@@ -183,7 +183,7 @@ func (in *incoming) admittedToKeys(ctx context.Context) (leave func(), err error
 	return in.admitted(ctx, rankStranger)
 }
 
-// open verifies and decrypts the header, and records what that proves about its sender.
+// open verifies and decrypts the header, and records what this proves about its sender.
 func (r *receiver) open(mem *wire.Memory, in *incoming, env envelope, first *earlyChunk) (wire.Object, error) {
 	inside, err := env.open(mem, in.sender, r.limits.Depth, first)
 	if err != nil {
@@ -202,7 +202,7 @@ func (r *receiver) open(mem *wire.Memory, in *incoming, env envelope, first *ear
 	return inside, nil
 }
 
-// forgetKeys has the next message of a sender open its keys anew.
+// forgetKeys makes the sender's next message open its keys again.
 func (r *receiver) forgetKeys(in *incoming) {
 	switch {
 	case in.session != nil:
@@ -212,7 +212,7 @@ func (r *receiver) forgetKeys(in *incoming) {
 	}
 }
 
-// releaseAfter keeps the sender's keys until the first chunk has been opened with them.
+// releaseAfter keeps the sender's keys until they have opened the first chunk.
 func (in *incoming) releaseAfter(first *earlyChunk) {
 	if release := in.release; first != nil {
 		in.release = func() {
@@ -223,8 +223,8 @@ func (in *incoming) releaseAfter(first *earlyChunk) {
 	}
 }
 
-// prove has the memory of the message counted as that of the sender. That may take a while,
-// in which the message takes no turn from others.
+// prove counts the memory of the message as the sender's. That may take a while, during
+// which the message takes no turn from others.
 func (r *receiver) prove(ctx context.Context, identity string) error {
 	if r.account == nil {
 		return nil
@@ -243,15 +243,15 @@ func (r *receiver) rulesFor(in *incoming) headerRules {
 	return rules
 }
 
-// inflation bounds a part of the message that was compressed.
+// inflation bounds a compressed part of the message.
 func (in *incoming) inflation(ctx context.Context, what occupant) wire.Inflation {
 	bounds := in.limits.inflation()
 	bounds.Hold = func(size int) error { return in.account.hold(ctx, what, size) }
 	return bounds
 }
 
-// inflateTokens decompresses the service tokens of the message, all of them to no more than
-// one chunk may have.
+// inflateTokens decompresses the message's service tokens, together to no more than one
+// chunk may have.
 func (in *incoming) inflateTokens(ctx context.Context) error {
 	h := &in.header
 	if len(h.serviceTokens)+len(h.peer.services) == 0 {
@@ -270,15 +270,14 @@ func (in *incoming) inflateTokens(ctx context.Context) error {
 	return nil
 }
 
-// ErrNotMessage says that the data is not an MSL message at all, or breaks off in
-// the header.
+// ErrNotMessage says that the data is not an MSL message, or ends within the header.
 var ErrNotMessage = errors.New("not an MSL message")
 
-// noMessage reports whether a stream ended where a message could have begun. An io.EOF alone
-// may be of anything that was asked about the message, such as the state.
+// noMessage reports whether a stream ended where a message could have begun. A bare
+// io.EOF may come from anything used for the message, such as the state.
 func noMessage(err error) bool { return errors.Is(err, ErrNotMessage) && errors.Is(err, io.EOF) }
 
-// notMessage adds ErrNotMessage to an error where it applies.
+// notMessage adds ErrNotMessage to an error if so.
 func notMessage(err error, so bool) error {
 	if !so {
 		return err
@@ -311,7 +310,7 @@ func (r *receiver) identify(ctx context.Context, in *incoming, env envelope) (er
 	return nil
 }
 
-// checkHandshake refuses a message that only asks for keys, and does not ask.
+// checkHandshake refuses a message that is marked as a handshake but asks for no keys.
 func (in *incoming) checkHandshake() error {
 	if in.handshake && in.unanswerable == nil && (!in.renewable || len(in.keyRequests) == 0) {
 		return fail(ErrHandshakeDataMissing, "handshake", nil)

@@ -12,21 +12,21 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// ErrNothing means that there is no object to inspect.
+// ErrNothing means that there is nothing to inspect.
 var ErrNothing = errors.New("msl: nothing to inspect: the input is empty")
 
-// An Inspector explains messages and tokens to a person. With keys it verifies
-// and decrypts; without, it shows what everybody can see. It checks only the form
-// of a message, and no other rule of the protocol.
+// An Inspector explains messages and tokens to a person. With keys it verifies and
+// decrypts; without, it shows what anyone can see. It checks only the form of a message,
+// not the other rules of the protocol.
 type Inspector struct {
-	Issuer        *Issuer        // opens tokens; nil without its keys
-	Senders       []EntityScheme // open messages; nil without their keys
+	Issuer        *Issuer        // opens tokens; nil if its keys are not available
+	Senders       []EntityScheme // open messages; nil if their keys are not available
 	ServiceTokens ServiceTokenKeys
-	// Secrets shows passwords and keys that are found inside.
+	// Secrets shows passwords and keys found inside.
 	Secrets bool
 }
 
-// A Part is one element of what was inspected.
+// A Part is one element of the inspected data.
 type Part struct {
 	Name  string `json:"name"`
 	Value any    `json:"value,omitempty"` // string, int64, bool, or nil if it has parts
@@ -34,9 +34,8 @@ type Part struct {
 	Parts []Part `json:"parts,omitempty"`
 }
 
-// Inspect explains every object of r, one after the other: messages, tokens or
-// ciphertext envelopes. If one cannot be read, it returns the parts up to there
-// and an error.
+// Inspect explains every object of r in turn: messages, tokens or ciphertext envelopes.
+// If one cannot be read, it returns the parts before it and an error.
 func (i *Inspector) Inspect(ctx context.Context, r io.Reader) ([]Part, error) {
 	var parts []Part
 	var opened []func()
@@ -74,8 +73,8 @@ func (i *Inspector) Inspect(ctx context.Context, r io.Reader) ([]Part, error) {
 	}
 }
 
-// An inspected is the message that is being explained: its keys are those of its
-// header, or the ones that its key exchange delivers.
+// An inspected is the message being explained. Its keys are those of its header, or those
+// delivered by its key exchange.
 type inspected struct {
 	*Inspector
 	opener Opener    // of payload chunks; nil without keys
@@ -176,7 +175,7 @@ func (m *inspected) chunk(o wire.Object) Part {
 	return p
 }
 
-// inflate shows the data of a chunk as its sender's application wrote it.
+// inflate shows the data of a chunk as the sender's application wrote it.
 func inflate(p Part) Part {
 	algorithm := ""
 	for _, inner := range p.Parts {
@@ -202,7 +201,7 @@ func inflate(p Part) Part {
 	return p
 }
 
-// readable shows bytes as text if they are text.
+// readable shows bytes as text if they are valid text.
 func readable(b []byte) string {
 	if utf8.Valid(b) {
 		return string(b)
@@ -290,7 +289,7 @@ func (m *inspected) tokenContent(name string, token wire.Object, content []byte,
 	return m.object(name, o)
 }
 
-// open makes the session of a master token, if its keys are here.
+// open opens the session of a master token, if its keys are available.
 func (m *inspected) open(o wire.Object) *Session {
 	if m.Issuer == nil {
 		return nil

@@ -37,8 +37,8 @@ func (m *inspected) text(name, text string) Part {
 	return Part{Name: name, Value: text}
 }
 
-// keyData explains the data of a key request or key response. A member with the name
-// of a key is a wrapped key there, and need not be hidden.
+// keyData explains the data of a key request or key response. Members named like keys are
+// wrapped keys there, and need not be hidden.
 func (m *inspected) keyData(name string, o wire.Object) Part {
 	p := Part{Name: name}
 	for _, member := range o.Names() {
@@ -59,8 +59,8 @@ func (m *inspected) keyData(name string, o wire.Object) Part {
 	return p
 }
 
-// wrapped explains a wrapped key: a JWE in one of its forms, a key sealed by a key
-// store, or bytes.
+// wrapped explains a wrapped key: a JWE in either form, a key sealed by a key store, or
+// bytes.
 func (m *inspected) wrapped(name string, b []byte) Part {
 	if o, err := wire.Parse(b, wire.Limits{}); err == nil {
 		p := m.object(name, o)
@@ -80,7 +80,7 @@ func (m *inspected) wrapped(name string, b []byte) Part {
 	return Part{Name: name, Value: fmt.Sprintf("%d bytes", len(b)), Note: "wrapped"}
 }
 
-// josePart explains one element of a JWE, which is in Base64 for URLs.
+// josePart explains one element of a JWE, in Base64url.
 func josePart(name, text string) Part {
 	b, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
@@ -92,12 +92,13 @@ func josePart(name, text string) Part {
 	return Part{Name: name, Value: fmt.Sprintf("%d bytes", len(b))}
 }
 
-// isJOSE are the members of a JWE that is an object.
+// isJOSE are the members of a JWE in its JSON form.
 var isJOSE = map[string]bool{
 	"header": true, "encrypted_key": true, "initialization_vector": true, "ciphertext": true, "integrity_value": true,
 }
 
-// sealedPart explains a key sealed by a store. Without a note it is not a sealed key.
+// sealedPart explains a key sealed by a store. The note is empty if it is not a sealed
+// key.
 func sealedPart(name string, b []byte) Part {
 	sealed, err := keystore.ParseSealed(b)
 	if err != nil || !sealed.Algorithm.Valid() {
@@ -109,7 +110,7 @@ func sealedPart(name string, b []byte) Part {
 	}
 }
 
-// publicPart explains a public key: of a key pair, or a number of Diffie-Hellman.
+// publicPart explains a public key: of a key pair, or a Diffie-Hellman value.
 func publicPart(name string, b []byte) Part {
 	if public, err := x509.ParsePKIXPublicKey(b); err == nil {
 		return Part{Name: name, Value: publicText(public)}
@@ -151,7 +152,7 @@ func certificatePart(name, text string) (Part, bool) {
 // and 6.4.1).
 var secretJWK = map[string]bool{"k": true, "d": true, "p": true, "q": true, "dp": true, "dq": true, "qi": true, "oth": true}
 
-// jwkMember explains the members of a JSON Web Key that are not just text.
+// jwkMember explains the members of a JSON Web Key that are not plain text.
 func (m *inspected) jwkMember(name string, v wire.Value) (Part, bool) {
 	switch {
 	case secretJWK[name] && !m.Secrets:
@@ -210,8 +211,7 @@ func (m *inspected) inner(data []byte, opener Opener) Part {
 	return p
 }
 
-// signatureEnvelope explains a signature in an envelope of its own, as the second
-// version of signatures has it.
+// signatureEnvelope explains a version 2 signature, which has an envelope of its own.
 func signatureEnvelope(signature []byte) string {
 	o, err := wire.Parse(signature, wire.Limits{})
 	if err != nil {

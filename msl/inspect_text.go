@@ -54,8 +54,8 @@ func (p Part) write(w io.Writer, depth int) error {
 	return nil
 }
 
-// printable keeps control characters of a peer off the terminal, and shows where a
-// text that has any begins and ends.
+// printable keeps a peer's control characters off the terminal, and quotes a text that
+// contains any.
 func printable(v any) string {
 	text := fmt.Sprint(v)
 	if safe := safetext.String(text); safe != text {

@@ -14,30 +14,30 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// IssuerKeys protect the tokens that one version of an issuer issues. They are shared
-// by all services of one network, and by no others.
+// IssuerKeys protect the tokens issued under one version of an issuer's keys. All
+// services of one network share them, and no others.
 type IssuerKeys struct {
 	Version    uint32
 	Encryption keystore.Cipher
 	MAC        keystore.MAC
 }
 
-// An Issuer makes master tokens and user ID tokens and opens its own. Master
-// tokens are sealed (see the package documentation): only Store can use the
-// session keys in them. Tokens in the form of the reference stacks are written
-// only for session keys that were made for [CustodyShared].
+// An Issuer makes master tokens and user ID tokens and opens its own. Master tokens are
+// sealed (see the package documentation): only Store can use the session keys in them.
+// Tokens in the form of the reference stacks are written only for session keys made for
+// [CustodyShared].
 type Issuer struct {
-	Name  string         // told in the tokens' envelopes, never compared
+	Name  string         // written into the tokens' envelopes, never compared
 	Store keystore.Store // where session keys live
-	Keys  []IssuerKeys   // newest first: the first one issues, each one opens
+	Keys  []IssuerKeys   // newest first: the first one issues, all open
 
-	// Versions are in place of Keys where other programs make newer ones meanwhile.
+	// Versions replaces Keys if other programs may create newer versions meanwhile.
 	Versions *Versions
 
-	// Shared opens master tokens in the form of the reference stacks too, whose
-	// session keys pass through the memory of this process. Store must then be a
-	// keystore.Importer. Set it if a server's custody is [CustodyShared], since
-	// its schemes open tokens, too. Set it without that custody to leave the
+	// Shared also opens master tokens in the form of the reference stacks, whose session
+	// keys pass through the memory of this process. Store must then be a
+	// keystore.Importer. Set it if a server's custody is [CustodyShared], since the
+	// server's schemes open tokens as well. Set it without that custody to leave the
 	// mode: such tokens are still read, and sealed ones are issued.
 	Shared bool
 
@@ -51,17 +51,17 @@ type Issuer struct {
 	// the lifetime of a user ID token.
 	RenewExpired time.Duration
 
-	// UserRenewExpired is how long after its expiration a user ID token is still
-	// renewed; after that its user has to log in again. Zero means for as long as its
-	// master token is renewed, as in the reference stacks.
+	// UserRenewExpired is how long after its expiration a user ID token is still renewed;
+	// after that its user has to log in again. Zero means as long as its master token can
+	// be renewed, as in the reference stacks.
 	UserRenewExpired time.Duration
 
-	// Used, if not nil, is told of the version of the keys with which a token was issued,
-	// or opened and found genuine, from several goroutines. It must not block.
+	// Used, if not nil, is called with the key version under which a token was issued, or
+	// opened and verified, by several goroutines. It must not block.
 	Used func(version uint32)
 
 	Time func() time.Time // nil means time.Now
-	Rand io.Reader        // of several goroutines; nil means crypto/rand
+	Rand io.Reader        // used by several goroutines; nil means crypto/rand
 }
 
 // maxRing bounds how many key versions are tried for a token.
@@ -78,10 +78,10 @@ func (k IssuerKeys) symmetric(name string, r io.Reader) SymmetricKey {
 	return SymmetricKey{KeyID: fmt.Sprintf("%s#%d", name, k.Version), Encryption: k.Encryption, MAC: k.MAC, Rand: r}
 }
 
-// Issue makes a new master token for identity, or the renewal of old with the
-// given sequence number. It seals keys, after which they cannot leave the store
-// in any other way; for [CustodyShared] it writes the bytes that they hold into
-// the token, and overwrites them. On success the session owns the keys.
+// Issue makes a new master token for identity, or the renewal of old with the given
+// sequence number. It seals keys, after which they cannot leave the store in any other
+// way; for [CustodyShared] it writes their bytes into the token, then overwrites them. On
+// success the session owns the keys.
 func (i *Issuer) Issue(identity string, old *Session, sequence int64, keys *SessionKeys) (*Session, error) {
 	return i.issueAt(i.now(), identity, old, sequence, keys)
 }
@@ -106,9 +106,9 @@ func (i *Issuer) issueAt(at time.Time, identity string, old *Session, sequence i
 	return s, i.write(s)
 }
 
-// Issued returns when a master token was issued, to the second. It is computed
-// from the times in the token; if the issuer's settings have changed since, it is
-// the earlier of the two possible times.
+// Issued returns when a master token was issued, to the second. It is computed from the
+// times in the token; if the issuer's settings have changed since, it is the earlier of
+// two possible times.
 func (i *Issuer) Issued(t *MasterToken) time.Time {
 	return earlier(t.Expiration.Add(-i.lifetime()), t.RenewalWindow.Add(-orDefault(i.RenewAfter, time.Hour)))
 }
@@ -129,8 +129,8 @@ func (i *Issuer) lifetime() time.Duration { return orDefault(i.Lifetime, 24*time
 
 func (i *Issuer) userLifetime() time.Duration { return orDefault(i.UserLifetime, 30*24*time.Hour) }
 
-// AcceptedFor returns for how long after its issue a master token may be renewed,
-// its lifetime included. Times whose sum is more than 292 years are that.
+// AcceptedFor returns how long after its issue a master token may be renewed, including
+// its lifetime. A sum of more than 292 years is cut off there.
 func (i *Issuer) AcceptedFor() time.Duration {
 	return i.lifetime() + min(i.renewExpired(), 1<<63-1-i.lifetime())
 }
@@ -192,7 +192,7 @@ func (i *Issuer) newest() (SymmetricKey, uint32, error) {
 	return ring[0].symmetric(i.Name, i.Rand), ring[0].Version, nil
 }
 
-// Ring returns the keys that are known now: the first one issues, each one opens.
+// Ring returns the keys known now: the first one issues, all open.
 func (i *Issuer) Ring() []IssuerKeys {
 	if i.Versions != nil {
 		return i.Versions.All()
@@ -217,7 +217,7 @@ const (
 	tokenContext = "msl master token"
 )
 
-// sessionData is the content of a master token, until it is released.
+// sessionData is the content of a master token; the caller must call release.
 func (i *Issuer) sessionData(s *Session) (content []byte, release func(), err error) {
 	if raw := s.Keys.raw.Swap(nil); raw != nil {
 		content, release = sharedSessionData(s, raw)
@@ -286,7 +286,7 @@ func (i *Issuer) open(t *MasterToken, shared bool) (*Session, error) {
 	return i.openSession(t, o, version, shared)
 }
 
-// openSession makes a session of sessiondata, decrypted with that version of the keys.
+// openSession makes a session from sessiondata decrypted with that key version.
 func (i *Issuer) openSession(t *MasterToken, o wire.Object, version uint32, shared bool) (*Session, error) {
 	f := wire.FieldsOf(o)
 	s := &Session{
@@ -352,8 +352,8 @@ func (i *Issuer) verifyKnown(t signedToken, data []byte) (SymmetricKey, uint32, 
 	return SymmetricKey{}, 0, errSignature
 }
 
-// decryptOwn decrypts data that key has authenticated: if that fails, its encryption
-// and MAC keys do not belong together.
+// decryptOwn decrypts data that key has authenticated: a failure means that its
+// encryption and MAC keys do not belong together.
 func decryptOwn(key Opener, data []byte) ([]byte, error) {
 	content, err := key.Decrypt(data)
 	if errors.Is(err, keystore.ErrBadData) {

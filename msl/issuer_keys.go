@@ -7,14 +7,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// ErrVersionsApart says that two keys that belong together have no version in common:
-// a rotation was cut off.
+// ErrVersionsApart says that two keys that belong together have no version in common: a
+// rotation was interrupted.
 var ErrVersionsApart = errors.New("msl: the keys have no version in common")
 
-// FindIssuer returns the issuer whose keys are in the store under the labels of the
-// roles [keystore.RoleIssuerEncryption] and [keystore.RoleIssuerMAC], in every version
-// that both have. Its lifetimes are the defaults. A missing key, one of the sealing keys
-// too, is [keystore.ErrNotFound]; keys without a common version are [ErrVersionsApart].
+// FindIssuer returns the issuer whose keys the store holds under the labels of the roles
+// [keystore.RoleIssuerEncryption] and [keystore.RoleIssuerMAC], with every version that
+// both have. Its lifetimes are the defaults. A missing key, including a sealing key, is
+// [keystore.ErrNotFound]; keys without a common version are [ErrVersionsApart].
 func FindIssuer(store keystore.Store, name, prefix string) (*Issuer, error) {
 	for _, role := range keystore.SealingRoles() {
 		if _, err := store.Lookup(role.Label(prefix)); err != nil {
@@ -29,8 +29,8 @@ func FindIssuer(store keystore.Store, name, prefix string) (*Issuer, error) {
 }
 
 // FindServiceTokenKeys returns the keys of every service token, from the labels of the
-// roles [keystore.RoleServiceEncryption] and [keystore.RoleServiceMAC]. name is told in
-// the tokens. The errors are those of [FindIssuer].
+// roles [keystore.RoleServiceEncryption] and [keystore.RoleServiceMAC]. name is written
+// into the tokens. The errors are those of [FindIssuer].
 func FindServiceTokenKeys(store keystore.Store, name, prefix string) (ServiceTokenKeys, error) {
 	versions, err := FindVersions(store, keystore.RoleServiceEncryption.Label(prefix), keystore.RoleServiceMAC.Label(prefix))
 	if err != nil {
@@ -39,8 +39,8 @@ func FindServiceTokenKeys(store keystore.Store, name, prefix string) (ServiceTok
 	return versions.ServiceTokenKeys(name), nil
 }
 
-// findKeyRing pairs the versions of two keys, newest first. A version that only one of
-// them has is left out: a rotation was cut off there.
+// findKeyRing pairs the versions of two keys, newest first. Versions that only one of
+// them has, left by an interrupted rotation, are omitted.
 func findKeyRing(store keystore.Store, encryption, mac string) (ring []IssuerKeys, err error) {
 	ciphers, err := store.Lookup(encryption)
 	if err != nil {
@@ -69,12 +69,12 @@ func findKeyRing(store keystore.Store, encryption, mac string) (ring []IssuerKey
 	return ring, nil
 }
 
-// verify finds the keys under which a token was made. data is its encrypted
-// part, whose envelope hints at the version of the keys before anything is
-// verified. Those keys are tried first and then the others, since another issuer with
-// the same keys may number their versions differently. If that is a newer version, or one
-// that is known was destroyed since, the keys are looked up again. The version of those
-// that match is returned with them. No match is errSignature.
+// verify finds the keys under which a token was made. data is its encrypted part, whose
+// envelope hints at the key version before anything is verified. That version is tried
+// first and then the others, since another issuer with the same keys may number them
+// differently. If the version is newer than all known ones, or was destroyed since, the
+// keys are looked up again. verify returns the matching version too. No match is
+// errSignature.
 func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, uint32, error) {
 	key, version, err := i.verifyKnown(t, data)
 	if i.Versions == nil || !outdated(err) {

@@ -48,8 +48,8 @@ func (i *Issuer) issueUserAt(at time.Time, user string, mt *MasterToken, old *Us
 	return t, err
 }
 
-// CheckUser refuses a user ID token that expired too long ago to be renewed, by
-// UserRenewExpired: [ErrUserIDTokenRevoked], at which its holder logs in again.
+// CheckUser refuses a user ID token that expired too long ago to be renewed
+// (UserRenewExpired) with [ErrUserIDTokenRevoked], which makes its holder log in again.
 func (i *Issuer) CheckUser(t *UserIDToken) error {
 	if i.UserRenewExpired == 0 || !i.now().After(t.Expiration.Add(i.UserRenewExpired)) {
 		return nil

@@ -10,12 +10,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// Where each call into a store is a long way, such as into another process, both keys of a
-// session are used in one call: to verify and decrypt, or to encrypt and sign. The header and
-// the first chunk of a message share a call, too, unless the device is waited for; then they
-// are done at the same time instead (see earlyChunk and draft).
+// If each call into a store takes long, as into another process, one call uses both keys
+// of a session: to verify and decrypt, or to encrypt and sign. The header and the first
+// chunk of a message share a call as well, unless the device is waited for; then they are
+// processed concurrently instead (see earlyChunk and draft).
 
-// jointly returns a key and its means to do several things in one call, if it has any.
+// jointly returns a key and its way to do several operations in one call, if it has one.
 func jointly(key any) (k SymmetricKey, j keystore.Joint, ok bool) {
 	if k, ok = key.(SymmetricKey); ok {
 		j, ok = k.Encryption.(keystore.Joint)
@@ -23,14 +23,15 @@ func jointly(key any) (k SymmetricKey, j keystore.Joint, ok bool) {
 	return k, j, ok && j.Joins(k.MAC)
 }
 
-// shares reports whether the parts of a message are to share a call.
+// shares reports whether the parts of a message share a call.
 func shares(key any) bool {
 	_, _, ok := jointly(key)
 	return ok && !waits(key)
 }
 
-// opening returns what there is to open in a part of a message. It is not ok for a part that
-// may not open for its form, or is so long that its parsing has to wait until it is verified.
+// opening returns what there is to open in a part of a message. It is not ok for a part
+// whose form forbids opening it, or that is so long that parsing must wait for its
+// verification.
 func opening(mem *wire.Memory, data, signature []byte) (o keystore.Opening, ok bool) {
 	if len(data) == 0 || len(data) > small {
 		return o, false
@@ -55,9 +56,9 @@ func openIn(mem *wire.Memory, o Opener, data, signature []byte) ([]byte, error) 
 	return decryptIn(mem, o, mem.Content[:0], data)
 }
 
-// openShared is openIn in one call, in which the first chunk is opened, too, if the rest is
-// good. It returns nothing for what cannot be opened so, or failed in another way than by its
-// signature: that is to be done again step by step.
+// openShared is openIn in one call, which also opens the first chunk if the rest
+// verifies. It returns nothing if that is impossible, or failed other than by the
+// signature: the caller then proceeds step by step.
 func openShared(mem *wire.Memory, key Opener, data, signature []byte, first *earlyChunk) ([]byte, error) {
 	k, j, ok := jointly(key)
 	if !ok {
@@ -83,13 +84,13 @@ func openShared(mem *wire.Memory, key Opener, data, signature []byte, first *ear
 	return all[0].Plaintext, nil
 }
 
-// A part is one of those that are sealed in one call, and the memory for it.
+// A part is one of several sealed in one call, with its memory.
 type part struct {
 	mem       *wire.Memory
 	plaintext []byte // in other memory
 }
 
-// sealShared encrypts and signs parts in one call. The results are in their memory.
+// sealShared encrypts and signs parts in one call. The results are in the parts' memory.
 func (k SymmetricKey) sealShared(j keystore.Joint, parts ...part) error {
 	all := make([]keystore.Sealing, len(parts))
 	for i, p := range parts {

@@ -6,11 +6,11 @@ import (
 	"sync/atomic"
 )
 
-// A link is a connection that is closed, if it can be, when a message on it
-// breaks off: nothing else interrupts a read or a write that blocks.
+// A link is a connection that is closed, if possible, when a message on it breaks off:
+// nothing else interrupts a blocked read or write.
 type link struct {
 	rw    io.ReadWriter
-	cause atomic.Pointer[error] // why the connection cannot be used any more
+	cause atomic.Pointer[error] // why the connection is no longer usable
 	sent  atomic.Int64          // bytes
 }
 
@@ -39,7 +39,7 @@ func (l *link) explain(err error) error {
 	return err
 }
 
-// broken returns why the connection cannot be used any more, or nil.
+// broken returns why the connection is no longer usable, or nil.
 func (l *link) broken() error {
 	if cause := l.cause.Load(); cause != nil {
 		return *cause

@@ -11,39 +11,40 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// The memory of a message is counted before it is allocated, once it is more than a
-// little: against the memory for unauthenticated senders, or that for authenticated
-// ones. A message begins as one of a stranger, and moves over when its signature has
-// been verified. Each source has a share, and so has each entity.
+// The memory of a message larger than a little is counted before it is allocated, in the
+// budget for unauthenticated or for authenticated senders. A message starts in the former
+// and moves once its signature is verified. Each source and each entity has a share.
 
 // errBusy says that the memory for messages is used up.
 var errBusy = errors.New("the memory for messages is in use by others, try again later")
 
-// errEnded says that a message is read after its handler has returned.
+// errEnded says that a message was read after its handler returned.
 var errEnded = errors.New("msl: the message was handled, and cannot be read any more")
 
 // An occupant is a part of a message that occupies memory.
 type occupant int
 
 const (
-	anObject   occupant = iota // that is being read
-	aRelay                     // data read ahead of it on a lasting connection
-	aHeader                    // that was read: its parts are there until the message ends
-	aChunk                     // its data, where it was compressed
-	someTokens                 // service tokens that were compressed
-	aRequest                   // that was read before it was asked for
-	someChunks                 // that are opened at the same time, if there is memory for it
-	anAnswer                   // that waits, or is being sealed
+	anObject   occupant = iota // being read
+	aRelay                     // data read ahead of it on a persistent connection
+	aHeader                    // read: its parts exist until the message ends
+	aChunk                     // its data, if compressed
+	someTokens                 // compressed service tokens
+	aRequest                   // read before it was asked for
+	someChunks                 // opened concurrently, if there is memory
+	anAnswer                   // waiting, or being sealed
 	occupants
 )
 
 const (
-	// small is the size up to which a part is not counted: most messages never wait.
+	// small is the size up to which a part is not counted, so that most messages never
+	// wait.
 	small = 16 << 10
-	// openFactor is how many times its length an object may take while it is opened:
-	// itself, its text without escapes, that without blanks, and the decoded content.
+	// openFactor bounds the memory of an object being opened, as a multiple of its
+	// length: the object, its text without escapes, that text without blanks, and the
+	// decoded content.
 	openFactor = 4
-	// onTheirWay is what chunks take until they are sent.
+	// onTheirWay is the memory of chunks until they are sent.
 	onTheirWay = atOnce * 6 * flushSize
 )
 
@@ -54,7 +55,7 @@ func (o occupant) cost(size int) int64 {
 		return 0
 	case o == anObject, o == someChunks:
 		return openFactor * int64(size)
-	case o == aHeader: // itself, and what its data stands for
+	case o == aHeader: // the object, and what its data stands for
 		return 2 * int64(size)
 	case o == anAnswer:
 		return 2*int64(size) + onTheirWay
@@ -62,17 +63,17 @@ func (o occupant) cost(size int) int64 {
 	return int64(size)
 }
 
-// A budget is memory that messages share.
+// A budget is memory shared by messages.
 type budget struct {
 	total, share int64
-	patience     time.Duration // for others to end
-	youth        time.Duration // of a message that does not move, until it makes room for others
+	patience     time.Duration // how long to wait for others to end
+	youth        time.Duration // how long a message may stall before it makes room for others
 
 	mu    sync.Mutex
 	used  int64
-	by    map[string]int64 // of each source or entity
+	by    map[string]int64 // per source or entity
 	all   map[*account]struct{}
-	freed chan struct{} // closed when there is more
+	freed chan struct{} // closed when memory was freed
 }
 
 func newBudget(total, one int64, patience, youth time.Duration) *budget {
@@ -80,12 +81,12 @@ func newBudget(total, one int64, patience, youth time.Duration) *budget {
 		by: map[string]int64{}, all: map[*account]struct{}{}, freed: make(chan struct{})}
 }
 
-// An account is what one message occupies. A nil one counts nothing.
+// An account counts the memory of one message. A nil one counts nothing.
 type account struct {
-	interrupt func() // ends a read or write for the message, at once; may be nil
-	vouch     func() // tells the transport that the sender is authenticated; may be nil
+	interrupt func() // ends a read or write for the message immediately; may be nil
+	vouch     func() // informs the transport that the sender is authenticated; may be nil
 	movement  movement
-	refused   bool // the newest message was refused, and its sender is not proven
+	refused   bool // the newest message was refused, and its sender not authenticated
 	unproven  *budget
 	proven    *budget
 
@@ -94,13 +95,13 @@ type account struct {
 	budget *budget // nil when the message is over
 	owner  string  // source or entity
 
-	// The rest belongs to the budget's lock.
+	// The fields below belong to the budget's lock.
 	sum     int64
 	evicted bool
 	waits   want
 }
 
-// whose returns the source or entity that the message counts for.
+// whose returns the source or entity that the message is counted for.
 func (a *account) whose() string {
 	if a == nil {
 		return ""
@@ -125,8 +126,8 @@ func (b *budget) inUse() int64 {
 	return b.used
 }
 
-// hold records that a part of the message now has that size. It waits while others
-// have the memory, and fails if they keep it.
+// hold records that a part of the message now has that size. It waits while others use
+// the memory, and fails if they keep it.
 func (a *account) hold(ctx context.Context, what occupant, size int) error {
 	if a == nil {
 		return nil
@@ -147,7 +148,7 @@ func (a *account) hold(ctx context.Context, what occupant, size int) error {
 	return nil
 }
 
-// prove has the message counted as one of an entity from now on.
+// prove counts the message as an entity's from now on.
 func (a *account) prove(ctx context.Context, identity string) error {
 	if a == nil {
 		return nil
@@ -172,7 +173,7 @@ func (a *account) prove(ctx context.Context, identity string) error {
 	return nil
 }
 
-// rest ends a message on a lasting connection. The next one begins as a stranger's.
+// rest ends a message on a persistent connection. The next one starts unauthenticated.
 func (a *account) rest(ctx context.Context, source string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -229,7 +230,7 @@ func (b *budget) take(ctx context.Context, a *account, n int64) error {
 	}
 	patience := time.NewTimer(b.patience)
 	defer patience.Stop()
-	age := time.NewTicker(b.patience / 8) // some message may have become old by then
+	age := time.NewTicker(b.patience / 8) // some message may be old enough by then
 	defer age.Stop()
 	for wait != nil {
 		select {
@@ -245,8 +246,8 @@ func (b *budget) take(ctx context.Context, a *account, n int64) error {
 	return err
 }
 
-// try counts n more bytes if they are free. If they are not, another message may have
-// to make room, and there may be more when wait is closed.
+// try counts n more bytes if they are free. Otherwise another message may have to make
+// room, and the caller tries again when wait is closed.
 func (b *budget) try(a *account, n int64) (wait <-chan struct{}, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -269,9 +270,9 @@ func (b *budget) try(a *account, n int64) (wait <-chan struct{}, err error) {
 	return b.freed, nil
 }
 
-// allWait reports whether all others that have memory wait for what each other has; if
-// the owner's share is used up, only messages of that owner count. The last one to come
-// gives way, or all would wait until their patience ends.
+// allWait reports whether all others with memory wait for each other's; if the owner's
+// share is used up, only that owner's messages count. The last to arrive then gives way,
+// or all would wait until their patience ends.
 func (b *budget) allWait(a *account, own bool) bool {
 	for other := range b.all {
 		switch {
@@ -306,7 +307,7 @@ func (b *budget) add(a *account, n int64) {
 	}
 }
 
-// give gives back all memory of a message, and returns how much it was.
+// give returns all memory of a message, and reports how much it was.
 func (b *budget) give(a *account) (sum int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -316,8 +317,8 @@ func (b *budget) give(a *account) (sum int64) {
 	return sum
 }
 
-// makeRoom ends the message that has not moved for longest; if the owner's share is
-// used up, one of that owner. A message whose application is at work cannot be ended.
+// makeRoom ends the message that has stalled longest; if the owner's share is used up,
+// one of that owner's. A message whose application is working cannot be ended.
 func (b *budget) makeRoom(a *account, own bool) {
 	var slowest *account
 	longest := b.youth
@@ -349,13 +350,13 @@ func newMemory(l Limits) memory {
 	return memory{newBudget(l.Unproven, one, strangersWait, strangersYouth), newBudget(l.Proven, one, provenWait, provenWait)}
 }
 
-// oneMessage is the most that a message may occupy.
+// oneMessage is the most memory that a message may occupy.
 func (l Limits) oneMessage() int64 {
 	read := max(l.Header, l.Chunk)
 	return anObject.cost(read) + aRelay.cost(read) + aHeader.cost(l.Header) + int64(3*l.Chunk) + int64(2*l.Held) + anAnswer.cost(l.Held)
 }
 
-// open begins a message of a stranger.
+// open begins a message from an unauthenticated sender.
 func (m memory) open(source string, in any) *account {
 	a := &account{budget: m.unproven, unproven: m.unproven, proven: m.proven, owner: source}
 	a.movement.restart(crawl)

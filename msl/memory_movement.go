@@ -9,8 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A movement records when something was last read or written for a message. A message
-// that is doing neither waits for its application, not for its sender.
+// A movement records the last read or write for a message. A message doing neither waits
+// for its application, not for its sender.
 type movement struct {
 	mu    sync.Mutex
 	since time.Time
@@ -22,8 +22,8 @@ type movement struct {
 	read, written int64     // bytes of it, and of its answer
 }
 
-// crawl is how many bytes of a stranger count as movement: with fewer, one byte now
-// and then would keep memory.
+// crawl is how many bytes from an unauthenticated sender count as movement: otherwise one
+// byte now and then would hold the memory.
 const crawl = 4 << 10
 
 // begin records the start of a read or write.
@@ -59,7 +59,7 @@ func (m *movement) first() {
 	m.began, m.read, m.written = time.Now(), 0, 0
 }
 
-// came is called when a message was waited for, and the first object of it is there.
+// came is called when the first object of an awaited message has arrived.
 func (m *movement) came() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -115,14 +115,14 @@ func (i *inlet) Read(p []byte) (n int, err error) {
 	i.account.movement.begin()
 	defer func() {
 		i.account.movement.end(n)
-		if i.as == anObject { // what is relayed is read once more
+		if i.as == anObject { // relayed data is read once more
 			i.account.movement.readMore(n)
 		}
 	}()
 	return i.r.Read(p)
 }
 
-// Peek returns the object that a stream of messages has next, if it is of this one.
+// Peek returns the next object of a stream of messages, if it belongs to this one.
 func (i *inlet) Peek(most int) (o wire.Object, arrived bool) {
 	if stream, ok := i.r.(*messages); ok {
 		return stream.peek(most)
@@ -130,7 +130,7 @@ func (i *inlet) Peek(most int) (o wire.Object, arrived bool) {
 	return wire.Object{}, false
 }
 
-// Len returns how many bytes the source knows to be still to come.
+// Len returns how many more bytes the source expects.
 func (i *inlet) Len() int {
 	if r, ok := i.r.(interface{ Len() int }); ok {
 		return r.Len()
@@ -153,7 +153,7 @@ func (o outlet) Write(p []byte) (n int, err error) {
 	return o.Writer.Write(p)
 }
 
-// Flush has a transport that holds bytes back send them.
+// Flush makes a buffering transport send.
 func (o outlet) Flush() error {
 	f, ok := o.Writer.(interface{ Flush() error })
 	if !ok {

@@ -1,7 +1,7 @@
 package msl
 
-// holdFree is hold for what a message can do without. It reports whether there is plenty of
-// memory, and holds nothing otherwise.
+// holdFree is hold for something optional. It holds only if there is plenty of memory,
+// and reports whether it did.
 func (a *account) holdFree(what occupant, size int) bool {
 	if a == nil {
 		return true
@@ -19,7 +19,7 @@ func (a *account) holdFree(what occupant, size int) bool {
 	return true
 }
 
-// takeFree counts n more bytes if as much is left as is used by then.
+// takeFree counts n more bytes if at least as much stays free as is used then.
 func (b *budget) takeFree(a *account, n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -8,17 +8,17 @@ import (
 )
 
 // CanonicalName returns the form in which names of entities and users are compared: the
-// Unicode Normalization Form C (UAX #15; MSL wiki, "Encoding"). An é may be one
-// character or two, and is the same name.
+// Unicode Normalization Form C (UAX #15; MSL wiki, "Encoding"). An é may be one code
+// point or two; the name is the same.
 //
-// Names travel, and are bound to keys, as their owners write them: a name in a token, in
-// a key exchange or in the sealed form of a key is never rewritten. So a [State] and a
-// [Directory] are asked about names as they were sent, and compare them in this form;
-// applications get this form.
+// Names are sent, and bound to keys, as their owners write them: a name in a token, a key
+// exchange or a sealed key is never rewritten. A [State] and a [Directory] therefore
+// receive names as they were sent and compare them in this form; applications receive
+// this form.
 func CanonicalName(name string) string { return norm.NFC.String(name) }
 
-// MaxName is how many bytes the name of an entity or a user may have. A [State] keeps what
-// tokens did by that name, so a token that was issued for a longer one could not be used.
+// MaxName is how many bytes the name of an entity or a user may have. A [State] stores
+// entries under it, so a token issued for a longer name could not be used.
 const MaxName = 4096
 
 // checkName refuses the name of an entity that is too long, or that means nobody.

@@ -11,14 +11,14 @@ import (
 type outgoing struct {
 	us        identification
 	head      *sealedHeader
-	tell      func() // of the head, once it is sent, or nil
+	tell      func() // called once the head is sent, or nil
 	handshake bool
-	lone      bool // has no payload, without being a handshake
+	lone      bool // has no payload, yet is not a handshake
 	waits     bool // the peer has to answer, even if the application needs no answer
 	payload   payloadWriter
-	keys      *SessionKeys // of the payload, or nil
+	keys      *SessionKeys // used by the payload, or nil
 	body      func() (io.ReadCloser, error)
-	taken     atomic.Bool // to be written, or abandoned
+	taken     atomic.Bool // written or abandoned
 	flush     bool        // after each read of the body
 }
 
@@ -33,7 +33,7 @@ func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	o.payload.out = w
-	if o.flush { // the peer may be the one to speak first
+	if o.flush { // the peer may be the first to speak
 		if err := o.payload.Flush(); err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func (o *outgoing) writeHead(w io.Writer) error {
 	return err
 }
 
-// abandon frees what the message holds, unless it is being written or was.
+// abandon frees what the message holds, unless it was or is being written.
 func (o *outgoing) abandon() {
 	if o.taken.CompareAndSwap(false, true) {
 		o.free()
@@ -69,8 +69,8 @@ func (o *outgoing) free() {
 	o.us.release()
 }
 
-// copyBody sends the body. The end of ctx cuts the message off and closes the body,
-// since a read of it could block forever.
+// copyBody sends the body. When ctx ends, it truncates the message and closes the body,
+// since reading that could block forever.
 func (o *outgoing) copyBody(ctx context.Context) error {
 	body, err := o.body()
 	if err != nil {
@@ -91,7 +91,7 @@ func (o *outgoing) copyBody(ctx context.Context) error {
 	return errors.Join(err, body.Close())
 }
 
-// A flushing payload sends everything at once.
+// A flushing payload sends everything immediately.
 type flushing struct{ *payloadWriter }
 
 func (f flushing) Write(p []byte) (int, error) {

@@ -11,13 +11,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// ErrTruncated says that a message ended without its last payload chunk, so that
-// the data may be incomplete. It is an [io.ErrUnexpectedEOF].
+// ErrTruncated says that a message ended without its last payload chunk, so the data may
+// be incomplete. It is an [io.ErrUnexpectedEOF].
 var ErrTruncated = fmt.Errorf("msl: message was cut off before its end: %w", io.ErrUnexpectedEOF)
 
-// A payloadReader gives the application the data of a message, chunk by chunk:
-// each verified, decrypted and in its order before a byte of it is given. An
-// application may read in another goroutine than the one in which it answers.
+// A payloadReader gives the application the data of a message chunk by chunk; each chunk
+// is verified, decrypted and in sequence before any byte of it is returned. An
+// application may read in one goroutine and answer in another.
 type payloadReader struct {
 	chunkSource
 	messageID int64
@@ -37,12 +37,12 @@ func (r *payloadReader) begin(ctx context.Context, in *incoming, decoder *wire.D
 	return r
 }
 
-// openWith has the chunks opened with other keys than those of the header. What was opened
-// early with those does not count.
+// openWith opens the chunks with other keys than the header's, and discards what was
+// opened early with those.
 func (r *payloadReader) openWith(o Opener) { r.opener, r.early = o, nil }
 
-// Read reads application data. After the chunk that ends the message it is
-// io.EOF; a stream that ends before is ErrTruncated.
+// Read reads application data. After the last chunk it returns io.EOF; a stream that ends
+// earlier is ErrTruncated.
 func (r *payloadReader) Read(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,8 +54,8 @@ func (r *payloadReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteTo gives each chunk to w as it is opened. The memory of the chunk is lent by
-// then: w may do with the reader what it will.
+// WriteTo passes each chunk to w as it is opened. The chunk's memory is detached first,
+// so w may use the reader freely.
 func (r *payloadReader) WriteTo(w io.Writer) (total int64, err error) {
 	for {
 		data, lent, err := r.take()
@@ -77,7 +77,7 @@ func (r *payloadReader) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-// take returns the buffered data and leaves none, nor the memory that it is in.
+// take removes and returns the buffered data and its memory.
 func (r *payloadReader) take() (data, lent []byte, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,8 +92,8 @@ func (r *payloadReader) take() (data, lent []byte, err error) {
 	return data, lent, nil
 }
 
-// giveBack gives back what was taken, and the data that was not used. Memory that is in
-// use by then is left alone.
+// giveBack returns the memory taken, with the unused data. It leaves memory that is in
+// use again alone.
 func (r *payloadReader) giveBack(lent, unused []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -121,7 +121,7 @@ func (r *payloadReader) fill() error {
 	return nil
 }
 
-// Ended reports whether the end of the message was read from its stream. Then nothing
+// Ended reports whether the end of the message was read from its stream. If so, nothing
 // more will come, and an answer need not be flushed before its end.
 func (r *payloadReader) Ended() bool { return r.done.Load() }
 
@@ -151,8 +151,7 @@ func (r *payloadReader) inflated(c chunk) ([]byte, error) {
 	return decompress(c.compression, c.data, r.message.inflation(r.reading, aChunk))
 }
 
-// next reads one chunk. A chunk that is in its place is decompressed only when its data is
-// wanted.
+// next reads one chunk. A chunk in sequence is decompressed only when its data is wanted.
 func (r *payloadReader) next() error {
 	if err := r.message.account.hold(r.reading, aChunk, 0); err != nil { // the data of the last one is used up
 		return streamError(err, "Chunk")
@@ -167,7 +166,7 @@ func (r *payloadReader) next() error {
 	return withID(err, r.messageID)
 }
 
-// accept makes the checks of an opened chunk in the protocol's order.
+// accept checks an opened chunk in the protocol's order.
 func (r *payloadReader) accept(c chunk) error {
 	if len(c.data) == 0 && !c.end {
 		return fail(ErrPayloadDataMissing, "payload chunk", nil)
@@ -180,8 +179,8 @@ func (r *payloadReader) accept(c chunk) error {
 	return nil
 }
 
-// misplaced is the error for a chunk of another message or out of its place. That its data
-// is damaged is said before that.
+// misplaced is the error for a chunk of another message or out of sequence. Damaged data
+// takes precedence.
 func (r *payloadReader) misplaced(c chunk) error {
 	if _, err := r.inflated(c); err != nil {
 		return err
@@ -192,7 +191,7 @@ func (r *payloadReader) misplaced(c chunk) error {
 	return fail(ErrPayloadSequenceNumberMismatch, "payload chunk", nil)
 }
 
-// empty reports whether the current chunk has no data. One byte is enough to see that.
+// empty reports whether the current chunk has no data. It reads at most one byte.
 func (r *payloadReader) empty() bool {
 	data, err := decompress(r.packed.compression, r.packed.data, wire.Inflation{Ratio: r.message.limits.Inflate, Most: 1})
 	return err == nil && len(data) == 0
@@ -217,8 +216,8 @@ func readSealedChunk(o wire.Object) (sealedChunk, error) {
 	return s, malformed(f, "payload chunk")
 }
 
-// open verifies, decrypts and parses a chunk, whose data is then in mem. It asks goOn, if
-// that is not nil, before it decrypts. It leaves what it opens as it is.
+// open verifies, decrypts and parses a chunk; its data is then in mem. If goOn is not
+// nil, it must return true before the decryption. The sealed chunk is not changed.
 func (s sealedChunk) open(mem *wire.Memory, opener Opener, goOn func() bool) (chunk, error) {
 	plaintext, err := s.plaintext(mem, opener, goOn)
 	if err == errSignature {
@@ -292,8 +291,8 @@ func (c chunk) encode(e *wire.Encoder) {
 	e.End()
 }
 
-// streamError gives a failure to read an object from a stream its code. limit is
-// the one for its length.
+// streamError adds the code to a failure to read an object from a stream. limit is the
+// one for its length.
 func streamError(err error, limit string) error {
 	switch {
 	case errors.Is(err, errBusy), errors.Is(err, errEnded):
@@ -306,8 +305,8 @@ func streamError(err error, limit string) error {
 	return fail(ErrMSLCommsFailure, "read message", err)
 }
 
-// cutOff reports whether a stream ended where it must not: for MSL, or for the
-// transport below.
+// cutOff reports whether a stream ended where it must not, in MSL or in the transport
+// below.
 func cutOff(err error) bool {
 	return errors.Is(err, wire.ErrTruncated) || errors.Is(err, io.ErrUnexpectedEOF)
 }

@@ -2,29 +2,29 @@ package msl
 
 import "github.com/msl-hsm/msl-hsm/msl/internal/wire"
 
-// To seal a chunk takes a processor for a while, or two calls into a device that answers
-// when it likes. So a message that has more than one full chunk has two of them sealed at
-// a time, while the application writes the next one. The transport sees nothing of that:
-// they are sent in their order, in the goroutine that writes.
+// Sealing a chunk takes processor time, or two calls into a device of unknown delay. A
+// message of more than one full chunk therefore has two of them sealed concurrently while
+// the application writes the next one. The transport does not see this: the writing
+// goroutine sends them in order.
 
-// atOnce is how many chunks are sealed at the same time.
+// atOnce is how many chunks are sealed concurrently.
 const atOnce = 2
 
-// A sealing is a chunk on its way, or the memory for another one.
+// A sealing is a chunk being sealed, or memory for another one.
 type sealing struct {
-	data []byte // a buffer, for another chunk than this one
+	data []byte // a buffer for another chunk than this one
 	mem  wire.Memory
-	done chan sealed // gets one
+	done chan sealed // receives one result
 }
 
 // A sealed chunk is ready to be sent.
 type sealed struct {
-	object *wire.Encoder // to be freed
+	object *wire.Encoder // must be freed
 	err    error
 }
 
-// start begins to seal a chunk of data, which must stay as it is until the chunk is sent.
-// It returns what has a buffer that is free by now.
+// start starts sealing a chunk of data, which must not change until the chunk is sent. It
+// returns a sealing whose buffer is now free.
 func (w *payloadWriter) start(data []byte, end bool) (*sealing, error) {
 	if err := w.sendAhead(atOnce - 1); err != nil {
 		return nil, err
@@ -43,8 +43,8 @@ func (w *payloadWriter) start(data []byte, end bool) (*sealing, error) {
 	return s, nil
 }
 
-// sendAhead sends chunks that were started, until no more than so many are left, or
-// further ones that are ready.
+// sendAhead sends started chunks until no more than left remain, and further ones that
+// are ready.
 func (w *payloadWriter) sendAhead(left int) error {
 	for len(w.ahead) > left || len(w.ahead) > 0 && len(w.ahead[0].done) > 0 {
 		if err := w.sendFirst(); err != nil {
@@ -67,8 +67,8 @@ func (w *payloadWriter) sendFirst() error {
 	return err
 }
 
-// abandon waits for the chunks that were started and will not be sent: they use keys that
-// are about to be released.
+// abandon waits for started chunks that will not be sent: they use keys that are about to
+// be released.
 func (w *payloadWriter) abandon() {
 	for _, s := range w.ahead {
 		if ready := <-s.done; ready.object != nil {

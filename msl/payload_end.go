@@ -6,7 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// keep leaves the memory to another message, apart from data that was not read.
+// keep leaves the memory to another message, except for unread data.
 func (r *payloadReader) keep() {
 	if r == nil {
 		return
@@ -21,8 +21,8 @@ func (r *payloadReader) keep() {
 	}
 }
 
-// leave ends the reading of a message, and returns what it was read with. Whoever reads
-// it nevertheless gets an error, unless there is nothing left.
+// leave ends the reading of a message, and returns what it was read with. A later read
+// fails unless all data was read.
 func (r *payloadReader) leave() (in *wire.Decoder) {
 	r.abandon()
 	in, r.in = r.in, nil
@@ -33,7 +33,7 @@ func (r *payloadReader) leave() (in *wire.Decoder) {
 	return in
 }
 
-// over ends the reading of a message whose memory the next one gets.
+// over ends the reading of a message whose memory goes to the next one.
 func (r *payloadReader) over() {
 	if r == nil {
 		return
@@ -43,8 +43,8 @@ func (r *payloadReader) over() {
 	r.leave()
 }
 
-// free ends the reading of a message and frees the memory of it, unless somebody is
-// still reading.
+// free ends the reading of a message and frees its memory, unless someone is still
+// reading.
 func (r *payloadReader) free() {
 	if !r.mu.TryLock() {
 		return
@@ -57,7 +57,7 @@ func (r *payloadReader) free() {
 
 // brokeOff reports whether the message was found to end before its last chunk.
 func (r *payloadReader) brokeOff() bool {
-	if r == nil || !r.mu.TryLock() { // somebody is still reading it
+	if r == nil || !r.mu.TryLock() { // someone is still reading it
 		return false
 	}
 	defer r.mu.Unlock()
@@ -67,10 +67,10 @@ func (r *payloadReader) brokeOff() bool {
 // errShut says that a message was read after its answer was complete.
 var errShut = errors.New("msl: the message was answered, and its data cannot be read any more")
 
-// shut ends the reading of a message on a connection that lasts. An application may have
-// left another goroutine reading, as a request to a service does that was answered early:
-// that must not take a part of the next message. shut waits for a read under way, which
-// ends with the next chunk or the connection.
+// shut ends the reading of a message on a persistent connection. An application may have
+// left another goroutine reading, such as a request to a service that was answered early;
+// it must not read part of the next message. shut waits for a read under way, which ends
+// with the next chunk or with the connection.
 func (r *payloadReader) shut() {
 	if r == nil {
 		return

@@ -7,39 +7,39 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// To open a chunk takes a processor for a while, or two calls into a device that answers
-// when it likes. So where more of a message is known to come, the next chunk is read, and
-// begun to be opened, while one is opened. No more than that is read ahead, and nobody is
-// told of it: what failed is an error when its turn comes.
+// Opening a chunk takes processor time, or two calls into a device of unknown delay. If
+// more of a message is known to come, the next chunk is therefore read and its opening
+// started while one is opened. No more than that is read ahead, and failures are not
+// reported early: each is an error in its turn.
 
-// A chunkSource gives the chunks of a message, verified and decrypted.
+// A chunkSource returns the chunks of a message, verified and decrypted.
 type chunkSource struct {
-	ctx     context.Context // nil, or for how long a device is waited for
+	ctx     context.Context // nil, or bounds the wait for a device
 	in      *wire.Decoder   // nil when the message is over
 	opener  Opener
 	message *incoming       // the message whose memory it uses
-	early   *earlyChunk     // the first chunk; nil once it was read
-	reading context.Context // that bounds a wait for memory
+	early   *earlyChunk     // the first chunk; nil once read
+	reading context.Context // bounds a wait for memory
 
-	current *chunkOpening // of the chunk that was read last, unless it was opened in its turn
-	coming  *chunkOpening // of the chunk after that, or nil
-	idle    *chunkOpening // not in use now, before its next
-	most    int           // bytes of a chunk of these
+	current *chunkOpening // of the last chunk read, unless it was opened in its turn
+	coming  *chunkOpening // of the following chunk, or nil
+	idle    *chunkOpening // unused openings, a list
+	most    int           // the largest of these chunks, in bytes
 }
 
 // A chunkOpening is a chunk that is opened in another goroutine, in memory of its own.
 type chunkOpening struct {
-	raw    []byte // what sealed is in
+	raw    []byte // backs sealed
 	sealed sealedChunk
-	err    error // of its form, or of its opening
+	err    error // in its form or its opening
 	chunk  chunk // its data is in mem
 	mem    wire.Memory
-	done   chan struct{} // gets one when it is opened
-	next   *chunkOpening // of the idle ones
+	done   chan struct{} // receives one value when the chunk is opened
+	next   *chunkOpening // in the list of unused ones
 }
 
-// chunk returns the next chunk, which may have been opened before. Its data is in the memory
-// of the source until the next one is asked for.
+// chunk returns the next chunk, which may have been opened before. Its data is in the
+// source's memory until the next call.
 func (s *chunkSource) chunk() (chunk, error) {
 	if o := s.begun(); o != nil {
 		return s.finish(o)
@@ -70,7 +70,7 @@ func (s *chunkSource) open(o wire.Object) (chunk, error) {
 	return s.persist(sealed, s.in.Memory())
 }
 
-// persist opens a chunk, for as long as a device is waited for.
+// persist opens a chunk, retrying as long as a device is waited for.
 func (s *chunkSource) persist(sealed sealedChunk, mem *wire.Memory) (c chunk, err error) {
 	err = persist(s.ctx, func() error {
 		c, err = sealed.open(mem, s.opener, nil)
@@ -79,7 +79,7 @@ func (s *chunkSource) persist(sealed sealedChunk, mem *wire.Memory) (c chunk, er
 	return c, err
 }
 
-// memory is where the chunk is that was read last.
+// memory is where the last chunk read is.
 func (s *chunkSource) memory() *wire.Memory {
 	if s.current != nil {
 		return &s.current.mem
@@ -87,12 +87,12 @@ func (s *chunkSource) memory() *wire.Memory {
 	return s.in.Memory()
 }
 
-// followed reports whether a chunk is to be opened beside the next one.
+// followed reports whether another chunk is to be opened concurrently.
 func (s *chunkSource) followed(o wire.Object) bool {
 	return (len(o.Raw()) > small || waits(s.opener)) && s.in.Follows() && s.roomFor(o)
 }
 
-// roomFor reports whether there is memory for a chunk beside another one.
+// roomFor reports whether there is memory for one more chunk.
 func (s *chunkSource) roomFor(o wire.Object) bool {
 	most := max(len(o.Raw()), s.most)
 	if !s.message.account.holdFree(someChunks, most) {
@@ -102,8 +102,8 @@ func (s *chunkSource) roomFor(o wire.Object) bool {
 	return true
 }
 
-// begun returns the chunk that was begun, if one was, and makes the memory of the last one
-// available, whose data is used up.
+// begun returns the chunk whose opening was started, if any, and frees the memory of the
+// last one, whose data is used up.
 func (s *chunkSource) begun() (o *chunkOpening) {
 	if s.current != nil {
 		s.current.next, s.idle = s.idle, s.current
@@ -112,7 +112,7 @@ func (s *chunkSource) begun() (o *chunkOpening) {
 	return o
 }
 
-// start begins to open a chunk.
+// start starts opening a chunk.
 func (s *chunkSource) start(object wire.Object) *chunkOpening {
 	o := s.idle
 	if o == nil {
@@ -130,7 +130,7 @@ func (s *chunkSource) start(object wire.Object) *chunkOpening {
 	return o
 }
 
-// copy decodes the parts of a chunk, away from the memory that is read into.
+// copy decodes the parts of a chunk out of the memory that is read into.
 func (o *chunkOpening) copy(object wire.Object) error {
 	f := wire.FieldsOf(object)
 	o.raw = f.AppendBytes(o.raw[:0], "payload")
@@ -140,8 +140,8 @@ func (o *chunkOpening) copy(object wire.Object) error {
 	return malformed(f, "payload chunk")
 }
 
-// finish waits for a chunk, while the next one is begun if it comes before that is done. A
-// device that failed is asked again.
+// finish waits for a chunk, and starts the next one if it arrives in the meantime. It
+// retries after a failed device.
 func (s *chunkSource) finish(o *chunkOpening) (chunk, error) {
 	opening := func() bool { return len(o.done) == 0 }
 	isChunk := func(object wire.Object) bool { return object.Has("payload") && s.roomFor(object) }
@@ -156,8 +156,8 @@ func (s *chunkSource) finish(o *chunkOpening) (chunk, error) {
 	return o.chunk, o.err
 }
 
-// abandon gives up a chunk that was begun, once that is done: it uses keys that are about to
-// be released.
+// abandon waits for a started chunk and discards it: it uses keys that are about to be
+// released.
 func (s *chunkSource) abandon() {
 	if s.coming != nil {
 		<-s.coming.done
@@ -165,7 +165,7 @@ func (s *chunkSource) abandon() {
 	}
 }
 
-// settle abandons a chunk that was begun, unless somebody is still reading.
+// settle abandons a started chunk, unless someone is still reading.
 func (r *payloadReader) settle() {
 	if r == nil || !r.mu.TryLock() {
 		return

@@ -12,7 +12,7 @@ const flushSize = 64 << 10
 
 // A payloadWriter turns the application's data into chunks.
 type payloadWriter struct {
-	ctx         context.Context // nil, or for how long a device is waited for
+	ctx         context.Context // nil, or bounds the wait for a device
 	out         io.Writer
 	head        *draft // to be sent before the first chunk, or nil
 	protector   Protector
@@ -21,7 +21,7 @@ type payloadWriter struct {
 
 	sequence int64 // of the last chunk
 	buffer   []byte
-	ahead    []*sealing // chunks that were started and not sent, in their order
+	ahead    []*sealing // chunks that were started and not sent, in order
 	idle     []*sealing
 	err      error
 }
@@ -40,8 +40,8 @@ func (w *payloadWriter) Write(p []byte) (n int, err error) {
 	return n, w.err
 }
 
-// sendFull sends the buffer, soon. As long as nothing was sent, an error can be answered
-// with an error message, so the first chunk of an answer is not put off.
+// sendFull sends the buffer. Until something is sent, an error can be answered with an
+// error message, so the first chunk of an answer is not put off.
 func (w *payloadWriter) sendFull() error {
 	if w.head != nil {
 		return w.send(false)
@@ -53,7 +53,7 @@ func (w *payloadWriter) sendFull() error {
 	return err
 }
 
-// lend is Write, without a copy, of data that stays as it is until Close.
+// lend is Write, without a copy, for data that does not change until Close.
 func (w *payloadWriter) lend(p []byte) error {
 	for ; len(p) >= flushSize && w.err == nil; p = p[flushSize:] {
 		_, w.err = w.start(p[:flushSize], false)
@@ -62,8 +62,7 @@ func (w *payloadWriter) lend(p []byte) error {
 	return w.err
 }
 
-// Flush sends what is buffered, if anything is, and has a transport that holds
-// bytes back send them, too.
+// Flush sends the buffered data, if any, and makes a buffering transport send it too.
 func (w *payloadWriter) Flush() error {
 	if w.err == nil && len(w.buffer) > 0 {
 		w.err = w.send(false)
@@ -131,8 +130,8 @@ func (w *payloadWriter) send(end bool) error {
 	return err
 }
 
-// seal compresses and protects a chunk, and the header if one is given that shares the call.
-// The object that it returns has to be freed.
+// seal compresses and protects a chunk, together with head if that is given and shares
+// the call. The caller must free the object returned.
 func (w *payloadWriter) seal(mem *wire.Memory, c chunk, head *draft) (object *wire.Encoder, err error) {
 	if c.data, c.compression, err = compress(w.compression, c.data); err != nil {
 		return nil, err

@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// A peerAttempt is a request, or an answer, on its way to a peer for which this side
-// also issues tokens.
+// A peerAttempt is a request or an answer in progress to a peer for which this side also
+// issues tokens.
 type peerAttempt struct {
 	*attempt
 	conn   *Conn
@@ -25,7 +25,7 @@ func (c *Conn) attempt(req *Request, reply *incoming) *peerAttempt {
 	return a
 }
 
-// turnTo sets the message that the next one answers, and releases the one before.
+// turnTo sets the message that the next one answers, and releases the previous one.
 func (a *peerAttempt) turnTo(in *incoming) {
 	if a.reply != nil {
 		a.reply.release()
@@ -33,8 +33,8 @@ func (a *peerAttempt) turnTo(in *incoming) {
 	a.reply = in
 }
 
-// takes reports whether the peer accepts the next message under the token held: a
-// request always, an answer if the peer knows that token.
+// takes reports whether the peer accepts the next message under the token held: always
+// for a request; for an answer, if the peer knows that token.
 func (a *peerAttempt) takes(held *holding) bool {
 	return a.reply == nil || a.conn.takes(a.reply, held)
 }
@@ -58,7 +58,7 @@ func (a *peerAttempt) remember() {
 	}
 }
 
-// show adds the tokens that this side issues for the peer to the header of an answer.
+// show adds to the header of an answer the tokens that this side issues for the peer.
 func (a *peerAttempt) show(ctx context.Context, h *header) error {
 	if a.reply == nil {
 		h.peer.master, h.peer.user = a.conn.theirs.master, a.conn.theirs.user
@@ -82,7 +82,7 @@ func (a *peerAttempt) show(ctx context.Context, h *header) error {
 	return nil
 }
 
-// prepareAnswer makes the tokens that the message asks for, when it is admitted.
+// prepareAnswer makes the tokens that the message asks for, once it is admitted.
 func (a *peerAttempt) prepareAnswer(ctx context.Context) error {
 	leave, err := a.reply.admittedToKeys(ctx)
 	if err != nil {
@@ -133,8 +133,7 @@ func (a *peerAttempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming
 	return out, in, err
 }
 
-// checkAnswer makes the checks on the answer to a message, and keeps the tokens
-// that it brings.
+// checkAnswer checks the answer to a message, and keeps the tokens that it brings.
 func (a *peerAttempt) checkAnswer(ctx context.Context, in *incoming) (err error) {
 	var outcome Outcome
 	if in.keyResponse != nil {
@@ -170,8 +169,7 @@ func (a *peerAttempt) checkPeer(in *incoming) error {
 	return nil
 }
 
-// realAnswer gives the peer the tokens without which it cannot answer, and reads
-// what follows.
+// realAnswer gives the peer the tokens it needs to answer, and reads what follows.
 func (a *peerAttempt) realAnswer(ctx context.Context, handshake *incoming) (*incoming, error) {
 	if a.req.Interactive {
 		return handshake, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
@@ -180,8 +178,8 @@ func (a *peerAttempt) realAnswer(ctx context.Context, handshake *incoming) (*inc
 	return a.serveKeys(ctx, handshake)
 }
 
-// serveKeys gives the peer the tokens that its answer asks for, and reads what
-// follows an answer that was a handshake.
+// serveKeys gives the peer the tokens that its answer asks for, and reads the message
+// after an answer that was a handshake.
 func (a *peerAttempt) serveKeys(ctx context.Context, in *incoming) (*incoming, error) {
 	k := a.conn.attempt(&Request{Recipient: a.req.Recipient}, in)
 	k.purpose = quietHeader
@@ -189,7 +187,7 @@ func (a *peerAttempt) serveKeys(ctx context.Context, in *incoming) (*incoming, e
 	return following, err
 }
 
-// peerResponse hands the answer to the application.
+// peerResponse passes the answer to the application.
 func (a *peerAttempt) peerResponse(ctx context.Context, in *incoming, count int, end func()) *Response {
 	a.conn.pending = in.body
 	r := &Response{
@@ -202,7 +200,7 @@ func (a *peerAttempt) peerResponse(ctx context.Context, in *incoming, count int,
 	return r
 }
 
-// persist makes the next message of an answer. It tries again for a while, since the
+// persist makes the next message of an answer. It retries for a while, since the
 // application has already acted on the request.
 func (a *peerAttempt) persist(ctx context.Context) (out *outgoing, err error) {
 	err = persist(ctx, func() error {
@@ -225,7 +223,7 @@ func (a *peerAttempt) persist(ctx context.Context) (out *outgoing, err error) {
 func (a *peerAttempt) shakeHands(ctx context.Context, out *outgoing, first *incoming) error {
 	if err := a.conn.skip(); err != nil {
 		out.abandon()
-		a.letGo(nil) // the issued tokens go with the answer, later
+		a.letGo(nil) // the issued tokens are sent later, with the answer
 		return err
 	}
 	var got *MasterToken

@@ -8,30 +8,29 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A Conn is one side of a peer-to-peer network, on one connection to the other
-// side. Each side issues tokens for the other. So each is a server to the other,
-// which has the issuer and judges the peer's messages, and a client of the other,
-// which holds the tokens that the peer issued. The client's Transport and Peers
-// are not used.
+// A Conn is one side of a peer-to-peer network, on one connection to the other side. Each
+// side issues tokens for the other. Each is therefore a server to the other, which has
+// the issuer and judges the peer's messages, and a client of the other, which holds the
+// tokens that the peer issued. The client's Transport and Peers are not used.
 //
-// A Conn is for one goroutine, and one exchange at a time. Either side may begin
-// one with Request, which the other side answers with Serve.
+// A Conn is for one goroutine, and one exchange at a time. Either side may start one with
+// Request; the other side answers it with Serve.
 type Conn struct {
 	Server *Server
 	Client *Client
-	// Source names the other end, to bound what it may ask for.
+	// Source names the other end, for the limits on what it may ask for.
 	Source string
-	// Headers, if not nil, is told of the headers of this connection, in place of the
+	// Headers, if not nil, is called with the headers of this connection, instead of the
 	// Headers of Server and Client. It must not block.
 	Headers func(HeaderInfo)
 
 	rw      *link
-	id      *byte  // its own
-	inlet   *inlet // reads rw, with the memory of the exchange under way
+	id      *byte  // identifies the connection
+	inlet   *inlet // reads rw, using the memory of the current exchange
 	in      *wire.Decoder
-	pending *payloadReader // of the message before, which may have data left
-	handled *payloadReader // of the request that a handler is answering, or nil
-	writing chan error     // the result of the message that is written in the background, or nil
+	pending *payloadReader // of the previous message, which may have unread data
+	handled *payloadReader // of the request being answered by a handler, or nil
+	writing chan error     // the result of the message being written in the background, or nil
 	theirs  peerTokens     // issued by this side for the peer, if known
 }
 
@@ -44,10 +43,10 @@ func NewConn(rw io.ReadWriter, server *Server, client *Client) *Conn {
 	return &Conn{Server: server, Client: client, id: new(byte), rw: l, inlet: i, in: wire.NewDecoder(i, server.Limits.wire())}
 }
 
-// begin begins an exchange, whose messages share the server's memory with others, and
-// which ends with ctx.
+// begin starts an exchange, whose messages share the server's memory with others. The
+// exchange ends with ctx.
 func (c *Conn) begin(ctx context.Context) (end func(), err error) {
-	if err := c.in.Err(); err != nil { // where a message begins is not known
+	if err := c.in.Err(); err != nil { // the start of the next message is unknown
 		return func() {}, brokeOff(err)
 	}
 	c.inlet.account.close() // of an answer that was not closed
@@ -61,10 +60,10 @@ func (c *Conn) begin(ctx context.Context) (end func(), err error) {
 // Serve reads one request from the other side and answers it. It returns io.EOF
 // if the connection ended between two exchanges.
 //
-// An answer is sent while its request is still being read only if the peer shows a
-// token that this side issued and the peer holds, or delivers a token. Any other peer
-// may have to be asked for keys first, or may not read before it has sent everything,
-// so its answer is held back ([ResponseWriter]).
+// An answer is sent while its request is still being read only if the peer shows a token
+// that this side issued and the peer holds, or delivers a token. Any other peer may first
+// have to be asked for keys, or may not read until it has sent everything, so its answer
+// is held back ([ResponseWriter]).
 func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	if c.handled != nil {
 		return errExchanging
@@ -83,7 +82,7 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	ctx, span := beginSpan(ctx, c.Server.Tracer)
 	in, err := c.serve(ctx, wrote, handle)
 	defer func() { in.release() }()
-	if err == io.EOF || errors.As(err, new(*goneError)) { // no message came, and its span is not ended
+	if err == io.EOF || errors.As(err, new(*goneError)) { // no message came; its span does not end
 		return err
 	}
 	in.end.source, in.end.wrote, in.end.span = c.Source, wrote, span
@@ -95,7 +94,8 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	return err
 }
 
-// serve answers the next request. The caller releases it. wrote says how much was sent.
+// serve answers the next request. The caller releases it. wrote reports how many bytes
+// were sent.
 func (c *Conn) serve(ctx context.Context, wrote func() int64, handle Handler) (*incoming, error) {
 	in, err := c.next(ctx, nil)
 	for count := 1; err == nil && in.handshake; count += 2 {
@@ -112,7 +112,7 @@ func (c *Conn) serve(ctx context.Context, wrote func() int64, handle Handler) (*
 	return in, err
 }
 
-// respond answers a request that was read, or refused for refusal.
+// respond answers a request that was read, or refused with err.
 func (c *Conn) respond(ctx context.Context, in *incoming, err error, wrote func() int64, handle Handler) error {
 	switch {
 	case noMessage(err):
@@ -142,7 +142,7 @@ func (c *Conn) respond(ctx context.Context, in *incoming, err error, wrote func(
 	return w.afterward()
 }
 
-// watch is who is told of headers.
+// watch is the function called with headers.
 func (c *Conn) watch() watcher {
 	if c.Headers != nil {
 		return c.Headers
@@ -158,7 +158,7 @@ func (c *Conn) answer(ctx context.Context, in *incoming) *ResponseWriter {
 	return w
 }
 
-// handling makes the rest of the request the handler's until the handler returns.
+// handling gives the rest of the request to the handler until the handler returns.
 func (c *Conn) handling(in *incoming, handle Handler) Handler {
 	return func(ctx context.Context, w *ResponseWriter, m *Message) error {
 		c.handled, c.pending = in.body, nil
@@ -170,8 +170,8 @@ func (c *Conn) handling(in *incoming, handle Handler) Handler {
 // errExchanging says that a handler tried to use the connection of its own request.
 var errExchanging = errors.New("msl: the connection is in an exchange already: let the handler return first")
 
-// refuse answers with an error while it reads the rest of the refused message: the
-// peer may not read the answer before it has sent everything.
+// refuse answers with an error while it reads the rest of the refused message: the peer
+// may not read the answer until it has sent everything.
 func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
 	if err := c.written(); err != nil {
 		return err
@@ -181,8 +181,8 @@ func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
 	return errors.Join(c.skip(), <-done)
 }
 
-// answerHandshake answers with a lone header, which may ask for keys for this side,
-// and reads the message that follows.
+// answerHandshake answers with a lone header, which may ask the peer for keys, and reads
+// the message that follows.
 func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, error) {
 	a := c.attempt(&Request{}, in)
 	a.purpose = loneHeader
@@ -198,8 +198,8 @@ func (c *Conn) Request(ctx context.Context, req *Request) (*Response, error) {
 	return c.run(ctx, c.attempt(req, nil))
 }
 
-// Send sends a message that expects no answer, after the handshake that it may
-// need. The other side takes it with Serve, and its handler returns [ErrNoReply].
+// Send sends a message that expects no answer, after a handshake if one is needed. The
+// other side reads it with Serve, and its handler returns [ErrNoReply].
 func (c *Conn) Send(ctx context.Context, req *Request) error {
 	a := c.attempt(req.unanswered(), nil)
 	a.purpose = oneWay
@@ -285,8 +285,8 @@ func (d *drainer) Close() error {
 	return errors.Join(err, c.written())
 }
 
-// skip reads what is left of the message before, up to the beginning of the next one.
-// It is an error if a handler has not read all of its request.
+// skip reads the rest of the previous message, up to the start of the next one. A handler
+// that has not read its whole request is an error.
 func (c *Conn) skip() error {
 	if c.handled != nil && !c.handled.done.Load() {
 		return errUnread
@@ -317,7 +317,7 @@ func (c *Conn) write(ctx context.Context, out *outgoing) error {
 	return nil
 }
 
-// written waits for the message that is being sent.
+// written waits for the message being sent.
 func (c *Conn) written() error {
 	if c.writing == nil {
 		return nil
@@ -327,10 +327,10 @@ func (c *Conn) written() error {
 	return err
 }
 
-// A goneError says that the other side went away, and that no message came.
+// A goneError says that the other side went away and no message came.
 type goneError struct{ error }
 
-// Unwrap returns what the connection says.
+// Unwrap returns the error of the connection.
 func (e *goneError) Unwrap() error { return e.error }
 
 // next reads a message: the answer to the message that a sent, or a request if a is nil.
@@ -342,7 +342,7 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	side.account, side.watch = c.inlet.account, c.watch()
 	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
 	side.rules.delivers = c.Client.offers
-	o, err := firstAfter(c.in) // payloads of a refused message may be left
+	o, err := firstAfter(c.in) // payloads of a refused message may remain
 	if gone := unheard(c.in, err); a == nil && gone != nil {
 		return &incoming{release: func() {}}, &goneError{gone}
 	}
@@ -370,7 +370,7 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	return in, withID(err, in.messageID)
 }
 
-// checkRequest makes the checks on a message that answers nothing.
+// checkRequest checks a message that does not answer one.
 func (c *Conn) checkRequest(ctx context.Context, in *incoming) error {
 	if in.keyResponse != nil {
 		return fail(ErrKeyXResponseRequestMismatch, "key response that answers no request", nil)

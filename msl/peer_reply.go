@@ -2,8 +2,8 @@ package msl
 
 import "errors"
 
-// A peerReply answers a peer under the tokens that this side holds, after a handshake
-// if that is needed.
+// A peerReply answers a peer under the tokens that this side holds, after a handshake if
+// one is needed.
 type peerReply struct {
 	*ResponseWriter
 	conn *Conn
@@ -16,8 +16,8 @@ func (w *peerReply) prepare() error { return nil }
 // answerable returns nil: this side can ask the peer for the keys that it lacks.
 func (w *peerReply) answerable() error { return nil }
 
-// halfDuplex reports whether the peer has to be asked for keys first, or may not read
-// while it sends.
+// halfDuplex reports whether the peer must be asked for keys first, or may not read while
+// it sends.
 func (w *peerReply) halfDuplex() bool { return w.early || !w.conn.listens(w.in) }
 
 // asksFirst reports true: this side may have to send a handshake first.
@@ -33,15 +33,15 @@ func (w *peerReply) release() {
 }
 
 // listens reports whether the sender of a request reads while it sends, and can be
-// answered without a handshake. It must know the token that this side holds: the
-// reference stack, which sends everything before it reads, shows none.
+// answered without a handshake. It must know the token that this side holds. The
+// reference stack, which sends everything before it reads, shows no token.
 func (c *Conn) listens(in *incoming) bool {
 	held := c.Client.master()
 	return in.keyResponse != nil || held != nil && in.shows(held)
 }
 
 // start sends the header of an answer in a peer-to-peer network. If the data needs
-// protection for which this side has no keys yet, a handshake goes first.
+// protection for which this side has no keys yet, a handshake is sent first.
 func (w *peerReply) start() (err error) {
 	w.gives.uncompressed = w.Uncompressed
 	a := w.conn.attempt(&Request{Encrypted: w.Encrypted, Authenticated: w.Authenticated, Uncompressed: w.Uncompressed}, w.in)
@@ -87,7 +87,7 @@ func (w *peerReply) send(a *peerAttempt, out *outgoing) error {
 
 // A peerAnswer is an answer that was sent in a peer-to-peer network.
 type peerAnswer struct {
-	*peerAttempt // with the tokens of this side
+	*peerAttempt // with this side's tokens
 	sent         *outgoing
 	got          *MasterToken // delivered by the peer's answer to it
 }

@@ -6,17 +6,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// peerTokens are the tokens of a message that its sender issued, and that belong
-// to its receiver: in a peer-to-peer network each side shows the other what it
-// gave it.
+// peerTokens are tokens in a message that its sender issued for its receiver: in a
+// peer-to-peer network each side shows the other the tokens it gave.
 type peerTokens struct {
 	master   *MasterToken
 	user     *UserIDToken
 	services []*ServiceToken
 }
 
-// parse reads the tokens. They are bound to the master token that the message
-// delivers, if it delivers one, and else to the peer's master token.
+// parse reads the tokens. They are bound to the master token that the message delivers,
+// if any, else to the peer's master token.
 func (p *peerTokens) parse(f *wire.Fields, delivered *keyResponse, rules headerRules) (err error) {
 	if f.Has("peermastertoken") {
 		o := f.Object("peermastertoken")
@@ -81,11 +80,11 @@ func (in *incoming) due() bool {
 	return len(in.keyRequests) > 0 || in.renewable && in.token != nil && in.userAuth != nil
 }
 
-// A giver is the peer that delivered a token to us.
+// A giver is the peer that delivered a token to this side.
 type giver struct {
 	identity string
-	conn     *byte // stands for the connection on which it did
-	session  int64 // serial number of the token of ours that it had then, or Unbound
+	conn     *byte // identifies the connection on which it did
+	session  int64 // serial number of this side's token that it held then, or Unbound
 }
 
 // giver is the sender of a message that delivers a token.
@@ -100,11 +99,11 @@ func (c *Conn) giver(in *incoming) giver {
 	return g
 }
 
-// takes reports whether the sender of a message can be answered under the token that
-// this side holds. The reference stack never shows a token, and accepts each one that it
-// gave. Such a sender is believed to know it still if it is the one that gave it: on
-// the same connection, or if it still has the session with us that it had then. A
-// sender that shows another token may have lost it.
+// takes reports whether the sender of a message can be answered under the token that this
+// side holds. The reference stack never shows a token, and accepts every token that it
+// gave. A sender that shows none is assumed to know the token still if it gave it: on the
+// same connection, or if it still has the same session with this side. A sender that
+// shows another token may have lost it.
 func (c *Conn) takes(in *incoming, held *holding) bool {
 	if held == nil || in.shows(held.token) {
 		return true
@@ -116,8 +115,8 @@ func (c *Conn) takes(in *incoming, held *holding) bool {
 	return g.conn == c.id || in.token != nil && in.token.SerialNumber == g.session
 }
 
-// shows reports whether a message allows an answer under the token that this side
-// holds, since it delivers or shows that token.
+// shows reports whether a message allows an answer under the token that this side holds:
+// it delivers or shows that token.
 func (in *incoming) shows(held *MasterToken) bool {
 	if held == nil || in.keyResponse != nil {
 		return true

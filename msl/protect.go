@@ -41,7 +41,7 @@ type SymmetricKey struct {
 	KeyID      string
 	Encryption keystore.Cipher
 	MAC        keystore.MAC
-	Rand       io.Reader // of initialization vectors; nil means crypto/rand
+	Rand       io.Reader // for initialization vectors; nil means crypto/rand
 }
 
 // Encrypt returns a version 1 ciphertext envelope.
@@ -51,8 +51,8 @@ func (k SymmetricKey) Encrypt(plaintext []byte) ([]byte, error) {
 	return k.encrypt(mem, nil, plaintext)
 }
 
-// Decrypt opens a version 1 ciphertext envelope. If its form is right, everything
-// that can be wrong with it is the same error.
+// Decrypt opens a version 1 ciphertext envelope. If its form is valid, every other fault
+// is the same error.
 func (k SymmetricKey) Decrypt(data []byte) ([]byte, error) {
 	mem := wire.NewMemory()
 	defer mem.Free()
@@ -70,7 +70,7 @@ func (k SymmetricKey) Verify(data, signature []byte) error {
 }
 
 // A SigningKey authenticates without encrypting: SHA256withRSA (PKCS #1 v1.5) or
-// SHA256withECDSA (ASN.1 DER), by the kind of the key.
+// SHA256withECDSA (ASN.1 DER), depending on the key.
 type SigningKey struct{ Key crypto.Signer }
 
 // Encrypt returns the plaintext.
@@ -112,7 +112,7 @@ func (k VerifyKey) Verify(data, signature []byte) error {
 	return nil
 }
 
-// Null neither encrypts nor authenticates: the scheme NONE. It believes
+// Null neither encrypts nor authenticates, as in the scheme NONE. Verify accepts
 // everything.
 type Null struct{}
 
@@ -128,7 +128,7 @@ func (Null) Sign([]byte) ([]byte, error) { return []byte{}, nil }
 // Verify accepts.
 func (Null) Verify(_, _ []byte) error { return nil }
 
-// drawing gives a protector with symmetric keys a source of randomness, unless it has
+// drawing adds a source of randomness to a protector with symmetric keys, unless it has
 // one.
 func drawing(p Protector, random io.Reader) Protector {
 	switch k := p.(type) {

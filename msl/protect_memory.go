@@ -9,10 +9,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// The parts of a message are protected and opened in memory that the next message uses
-// again. Keys that are not symmetric work in their own.
+// The parts of a message are protected and opened in memory that the next message reuses.
+// Keys that are not symmetric use their own memory.
 
-// sealIn encrypts and signs. The results are in mem, which the plaintext must not be.
+// sealIn encrypts and signs. The results are in mem, which must not overlap the
+// plaintext.
 func sealIn(mem *wire.Memory, p Protector, plaintext []byte) (data, signature []byte, err error) {
 	k, ok := p.(SymmetricKey)
 	if !ok {
@@ -40,7 +41,7 @@ func verifyIn(mem *wire.Memory, o Opener, data, signature []byte) (err error) {
 	return o.Verify(data, signature)
 }
 
-// decryptIn appends the plaintext to dst, and leaves data as it is.
+// decryptIn appends the plaintext to dst, and does not change data.
 func decryptIn(mem *wire.Memory, o Opener, dst, data []byte) ([]byte, error) {
 	if k, ok := o.(SymmetricKey); ok {
 		return k.decrypt(mem, dst, data)
@@ -67,7 +68,7 @@ func (k SymmetricKey) encrypt(mem *wire.Memory, dst, plaintext []byte) ([]byte, 
 	return ciphertextEnvelope{version: 1, keyID: k.KeyID, iv: mem.Scratch[:ivSize], ciphertext: mem.Scratch[ivSize:]}.append(dst), nil
 }
 
-// decrypt appends to dst what an envelope has.
+// decrypt appends the content of an envelope to dst.
 func (k SymmetricKey) decrypt(mem *wire.Memory, dst, data []byte) ([]byte, error) {
 	if len(data) == 0 { // one of the reference stacks writes this for an empty plaintext
 		return dst, nil

@@ -8,11 +8,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// Push sends a message that is not an answer to out, while the handler of w runs, or
-// what it left to [ResponseWriter.Afterward]: the application's own message to the
-// sender of the request, under the tokens and keys of the request, or those that its
-// answer delivered. It issues only service tokens. Its data is what write writes. The
-// peer reads it with an [Inbox].
+// Push sends to out a message that is not an answer: the application's own message to the
+// sender of the request. Call it while the handler of w runs, or from
+// [ResponseWriter.Afterward]. It uses the tokens and keys of the request, or those that
+// its answer delivered, and issues only service tokens. Its data is what write writes.
+// The peer reads it with an [Inbox].
 func (w *ResponseWriter) Push(out io.Writer, write func(*ResponseWriter) error) error {
 	if _, trusted := w.network.(*trustedReply); !trusted {
 		return errors.New("msl: push is for trusted services; in a peer-to-peer network use Conn.Send")
@@ -32,15 +32,15 @@ func (w *ResponseWriter) Push(out io.Writer, write func(*ResponseWriter) error) 
 	return p.close()
 }
 
-// An Inbox reads the messages that a server pushes on one stream, one after the
-// other. It is for one goroutine.
+// An Inbox reads the messages that a server pushes on one stream, one at a time. It is
+// for one goroutine.
 type Inbox struct {
 	// User is the local user whose service tokens the messages may bring.
 	User string
 
 	client  *Client
 	in      *wire.Decoder
-	pending *payloadReader // of the message before, which may have data left
+	pending *payloadReader // of the previous message, which may have unread data
 }
 
 // NewInbox makes an Inbox on a stream from the client's server.
@@ -48,9 +48,9 @@ func (c *Client) NewInbox(r io.Reader) *Inbox {
 	return &Inbox{client: c, in: wire.NewDecoder(r, c.Limits.forClient().wire())}
 }
 
-// Receive returns the next message, whose body must be closed before the next
-// call. The message is opened with the tokens that the client holds at that
-// moment. The error is io.EOF if the stream ended between two messages.
+// Receive returns the next message, whose body must be closed before the next call. It
+// opens the message with the tokens that the client then holds. The error is io.EOF if
+// the stream ended between two messages.
 func (i *Inbox) Receive(ctx context.Context) (*Response, error) {
 	if err := i.client.load(ctx); err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import (
 
 // An answerLimiter limits how many answers are signed for unauthenticated senders, by
 // source, or how many refusals for authenticated ones, by entity: each may cost a
-// private-key operation, while garbage and recorded messages are free to send.
+// private-key operation, while garbage and recorded messages cost nothing to send.
 type answerLimiter struct {
 	perSource int
 	total     *rate.Limiter
@@ -20,7 +20,7 @@ type answerLimiter struct {
 	swept   time.Time
 }
 
-// maxSources bounds the table; beyond it new sources share only the total.
+// maxSources bounds the table; beyond it, new sources share the total.
 const maxSources = 10000
 
 func newAnswerLimiter(total, perSource int) *answerLimiter {
@@ -31,8 +31,8 @@ func newAnswerLimiter(total, perSource int) *answerLimiter {
 	}
 }
 
-// allow takes one answer off the bounds. The source's own comes first, so that
-// one source cannot use up the total.
+// allow takes one answer off the limits, the source's own first, so that one source
+// cannot use up the total.
 func (a *answerLimiter) allow(source string) bool {
 	if l := a.source(source); l != nil && !l.Allow() {
 		return false
@@ -55,7 +55,7 @@ func (a *answerLimiter) source(source string) *rate.Limiter {
 	return l
 }
 
-// sweep drops the sources that have their whole allowance again, now and then.
+// sweep occasionally drops the sources whose whole allowance is restored.
 func (a *answerLimiter) sweep(now time.Time) {
 	if now.Sub(a.swept) < time.Second {
 		return
@@ -68,9 +68,9 @@ func (a *answerLimiter) sweep(now time.Time) {
 	}
 }
 
-// mayRefuse takes a refusal off the limits. An authenticated sender has an allowance of
-// its own, so that strangers behind the same address cannot use it up: one for all the
-// profiles or suffixes that an entity may choose.
+// mayRefuse takes a refusal off the limits. An authenticated sender has its own
+// allowance, so that strangers at the same address cannot use it up; all profiles or
+// suffixes that an entity may choose share it.
 func (s *Server) mayRefuse(ctx context.Context, source string, sender Sender) bool {
 	if sender.Authenticated {
 		return s.proven.allow(s.payer(ctx, sender.Identity).name)

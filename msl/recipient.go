@@ -2,16 +2,16 @@ package msl
 
 import "fmt"
 
-// A key request is in clear if the scheme of its sender does not encrypt, and nothing
-// in it says whose it is. Another entity can put it into a message of its own and pass
-// the answer on: both ends then share keys, and the issuer mistakes one entity for the
-// other (Diffie, van Oorschot and Wiener, 1992, "unknown key share"). So the header of
-// an answer that delivers keys names the entity that they were made for, in the member
-// "recipient", and is signed or encrypted with it. Readers that do not know the member
-// ignore it.
+// A key request is in clear if its sender's scheme does not encrypt, and nothing in it
+// says who made it. Another entity can put it into its own message and pass on the
+// answer: both ends then share keys, and the issuer mistakes one entity for the other
+// (Diffie, van Oorschot and Wiener, 1992, "unknown key share"). The header of an answer
+// that delivers keys therefore names the entity they were made for, in the member
+// "recipient", which is signed or encrypted with the header. Readers that do not know the
+// member ignore it.
 
-// recipient returns the entity that the keys of an answer are made for. It is left out
-// if the request hid it and this side's own scheme would reveal it.
+// recipient returns the entity that an answer's keys are made for, or "" if the request
+// hid it and this side's own scheme would reveal it.
 func (i *issuance) recipient() string {
 	if i.in.scheme == "MT_PROTECTED" && !i.server.Local.Encrypts() {
 		return ""
@@ -19,8 +19,8 @@ func (i *issuance) recipient() string {
 	return i.in.sender.Identity
 }
 
-// checkRecipient refuses keys that were made for another entity. An answer without a
-// recipient, or to an entity that has no name yet, proves nothing either way.
+// checkRecipient refuses keys made for another entity. An answer without a recipient, or
+// to an entity that has no name yet, proves nothing either way.
 func (in *incoming) checkRecipient(us string) error {
 	if in.recipient == "" || us == "" || sameName(in.recipient, us) {
 		return nil

@@ -5,30 +5,28 @@ import (
 	"errors"
 )
 
-// A ResponseWriter takes the application's answer to a message. What an answer
-// needs and the application does not decide is made before the application runs:
-// session keys, tokens, and the header as a draft. Nothing is sent before the
-// first 64 KiB, a Flush, or the end of the handler. Until then tokens can be set,
-// and an error of the handler goes to the peer as an MSL error. It is for one
-// goroutine.
+// A ResponseWriter takes the application's answer to a message. Session keys, tokens and
+// a draft of the header, which the application does not decide, are made before it runs.
+// Nothing is sent before the first 64 KiB, a Flush, or the end of the handler. Until then
+// tokens can be set, and a handler's error goes to the peer as an MSL error. It is for
+// one goroutine.
 //
-// A peer that may not read before it has sent its whole request is answered when
-// the request has been read. Until then the answer is held back. A Flush, and an
-// answer that grows over [Limits].Held, first read up to Held bytes of the
-// request into memory. If more of the request is left, the Flush does nothing,
-// and the answer that is too long fails.
+// A peer that may not read until it has sent its whole request is answered once the
+// request has been read; until then the answer is held back. A Flush, or an answer longer
+// than [Limits].Held, first reads up to Held bytes of the request into memory. If more of
+// the request remains, the Flush does nothing, and the long answer fails.
 type ResponseWriter struct {
-	// Encrypted and Authenticated say how the answer must be protected. They are
-	// set as the request was protected. An answer that cannot have such
-	// protection becomes the error that asks the peer for a key exchange.
+	// Encrypted and Authenticated say how the answer must be protected. Initially they
+	// match the request. An answer that cannot be protected so becomes the error that
+	// asks the peer for a key exchange.
 	Encrypted, Authenticated bool
 
-	// Uncompressed sends the answer and its new service tokens as they are. It is for
-	// an answer with a secret beside text that somebody else can choose; see
-	// [Request]. It has an effect until the first bytes are sent.
+	// Uncompressed sends the answer and its new service tokens uncompressed. Use it for
+	// an answer with a secret next to text that someone else can choose; see [Request].
+	// It has an effect until the first bytes are sent.
 	Uncompressed bool
 
-	early bool // the answer turned out to have to wait for the rest of the request
+	early bool // it turned out that the answer has to wait for the rest of the request
 
 	ctx     context.Context
 	in      *incoming
@@ -36,9 +34,9 @@ type ResponseWriter struct {
 	network replyNetwork
 	payload payloadWriter // has no protector until the header is made
 
-	failed error // why it cannot begin at all
+	failed error // why it cannot begin
 	after  func() error
-	most   int // bytes of it that memory is reserved for
+	most   int // bytes that memory is reserved for
 }
 
 // A replyNetwork has the parts of an answer that depend on the kind of network:
@@ -46,10 +44,9 @@ type ResponseWriter struct {
 type replyNetwork interface {
 	// prepare makes what the answer needs besides the issued tokens.
 	prepare() error
-	// answerable returns nil if the answer can be protected as it must be, or the
-	// reason why not.
+	// answerable returns nil if the answer can be protected as required, or why not.
 	answerable() error
-	// start makes the header of the answer, and the payload that it is sent with.
+	// start makes the header of the answer, and the writer of its payload.
 	start() error
 	// halfDuplex reports whether the peer may not read while it sends.
 	halfDuplex() bool
@@ -68,25 +65,25 @@ func (w *ResponseWriter) SetServiceToken(name string, data []byte, bind Binding)
 	w.ChangeServiceToken(TokenChange{Name: name, Data: data, Bind: bind})
 }
 
-// ChangeServiceToken is SetServiceToken with all that a change can have.
+// ChangeServiceToken is SetServiceToken with all the options of a change.
 func (w *ResponseWriter) ChangeServiceToken(c TokenChange) {
 	w.gives.changes = append(w.gives.changes, c)
 }
 
-// SetUser names the user for whom the peer gets a user ID token, if the
-// application has authenticated a user by itself.
+// SetUser names the user for whom the peer gets a user ID token, if the application
+// itself has authenticated a user.
 func (w *ResponseWriter) SetUser(name string) { w.gives.user = name }
 
-// Afterward has f run when the answer was sent on a connection that lasts
-// ([Server.ServeStream], [Conn.Serve]), before the next message is read; not if a part of
-// that has come. In f the server may [ResponseWriter.Push]; a peer uses [Conn.Send] when
-// Serve has returned.
+// Afterward makes f run after the answer was sent on a persistent connection
+// ([Server.ServeStream], [Conn.Serve]), before the next message is read; it does not run
+// if part of that has arrived. In f the server may [ResponseWriter.Push]; a peer uses
+// [Conn.Send] once Serve has returned.
 func (w *ResponseWriter) Afterward(f func() error) { w.after = f }
 
 // Answerable reports whether an answer can have the protection that Encrypted and
-// Authenticated ask for: nil, or the error that asks the peer for a key exchange.
-// An application that acts on a message and does not lower them calls it before,
-// and returns the error: the peer then sends the same message again.
+// Authenticated ask for: nil, or the error that asks the peer for a key exchange. An
+// application that acts on a message without lowering them calls it first and returns its
+// error; the peer then sends the same message again.
 func (w *ResponseWriter) Answerable() error { return w.network.answerable() }
 
 // Write adds application data to the answer.
@@ -133,8 +130,8 @@ func (w *ResponseWriter) Flush() error {
 	return lost(w.payload.Flush())
 }
 
-// begin makes the header and sends what was written, in whole chunks. An answer
-// that cannot begin yet turns to waiting for the rest of the request, once.
+// begin makes the header and sends what was written, in whole chunks. An answer that
+// cannot begin yet switches, once, to waiting for the rest of the request.
 func (w *ResponseWriter) begin() error {
 	if w.failed != nil {
 		return w.failed
@@ -155,11 +152,11 @@ func (w *ResponseWriter) begin() error {
 	return err
 }
 
-// close ends the answer. The handler wants no more of the request.
+// close ends the answer. The handler no longer wants the request.
 func (w *ResponseWriter) close() error {
 	if !w.made() {
 		if w.isHeld() && (w.network.asksFirst() || len(w.payload.buffer) >= flushSize) {
-			_ = w.in.body.discard() // an error shows up again when the answer is sent
+			_ = w.in.body.discard() // an error recurs when the answer is sent
 		}
 		if err := w.begin(); err != nil {
 			return lost(err)
@@ -171,20 +168,21 @@ func (w *ResponseWriter) close() error {
 	return w.network.end()
 }
 
-// made reports whether the header is made, so that it is too late to change it.
+// made reports whether the header is made, and can no longer be changed.
 func (w *ResponseWriter) made() bool { return w.payload.protector != nil }
 
-// begun reports whether a part of the answer may have been sent.
+// begun reports whether part of the answer may have been sent.
 func (w *ResponseWriter) begun() bool { return w.made() && w.payload.head == nil }
 
-// brokeOff reports whether err says that the message broke off, or one that the peer sent in
-// between, and not one that the application reads from somebody else.
+// brokeOff reports whether err says that the message, or one that the peer sent in
+// between, broke off; a message that the application reads from someone else does not
+// count.
 func (w *ResponseWriter) brokeOff(err error) bool {
 	return errors.Is(err, ErrTruncated) && (w.in.body.brokeOff() || errors.Is(w.failed, ErrTruncated))
 }
 
-// answer answers the message: a handshake with a lone header that asks for nothing, and
-// anything else by running the application after everything else has been made.
+// answer answers the message: a handshake with a lone header that asks for nothing,
+// anything else by running the application, after everything else has been made.
 func (w *ResponseWriter) answer(handle Handler) error {
 	if w.in.handshake {
 		if err := w.prepare(); err != nil {
@@ -203,12 +201,12 @@ func (w *ResponseWriter) answer(handle Handler) error {
 	return w.close()
 }
 
-// afterward runs what the application left for the time after its answer.
+// afterward runs what the application deferred until after its answer.
 func (w *ResponseWriter) afterward() error {
 	if w.after == nil || w.in.followed != nil && w.in.followed() {
 		return nil
 	}
-	w.in.body.shut() // what comes now is not of this message
+	w.in.body.shut() // what comes now does not belong to this message
 	w.in.end.exchange = w.gives.exchange()
 	w.in.tell(w.ctx, w.gives.server, w.in.account, nil) // what follows may take long
 	return w.after()
@@ -227,9 +225,9 @@ func (w *ResponseWriter) release() {
 	w.network.release()
 }
 
-// prepare makes what the answer needs, whatever the application will say: the
-// keys and tokens that are due, and the header. The application decides what
-// becomes of an answer that cannot have its protection.
+// prepare makes what the answer needs, whatever the application will say: the keys and
+// tokens that are due, and the header. If the answer cannot be protected as required, the
+// application decides what to do.
 func (w *ResponseWriter) prepare() error {
 	leave, err := w.in.admittedToKeys(w.ctx)
 	if err != nil {

@@ -7,13 +7,13 @@ import (
 )
 
 // A peer may be half-duplex: data written to it while it is still sending its request
-// fills the buffers in between, and then both sides wait forever. Most HTTP clients
-// are, and so is the reference stack in a peer-to-peer network. Their answers are held
-// back until the request has been read: by the handler, or ahead of it into memory if
-// the answer is flushed or gets longer than may be kept.
+// fills the buffers in between, and then both sides wait forever. Most HTTP clients are
+// half-duplex, and so is the reference stack in a peer-to-peer network. Their answers are
+// held back until the request has been read: by the handler, or into memory if the answer
+// is flushed or grows too long to hold.
 
 // A writer of answers that implements halfDuplex reports whether its peer may not read
-// before it has sent its whole request.
+// until it has sent its whole request.
 type halfDuplex interface{ HalfDuplex() bool }
 
 // errUnread says that an answer has to wait for the rest of its request, and cannot.
@@ -36,8 +36,8 @@ func (w *ResponseWriter) room() int {
 	return max(size-len(w.payload.buffer), 0)
 }
 
-// overflow handles an answer that does not fit any more: it begins, or fails. Even a
-// peer that shows no token may read while it sends.
+// overflow handles an answer that no longer fits: it begins, or fails. Even a peer that
+// shows no token may read while it sends.
 func (w *ResponseWriter) overflow() error {
 	if w.stillHeld() && !w.network.asksFirst() && w.failed == nil {
 		w.failed = fail(ErrMSLCommsFailure, "answer", errUnread)
@@ -50,7 +50,7 @@ func (w *ResponseWriter) overflow() error {
 	return err
 }
 
-// stillHeld reads ahead as much of the request as is allowed, and then returns isHeld.
+// stillHeld reads as much of the request ahead as is allowed, then returns isHeld.
 func (w *ResponseWriter) stillHeld() bool {
 	if w.isHeld() {
 		w.in.body.readAhead(w.in.limits.Held)
@@ -58,8 +58,8 @@ func (w *ResponseWriter) stillHeld() bool {
 	return w.isHeld()
 }
 
-// readAhead keeps what is left of a message in memory, if it is no more than about
-// size bytes.
+// readAhead keeps the rest of a message in memory, if it is no more than about size
+// bytes.
 func (r *payloadReader) readAhead(size int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -79,7 +79,7 @@ func (r *payloadReader) readAhead(size int) {
 }
 
 // ahead is readAhead for at most size bytes, or as many as may be held. It returns how
-// many bytes are in memory, and whether nothing follows them.
+// many bytes are in memory, and whether they are the whole rest.
 func (r *payloadReader) ahead(size int) (have int64, whole bool, err error) {
 	r.readAhead(max(min(size, r.message.limits.Held), 1))
 	r.mu.Lock()

@@ -10,24 +10,23 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A Sender is the author of a message, with what the protection of the message
-// proves.
+// A Sender is the author of a message, and what the message's protection proves.
 type Sender struct {
 	Identity      string
 	Opener        Opener
 	Encrypted     bool // its message is encrypted
 	Authenticated bool // its message is integrity-protected, and from Identity
 
-	// Proven, if it is not nil, is called after a message of the sender was
-	// verified and decrypted. Only then may the keys that were opened for it be
-	// remembered, since anybody can name a sender.
+	// Proven, if not nil, is called after a message of the sender was verified and
+	// decrypted. Only then may the keys opened for it be remembered, since anyone can
+	// name a sender.
 	Proven func()
-	// Gone, if it is not nil, is called when the keys that were opened for the sender are
-	// none any more. They must not be remembered then.
+	// Gone, if not nil, is called when the keys opened for the sender no longer exist.
+	// They must then not be remembered.
 	Gone func()
 }
 
-// proven is the identity of the sender, or empty if that is a mere claim.
+// proven is the identity of the sender, or empty if it is only claimed.
 func (s Sender) proven() string {
 	if !s.Authenticated {
 		return ""
@@ -35,7 +34,7 @@ func (s Sender) proven() string {
 	return s.Identity
 }
 
-// A LocalEntity is this side's identity and how it is proven to peers (MSL wiki,
+// A LocalEntity is this side's identity and how it proves itself to peers (MSL wiki,
 // "Entity Authentication"). Errors carry a [Code]; make them with [Failure].
 type LocalEntity interface {
 	// Scheme is the name of the entity authentication scheme on the wire.
@@ -44,7 +43,7 @@ type LocalEntity interface {
 	Encrypts() bool
 	// Authenticates reports whether outgoing messages are authenticated.
 	Authenticates() bool
-	// Credentials returns what the next message shows and is protected with.
+	// Credentials returns what identifies and protects the next message.
 	Credentials(ctx context.Context) (Credentials, error)
 }
 
@@ -53,7 +52,7 @@ type Credentials struct {
 	Identity  string
 	AuthData  []byte // the encoded authdata object of the scheme
 	Protector Protector
-	Release   func() // called when the message is written; may be nil
+	Release   func() // called once the message is written; may be nil
 }
 
 // An EntityScheme authenticates the entities that send messages to this side (MSL wiki,
@@ -61,11 +60,10 @@ type Credentials struct {
 type EntityScheme interface {
 	// Scheme is the name on the wire.
 	Scheme() string
-	// Open checks the authdata object of a peer, in the protocol's order. The
-	// caller calls release when it has read the message. A scheme whose objects can be
-	// malformed in ways that have a Code of their own may also have a method
-	// Check(authdata []byte) error, as a UserScheme has: it is asked where the rest of the
-	// header is malformed, too.
+	// Open checks the authdata object of a peer, in the protocol's order. The caller
+	// calls release after reading the message. A scheme with its own Codes for malformed
+	// objects may also have a method Check(authdata []byte) error, as a UserScheme has;
+	// it is also called if the rest of the header is malformed.
 	Open(ctx context.Context, authdata []byte) (s Sender, release func(), err error)
 }
 
@@ -96,13 +94,13 @@ type UserAuthData struct {
 type Responder interface {
 	// Scheme is the name on the wire.
 	Scheme() string
-	// Exposes declares whether this side has to see key bytes. A server whose
-	// custody forbids that works as if the exchange were not configured.
+	// Exposes declares whether this side has to see key bytes. A server whose custody
+	// forbids that treats the exchange as not configured.
 	Exposes() Exposure
 	// Check checks the form of a request while a header is read.
 	Check(keydata []byte) error
-	// Respond makes session keys for a requester, and the key data that delivers
-	// them. The keys must still be open for sealing.
+	// Respond makes session keys for a requester, and the key data that delivers them. It
+	// must still be possible to seal the keys.
 	Respond(ctx context.Context, from Requester, keydata []byte) (*SessionKeys, []byte, error)
 }
 
@@ -114,34 +112,33 @@ type Offerer interface {
 	// Exposes declares whether this side has to see key bytes. A client whose
 	// custody forbids that does not offer the exchange.
 	Exposes() Exposure
-	// Offer makes a request. An error that is [errors.ErrUnsupported] says that
-	// the available keys could not finish the exchange: nothing is sent then.
+	// Offer makes a request. [errors.ErrUnsupported] means that the available keys could
+	// not complete the exchange; nothing is sent then.
 	Offer(ctx context.Context, from Requester) (Offer, error)
-	// Resume makes the keys of an earlier exchange again from what Accept said
-	// to keep.
+	// Resume restores the keys of an earlier exchange from the Keep of its [Outcome].
 	Resume(ctx context.Context, keep []byte) (*SessionKeys, error)
 }
 
 // A Requester is the entity that asks for session keys.
 type Requester struct {
 	Identity  string
-	Token     *MasterToken // nil if its entity authentication data authenticates it
-	Custody   Custody      // the mode of this side, which makes the keys
-	MessageID int64        // of the message that brings the request
+	Token     *MasterToken // nil if entity authentication data identifies it
+	Custody   Custody      // of this side, which makes the keys
+	MessageID int64        // of the message with the request
 	Time      time.Time    // by the issuer's clock, which a requester estimates
 }
 
-// An Offer is a request that was made and not yet answered. Close frees the keys
-// that an unanswered one holds.
+// An Offer is a request that was made but not yet answered. Close frees the keys that it
+// holds.
 type Offer interface {
 	KeyData() []byte
 	Accept(ctx context.Context, keydata []byte) (Outcome, error)
 	io.Closer
 }
 
-// An Outcome is the result of a key exchange for the requester. Keep is what
-// Resume needs after a restart, or nil if the session ends with the process; it
-// holds no key in clear.
+// An Outcome is the result of a key exchange for the requester. Keep is what Resume needs
+// after a restart, or nil if the session ends with the process; it contains no key in
+// clear.
 type Outcome struct {
 	Keys *SessionKeys
 	Keep []byte
@@ -154,7 +151,7 @@ var (
 	keyxSchemes   = []string{"ASYMMETRIC_WRAPPED", "SYMMETRIC_WRAPPED", "DIFFIE_HELLMAN", "JWE_LADDER", "JWK_LADDER"}
 )
 
-// pick finds the configured scheme of a name.
+// pick finds the configured scheme with a name.
 func pick[S interface{ Scheme() string }](configured []S, name string, known []string, unknown, unconfigured Code) (s S, err error) {
 	for _, s := range configured {
 		if s.Scheme() == name {
@@ -164,8 +161,8 @@ func pick[S interface{ Scheme() string }](configured []S, name string, known []s
 	return s, missingScheme(name, known, unknown, unconfigured)
 }
 
-// missingScheme returns the error of a scheme that is not configured: one that the
-// protocol defines gets a different error than an unknown one.
+// missingScheme returns the error for a scheme that is not configured. Schemes that the
+// protocol defines get a different error than unknown ones.
 func missingScheme(name string, known []string, unknown, unconfigured Code) error {
 	if slices.Contains(known, name) {
 		return fail(unconfigured, "find scheme", nil)
@@ -173,15 +170,15 @@ func missingScheme(name string, known []string, unknown, unconfigured Code) erro
 	return fail(unknown, "find scheme", nil)
 }
 
-// schemeData is the form that authentication data and key requests share: the
-// name of a scheme and an object that it reads itself.
+// schemeData is the common form of authentication data and key requests: the name of a
+// scheme and an object that the scheme reads.
 type schemeData struct {
 	scheme string
 	data   []byte
 }
 
-// parseSchemeData reads both. judge judges the name before the data is looked at: that of an
-// unknown scheme may be missing.
+// parseSchemeData reads both. judge judges the name before the data is read, since the
+// data of an unknown scheme may be missing.
 func parseSchemeData(o wire.Object, dataName, op string, judge func(scheme string) error) (schemeData, error) {
 	f := wire.FieldsOf(o)
 	d := schemeData{scheme: f.String("scheme")}
@@ -191,11 +188,11 @@ func parseSchemeData(o wire.Object, dataName, op string, judge func(scheme strin
 	if err := judge(d.scheme); err != nil {
 		return d, err
 	}
-	d.data = bytes.Clone(f.Object(dataName).Raw()) // which outlives the object
+	d.data = bytes.Clone(f.Object(dataName).Raw()) // outlives the object
 	return d, malformed(f, op)
 }
 
-// findScheme returns a judge of names that finds one of the schemes configured.
+// findScheme returns a judge of names that finds one of the configured schemes.
 func findScheme[S interface{ Scheme() string }](found *S, configured []S, known []string, unknown, unconfigured Code) func(string) error {
 	return func(name string) (err error) {
 		*found, err = pick(configured, name, known, unknown, unconfigured)
@@ -212,9 +209,9 @@ func (d schemeData) encode(dataName string) []byte {
 	return e.Encoded()
 }
 
-// FindEntityScheme reads an encoded entityauthdata object and returns the scheme
-// that it names and the scheme's authdata. Errors are those of a message: a
-// malformed object, an unknown scheme, a known one that is not configured.
+// FindEntityScheme reads an encoded entityauthdata object and returns the scheme that it
+// names and the scheme's authdata. Errors are those of a message: a malformed object, an
+// unknown scheme, or a known scheme that is not configured.
 func FindEntityScheme(configured []EntityScheme, encoded []byte) (EntityScheme, []byte, error) {
 	const op = "entity authentication data"
 	o, err := wire.Parse(encoded, wire.Limits{})

@@ -11,57 +11,57 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Served is a message that a [Server] is done with, for those who count, log or watch.
-// It has no key, password, authentication data, token or payload.
+// A Served describes a message that a [Server] has finished with, for metrics, logs and
+// monitoring. It contains no key, password, authentication data, token or payload.
 type Served struct {
-	Source string // where the message came from, as Serve was told
+	Source string // where the message came from, as passed to Serve
 
-	// Identity is the sender, and a mere claim unless Authenticated. It is empty if the
-	// message did not get that far, and so is what follows.
+	// Identity is the sender, only claimed unless Authenticated. It and the following
+	// fields are empty if the message did not get that far.
 	Identity      string
 	Authenticated bool
 	Scheme        string   // entity scheme of the sender, or empty under a master token
-	User          string   // who was authenticated
+	User          string   // the authenticated user
 	MessageID     int64    // or -1
-	Message       *Message // as the application got it; nil if it did not run
+	Message       *Message // as passed to the application; nil if that did not run
 	Handshake     bool     // it only asked for keys
 	KeyExchange   string   // scheme by which the answer delivers session keys
-	KeyVersion    uint32   // of the issuer keys of the master token that the message used, or 0
-	IssuedVersion uint32   // of the issuer keys of the master token in the answer, or 0
+	KeyVersion    uint32   // of the issuer keys of the message's master token, or 0
+	IssuedVersion uint32   // of the issuer keys of the answer's master token, or 0
 
-	Read, Written int64         // bytes of the message and of the answer, without the transport's
+	Read, Written int64         // bytes of the message and of the answer, without transport overhead
 	Took          time.Duration // from the first byte until the transport had the whole answer
 
-	// Response is 0 if the message was answered with what the application said, or with
-	// keys. Otherwise it was refused, for Code, which is -1 if an application chose the
-	// error itself.
+	// Response is 0 if the message was answered by the application, or with keys.
+	// Otherwise the message was refused with Code, which is -1 if an application chose
+	// the error itself.
 	Response ResponseCode
 	Code     Code
 
-	// Err is why the message was refused, or could not be answered at all, or why an
-	// answer broke off; nil means that all went well.
+	// Err is why the message was refused or could not be answered, or why an answer broke
+	// off; nil means success.
 	Err   error
-	Fault Fault // who has to do something about Err
+	Fault Fault // who has to act on Err
 }
 
-// A Fault says whose fault it is that a message was not answered.
+// A Fault says what caused a message not to be answered.
 type Fault int
 
 // The faults.
 const (
 	NoFault          Fault = iota
-	FaultPeer              // what the peer sent is wrong, or not permitted
+	FaultPeer              // the peer sent something wrong, or not permitted
 	FaultNetwork           // the peer went away, or was too slow
-	FaultLoad              // a bound on what this side does at a time was reached
-	FaultApplication       // the application failed, or the service behind it
-	FaultKeyStore          // the HSM or TPM, or a key that this side needs
-	FaultServer            // this side in another way, such as its state
-	Faults                 // their number
+	FaultLoad              // a limit on concurrent work of this side was reached
+	FaultApplication       // the application, or the service behind it
+	FaultKeyStore          // the HSM or TPM, or a key of this side
+	FaultServer            // this side otherwise, such as its state
+	Faults                 // how many there are
 )
 
 var faultNames = [Faults]string{"none", "peer", "network", "load", "application", "keystore", "server"}
 
-// String returns a word for it.
+// String returns one word for it.
 func (f Fault) String() string {
 	if f < 0 || f >= Faults {
 		return "unknown"
@@ -69,21 +69,21 @@ func (f Fault) String() string {
 	return faultNames[f]
 }
 
-// An ending is what became of an incoming message.
+// An ending is the outcome of an incoming message.
 type ending struct {
-	message  *Message // that the application got
-	exchange string   // scheme of the keys that were issued
-	issued   uint32   // version of the issuer keys of the token that was issued
+	message  *Message // passed to the application
+	exchange string   // scheme of the issued keys
+	issued   uint32   // version of the issuer keys of the issued token
 	source   string
 	span     trace.Span   // of the message, or nil
-	wrote    func() int64 // bytes that were sent, where the memory does not count them; or nil
-	told     bool         // it was reported
+	wrote    func() int64 // returns the bytes sent, if the memory does not count them; or nil
+	told     bool         // already reported
 	cause    error        // of a refusal, or nil
 	answer   errorAnswer
 	fault    Fault
 }
 
-// finish has a transport that holds an answer back send the rest.
+// finish makes a buffering transport send the rest of an answer.
 func finish(w any) error {
 	if f, ok := w.(interface{ Finish() error }); ok {
 		return f.Finish()
@@ -91,7 +91,8 @@ func finish(w any) error {
 	return nil
 }
 
-// tell reports a message with which the server is done, once. err is what Serve returns.
+// tell reports once a message that the server has finished with. err is what Serve
+// returns.
 func (in *incoming) tell(ctx context.Context, s *Server, a *account, err error) {
 	if s.Report == nil && in.end.span == nil || in.end.told {
 		return
@@ -125,7 +126,7 @@ func (in *incoming) tell(ctx context.Context, s *Server, a *account, err error) 
 	}
 }
 
-// faultOf says whose fault it is that a message which was not refused got no answer.
+// faultOf says what caused a message that was not refused to get no answer.
 func (in *incoming) faultOf(ctx context.Context, err error) Fault {
 	switch {
 	case in.err != nil:
@@ -140,15 +141,15 @@ func (in *incoming) faultOf(ctx context.Context, err error) Fault {
 	return in.refusalFault(ctx, codeOf(err), err)
 }
 
-// refusalFault says whose fault a refusal is. code is what the peer is told.
+// refusalFault says what caused a refusal. code is what the peer receives.
 func (in *incoming) refusalFault(ctx context.Context, code Code, cause error) Fault {
 	ran, ours := in.end.message != nil, code == ErrInternalException || code == ErrMSLEncodeError
 	switch {
-	case isAny(cause, errBusy, errWaiting, errUnknownVersion): // anybody can cause the last one
+	case isAny(cause, errBusy, errWaiting, errUnknownVersion): // anyone can cause the last one
 		return FaultLoad
 	case isAny(cause, errGuesses), !ran && isAny(cause, ErrTruncated):
 		return FaultPeer
-	case ours && ofKeyStore(cause), code == ErrEntityNotFound && errors.Is(cause, keystore.ErrForeign): // keys of an entity that nothing opens
+	case ours && ofKeyStore(cause), code == ErrEntityNotFound && errors.Is(cause, keystore.ErrForeign): // an entity's keys that nothing opens
 		return FaultKeyStore
 	case ran && (ours || code == ErrMSLCommsFailure):
 		return FaultApplication
@@ -167,8 +168,7 @@ func isCoded(err error) bool {
 	return errors.As(err, &e) || errors.As(err, &c)
 }
 
-// level is that at which a refusal is logged: an error is for an operator to do
-// something about.
+// level is the log level of a refusal: an error is for an operator to act on.
 func (f Fault) level() slog.Level {
 	switch f {
 	case FaultServer, FaultKeyStore:

@@ -20,67 +20,67 @@ import (
 // all tokens. Its fields must not change after the first call of Serve.
 type Server struct {
 	Name         string         // own identity, sent in answers under a master token
-	Local        LocalEntity    // this side's identity, and how it is proven
-	Peers        []EntityScheme // how the entities that may send are authenticated
+	Local        LocalEntity    // this side's identity, and how it proves itself
+	Peers        []EntityScheme // how the senders are authenticated
 	Users        []UserScheme
 	KeyExchanges []Responder // in order of preference
 	Custody      Custody     // what the key exchanges may see, and the form of master tokens
 	Issuer       *Issuer
 	State        State
-	// JudgeToken is a further check of master tokens that State does not refuse.
-	// It returns nil or [ErrMasterTokenIdentityRevoked]; any other error says that it
-	// could not find out, and the message is to be sent again later. A nil JudgeToken accepts
-	// them all. The identity is in the form of [CanonicalName].
+	// JudgeToken is an additional check of master tokens that State does not refuse. It
+	// returns nil or [ErrMasterTokenIdentityRevoked]; any other error means that it could
+	// not decide, and the peer is asked to send the message again later. A nil JudgeToken
+	// accepts all tokens. The identity is in the form of [CanonicalName].
 	JudgeToken func(ctx context.Context, identity string, t *MasterToken) error
 
-	// PermitUser reports whether a user may authenticate itself at an entity by a
-	// scheme. It is asked twice: without a user, before its proof is looked at
-	// ([ErrUserAuthEntityIncorrectData]), and with the user who was proven
-	// ([ErrUserAuthEntityUserIncorrectData]). Nil permits all. A user who holds a user
-	// ID token is not asked for a proof, and so not judged. Names are in the form of
+	// PermitUser reports whether a user may log in at an entity by a scheme. It is called
+	// twice: without a user, before its proof is looked at
+	// ([ErrUserAuthEntityIncorrectData]), and with the authenticated user
+	// ([ErrUserAuthEntityUserIncorrectData]). Nil permits all. A user with a user ID
+	// token needs no proof, and so is not judged. Names are in the form of
 	// [CanonicalName].
 	PermitUser func(ctx context.Context, identity, user, scheme string) (bool, error)
 
-	// Directory says which key exchange and user schemes an entity may use. Nil
-	// permits every configured one.
+	// Directory says which key exchange and user schemes an entity may use. Nil permits
+	// all configured ones.
 	Directory     Directory
 	ServiceTokens ServiceTokenKeys
 	Capabilities  *Capabilities // nil means none, and no compression
-	Messages      UserMessages  // for the users of peers, sent with errors; nil means none
+	Messages      UserMessages  // sent with errors, for the users of peers; nil means none
 	Limits        Limits
 	Log           *slog.Logger // of refused messages; nil means none
-	// Headers, if not nil, is told of the header of each message that is received or
-	// sent, from several goroutines. It must not block.
-	Headers func(HeaderInfo)
-	// Report, if not nil, is told of each message when the server is done with it, from
+	// Headers, if not nil, is called with the header of each message received or sent, by
 	// several goroutines. It must not block.
+	Headers func(HeaderInfo)
+	// Report, if not nil, is called with each message when the server has finished with
+	// it, by several goroutines. It must not block.
 	Report func(context.Context, Served)
-	// Tracer, if not nil, gets a span for each message, with children for steps in the
-	// state. Neither has a name, a secret or data. The handler's context has the span, so
-	// that what it causes can be traced, too.
+	// Tracer, if not nil, gets a span for each message, with child spans for steps in the
+	// state. They contain no name, secret or data. The handler's context carries the
+	// span, so that the handler's calls can be traced, too.
 	Tracer trace.Tracer
 
 	once      sync.Once
-	exchanges []Responder              // those that the custody allows
-	delivers  func(scheme string) bool // whether one of the exchanges has this scheme
+	exchanges []Responder              // those the custody allows
+	delivers  func(scheme string) bool // whether some exchange has this scheme
 	sessions  *sessions
-	answers   *answerLimiter // to senders that proved nothing, by source
+	answers   *answerLimiter // to unauthenticated senders, by source
 	proven    *answerLimiter // refusals of authenticated senders, by entity
-	turns     *turns         // of users to be authenticated
+	turns     *turns         // of users to authenticate
 	guesses   *throttle      // of their secrets
 	memory    memory
 	admission *admission // of messages that begin a session
 }
 
-// ErrNoAnswer says that no MSL answer can be made: the bound on signed answers is
-// reached, or the server's own entity key is not available. Over HTTP it is a 503
-// without a body.
+// ErrNoAnswer says that no MSL answer can be made: the limit on signed answers is
+// reached, or the server's own entity key is not available. Over HTTP it is a 503 without
+// a body.
 var ErrNoAnswer = errors.New("msl: no answer can be made now, try again later")
 
-// ErrAnswerLost says that the application has acted on a message, but that because of a
-// failure of this side neither its answer nor an MSL error can be sent; or that the answer
-// failed after it had begun. Over HTTP it is a 500 without a body and without Retry-After: if the message is sent again, the
-// application acts on it again.
+// ErrAnswerLost says that the application has acted on a message, but a failure of this
+// side prevents sending its answer and an MSL error; or that the answer failed after it
+// had begun. Over HTTP it is a 500 without a body and without Retry-After: if the message
+// is sent again, the application acts on it again.
 var ErrAnswerLost = errors.New("msl: the application ran, and its answer cannot be sent")
 
 // A handler rejects a message by returning one of these. The code that the peer
@@ -94,21 +94,20 @@ var (
 // sent.
 var ErrNoReply = errors.New("msl: application does not reply")
 
-// A Handler is the application: it reads m.Body and writes the answer to w. If it
-// returns an error before anything was sent, the peer gets an MSL error: that of the
-// application's own if it is an [*AppError], else one with the [Code] in it, or
-// [ErrInternalException]; so that the application can ask other servers, the Code in a
-// [*PeerError] does not count. A handler runs only after everything
-// that the answer needs has been made, and so not at all while the key store
-// fails; but where the device of a session's keys is slow and has just opened the
-// request with them, the answer's header is made beside the handler. If the answer
-// still cannot be protected, which is tried for three seconds, it becomes
+// A Handler is the application: it reads m.Body and writes the answer to w. If it returns
+// an error before anything was sent, the peer gets an MSL error: an [*AppError] as it is,
+// else the [Code] in the error, or [ErrInternalException]. The Code in a [*PeerError]
+// does not count, so that the application can call other servers. A handler runs only
+// after everything that the answer needs has been made, and so not at all while the key
+// store fails. One exception: if the device with a session's keys is slow and has just
+// opened the request with them, the answer's header is made while the handler runs. An
+// answer that in the end cannot be protected, after three seconds of trying, becomes
 // [ErrMSLEncodeError]: the peer is not asked to send the message again.
 type Handler func(ctx context.Context, w *ResponseWriter, m *Message) error
 
 // A Message is a message whose header passed every check, as a handler gets it.
 type Message struct {
-	Identity      string // of the entity, as [CanonicalName] writes it
+	Identity      string // of the entity, in the form of [CanonicalName]
 	Scheme        string // its entity scheme, or empty if it used a master token
 	User          string // name of the authenticated user, or empty
 	Encrypted     bool
@@ -118,8 +117,8 @@ type Message struct {
 	Timestamp     time.Time // of the sender's clock, or zero
 	Languages     []string  // for messages to the user, best first
 	ServiceTokens []*ServiceToken
-	Note          any       // of the application, for [Server].Report; nil at first
-	Body          io.Reader // application data; ErrTruncated if it ends too early; Ended() tells whether all of it came
+	Note          any       // for the application's use in [Server].Report; initially nil
+	Body          io.Reader // application data; ErrTruncated if it ends too early; Ended() reports whether all of it arrived
 }
 
 func (s *Server) init() {
@@ -146,11 +145,11 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// Serve reads one message from r and writes the answer to w. source names where
-// the message came from, to bound what one source may ask for. The error is nil
-// if an answer was written, even if it is an MSL error. A message whose payload
-// was cut off is [ErrTruncated] and not answered. If w has a method Finish, it is called
-// when the answer is complete, and its error is that of Serve.
+// Serve reads one message from r and writes the answer to w. source names where the
+// message came from, for the limits on each source. The error is nil if an answer was
+// written, even an MSL error. A message whose payload is cut off is [ErrTruncated] and
+// not answered. If w has a method Finish, it is called when the answer is complete, and
+// Serve returns its error.
 func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Writer, handle Handler) error {
 	s.init()
 	began := time.Now()
@@ -161,7 +160,8 @@ func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Wri
 	return err
 }
 
-// serveAlone is Serve, and reports whether the message was taken or its sender is proven.
+// serveAlone is Serve, and reports whether the message was accepted or its sender
+// authenticated.
 func (s *Server) serveAlone(ctx context.Context, source string, r io.Reader, w io.Writer, handle Handler) (proven bool, err error) {
 	a := s.memory.open(source, r)
 	defer a.close()
@@ -183,7 +183,7 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 	return err
 }
 
-// respond answers a message that was received, or refused for refusal.
+// respond answers a message that was received, or refused because of refusal.
 func respond(ctx context.Context, s *Server, source string, a *account, in *incoming, refusal error, w io.Writer, handle Handler) error {
 	err := refusal
 	if err == nil && in.err != nil {
@@ -202,7 +202,7 @@ func respond(ctx context.Context, s *Server, source string, a *account, in *inco
 	switch in.end.exchange = out.gives.exchange(); {
 	case err == nil:
 		return out.afterward()
-	case out.brokeOff(err): // no message follows one that broke off
+	case out.brokeOff(err): // nothing follows a message that broke off
 		return err
 	case out.begun():
 		return fmt.Errorf("%w: %w", ErrAnswerLost, err)
@@ -220,7 +220,7 @@ func (s *Server) answer(ctx context.Context, in *incoming, out io.Writer) *Respo
 	return w
 }
 
-// receive reads a message and makes every check on it.
+// receive reads a message and checks it completely.
 func (s *Server) receive(ctx context.Context, a *account, r *wire.Decoder) (*incoming, error) {
 	side := s.receiver()
 	side.account = a
@@ -235,7 +235,7 @@ func (s *Server) receive(ctx context.Context, a *account, r *wire.Decoder) (*inc
 	return in, withID(err, in.messageID)
 }
 
-// accept makes the checks on the meaning of a message.
+// accept checks the meaning of a message.
 func (s *Server) accept(ctx context.Context, in *incoming) (err error) {
 	if in.keyResponse != nil {
 		err = fail(ErrKeyXResponseRequestMismatch, "key response that answers no request", nil)
@@ -268,8 +268,8 @@ func (s *Server) receiver() *receiver {
 	}
 }
 
-// entity looks an entity up in the directory. One that is not there has no
-// restrictions of its own.
+// entity looks up an entity in the directory. An unlisted one has no restrictions of its
+// own.
 func (s *Server) entity(ctx context.Context, identity string) (*Entity, error) {
 	if s.Directory == nil {
 		return nil, nil

@@ -11,51 +11,51 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An admission makes messages that begin or resume a session wait where they would take
-// the processors, or the device with the keys, from the sessions that are established. To
-// make a session costs many times what a message in it costs, and everybody can ask for one.
+// An admission delays messages that begin or resume a session if they would take the
+// processors, or the device with the keys, from established sessions. Making a session
+// costs many times as much as a message in it, and anyone can ask for one.
 //
 // While m messages of established sessions are under way on average, and there is room
-// for n at a time, n-m steps of others may run, but always a quarter of m: so established
-// sessions have four fifths at least of what all share. Less than one at a time means that
-// there is a pause after each. Without established sessions nobody waits.
+// for n concurrent messages, n-m steps of others may run, but never less than m/4:
+// established sessions keep at least four fifths of the shared capacity. Less than one
+// step at a time means a pause after each. Without established sessions nothing waits.
 type admission struct {
-	room func() int // for messages at a time: the processors, or more where a device is waited for
+	room func() int // for concurrent messages: the processors, or more if a device is waited for
 
 	mu          sync.Mutex
 	established average
 	running     int
-	notBefore   time.Time            // the next step begins
+	notBefore   time.Time            // earliest start of the next step
 	waiting     [applicantRanks]line // the first rank comes first
-	alarm       *time.Timer          // when it has to be looked at again; nil at first
-	owed        time.Time            // until when refused messages have used the share of others
+	alarm       *time.Timer          // next time to look at it again; nil at first
+	owed        time.Time            // until when refused messages have used up the share of others
 }
 
 // The ranks of messages that wait.
 const (
-	rankProven   = iota // the sender is proven
-	rankStranger        // nothing is
+	rankProven   = iota // the sender is authenticated
+	rankStranger        // it is not
 	applicantRanks
 )
 
 const (
-	maxApplicants    = 256 // of a rank
+	maxApplicants    = 256 // per rank
 	maxOfOwner       = maxApplicants / 4
-	maxSteps         = 256 // under way, also without established sessions
+	maxSteps         = 256 // under way, even without established sessions
 	admissionWait    = 5 * time.Second
 	longestPause     = time.Second
-	establishedShare = 4                      // times what others get
+	establishedShare = 4                      // times the share of others
 	averageOver      = 200 * time.Millisecond // the time constant of the average
-	fewEstablished   = 0.02                   // on average: so few need no room
-	roomOfDevice     = 64                     // where a device is waited for
+	fewEstablished   = 0.02                   // on average: so few need no room reserved
+	roomOfDevice     = 64                     // if a device is waited for
 )
 
 var errAdmission = fmt.Errorf("msl: too many messages that begin a session: %w", keystore.ErrBusy)
 
 func newAdmission(room func() int) *admission { return &admission{room: room} }
 
-// roomFor returns how many messages an issuer's server can have under way before they
-// take turns.
+// roomFor returns how many concurrent messages a server with this issuer handles before
+// they take turns.
 func roomFor(i *Issuer) int {
 	if i.isSlow() {
 		return roomOfDevice
@@ -63,7 +63,7 @@ func roomFor(i *Issuer) int {
 	return runtime.GOMAXPROCS(0)
 }
 
-// An average is how many of something there are, with what was a while ago counting less.
+// An average is a decaying average of a count.
 type average struct {
 	now    int
 	smooth float64
@@ -93,8 +93,7 @@ func (a *admission) count(more int) {
 }
 
 // take waits until a step of another message may run. The caller calls leave after it. If
-// too many wait already, or it has waited for too long, the error is a
-// [keystore.ErrBusy].
+// too many are waiting, or it has waited too long, the error is a [keystore.ErrBusy].
 func (a *admission) take(ctx context.Context, owner string, rank int) (leave func(), err error) {
 	if a == nil {
 		return func() {}, nil
@@ -156,7 +155,7 @@ func (a *admission) grant(now time.Time) {
 		a.running++
 		close(next.decided)
 	}
-	a.wake(averageOver) // there may be more room by then, although no step ends
+	a.wake(averageOver) // there may be more room then, even if no step ends
 }
 
 // next removes the applicant whose turn it is.
@@ -182,8 +181,8 @@ func (a *admission) wake(after time.Duration) {
 	})
 }
 
-// leave ends a step. One that had to run alone is followed by a pause as long as its share
-// asks for.
+// leave ends a step. A step that had to run alone is followed by the pause that its share
+// requires.
 func (a *admission) leave(began time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -196,7 +195,7 @@ func (a *admission) leave(began time.Time) {
 	a.grant(now)
 }
 
-// withdraw ends the wait of a step that may have been granted meanwhile.
+// withdraw ends the wait of a step that may have been granted in the meantime.
 func (a *admission) withdraw(own *applicant, rank int) {
 	a.mu.Lock()
 	granted := !a.waiting[rank].remove(own) && !own.outdone

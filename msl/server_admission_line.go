@@ -2,15 +2,15 @@ package msl
 
 import "slices"
 
-// An applicant is a step of a message that waits.
+// An applicant is a waiting step of a message.
 type applicant struct {
-	owner   string        // the source or entity that its memory counts for
-	decided chan struct{} // closed when it may run, or gave its place to another one
-	outdone bool          // it gave its place
+	owner   string        // the source or entity that its memory is counted for
+	decided chan struct{} // closed when it may run, or lost its place
+	outdone bool          // it lost its place
 }
 
-// A line has the applicants of one rank: those of each owner in the order in which they
-// came, and the owners in the order of their turns. None is empty.
+// A line has the applicants of one rank: those of each owner in order of arrival, the
+// owners in order of their turns. No owner's list is empty.
 type line [][]*applicant
 
 func (l line) length() (n int) {
@@ -20,7 +20,7 @@ func (l line) length() (n int) {
 	return n
 }
 
-// of returns where the applicants of an owner are, or -1, and how many they are.
+// of returns the position of an owner's applicants, or -1, and their number.
 func (l line) of(owner string) (at, n int) {
 	at = slices.IndexFunc(l, func(own []*applicant) bool { return own[0].owner == owner })
 	if at >= 0 {
@@ -29,7 +29,7 @@ func (l line) of(owner string) (at, n int) {
 	return at, n
 }
 
-// add has an applicant wait, and reports whether there is a place for it.
+// add makes an applicant wait, and reports whether there is a place for it.
 func (l *line) add(a *applicant) bool {
 	at, n := l.of(a.owner)
 	if n >= maxOfOwner || l.length() >= maxApplicants && !l.makeRoom(n) {
@@ -43,8 +43,8 @@ func (l *line) add(a *applicant) bool {
 	return true
 }
 
-// makeRoom takes the place of the last applicant of the owner that has most of them, for
-// one more of an owner that has n, unless that one would then have more.
+// makeRoom removes the last applicant of the owner with the most, to make room for one of
+// an owner with n, unless that owner would then have more.
 func (l line) makeRoom(n int) bool {
 	most := 0
 	for at := range l {
@@ -63,7 +63,7 @@ func (l line) makeRoom(n int) bool {
 	return true
 }
 
-// next removes the applicant whose turn it is, after which that of another owner comes.
+// next removes the applicant whose turn it is; the next turn is another owner's.
 func (l *line) next() *applicant {
 	if len(*l) == 0 {
 		return nil
@@ -76,7 +76,8 @@ func (l *line) next() *applicant {
 	return own[0]
 }
 
-// remove removes an applicant that waits no more, and reports whether it was there.
+// remove removes an applicant that no longer waits, and reports whether it was in the
+// line.
 func (l *line) remove(a *applicant) bool {
 	at, n := l.of(a.owner)
 	if at < 0 {

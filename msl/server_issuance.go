@@ -10,18 +10,19 @@ import (
 )
 
 // An issuance is what an answer gives the peer: a master token by key exchange, user ID
-// tokens and service tokens, those that are due and those that the application wishes.
+// tokens and service tokens, both those that are due and those that the application
+// requests.
 type issuance struct {
 	ctx    context.Context
 	server *Server
-	in     *incoming // the message that is answered
+	in     *incoming // the message being answered
 	push   bool      // for a pushed message, not for the answer
 
-	uncompressed bool // the answer is to be, and what it gives
+	uncompressed bool // for the answer and the tokens in it
 
-	delivered *Session // to the peer by the answer before a pushed message, or nil
+	delivered *Session // given by the answer that preceded a pushed message, or nil
 
-	user    string        // requested by the application: the user to get a user ID token
+	user    string        // requested by the application: the user who gets a user ID token
 	changes []TokenChange // requested by the application: service tokens
 
 	messageID    int64
@@ -58,7 +59,7 @@ func (i *issuance) wantsUser() bool {
 	return i.user != "" && i.in.userIDToken == nil && !i.push
 }
 
-// header returns the header with all that the application has asked for so far.
+// header returns the header with everything the application has requested so far.
 func (i *issuance) header() (h header, err error) {
 	h = header{messageID: i.messageID, nonReplayableID: absent, capabilities: i.capabilities,
 		keyResponse: i.keyResponse, userIDToken: i.userIDToken}
@@ -73,9 +74,9 @@ func (i *issuance) header() (h header, err error) {
 	return h, i.addServiceTokens(&h)
 }
 
-// exchangeKeys issues a master token if one is asked for and due. If every exchange
-// fails, a failure of this side takes precedence over the error that the peer should
-// ask in another way.
+// exchangeKeys issues a master token if one is requested and due. If every exchange
+// fails, a failure of this side takes precedence over an error that makes the peer ask in
+// another way.
 func (i *issuance) exchangeKeys() error {
 	in, s := i.in, i.server
 	due := in.token == nil || in.token.renewable(s.Issuer.now()) || in.token.expired(s.Issuer.now())
@@ -97,8 +98,8 @@ func (i *issuance) exchangeKeys() error {
 				err = i.issue(x, request)
 			}
 			if errors.Is(err, keystore.ErrLost) {
-				// The device lost the new keys before they were sealed. They were
-				// never sent, so others can replace them.
+				// The device lost the new keys before they were sealed. They were never
+				// sent, so new ones can replace them.
 				err = i.issue(x, request)
 			}
 			if err == nil {
@@ -194,7 +195,7 @@ func (i *issuance) userToken() (*UserIDToken, error) {
 	return old, nil
 }
 
-// userOf returns a user ID token for a user that the application names.
+// userOf returns a user ID token for a user named by the application.
 func (i *issuance) userOf(name string) (*UserIDToken, error) {
 	mt := i.masterToken()
 	if mt == nil {
@@ -211,7 +212,7 @@ func (i *issuance) issueUser(name string, mt *MasterToken, old *UserIDToken) (*U
 	return i.server.Issuer.issueUserAt(at, name, mt, old)
 }
 
-// compression is the algorithm for the answer and what it gives, or empty.
+// compression is the algorithm for the answer and the tokens in it, or empty.
 func (i *issuance) compression() string {
 	if i.uncompressed {
 		return ""
@@ -219,7 +220,7 @@ func (i *issuance) compression() string {
 	return i.capabilities.compression()
 }
 
-// addServiceTokens sends the service tokens of the request back, with the application's
+// addServiceTokens returns the service tokens of the request, with the application's
 // changes.
 func (i *issuance) addServiceTokens(h *header) error {
 	h.serviceTokens = slices.Clone(i.in.serviceTokens)

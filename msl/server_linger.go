@@ -4,18 +4,18 @@ import (
 	"time"
 )
 
-// What a refused message counts for: what it took, within bounds, since a sender may take
-// its time.
+// What a refused message is charged: the time it took, within limits, since a sender may
+// be slow.
 const (
 	leastRefused = 50 * time.Microsecond
 	mostRefused  = 20 * time.Millisecond
 )
 
-// linger holds up whoever sent a message that was refused before its sender was proven.
-// To find out that a message is garbage takes no turn, since nothing is known of it
-// before, so it is paid for afterward: all such messages together get the share of the
-// processors that messages without a session have. An end of ctx does not shorten that,
-// or to hang up would.
+// linger delays whoever sent a message that was refused before its sender was
+// authenticated. Finding out that a message is garbage takes no turn, since nothing is
+// known of it before, so it is paid for afterward: all such messages together get the
+// processor share of messages without a session. Cancelling ctx does not shorten the
+// delay, or hanging up would.
 func (a *admission) linger(took time.Duration) {
 	pause := a.charge(min(max(took, leastRefused), mostRefused))
 	if pause <= 0 {
@@ -26,7 +26,8 @@ func (a *admission) linger(took time.Duration) {
 	<-timer.C
 }
 
-// charge notes what a refused message took, and returns how long its sender pays for it.
+// charge records what a refused message took, and returns how long its sender pays for
+// it.
 func (a *admission) charge(took time.Duration) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()

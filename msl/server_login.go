@@ -4,22 +4,21 @@ import (
 	"context"
 )
 
-// A Guessable is a [UserScheme] whose proofs can be guessed, such as passwords. A
-// server accepts a limited number of wrong proofs in a row for each user and from each
-// entity. It then refuses every further proof with [ErrInternalException], a
-// correct one too, before the scheme sees it.
+// A Guessable is a [UserScheme] whose proofs can be guessed, such as passwords. A server
+// accepts a limited number of wrong proofs in a row for each user and from each entity.
+// It then refuses all further proofs, even correct ones, with [ErrInternalException]
+// before the scheme sees them.
 type Guessable interface {
 	UserScheme
 	// Claimed returns the name of the user that an authdata object claims, and whether
-	// that user may exist, which is true if the scheme cannot tell. It runs before
-	// Authenticate and does not look at the secret. An error refuses an object that
-	// does not name a user.
+	// that user may exist (true if the scheme cannot tell). It runs before Authenticate
+	// and does not look at the secret. An error refuses an object that names no user.
 	Claimed(ctx context.Context, authdata []byte) (user string, known bool, err error)
 }
 
-// check makes the checks on the meaning of a message, in the protocol's order except
-// for the user: that is authenticated last, so that a revoked sender or a replayed
-// message learns nothing about a password.
+// check checks the meaning of a message, in the protocol's order except for the user, who
+// is authenticated last, so that a revoked sender or a replayed message learns nothing
+// about a password.
 func (s *Server) check(ctx context.Context, in *incoming) error {
 	if err := s.judge(ctx, in); err != nil {
 		return err
@@ -27,9 +26,9 @@ func (s *Server) check(ctx context.Context, in *incoming) error {
 	return s.admit(ctx, in)
 }
 
-// judge makes the checks that come before the user is authenticated. A message whose
-// key requests cannot be answered is refused here, in the protocol's order, unless its
-// user has to be authenticated first.
+// judge makes the checks that precede user authentication. It refuses a message whose key
+// requests cannot be answered, in the protocol's order, unless the message's user has to
+// be authenticated first.
 func (s *Server) judge(ctx context.Context, in *incoming) error {
 	if in.refused() {
 		return in.unanswerable
@@ -69,7 +68,7 @@ func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
 	if in.userAuth == nil {
 		return nil
 	}
-	defer clear(in.userAuth.data) // in the decrypted header: nobody reads it again
+	defer clear(in.userAuth.data) // in the decrypted header: not read again
 	scheme, err := pick(s.Users, in.userAuth.scheme, userSchemes, ErrUnidentifiedUserAuthScheme, ErrUserAuthFactoryNotFound)
 	if err != nil {
 		return err
@@ -101,7 +100,7 @@ func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
 	return nil
 }
 
-// mayTry returns the entity of a message that may use the user scheme at all.
+// mayTry returns the entity of a message, if it may use the user scheme at all.
 func (s *Server) mayTry(ctx context.Context, in *incoming) (*Entity, error) {
 	entity, err := s.entity(ctx, in.sender.Identity)
 	if err != nil {
@@ -113,7 +112,7 @@ func (s *Server) mayTry(ctx context.Context, in *incoming) (*Entity, error) {
 	return entity, in.permit(ctx, s.PermitUser, "", ErrUserAuthEntityIncorrectData)
 }
 
-// permit asks whether a user may use the scheme of a message at its entity.
+// permit reports whether a user may use the message's scheme at its entity.
 func (in *incoming) permit(ctx context.Context, permitted func(ctx context.Context, identity, user, scheme string) (bool, error), user string, refusal Code) error {
 	if permitted == nil {
 		return nil
@@ -135,8 +134,8 @@ func askRevoked(ctx context.Context, s *Server, identity, user string) error {
 	return nil
 }
 
-// login waits for a turn, and then has the scheme authenticate the user: checking a
-// password is costly on purpose.
+// login waits for a turn, then lets the scheme authenticate the user: checking a password
+// is costly on purpose.
 func (s *Server) login(ctx context.Context, scheme UserScheme, in *incoming, from payer) (string, error) {
 	g, err := guessIn(ctx, s, scheme, in, from)
 	if err != nil {
@@ -159,7 +158,7 @@ func (s *Server) login(ctx context.Context, scheme UserScheme, in *incoming, fro
 	return user, err
 }
 
-// guessIn returns the guess that a message makes, or nil. A revoked user is told so
+// guessIn returns the guess in a message, or nil. A revoked user is refused as such
 // whether or not the secret is right.
 func guessIn(ctx context.Context, s *Server, scheme UserScheme, in *incoming, from payer) (*guess, error) {
 	guessable, ok := scheme.(Guessable)

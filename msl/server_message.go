@@ -18,9 +18,9 @@ func (in *incoming) message() *Message {
 	return m
 }
 
-// applicationError gives an application's rejection its code. An error of its own needs
-// none. failed is why the answer could not begin, or nil: if that is about a message that
-// the peer sent in between, an error answers that one.
+// applicationError adds the code to an application's rejection. An [*AppError] needs
+// none. failed is why the answer could not begin, or nil; if it concerns a message that
+// the peer sent in between, the error answers that message.
 func (in *incoming) applicationError(err, failed error) error {
 	if id := idOf(failed); id >= 0 {
 		in.messageID = id
@@ -39,15 +39,15 @@ func (in *incoming) applicationError(err, failed error) error {
 	case toldByPeer(err):
 		err = fail(ErrInternalException, "handle message", err)
 	}
-	if id := idOf(err); id >= 0 && id != in.messageID { // the application was a peer of somebody else
+	if id := idOf(err); id >= 0 && id != in.messageID { // the application was someone else's peer
 		err = &Error{Code: codeOf(err), Op: "handle message", MessageID: in.messageID, Err: err}
 	}
 	return withID(err, in.messageID)
 }
 
-// toldByPeer reports whether the code in err is what a peer of the application answered. That
-// is about what this side showed there, and the sender of the message, which acts on a code
-// by itself, would drop its own tokens for it.
+// toldByPeer reports whether the code in err came from a peer of the application. It
+// concerns what this side showed there; the sender of the message, which acts on codes
+// automatically, would wrongly drop its own tokens.
 func toldByPeer(err error) bool {
 	var own *Error
 	var peer *PeerError
@@ -55,12 +55,12 @@ func toldByPeer(err error) bool {
 	return !errors.As(err, &own) && errors.As(err, &peer) && (!errors.As(err, &code) || code == peer.Code)
 }
 
-// ReadAhead reads the body into memory until it has size bytes or more of it, or all of
-// it; size is bounded by [Limits].Held. At least one chunk with data is read. Body still
-// returns what was read, and the memory counts as that of the message. ReadAhead returns
-// how many bytes Body has in memory, and whether they are the whole rest. The error is
-// the one that Body returns after them. A body that is not of a received message is left
-// alone, and said not to be whole.
+// ReadAhead reads the body into memory until it has at least size bytes of it, or all of
+// it; size is bounded by [Limits].Held. It reads at least one chunk with data. Body still
+// returns what was read, and the memory counts as the message's. ReadAhead returns how
+// many bytes Body has in memory, and whether they are the whole rest. The error is the
+// one that Body returns after them. A body that is not a received message's is left
+// alone, and reported as not whole.
 func (m *Message) ReadAhead(size int) (have int64, whole bool, err error) {
 	body, ok := m.Body.(*payloadReader)
 	if !ok {
@@ -69,8 +69,8 @@ func (m *Message) ReadAhead(size int) (have int64, whole bool, err error) {
 	return body.ahead(size)
 }
 
-// Peek returns up to size bytes of the beginning of what Body has in memory, without
-// reading more. They are a copy.
+// Peek returns a copy of up to size bytes of what Body has in memory, without reading
+// more.
 func (m *Message) Peek(size int) []byte {
 	body, ok := m.Body.(*payloadReader)
 	if !ok {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// refuse answers with an error message. Their number is bounded, since each costs a
+// refuse answers with an error message. Their rate is limited, since each costs a
 // private-key operation if this side's scheme signs.
 func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *incoming, cause error) error {
 	ctx, cancel, cause := lastWord(ctx, cause)
@@ -44,7 +44,7 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 	return err
 }
 
-// refusal is what a log says about an error that the sender is told of.
+// refusal is the log record of an error sent to the peer.
 func (in *incoming) refusal(answer errorAnswer, id int64, cause error) []slog.Attr {
 	list := []slog.Attr{slog.String("entity", in.sender.Identity), slog.Bool("authenticated", in.sender.Authenticated)}
 	if answer.code >= 0 {
@@ -55,7 +55,7 @@ func (in *incoming) refusal(answer errorAnswer, id int64, cause error) []slog.At
 	return append(list, slog.Int64("message_id", id), slog.String("fault", in.end.fault.String()), slog.Any("error", cause))
 }
 
-// noAnswer returns the error if no error message can be made.
+// noAnswer returns the error for a failure that no error message can report.
 func noAnswer(a errorAnswer) error {
 	if a.code == ErrMSLEncodeError {
 		return fmt.Errorf("%w: %w", ErrAnswerLost, ErrNoAnswer)
@@ -63,8 +63,8 @@ func noAnswer(a errorAnswer) error {
 	return ErrNoAnswer
 }
 
-// errorMessage makes the answer to the message with that id, or to one whose id is not
-// known, and what tells of it once it is sent.
+// errorMessage makes the answer to the message with that id, which may be unknown. tell
+// reports it, once it is sent.
 func errorMessage(ctx context.Context, s *Server, answer errorAnswer, id int64, watch watcher) (message *sealedHeader, tell func(), err error) {
 	if inRange(id) {
 		id = next(id)
@@ -81,11 +81,11 @@ func errorMessage(ctx context.Context, s *Server, answer errorAnswer, id int64, 
 	return message, func() { watch.sentError(id, now, answer, us, s.Local) }, err
 }
 
-// lastWordTime is how long sending an error message may take when the time is up.
+// lastWordTime is how long sending an error message may take after the time is up.
 const lastWordTime = 5 * time.Second
 
-// lateText is what the peer is told when the time is up, with what is known of what was done
-// until then.
+// lateText is what the peer receives when the time is up, including what had been done by
+// then.
 func lateText(cause error) string {
 	text := "the exchange took longer than it may"
 	for e := (*Error)(nil); errors.As(cause, &e); cause = e.Err {
@@ -104,7 +104,7 @@ func lastWord(ctx context.Context, cause error) (context.Context, context.Cancel
 	}
 	late := &Error{Code: ErrInternalException, Op: "answer in time", MessageID: idOf(cause), Text: lateText(cause), Err: cause}
 	if codeOf(cause) == ErrMSLEncodeError {
-		late.Code = ErrMSLEncodeError // the application acted: the peer must not send the message again
+		late.Code = ErrMSLEncodeError // the application has acted: the peer must not send the message again
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWordTime)
 	return ctx, cancel, late

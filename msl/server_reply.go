@@ -12,7 +12,7 @@ type trustedReply struct {
 	*ResponseWriter
 	us      identification
 	drafted int64          // when the header was made, in seconds since 1970
-	drafts  sync.WaitGroup // headers being protected beside other work
+	drafts  sync.WaitGroup // headers being protected concurrently with other work
 }
 
 // prepare makes the draft of the header.
@@ -47,10 +47,10 @@ func (r *trustedReply) identify() (err error) {
 	return nil
 }
 
-// makeHead protects a header with all that the application has asked for so far. Where
-// a device is waited for, that goes on when makeHead returns, and where a call is a long way,
-// it is left to the first chunk, if the keys are those of a session: they have just opened the
-// request, so they are there.
+// makeHead protects a header with everything the application has requested so far. With
+// the keys of a session, which have just opened the request and so exist, this continues
+// after makeHead returns if a device is waited for, and is left to the first chunk if
+// calls take long.
 func (r *trustedReply) makeHead(now time.Time) error {
 	h, err := r.gives.header()
 	if err != nil {
@@ -76,7 +76,7 @@ func (r *trustedReply) makeHead(now time.Time) error {
 	return err
 }
 
-// draftLater protects a header beside other work.
+// draftLater protects a header concurrently with other work.
 func (r *trustedReply) draftLater(h header, now time.Time) *draft {
 	us := r.us
 	head := newDraft(func() (*sealedHeader, func(), error) { return r.protect(us, &h, now) })
@@ -96,7 +96,7 @@ func (r *trustedReply) draftShared(h header, now time.Time) *draft {
 	}
 }
 
-// protect returns the header to send, and what tells of it then.
+// protect returns the header to send, and the function that reports it then.
 func (r *trustedReply) protect(us identification, h *header, now time.Time) (*sealedHeader, func(), error) {
 	head, err := us.seal(h, now)
 	if err != nil {
@@ -105,7 +105,8 @@ func (r *trustedReply) protect(us identification, h *header, now time.Time) (*se
 	return head, r.sends(us, h, now), nil
 }
 
-// sends returns what tells of the header when it is sent; nil if nobody asks.
+// sends returns the function that reports the header when it is sent, or nil if none is
+// wanted.
 func (r *trustedReply) sends(us identification, h *header, now time.Time) func() {
 	return r.in.watch.sends(h, now, us, r.gives.server.Local, r.identity())
 }
@@ -118,7 +119,7 @@ func (r *trustedReply) identity() string {
 	return r.us.local.Identity
 }
 
-// answerable refuses an answer that cannot be protected as it must be.
+// answerable refuses an answer that cannot be protected as required.
 func (r *trustedReply) answerable() error {
 	withKeys, us := r.gives.masterToken() != nil, r.gives.server.Local
 	if r.Authenticated && !withKeys && !us.Authenticates() {
@@ -130,8 +131,8 @@ func (r *trustedReply) answerable() error {
 	return nil
 }
 
-// start finishes the header, and protects the payload with the keys of a session that
-// was issued, or as the header.
+// start finishes the header, and protects the payload with the keys of an issued session,
+// or like the header.
 func (r *trustedReply) start() error {
 	if err := r.answerable(); err != nil {
 		return err
@@ -151,12 +152,12 @@ func (r *trustedReply) start() error {
 	return nil
 }
 
-// maxDraftAge is how many seconds old a draft may be: the peer sets its estimate of the
-// server's clock by its timestamp.
+// maxDraftAge is how many seconds old a draft may be: the peer estimates the server's
+// clock from its timestamp.
 const maxDraftAge = 2
 
-// finishHead makes the header again if the application has asked for more than the
-// draft contains, or the draft is old. An old one is better than none.
+// finishHead remakes the header if the application has requested more than the draft
+// contains, or the draft is old. An old draft is better than none.
 func (r *trustedReply) finishHead() error {
 	now := r.gives.server.Issuer.now()
 	usable := r.payload.head != nil && !r.gives.wishes()
@@ -179,10 +180,10 @@ func (r *trustedReply) halfDuplex() bool {
 	return ok && peer.HalfDuplex()
 }
 
-// asksFirst reports false: the server asks for nothing.
+// asksFirst reports false: the server never needs a handshake first.
 func (r *trustedReply) asksFirst() bool { return false }
 
-// end has nothing more to do.
+// end does nothing.
 func (r *trustedReply) end() error { return nil }
 
 func (r *trustedReply) release() {

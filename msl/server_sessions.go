@@ -8,16 +8,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A server's memory of tokens is based on what their issuer signed. What arrives under
+// A server's memory of tokens relies only on what their issuer signed. What arrives under
 // a token that its sender has merely seen is not remembered: the server keeps a session
-// once a message has used it.
+// only after a message has used it.
 
 // Sessions read messages under the tokens of an issuer, and cache the opened sessions.
 type sessions struct {
 	issuer *Issuer
-	shared bool // tokens of the reference stacks are opened, too
+	shared bool // also open tokens of the reference stacks
 	cache  *keycache.Cache[tokenHash, *Session]
-	since  atomic.Uint64 // sessions that were opened before are not used
+	since  atomic.Uint64 // sessions opened earlier are not used
 
 	hits, misses atomic.Uint64 // of messages in the cache
 }
@@ -43,19 +43,19 @@ func (s *sessions) findSession(o wire.Object) (*Session, *MasterToken, error) {
 	return nil, t, err
 }
 
-// remembered finds a session that was opened since the last one to be forgotten.
+// remembered finds a session opened since the last Forget.
 func (s *sessions) remembered(hash tokenHash) (*Session, bool) {
 	session, ok := s.cache.Get(hash)
 	if ok && session.opened < s.since.Load() {
-		session.Release() // a message that was under way remembered it again
+		session.Release() // an earlier message had remembered it again
 		return nil, false
 	}
 	return session, ok
 }
 
-// Forget has the remembered sessions opened again from the tokens of their devices, with
-// the versions of keys that there are now: a session ends whose keys are gone. Messages in
-// flight keep theirs.
+// Forget makes the remembered sessions be opened again from their devices' tokens, with
+// the current key versions: a session whose keys are gone ends. Messages in flight keep
+// theirs.
 func (s *Server) Forget() {
 	s.init()
 	s.sessions.since.Add(1)
@@ -74,7 +74,7 @@ func hashMaster(o wire.Object) (tokenHash, error) {
 	return sealed.hash(), nil
 }
 
-// openSession opens the session of a master token, to be remembered if it is used.
+// openSession opens the session of a master token; used remembers it later.
 func (s *sessions) openSession(t *MasterToken) (*Session, error) {
 	since := s.since.Load()
 	session, err := s.issuer.open(t, s.issuer.Shared || s.shared)
@@ -84,16 +84,16 @@ func (s *sessions) openSession(t *MasterToken) (*Session, error) {
 	return session, err
 }
 
-// used remembers the session that a message has used. An expired one is not worth it:
-// it can only be renewed, once.
+// used remembers a session that a message has used. An expired one is not worth it: it
+// can only be renewed, once.
 func (s *sessions) used(t *MasterToken, session *Session) {
 	if !t.expired(s.issuer.now()) {
 		s.cache.Put(t.sealed.hash(), session)
 	}
 }
 
-// gone forgets a session whose keys are none any more, so that the token is opened again, or
-// refused.
+// gone forgets a session whose keys no longer exist, so that the token is opened again,
+// or refused.
 func (s *sessions) gone(t *MasterToken) { s.cache.Delete(t.sealed.hash()) }
 
 // offer remembers the session of a token that is about to be sent, so that its
@@ -112,8 +112,8 @@ func (s *sessions) offer(session *Session) {
 // withdraw forgets the session of a token that was not sent.
 func (s *sessions) withdraw(session *Session) { s.cache.Delete(session.Token.sealed.hash()) }
 
-// openUser opens a user ID token, or finds it among those of its session. The
-// user is noted in the message.
+// openUser opens a user ID token, or finds it among those of its session. The user is
+// recorded in the message.
 func (s *sessions) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
 	sealed, err := parseSealedUser(o)
 	if err != nil {
@@ -140,14 +140,14 @@ func (s *sessions) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
 	return t, nil
 }
 
-// ServerStats are numbers about a server at one moment.
+// ServerStats are figures about a server at one moment.
 type ServerStats struct {
-	Sessions         int    // master tokens that are remembered
-	Hits, Misses     uint64 // messages whose master token was remembered, and those whose was not
+	Sessions         int    // master tokens remembered
+	Hits, Misses     uint64 // messages whose master token was remembered, and was not
 	Unproven, Proven int64  // bytes of memory in use, as [Limits] counts them
 }
 
-// Stats returns numbers about the server.
+// Stats returns the current figures.
 func (s *Server) Stats() ServerStats {
 	s.init()
 	return ServerStats{

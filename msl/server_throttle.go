@@ -15,64 +15,64 @@ import (
 
 // How many guesses are allowed before waiting (NIST SP 800-63B, section 5.2.2).
 const (
-	userGuesses   = 10               // wrong guesses of a user, and
-	entityGuesses = 10 * userGuesses // of an entity
-	forgiveness   = time.Minute      // forgives one
-	longestWait   = time.Hour        // that the next guess has to wait; the first is a second
-	maxDoublings  = 12               // of a second, until it is longer than that
+	userGuesses   = 10               // wrong guesses at a user
+	entityGuesses = 10 * userGuesses // wrong guesses by an entity
+	forgiveness   = time.Minute      // per wrong guess forgiven
+	longestWait   = time.Hour        // before the next guess; the first wait is a second
+	maxDoublings  = 12               // of a second, to exceed longestWait
 )
 
-// Bounds of what is remembered. A user costs some 300 bytes, and 200 more for each
-// entity that it logs in from.
+// Limits of what is remembered. A user takes some 300 bytes, and 200 more for each entity
+// that it logs in from.
 const (
-	maxAccounts = 10000 // used last, of the registered names and of the others; there may be twice as many
-	maxFamiliar = 16    // entities that a user logged in from last
-	maxWrong    = 4     // wrong messages that are known again
+	maxAccounts = 10000 // most recently used, of registered names and of others each; at most twice as many
+	maxFamiliar = 16    // entities that a user last logged in from
+	maxWrong    = 4     // wrong messages that are recognized again
 )
 
-// A throttle limits the guesses of secrets, by the user that is guessed and by the
-// entity that guesses. A user who has logged in from an entity before has a count there
-// that others cannot use up. The counts end with the process.
+// A throttle limits the guesses of secrets, by the user guessed and by the entity
+// guessing. A user who has logged in from an entity before has a separate count there,
+// which others cannot use up. The counts end with the process.
 type throttle struct {
 	now  func() time.Time
-	salt [sha256.Size]byte // of the hashes of wrong messages
+	salt [sha256.Size]byte // for the hashes of wrong messages
 
 	mu       sync.Mutex
-	known    recent[loginKey, *loginRecord] // of names that are registered
-	unknown  recent[loginKey, *loginRecord] // of others, which push out only each other
-	loggedIn recent[loginKey, *loginRecord] // of users who did
+	known    recent[loginKey, *loginRecord] // of registered names
+	unknown  recent[loginKey, *loginRecord] // of others, which displace only each other
+	loggedIn recent[loginKey, *loginRecord] // of users who have logged in
 }
 
-// A loginKey is the hash of the name of a user or an entity, which may be long.
+// A loginKey is the hash of a user or entity name, which may be long.
 type loginKey [sha256.Size]byte
 
 // A loginRecord is what is known about the guesses of a user or an entity.
 type loginRecord struct {
 	guesses
-	familiar []*familiar // entities of the user, the one of the last login last
+	familiar []*familiar // entities of the user, most recent login last
 }
 
-// A familiar is an entity that the user logged in from.
+// A familiar is an entity that the user has logged in from.
 type familiar struct {
 	entity loginKey
 	guesses
-	last [maxWrong]proof // proofs that were wrong, the newest first
+	last [maxWrong]proof // wrong proofs, newest first
 }
 
-// Guesses counts those that were wrong, or are not judged yet.
+// Guesses counts those that were wrong or are not judged yet.
 type guesses struct {
 	wrong int
 	from  time.Time // when the next one may be made, and forgiveness begins
 }
 
-// A proof stands for the secret of a guess, in one message.
+// A proof represents the secret of a guess, in one message.
 type proof [16]byte
 
-// A guess claims that the secret of a user is known.
+// A guess is a claim to know the secret of a user.
 type guess struct {
 	from payer
 	user string
-	// known is whether there may be such a user. A guesser cannot tell the difference.
+	// known is whether such a user may exist. A guesser cannot tell the difference.
 	known bool
 	proof proof
 }
@@ -83,8 +83,7 @@ func newThrottle(now func() time.Time) *throttle {
 	return t
 }
 
-// proof hashes authentication data, which holds a secret, with the number of the
-// message that it came in.
+// proof hashes authentication data, which holds a secret, with the id of its message.
 func (t *throttle) proof(messageID int64, authdata []byte) (p proof) {
 	h := hmac.New(sha256.New, t.salt[:])
 	binary.Write(h, binary.BigEndian, messageID)
@@ -93,7 +92,7 @@ func (t *throttle) proof(messageID int64, authdata []byte) (p proof) {
 	return p
 }
 
-// check answers whether a guess would be judged now.
+// check reports whether a guess would be judged now.
 func (t *throttle) check(g *guess) error {
 	if g == nil {
 		return nil
@@ -103,15 +102,15 @@ func (t *throttle) check(g *guess) error {
 	return t.refuse(t.counts(*g, t.peek))
 }
 
-// begin counts a guess, unless it has to wait. The caller calls judged with the
-// verdict on it.
+// begin counts a guess, unless it has to wait. The caller passes the verdict on it to
+// judged.
 func (t *throttle) begin(g *guess) (judged func(error), err error) {
 	if g == nil {
 		return func(error) {}, nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	// Only a guess that is judged, which costs something, makes a record.
+	// Only a guess that is judged, which costs something, creates a record.
 	if err := t.refuse(t.counts(*g, t.peek)); err != nil {
 		return nil, err
 	}
@@ -138,8 +137,8 @@ func (t *throttle) end(g guess, counts []counted, verdict error) {
 	}
 }
 
-// again reports whether the same message was wrong before, at a device that the user
-// logged in from, and records it. Sending a recorded message again teaches an attacker
+// again reports whether the same message was already wrong, at a device that the user
+// logged in from, and records it. Replaying a recorded message teaches an attacker
 // nothing, and must not lock the user out there.
 func (t *throttle) again(g guess) bool {
 	f := t.peek(userKey(g.user), g.known).from(entityKey(g.from))
@@ -181,8 +180,8 @@ var errGuesses = errors.New("too many wrong guesses")
 
 func entityKey(p payer) loginKey { return sha256.Sum256([]byte("entity\x00" + p.name)) }
 
-// userKey returns the key of a user, however an application may spell the name: varying
-// it gives no additional guesses.
+// userKey returns the key of a user, ignoring spelling variants: varying the name gives
+// no additional guesses.
 func userKey(name string) loginKey {
 	return sha256.Sum256([]byte("user\x00" + strings.ToLower(strings.TrimSpace(name))))
 }
@@ -272,7 +271,7 @@ func (g *guesses) forgive(now time.Time) {
 	g.from = g.from.Add(time.Duration(n) * forgiveness)
 }
 
-// A recent remembers the keys that were used last: maxAccounts, and up to twice as
+// A recent remembers the most recently used keys: at least maxAccounts, at most twice as
 // many.
 type recent[K comparable, V any] struct {
 	young, old map[K]V

@@ -71,12 +71,13 @@ func (s *Server) countSince(ctx context.Context, identity, user string) (entity,
 	return
 }
 
-// clocksApart bounds how far the clock of another server may be ahead that shares the state.
+// clocksApart bounds how far ahead the clock of another server sharing the state may be.
 const clocksApart = 5 * time.Minute
 
-// issueTimes returns when new tokens of an entity and of a user are issued: now, or a little
-// later, if the clock that had older ones end is ahead of this one. Tokens from before would
-// not count, and their holder would be sent to get others, again and again.
+// issueTimes returns when new tokens of an entity and of a user are issued: now, or a
+// little later if the clock by which older ones were ended is ahead of this one.
+// Otherwise the new tokens would not count, and their holder would be sent to get others
+// again and again.
 func issueTimes(ctx context.Context, s *Server, identity, user string) (entity, ofUser time.Time, err error) {
 	now := s.Issuer.now()
 	if entity, ofUser, err = s.countSince(ctx, identity, user); err != nil {
@@ -92,7 +93,7 @@ func issueTime(now, since time.Time) time.Time {
 	return now
 }
 
-// expect tells a state that is a Forgetter how long a master token with that expiration
+// expect informs a state that is a Forgetter how long a master token with that expiration
 // is accepted.
 func expect(ctx context.Context, s *Server, expiration time.Time) error {
 	f, ok := s.State.(Forgetter)

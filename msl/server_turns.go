@@ -32,7 +32,7 @@ func (s *Server) payer(ctx context.Context, identity string) payer {
 	return payerOf(entity, identity)
 }
 
-// turns let a few checks run at a time while the others wait for their turn, which
+// turns let a few checks run concurrently while the others wait for their turn, which
 // rotates among the payers: a payer with many waiting checks delays only its own. If
 // there is more than one place, a payer leaves one of them to others.
 type turns struct {
@@ -41,15 +41,15 @@ type turns struct {
 
 	mu      sync.Mutex
 	running map[string]int
-	waiting map[string][]chan struct{} // the first of them is next; closed when it may run
-	round   []string                   // those with checks that wait; the first is next
+	waiting map[string][]chan struct{} // the first of each is next; closed when it may run
+	round   []string                   // those with waiting checks; the first is next
 	taken   int
 }
 
 const (
-	// maxWaiting bounds the checks of one payer that wait.
+	// maxWaiting bounds a payer's waiting checks.
 	maxWaiting = 64
-	// strangers is how many turns all unregistered identities share.
+	// strangers is how many keys all unregistered identities share.
 	strangers = 64
 )
 
@@ -68,7 +68,7 @@ func (t *turns) who(p payer) string {
 	return fmt.Sprintf("\x00%d", maphash.String(t.seed, p.name)%strangers)
 }
 
-// take waits for a turn. The caller calls leave when the check has been made.
+// take waits for a turn. The caller calls leave after the check.
 func (t *turns) take(ctx context.Context, p payer) (leave func(), err error) {
 	who, granted := t.who(p), make(chan struct{})
 	if err := t.wait(who, granted); err != nil {
@@ -132,7 +132,7 @@ func (t *turns) leave(who string) {
 	t.grant()
 }
 
-// giveUp ends the wait of a check that may have been granted its turn meanwhile.
+// giveUp ends the wait of a check that may have been granted in the meantime.
 func (t *turns) giveUp(who string, granted chan struct{}) {
 	t.mu.Lock()
 	at := slices.Index(t.waiting[who], granted)

@@ -17,10 +17,10 @@ type SessionKeys struct {
 	Signature  keystore.MAC
 
 	references keycache.Count
-	raw        atomic.Pointer[RawKeys] // for a token of the shared custody
+	raw        atomic.Pointer[RawKeys] // for a token in shared custody
 }
 
-// NewSessionKeys takes over both keys, with one reference held.
+// NewSessionKeys takes ownership of both keys, with one reference held.
 func NewSessionKeys(encryption keystore.Cipher, signature keystore.MAC) *SessionKeys {
 	k := &SessionKeys{Encryption: encryption, Signature: signature}
 	k.references.Start()
@@ -68,21 +68,21 @@ func UnwrapSessionKeys(encryption, signature []byte, open func(a keystore.Algori
 	return openedKeys(e, nil, s, err)
 }
 
-// OpenSessionKeys makes a pair of session keys of what a peer wrapped for by. The two are
-// unwrapped at the same time where each takes long, as it does in a device that is waited
-// for, and with a key pair.
+// OpenSessionKeys makes a pair of session keys from what a peer wrapped for by. The two
+// are unwrapped concurrently if each takes long: in a device that is waited for, or with
+// a key pair.
 func OpenSessionKeys(by keystore.Unwrapper, encryption, signature []byte) (*SessionKeys, error) {
 	var e, s keystore.Key
 	var errE, errS error
-	// RSA takes about a millisecond of the processor.
+	// RSA takes about a millisecond of processor time.
 	both(isSlow(by) || !by.Algorithm().Secret(),
 		func() { e, errE = by.Unwrap(keystore.AES128CBC, encryption) },
 		func() { s, errS = by.Unwrap(keystore.HMACSHA256, signature) })
 	return openedKeys(e, errE, s, errS)
 }
 
-// Wrap calls wrap with each of the keys, at the same time where they are in a device that
-// is waited for, and returns what it returned.
+// Wrap calls wrap with each of the keys, concurrently if they are in a device that is
+// waited for, and returns both results.
 func (k *SessionKeys) Wrap(wrap func(keystore.Key) ([]byte, error)) (encryption, signature []byte, err error) {
 	var errE, errS error
 	both(isSlow(k.Signature),
@@ -94,7 +94,7 @@ func (k *SessionKeys) Wrap(wrap func(keystore.Key) ([]byte, error)) (encryption,
 	return encryption, signature, nil
 }
 
-// openedKeys takes over two keys, or closes the one that was opened without the other.
+// openedKeys takes ownership of two keys, or closes the only one that was opened.
 func openedKeys(encryption keystore.Key, errE error, signature keystore.Key, errS error) (*SessionKeys, error) {
 	switch {
 	case errE == nil && errS == nil:
@@ -108,7 +108,8 @@ func openedKeys(encryption keystore.Key, errE error, signature keystore.Key, err
 	return nil, errE
 }
 
-// sessionKeys takes over two keys, and closes them if they lack a needed operation.
+// sessionKeys takes ownership of two keys, and closes them if they lack a required
+// operation.
 func sessionKeys(encryption, signature keystore.Key) (*SessionKeys, error) {
 	e, okE := encryption.(keystore.Cipher)
 	s, okS := signature.(keystore.MAC)
@@ -120,26 +121,25 @@ func sessionKeys(encryption, signature keystore.Key) (*SessionKeys, error) {
 	return NewSessionKeys(e, s), nil
 }
 
-// A Session is a master token that its issuer has verified and opened. It is safe
-// to keep.
+// A Session is a master token that its issuer has verified and opened. It may be kept.
 type Session struct {
 	Token      *MasterToken // times and numbers
 	Identity   string
 	IssuerData []byte // the issuer's own object, or nil
 	Keys       *SessionKeys
 
-	opened        uint64 // when it was: [Server.Forget] ends what was before
-	issuerVersion uint32 // of the keys that its token was made with, at the issuer
+	opened        uint64 // when it was opened: [Server.Forget] ends earlier ones
+	issuerVersion uint32 // of the issuer keys that made its token
 
 	mu    sync.Mutex
 	users map[tokenHash]knownUser // user ID tokens opened with it
 }
 
-// A tokenHash identifies a token by its signed bytes and its signature: a token that has
-// the same ones gets the same verdict.
+// A tokenHash identifies a token by its signed bytes and its signature: tokens with the
+// same ones get the same verdict.
 type tokenHash = [sha256.Size]byte
 
-// A knownUser is a user ID token that was opened before, without its bytes.
+// A knownUser is a user ID token opened before, without its bytes.
 type knownUser struct {
 	token UserIDToken
 	user  string
@@ -165,7 +165,8 @@ func (s *Session) rememberUser(h tokenHash, u knownUser) {
 	s.users[h] = u
 }
 
-// Acquire and Release count the users of the session's keys.
+// Acquire adds a reference to the session's keys. It fails once the last one was
+// released.
 func (s *Session) Acquire() bool { return s.Keys.Acquire() }
 
 // Release drops the reference to the session's keys.

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// A State stores what a server must not forget (package msl/state/bolt keeps it
-// in a file). Every method is one atomic, durable step, and its decisions hold
-// for all servers that share the state. Names come as they were sent: compare them in
-// the form of [CanonicalName].
+// A State stores what a server must not forget (package msl/state/bolt keeps it in a
+// file). Every method is one atomic, durable step, and its decisions hold for all servers
+// that share the state. Names are passed as they were sent: compare them in the form of
+// [CanonicalName].
 type State interface {
 	// Revoked returns nil, or [ErrMasterTokenIdentityRevoked] or
 	// [ErrUserIDTokenRevoked] if the entity or, if one is named, its user is
@@ -24,35 +24,34 @@ type State interface {
 	Renew(ctx context.Context, identity string, serial, sequence int64) (int64, error)
 }
 
-// TokenDates is a [State] that also knows from when on the tokens of a name
-// count. Earlier tokens no longer count once a removed name is registered again,
-// or a password is changed.
+// TokenDates is a [State] that also knows from what time on the tokens of a name count.
+// Earlier tokens no longer count once a removed name is registered again, or a password
+// is changed.
 type TokenDates interface {
-	// CountSince returns two times: tokens of the entity, or of the user if one
-	// is named, that were issued before do not count. The zero time sets no
-	// bound.
+	// CountSince returns two times: tokens of the entity, or of the user if one is named,
+	// that were issued earlier do not count. The zero time sets no limit.
 	CountSince(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error)
 }
 
 // A Forgetter is a [State] that eventually forgets what it recorded about a
 // token.
 type Forgetter interface {
-	// Expect says until when a token will be accepted, before anything is
-	// recorded about it. What is recorded from then on is kept for that long.
+	// Expect announces until when a token will be accepted, before anything is recorded
+	// about it. Later records are kept for that long.
 	Expect(ctx context.Context, until time.Time) error
 }
 
-// replayWindow is how far ahead of the largest accepted one a non-replayable id
-// may be; lateWindow how far behind it one is recoverable: half the number of
-// messages of an exchange.
+// replayWindow is how far ahead of the largest accepted id a non-replayable id may be;
+// lateWindow how far behind it one is recoverable: half the number of messages of an
+// exchange.
 const (
 	replayWindow = 65536
 	lateWindow   = maxMessages / 2
 )
 
-// CheckNonReplayableID compares an id with the largest one accepted before, 0 at
-// the start. Nil means accept and record it. [ErrMessageReplayed] asks the sender
-// for a new id, [ErrMessageReplayedUnrecoverable] for a new master token.
+// CheckNonReplayableID compares an id with the largest one accepted before, 0 at the
+// start. Nil means accept and record it. [ErrMessageReplayed] asks the sender for a new
+// id, [ErrMessageReplayedUnrecoverable] for a new master token.
 func CheckNonReplayableID(largest, id int64) error {
 	switch {
 	case !inRange(id):
@@ -75,8 +74,8 @@ type Sequence struct {
 	Asked  int64
 }
 
-// Renew returns the record after a renewal that was requested with the given
-// sequence number. known says whether there was a record before.
+// Renew returns the record after a renewal that was requested with the given sequence
+// number. known says whether a record existed before.
 func (s Sequence) Renew(known bool, sequence int64) (Sequence, error) {
 	if !known {
 		return Sequence{Newest: next(sequence), Asked: sequence}, nil
@@ -87,10 +86,10 @@ func (s Sequence) Renew(known bool, sequence int64) (Sequence, error) {
 	return Sequence{Newest: next(s.Newest), Asked: sequence}, nil
 }
 
-// A ClientState stores what a client must not forget: its tokens, what resumes
+// A ClientState stores what a client must not forget: its tokens, the data that resumes
 // its session, and its counters. It is used by one client at a time.
 type ClientState interface {
-	// Load returns what Save kept, or the zero record.
+	// Load returns the record last saved, or the zero record.
 	Load(ctx context.Context) (ClientRecord, error)
 	// Save replaces the record in one atomic, durable step.
 	Save(ctx context.Context, r ClientRecord) error
@@ -99,7 +98,7 @@ type ClientState interface {
 	NextID(ctx context.Context, serial int64) (int64, error)
 }
 
-// A ClientRecord holds the tokens of a client, each as it was received.
+// A ClientRecord holds a client's tokens in the form in which they were received.
 type ClientRecord struct {
 	MasterToken   []byte            `json:"mastertoken,omitempty"`
 	KeyExchange   string            `json:"keyexchange,omitempty"` // scheme that Keep is for

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// A MemoryState is a State that ends with the process: for tests and
-// experiments. The zero value is ready. After a restart, recorded messages can
-// be replayed and superseded master tokens are renewed again.
+// A MemoryState is a State that ends with the process: for tests and experiments. The
+// zero value is ready. After a restart, recorded messages can be replayed and superseded
+// master tokens renewed again.
 type MemoryState struct {
 	mu        sync.Mutex
 	largest   map[tokenID]int64
@@ -81,7 +81,7 @@ func (m *MemoryState) Renew(_ context.Context, identity string, serial, sequence
 	return s.Newest, nil
 }
 
-// memoryClientState keeps nothing but the counters.
+// memoryClientState keeps only the counters.
 type memoryClientState struct {
 	mu  sync.Mutex
 	ids map[int64]int64

@@ -12,29 +12,27 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A StreamTransport carries the messages of a [Client] over one connection to its
-// server, which reads them with [Server.ServeStream]: a pipe, a serial line, a
-// WebSocket, anything that reads and writes. It is safe for concurrent use, but
-// only one exchange is under way at a time: the next waits until the answer is
-// closed.
+// A StreamTransport carries the messages of a [Client] over one connection to its server,
+// which reads them with [Server.ServeStream]: a pipe, a serial line, a WebSocket,
+// anything that reads and writes. It is safe for concurrent use, but handles one exchange
+// at a time: the next waits until the answer is closed.
 //
-// After a message breaks off, or the context of an exchange ends, the connection
-// cannot be used any more. It is closed if RW is an [io.Closer]; otherwise
-// nothing can interrupt a blocked read or write. The server must not answer a
-// message of [Client.Send]: the next message would take that answer for its own,
-// and fail.
+// After a message breaks off, or an exchange's context ends, the connection is unusable.
+// It is closed if RW is an [io.Closer]; otherwise nothing can interrupt a blocked read or
+// write. The server must not answer a message of [Client.Send]: the next message would
+// read that answer as its own, and fail.
 type StreamTransport struct {
 	RW     io.ReadWriter
-	Limits Limits // as those of the client: bounds of a message of the server
+	Limits Limits // like the client's: limits of a message from the server
 
 	once sync.Once
 	link *link
 	in   messages
-	turn chan struct{} // holds a place for the exchange under way
+	turn chan struct{} // holds an element while an exchange is under way
 }
 
-// RoundTrip sends what write writes, and returns the answer. Closing the answer
-// waits until the request is written, and skips the unread rest of the answer.
+// RoundTrip sends what write writes, then returns the answer. Closing the answer waits
+// until the request is written, and skips the unread rest of the answer.
 func (t *StreamTransport) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
 	if err := t.begin(ctx); err != nil {
 		return nil, err
@@ -73,8 +71,8 @@ func brokeOff(err error) error {
 	return fmt.Errorf("msl: an earlier message on the connection broke off, connect anew: %w", err)
 }
 
-// Unasked returns what the server sends by itself, for [Client.NewInbox]. No exchange
-// can begin before it is closed, or the end of ctx closes the connection.
+// Unasked returns what the server sends unasked, for [Client.NewInbox]. No exchange can
+// start until it is closed, or the end of ctx closes the connection.
 func (t *StreamTransport) Unasked(ctx context.Context) (io.ReadCloser, error) {
 	if err := t.begin(ctx); err != nil {
 		return nil, err
@@ -93,7 +91,7 @@ func (u *unasked) Read(p []byte) (int, error) {
 	return n, u.link.explain(err)
 }
 
-// Close lets an exchange begin.
+// Close allows the next exchange.
 func (u *unasked) Close() error {
 	u.unbind()
 	<-u.turn
@@ -131,13 +129,12 @@ func (a *streamAnswer) Close() error {
 	return err
 }
 
-// ServeStream answers the messages that arrive on rw, one after the other, until
-// the other side ends the connection between two of them, which is not an error.
-// It is [Server.Serve] for a lasting connection; see there for source. If rw is
-// an [io.Closer], the end of ctx closes it; otherwise nothing can interrupt a
-// blocked read or write. The caller bounds the time of the connection, by
-// deadlines. If rw has a method Between, it is called when everything that was read is
-// answered, before the next message is waited for.
+// ServeStream answers the messages that arrive on rw in order, until the other side ends
+// the connection between two of them, which is not an error. It is [Server.Serve] for a
+// persistent connection; see there for source. If rw is an [io.Closer], the end of ctx
+// closes it; otherwise nothing can interrupt a blocked read or write. The caller limits
+// the connection's time with deadlines. If rw has a method Between, it is called when
+// everything read so far is answered, before the wait for the next message.
 func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWriter, handle Handler) error {
 	s.init()
 	l := &link{rw: rw}
@@ -167,7 +164,7 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 		switch err := in.failed(); {
 		case err == io.EOF:
 			return ErrTruncated
-		case err != nil: // answered, but where the next message begins is not known
+		case err != nil: // answered, but the start of the next message is unknown
 			return err
 		}
 		if err := a.rest(ctx, source); err != nil {
@@ -176,15 +173,15 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 	}
 }
 
-// serveNext is Server.serve for a message that another one may follow: nothing reads the stream
-// any more when it returns.
+// serveNext is Server.serve for a message that another one may follow: when it returns,
+// nothing reads the stream anymore.
 func serveNext(ctx context.Context, s *Server, source string, a *account, m *messages, w io.Writer, handle Handler) error {
 	ctx, span := beginSpan(ctx, s.Tracer)
 	a.movement.first()
 	in, err := s.receive(ctx, a, a.decoder(ctx, m, s.Limits, anObject))
 	in.followed = func() bool {
 		ended := in.body.Ended()
-		in.body.shut() // what comes now is not of this message
+		in.body.shut() // what comes now does not belong to this message
 		return ended && m.decoder.Buffered() > 0
 	}
 	defer func() { in.close() }()
@@ -195,9 +192,9 @@ func serveNext(ctx context.Context, s *Server, source string, a *account, m *mes
 	return err
 }
 
-// unheard returns why nobody waits for an answer, after err in reading the beginning of a
-// message, or nil if somebody may: the connection failed before a byte of the message came,
-// or in a later message, or in the rest of one that was answered. A signature costs too much
+// unheard returns why nobody waits for an answer after err while reading the start of a
+// message, or nil if somebody may. Nobody does if the connection failed before the first
+// byte, in a later message, or in the rest of an answered one. A signature costs too much
 // for that.
 func unheard(d *wire.Decoder, err error) error {
 	switch {
@@ -211,8 +208,8 @@ func unheard(d *wire.Decoder, err error) error {
 	return nil
 }
 
-// messages splits a stream into one reader per message. No byte of the next message is
-// taken, however much a reader asks for.
+// messages splits a stream into one reader per message. It takes no byte of the next
+// message, however much a reader asks for.
 type messages struct {
 	decoder *wire.Decoder
 
@@ -221,7 +218,7 @@ type messages struct {
 	err  error
 }
 
-// next moves to the next message, skipping what is left of the previous one. It returns
+// next moves to the next message, skipping the rest of the previous one. It returns
 // io.EOF if there is none.
 func (m *messages) next() error {
 	m.mu.Lock()
@@ -232,8 +229,8 @@ func (m *messages) next() error {
 	return m.take(firstAfter(m.decoder))
 }
 
-// firstAfter returns the header that follows what is left of a message. A header may have
-// members that the protocol does not know.
+// firstAfter returns the header that follows the rest of a message. A header may have
+// members that the protocol does not define.
 func firstAfter(d *wire.Decoder) (wire.Object, error) {
 	return d.FirstAfter("payload", "headerdata", "errordata")
 }
@@ -276,8 +273,8 @@ func (m *messages) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// peek returns a copy of the next object of the message, if it has arrived. No other
-// objects of a message than chunks follow its first.
+// peek returns a copy of the next object of the message, if it has arrived. After a
+// message's first object, only chunks follow.
 func (m *messages) peek(most int) (o wire.Object, arrived bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

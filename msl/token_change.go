@@ -23,8 +23,8 @@ type TokenChange struct {
 	Data []byte
 	Bind Binding
 
-	// Unencrypted signs the token and leaves Data readable, for its holder and for
-	// whoever reads the messages in which it is sent.
+	// Unencrypted signs the token and leaves Data readable, for its holder and for anyone
+	// who reads the messages that carry it.
 	Unencrypted bool
 }
 

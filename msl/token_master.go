@@ -8,11 +8,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A MasterToken is a master token as it was received and not opened, with only
-// what its holder can read. An [Issuer] makes a [Session] of a token that it
-// issued.
+// A MasterToken is a master token as received, not opened, with only what its holder can
+// read. An [Issuer] makes a [Session] from a token that it issued.
 type MasterToken struct {
-	RenewalWindow  time.Time // from when on it is renewed on request
+	RenewalWindow  time.Time // from then on it is renewed on request
 	Expiration     time.Time
 	SequenceNumber int64 // increases with each renewal
 	SerialNumber   int64 // stays the same through all renewals
@@ -21,16 +20,16 @@ type MasterToken struct {
 	data   []byte // sessiondata, a ciphertext envelope
 }
 
-// A signedToken is the form that all tokens share: the bytes of an inner object
-// and a signature over exactly those bytes. A token is sent again as it was received.
+// A signedToken is the common form of all tokens: the bytes of an inner object and a
+// signature over exactly those bytes. A token is sent again as it was received.
 type signedToken struct {
 	raw       []byte // the whole object, encoded
 	tokenData []byte
 	signature []byte
-	known     tokenHash // zero where it was not asked for
+	known     tokenHash // zero if not requested
 }
 
-// parseSignedToken reads the outer form; missing is the code of empty tokendata.
+// parseSignedToken reads the outer form; missing is the code for empty tokendata.
 func parseSignedToken(o wire.Object, op string, missing Code) (signedToken, error) {
 	raw := bytes.Clone(o.Raw())
 	t, _, err := readSignedToken(make([]byte, 0, len(raw)), o, op, missing)
@@ -55,7 +54,7 @@ func readSignedToken(dst []byte, o wire.Object, op string, missing Code) (signed
 	return t, dst, malformed(f, op)
 }
 
-// signToken makes a token of tokendata.
+// signToken makes a token from tokendata.
 func signToken(p Protector, tokenData []byte) (signedToken, error) {
 	signature, err := p.Sign(tokenData)
 	if err != nil {
@@ -69,13 +68,13 @@ func signToken(p Protector, tokenData []byte) (signedToken, error) {
 	return signedToken{raw: e.Encoded(), tokenData: tokenData, signature: signature}, nil
 }
 
-// hash returns the hash of the signed bytes and the signature. It does not depend on
-// the other members of the object, nor on their spelling.
+// hash returns the hash of the signed bytes and the signature. It does not depend on the
+// object's other members or on their encoding.
 func (t signedToken) hash() tokenHash {
 	if t.known != (tokenHash{}) {
 		return t.known
 	}
-	var few [3 * sha256.Size]byte // mostly enough
+	var few [3 * sha256.Size]byte // usually enough
 	data := sha256.Sum256(t.tokenData)
 	return sha256.Sum256(append(append(few[:0], data[:]...), bareSignature(t.signature, wire.Limits{})...))
 }
@@ -86,8 +85,7 @@ func (t signedToken) parseData() (wire.Object, error) {
 
 const opMaster = "master token"
 
-// parseMasterToken makes the checks that need no key, in the order of the
-// protocol.
+// parseMasterToken makes the checks that need no key, in protocol order.
 func parseMasterToken(o wire.Object) (*MasterToken, error) {
 	const op = opMaster
 	sealed, err := parseSignedToken(o, op, ErrMasterTokenTokenDataMissing)
@@ -132,8 +130,8 @@ func ParseMasterToken(b []byte) (*MasterToken, error) {
 	return parseMasterToken(o)
 }
 
-// whole returns the token with all that can be read in it: that of a remembered session
-// has not.
+// whole returns the token with all readable fields, some of which a remembered session's
+// token lacks.
 func (t *MasterToken) whole() (*MasterToken, error) {
 	if t.sealed.tokenData != nil {
 		return t, nil

@@ -13,11 +13,11 @@ type ServiceToken struct {
 	UserIDToken int64 // serial number, or Unbound
 	Data        []byte
 
-	// Opened says that its keys are available, and that Data is what it holds.
+	// Opened says that its keys are available, and Data is its content.
 	Opened bool
-	// Authentic says that its signature was verified, so that Data is what somebody
-	// with the keys wrote into it. It is false where the keys believe everything, as
-	// [Null] does: then whoever sent the token may have made it.
+	// Authentic says that its signature was verified, so that Data was written by someone
+	// with the keys. It is false if the keys accept anything, as [Null] does: then the
+	// sender of the token may have made it.
 	Authentic bool
 
 	encrypted   bool
@@ -28,11 +28,11 @@ type ServiceToken struct {
 // Unbound stands for no serial number.
 const Unbound = -1
 
-// ServiceTokenKeys protect service tokens by name: with a [SymmetricKey], a [KeyRing],
-// or [Null] for those that anybody may make and change. A [SigningKey] and its
-// [VerifyKey], embedded in one struct, are for tokens that holders of the public key can
-// verify. The entry of the empty name is for all other names. A token without available
-// keys is passed on unread.
+// ServiceTokenKeys protect service tokens by name: with a [SymmetricKey], a [KeyRing], or
+// [Null] for tokens that anyone may make and change. A [SigningKey] and its [VerifyKey],
+// embedded in one struct, are for tokens that holders of the public key can verify. The
+// entry of the empty name is for all other names. A token without available keys is
+// passed on unread.
 type ServiceTokenKeys map[string]interface {
 	Protector
 	Opener
@@ -49,9 +49,9 @@ func (k ServiceTokenKeys) of(name string) (interface {
 	return key, ok
 }
 
-// A KeyRing holds the versions of one key, newest first: the first protects, and
-// every one of them opens. It is for service tokens, which their holders may keep
-// until after a newer version has replaced the one that protects them.
+// A KeyRing holds the versions of one key, newest first: the first protects, all open. It
+// is for service tokens, whose holders may keep them after the version that protects them
+// was replaced.
 type KeyRing []SymmetricKey
 
 // Encrypt encrypts with the newest version.
@@ -70,7 +70,7 @@ func (r KeyRing) Sign(data []byte) ([]byte, error) {
 	return r[0].Sign(data)
 }
 
-// Verify accepts a signature of any of the versions.
+// Verify accepts a signature by any version.
 func (r KeyRing) Verify(data, signature []byte) error {
 	_, err := verified(r, data, signature)
 	return err
@@ -86,8 +86,8 @@ func (r KeyRing) Decrypt(data []byte) ([]byte, error) {
 	return nil, fail(ErrEnvelopeKeyIDMismatch, "decrypt with a ring", nil)
 }
 
-// verified returns the key that made a signature: key itself, or one of its
-// versions. That key opens the rest, whatever key id the rest names.
+// verified returns the key that made a signature: key itself, or one of its versions.
+// That key opens the rest, regardless of the key id in the rest.
 func verified(key Opener, data, signature []byte) (Opener, error) {
 	ring, ok := key.(KeyRing)
 	if !ok {
@@ -101,7 +101,7 @@ func verified(key Opener, data, signature []byte) (Opener, error) {
 	return key, errSignature
 }
 
-// verifiedToken is verified for a token, of which content is what may be encrypted. It
+// verifiedToken is verified for a token; content is its part that may be encrypted. It
 // looks for a newer version of the key.
 func verifiedToken(key Opener, data, signature, content []byte) (Opener, error) {
 	if versions, ok := key.(serviceRing); ok {
@@ -110,9 +110,8 @@ func verifiedToken(key Opener, data, signature, content []byte) (Opener, error) 
 	return verified(key, data, signature)
 }
 
-// parseServiceToken makes every check of the protocol, the binding to mt and uit last. The
-// data is still compressed, also that of the token that is returned with the error of its
-// binding.
+// parseServiceToken makes every check of the protocol, the binding to mt and uit last.
+// The data is still compressed, even in the token returned with a binding error.
 func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken) (*ServiceToken, error) {
 	const op = "service token"
 	sealed, err := parseSignedToken(o, op, ErrServiceTokenTokenDataMissing)
@@ -160,7 +159,7 @@ func (t *ServiceToken) checkRanges(data wire.Object) error {
 // open verifies the token and decrypts its data, if its keys are available.
 func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []byte) error {
 	if len(content) == 0 {
-		t.Data = []byte{} // a deletion is honored although it does not verify
+		t.Data = []byte{} // a deletion is honored even if it does not verify
 	}
 	configured, ok := keys.of(t.Name)
 	if !ok {
@@ -183,8 +182,8 @@ func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []b
 	return nil
 }
 
-// authenticates reports whether a signature that key verified proves anything: [Null],
-// and what is like it, accepts even none at all.
+// authenticates reports whether a signature verified by key proves anything: [Null] and
+// its like accept even an empty one.
 func authenticates(key Opener) bool {
 	switch key.(type) {
 	case SymmetricKey, VerifyKey:
@@ -193,7 +192,7 @@ func authenticates(key Opener) bool {
 	return key.Verify(nil, nil) != nil
 }
 
-// inflate decompresses the data, unless that was done before.
+// inflate decompresses the data, unless already done.
 func (t *ServiceToken) inflate(bounds wire.Inflation) error {
 	data, err := decompress(t.compression, t.Data, bounds)
 	if err != nil {
@@ -221,7 +220,7 @@ func (t *ServiceToken) boundTo(mt *MasterToken, uit *UserIDToken) error {
 	return nil
 }
 
-// sameAs reports whether t takes the place of u: same name, same binding.
+// sameAs reports whether t replaces u: same name, same binding.
 func (t *ServiceToken) sameAs(u *ServiceToken) bool {
 	return t.Name == u.Name && t.MasterToken == u.MasterToken && t.UserIDToken == u.UserIDToken
 }

@@ -9,11 +9,11 @@ import (
 )
 
 // sharedSessionData is sessiondata in the form of the reference stacks, with the
-// signature key under its old name too. It takes raw over, and is in locked
-// memory itself until it is released.
+// signature key under its old name too. It takes ownership of raw. Its content is in
+// locked memory until released.
 func sharedSessionData(s *Session, raw *RawKeys) (content []byte, release func()) {
-	// Enough room for the identity even if it is all escaped, so that the encoder
-	// does not leave the locked buffer.
+	// Enough room for the identity even if every character is escaped, so that the
+	// encoder does not leave the locked buffer.
 	memory := lockedmem.New(512 + 6*len(s.Identity) + len(s.IssuerData))
 	e := wire.EncoderOn(memory.Bytes())
 	e.Begin()

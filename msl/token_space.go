@@ -2,13 +2,13 @@ package msl
 
 import "fmt"
 
-// Whoever holds service tokens sends all of them that fit its other tokens with every
-// message, and whoever answers sends them back. So one token too many, once it is held,
-// has every message refused after it: it must not be given, and not be taken.
+// A holder of service tokens sends all of them that match its other tokens with every
+// message, and the answer returns them. If a peer holds one token too many, every later
+// message is refused; such a token must be neither given nor accepted.
 
-// carries returns an error if a message of a peer with the same limits cannot have those
-// service tokens. Each byte of one takes 16/9 in a header: its text is encrypted as
-// Base64, and the envelope is sent as Base64 again.
+// carries returns an error if a message from a peer with the same limits cannot carry
+// those service tokens. Each of their bytes takes 16/9 in a header: its text is encrypted
+// as Base64, and the envelope is sent as Base64 again.
 func (l *Limits) carries(list []*ServiceToken) error {
 	size := 0
 	for _, t := range list {
@@ -23,13 +23,13 @@ func (l *Limits) carries(list []*ServiceToken) error {
 	return nil
 }
 
-// sends returns an error if a message for a user cannot have the service tokens that are
-// held, and not because of those that were held before.
+// sends returns an error if a message for a user cannot carry the service tokens held,
+// unless those held before were already too much.
 func (t *tokens) sends(l *Limits, user string, before *tokens) error {
 	list, old := t.servicesFor(t.user(user)), before.servicesFor(before.user(user))
 	err := l.carries(list)
 	if err != nil && len(list) <= len(old) && l.carries(old) != nil {
-		return nil // it was so before, and is not worse
+		return nil // it was so before, and is no worse
 	}
 	return err
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A UserIDToken is a user ID token as it was received and not opened. It names a
-// user of the entity whose master token it is bound to by serial number.
+// A UserIDToken is a user ID token as received, not opened. It names a user of the entity
+// whose master token it is bound to by serial number.
 type UserIDToken struct {
 	RenewalWindow time.Time
 	Expiration    time.Time
@@ -28,7 +28,7 @@ func parseUserIDToken(o wire.Object) (*UserIDToken, error) {
 	return sealed.user()
 }
 
-// parseSealedUser reads the outside of a user ID token, and user its inside.
+// parseSealedUser reads the outer part of a user ID token, and user its inner part.
 func parseSealedUser(o wire.Object) (signedToken, error) {
 	return parseSignedToken(o, "user id token", ErrUserIDTokenTokenDataMissing)
 }

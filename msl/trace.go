@@ -9,8 +9,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// beginSpan begins the span of a message, if there is a tracer. What the message causes
-// becomes children of it, by the context.
+// beginSpan begins the span of a message, if there is a tracer. The context makes spans
+// that the message causes children of it.
 func beginSpan(ctx context.Context, tracer trace.Tracer) (context.Context, trace.Span) {
 	if tracer == nil {
 		return ctx, nil
@@ -18,8 +18,8 @@ func beginSpan(ctx context.Context, tracer trace.Tracer) (context.Context, trace
 	return tracer.Start(ctx, "MSL message", trace.WithSpanKind(trace.SpanKindServer))
 }
 
-// endSpan ends the span of a message that the server is done with. It says what became of
-// the message, and not who sent it.
+// endSpan ends the span of a message that the server has finished with. It says what
+// became of the message, not who sent it.
 func endSpan(span trace.Span, v *Served) {
 	if span == nil {
 		return
@@ -37,7 +37,7 @@ func endSpan(span trace.Span, v *Served) {
 		all = append(all, attribute.String("msl.fault", v.Fault.String()))
 	}
 	span.SetAttributes(all...)
-	if v.Fault >= FaultLoad { // what peers and networks do is no error of this side
+	if v.Fault >= FaultLoad { // what peers and networks do is not an error of this side
 		span.SetStatus(codes.Error, v.Fault.String())
 	}
 	span.End()
@@ -56,7 +56,7 @@ func (v *Served) result() string {
 	return "answered"
 }
 
-// statesOf is the state of a server, with spans if it has a tracer.
+// statesOf returns the state of a server, with spans if it has a tracer.
 func statesOf(s *Server) State {
 	if s.Tracer == nil {
 		return s.State
@@ -64,7 +64,7 @@ func statesOf(s *Server) State {
 	return tracedState{s.State, s.Tracer}
 }
 
-// A tracedState has a span for each step in the state.
+// A tracedState creates a span for each step in the state.
 type tracedState struct {
 	State
 	tracer trace.Tracer

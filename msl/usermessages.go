@@ -1,20 +1,19 @@
 package msl
 
-// UserMessages has texts for users, which are sent with errors as usermsg. Package
-// usermsg has an implementation for texts in several languages.
+// UserMessages has texts for users, sent with errors as usermsg. Package usermsg
+// implements it for texts in several languages.
 type UserMessages interface {
-	// UserMessage returns the text for the user of a peer that is told of err, or an
-	// empty text for none. What errors.As finds in err is what the peer is told of:
-	// an [*AppError], if the application returned one, and else a [Code]. The rest
-	// of err is not for a peer.
+	// UserMessage returns the text for the user of a peer that is sent err, or "" for
+	// none. The peer is sent the [*AppError] that errors.As finds in err, if the
+	// application returned one, else the [Code]. The rest of err is not for a peer.
 	//
-	// languages are those that the peer's message asks for, best first. None are
-	// known of a message that could not be read. They come from a peer that may have
-	// proved nothing. UserMessage must not block.
+	// languages are those that the peer's message asks for, best first; none if the
+	// message could not be read. They may come from an unauthenticated peer. UserMessage
+	// must not block.
 	UserMessage(err error, languages []string) string
 }
 
-// withUserMessage looks up a text for the user, unless the application gave one.
+// withUserMessage looks up a text for the user, unless the application supplied one.
 func (a errorAnswer) withUserMessage(texts UserMessages, in *incoming, cause error) errorAnswer {
 	if texts == nil || a.user != "" {
 		return a
@@ -26,7 +25,7 @@ func (a errorAnswer) withUserMessage(texts UserMessages, in *incoming, cause err
 	return a
 }
 
-// languages are those that the sender prefers for its user, as far as they are known.
+// languages are those that the sender prefers for its user, if known.
 func (in *incoming) languages() []string {
 	if in.capabilities == nil {
 		return nil

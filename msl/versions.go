@@ -14,37 +14,37 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Versions are the versions of the two keys of an issuer, or of service tokens, that a
-// store has. They are looked up again when a token names a newer one, which another
+// Versions are the versions in a store of the two keys of an issuer, or of service
+// tokens. They are looked up again when a token names a newer version, which another
 // program must have made. A Versions is safe for concurrent use; [FindVersions] makes it.
 type Versions struct {
 	store           keystore.Store
 	encryption, mac string
 
 	mu     sync.Mutex // held while they are looked up
-	looked time.Time  // for a version that a token named
-	named  named      // of those that are not known
-	chosen uint32     // is used, or 0 for the newest
-	least  uint32     // older ones open nothing any more
+	looked time.Time  // for a version named by a token
+	named  named      // of unknown ones
+	chosen uint32     // in use, or 0 for the newest
+	least  uint32     // older ones no longer open anything
 
 	now atomic.Pointer[[]IssuerKeys]
 }
 
-// Named are the numbers of unknown versions that tokens named: true if that was before the
-// last look. Keys are older than the tokens they make, so then they are somebody else's.
+// Named are the numbers of unknown versions that tokens named, true if before the last
+// lookup. Keys are older than the tokens they make, so such a token is someone else's.
 type named map[uint32]bool
 
-// maxNamed bounds the numbers that are remembered, since anybody can name any.
+// maxNamed bounds the numbers remembered, since anyone can name any number.
 const maxNamed = 256
 
-// note adds a number that was named since the last look.
+// note adds a number named since the last lookup.
 func (n named) note(number uint32) {
 	if _, noted := n[number]; !noted && len(n) < maxNamed {
 		n[number] = false
 	}
 }
 
-// lookedFor is called after a look for a number.
+// lookedFor is called after a lookup for a number.
 func (n named) lookedFor(number uint32) {
 	if len(n) >= maxNamed {
 		clear(n)
@@ -55,11 +55,11 @@ func (n named) lookedFor(number uint32) {
 	}
 }
 
-// lookPause is the least time between two looks that tokens cause: what a token names is
-// not authentic, and to look for keys takes a device long.
+// lookPause is the minimum time between two lookups caused by tokens: what a token names
+// is not authentic, and a device takes long to look for keys.
 const lookPause = time.Second
 
-// errUnknownVersion says that a token may be of a version that is not known yet.
+// errUnknownVersion says that a token may be of a version not known yet.
 var errUnknownVersion = fmt.Errorf("msl: a token names a newer version of its keys, and they were looked up a moment ago: %w", keystore.ErrBusy)
 
 // FindVersions finds the keys with these labels in a store, in every version that both
@@ -69,20 +69,19 @@ func FindVersions(store keystore.Store, encryption, mac string) (*Versions, erro
 	return v, v.look()
 }
 
-// All returns the versions that are known: the first one is used for what is made from
-// now on, and each opens what it made.
+// All returns the known versions: the first protects new data, and each opens what it
+// made.
 func (v *Versions) All() []IssuerKeys { return *v.now.Load() }
 
-// Refresh looks the keys up again, in the device.
+// Refresh looks up the keys again in the device.
 func (v *Versions) Refresh() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.refresh()
 }
 
-// Choose has the version with that number used for what is made from now on, or else the
-// one below it; zero means the newest. It is for the time in which not all servers of a
-// network know the newest.
+// Choose uses the version with that number, or else the one below it, for new data; zero
+// means the newest. Use it while not all servers of a network know the newest version.
 func (v *Versions) Choose(number uint32) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -107,7 +106,7 @@ func (v *Versions) look() error {
 	return err
 }
 
-// Since has versions below that number open nothing any more.
+// Since makes versions below that number open nothing anymore.
 func (v *Versions) Since(number uint32) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -115,8 +114,8 @@ func (v *Versions) Since(number uint32) {
 	v.set(slices.Clone(v.All()))
 }
 
-// set leaves out what is too old, and orders the rest, newest first but for the chosen
-// one. One is left, whatever its number.
+// set drops versions that are too old, and orders the rest: the chosen one, then newest
+// first. At least one is kept, whatever its number.
 func (v *Versions) set(all []IssuerKeys) {
 	old := func(k IssuerKeys) bool { return k.Version < v.least }
 	if !slices.ContainsFunc(all, func(k IssuerKeys) bool { return !old(k) }) {
@@ -132,12 +131,11 @@ func (v *Versions) set(all []IssuerKeys) {
 	v.now.Store(&all)
 }
 
-// outdated reports whether a token was refused by the versions that are known, where others
-// may accept it.
+// outdated reports whether the known versions refused a token that others may accept.
 func outdated(err error) bool { return err == errSignature || errors.Is(err, keystore.ErrNotFound) }
 
-// again looks for what a token needs whose verification was outdated, and reports whether
-// there are other versions now.
+// again looks for the key of a token whose verification was outdated, and reports whether
+// the versions have changed.
 func (v *Versions) again(err error, number uint32) (found bool, failed error) {
 	if err == errSignature {
 		return v.newer(number)
@@ -151,9 +149,9 @@ func (v *Versions) again(err error, number uint32) (found bool, failed error) {
 	return true, v.refresh()
 }
 
-// newer looks for the version with that number, if it is newer than all that are known,
-// and reports whether there are others now. A look that would come too soon is an error,
-// for which the sender tries again, unless the last one came after a token of that version.
+// newer looks for the version with that number, if it is newer than all known ones, and
+// reports whether it was found. A lookup too soon is an error, after which the sender
+// tries again, unless a token of that version came before the last lookup.
 func (v *Versions) newer(number uint32) (found bool, err error) {
 	if v.knows(number) {
 		return false, nil
@@ -162,7 +160,7 @@ func (v *Versions) newer(number uint32) (found bool, err error) {
 	defer v.mu.Unlock()
 	switch {
 	case v.knows(number):
-		return true, nil // found meanwhile
+		return true, nil // found in the meantime
 	case time.Since(v.looked) < lookPause && v.named[number]:
 		return false, nil
 	case time.Since(v.looked) < lookPause:
@@ -177,7 +175,7 @@ func (v *Versions) newer(number uint32) (found bool, err error) {
 	return v.knows(number), nil
 }
 
-// knows reports whether there can be no other keys with that number than those known.
+// knows reports whether no unknown keys can have that number.
 func (v *Versions) knows(number uint32) bool {
 	return slices.ContainsFunc(v.All(), func(k IssuerKeys) bool { return k.Version >= number })
 }
@@ -192,12 +190,13 @@ func versionOf(data []byte) uint32 {
 	return uint32(n)
 }
 
-// ServiceTokenKeys returns the keys of every service token. name is told in the tokens.
+// ServiceTokenKeys returns the keys of every service token. name is written into the
+// tokens.
 func (v *Versions) ServiceTokenKeys(name string) ServiceTokenKeys {
 	return ServiceTokenKeys{"": serviceRing{Versions: v, name: name + " service"}}
 }
 
-// A serviceRing is a [KeyRing] of the versions of now.
+// A serviceRing is a [KeyRing] of the current versions.
 type serviceRing struct {
 	*Versions
 	name string
@@ -211,13 +210,13 @@ func (r serviceRing) ring() (ring KeyRing) {
 	return ring
 }
 
-// Encrypt encrypts with the version that is used.
+// Encrypt encrypts with the version in use.
 func (r serviceRing) Encrypt(plaintext []byte) ([]byte, error) { return r.ring().Encrypt(plaintext) }
 
-// Sign signs with the version that is used.
+// Sign signs with the version in use.
 func (r serviceRing) Sign(data []byte) ([]byte, error) { return r.ring().Sign(data) }
 
-// Verify accepts a signature of any of the versions.
+// Verify accepts a signature by any version.
 func (r serviceRing) Verify(data, signature []byte) error { return r.ring().Verify(data, signature) }
 
 // Decrypt opens an envelope with the version that it names.

@@ -14,9 +14,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/hsm"
 )
 
-// Clone copies the token to another one in its directory, with the same keys and PINs, as
-// the makers of HSMs clone a partition. The new label is as it is shown: at most 32 bytes.
-// Programs that have the module open may not see the new token until they open it again.
+// Clone copies the token to another one in its directory, with the same keys and PINs,
+// like the cloning of partitions by HSM manufacturers. The new label is shown as given:
+// at most 32 bytes. Programs that have the module open may not see the new token until
+// they open it again.
 func (t *Token) Clone(label string) (*Token, error) {
 	if label == "" || len(label) > labelSize {
 		return nil, fmt.Errorf("softhsm: clone a token to label %q: it has to have 1 to %d bytes", label, labelSize)
@@ -42,8 +43,8 @@ func (t *Token) Clone(label string) (*Token, error) {
 	return &Token{Module: t.Module, Config: t.Config, Label: label, URI: uri.String(), PIN: t.PIN}, nil
 }
 
-// Where the label and the serial number of a token are in its file: SoftHSM writes its
-// attributes in the order of their numbers (ObjectFile.cpp of 2.6).
+// The positions of a token's label and serial number in its file: SoftHSM writes its
+// attributes in numerical order (ObjectFile.cpp of 2.6).
 const (
 	objectFile = "token.object"
 	labelAt    = 0x20
@@ -56,7 +57,7 @@ func padded(label string) []byte {
 	return append([]byte(label), bytes.Repeat([]byte{' '}, labelSize-len(label))...)
 }
 
-// find finds the directory of a token, and reads what describes it.
+// find finds the directory of a token, and reads the object that describes it.
 func find(tokens, label string) (dir string, object []byte, err error) {
 	all, err := os.ReadDir(tokens)
 	for _, e := range all {

@@ -79,8 +79,8 @@ func Configure(dir string) (config string, err error) {
 	return config, os.Setenv("SOFTHSM2_CONF", config)
 }
 
-// isFor refuses a configuration for the tokens of another directory, as a copy of this one
-// has it: what is done to its tokens would be done to those.
+// isFor refuses a configuration for the tokens of another directory, such as the one in a
+// copy of a directory: changes would then affect the original's tokens.
 func isFor(config, tokens string) error {
 	text, err := os.ReadFile(config)
 	if err != nil {
@@ -100,8 +100,8 @@ func isFor(config, tokens string) error {
 	return nil
 }
 
-// New makes a permanent token in dir, or uses the one with that label, whose PINs it
-// leaves as they are.
+// New makes a permanent token in dir, or uses the existing one with that label without
+// changing its PINs.
 func New(dir, label string, userPIN, soPIN []byte) (*Token, error) {
 	module, err := FindModule()
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/hsm"
 )
 
-// TB is the part of testing.TB that Temp needs, so that no program that makes
-// tokens links package testing.
+// TB is the part of testing.TB that Temp needs, so that programs that make tokens do not
+// link package testing.
 type TB interface {
 	Helper()
 	Cleanup(func())
@@ -29,9 +29,9 @@ var shared struct {
 	users int
 }
 
-// Temp makes a throwaway token that goes with the test. Close the stores on it
-// before, with Cleanup. Where SoftHSM is missing the test is skipped, or fails
-// if MSL_TEST_REQUIRE names softhsm.
+// Temp makes a throwaway token that is removed with the test. Close the stores on it
+// first, with Cleanup. If SoftHSM is missing, the test is skipped, or fails if
+// MSL_TEST_REQUIRE names softhsm.
 func Temp(t TB) *Token {
 	t.Helper()
 	if _, err := FindModule(); err != nil {
@@ -80,7 +80,7 @@ func join() (string, error) {
 	return shared.dir, nil
 }
 
-// leave removes the directory with the last test that uses it.
+// leave removes the directory together with the last test that uses it.
 func leave() {
 	shared.Lock()
 	defer shared.Unlock()

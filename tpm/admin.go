@@ -30,9 +30,9 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 	return versions, nil
 }
 
-// Create makes the next version of the provisioned key with a label, protected by the
-// PIN if the store has one. [SealLabel] is reserved for the algorithm seal-mac. A label
-// that has a key of another algorithm is [keystore.ErrExists].
+// Create makes the next version of the provisioned key with a label, protected by the PIN
+// if the store has one. [SealLabel] is reserved for the algorithm seal-mac. A label with
+// a key of another algorithm is [keystore.ErrExists].
 func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
 	if label == "" || (label == SealLabel) != (a == keystore.SealMAC256) {
 		return keystore.Version{}, fmt.Errorf("tpm: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
@@ -40,9 +40,9 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 	return s.provisioned.add(label, a, func() (*object, error) { return s.storage.create(a, made, s.pin, nil) })
 }
 
-// Destroy removes one version of a provisioned key, or all for version 0, from the
-// state file, and from the TPM if it is persistent. Copies of the state file still
-// have its blob, which no other TPM loads.
+// Destroy removes one version of a provisioned key, or all for version 0, from the state
+// file, and from the TPM if it is persistent. Copies of the state file still contain its
+// blob, which no other TPM loads.
 func (s *Store) Destroy(label string, version uint32) error {
 	return s.provisioned.destroy(label, version)
 }
@@ -54,7 +54,7 @@ func (s *Store) List() ([]keystore.Info, error) {
 	for _, r := range s.provisioned.all() {
 		all = append(all, r.info())
 	}
-	if err := s.storage.open(); err != nil { // while they were listed
+	if err := s.storage.open(); err != nil { // while they are being listed
 		return nil, err
 	}
 	slices.SortFunc(all, func(a, b keystore.Info) int {

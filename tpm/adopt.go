@@ -15,7 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An adoption is what is to be remembered of a key that another program made.
+// An adoption is what must be remembered about a key that another program made.
 type adoption struct {
 	PIN    bool        `json:"pin"`              // its authorization value is the PIN of the store
 	Parent *storageKey `json:"parent,omitempty"` // nil: the storage key of the store
@@ -31,9 +31,9 @@ func (k *storedKey) inspect() (evidence, error) {
 	return e, err
 }
 
-// inspectAdopted checks that a key of another program stays in the TPM, needs no policy, and
-// does what an algorithm asks. Unlike the keys made here it may do more, leave the scheme
-// open, or be subject to the dictionary attack protection.
+// inspectAdopted checks that a key of another program stays in the TPM, needs no policy,
+// and does what an algorithm requires. Unlike the keys made here, it may do more, leave
+// the scheme open, or be subject to the dictionary attack protection.
 func inspectAdopted(a keystore.Algorithm, public []byte) (evidence, error) {
 	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
 	if err != nil || !bytes.Equal(tpm2.Marshal(p), public) {
@@ -56,7 +56,7 @@ func inspectAdopted(a keystore.Algorithm, public []byte) (evidence, error) {
 	return e, nil
 }
 
-// stays checks that a key can neither leave its TPM nor be used otherwise than by its
+// stays checks that a key cannot leave its TPM, and can be used only with its
 // authorization value.
 func stays(p *tpm2.TPMTPublic) error {
 	a := p.ObjectAttributes
@@ -101,8 +101,8 @@ func sameParameters(p, t *tpm2.TPMTPublic) bool {
 	return same(has, wants) || same(has, open(wants))
 }
 
-// Algorithms returns what a key of another program can be imported for, the most usual
-// first. There may be none.
+// Algorithms returns the algorithms that a key of another program can be imported for,
+// most common first. There may be none.
 func (f *TSS2) Algorithms() (list []keystore.Algorithm) {
 	for _, a := range []keystore.Algorithm{
 		keystore.ECDSAP256, keystore.ECDSAP384, keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096,
@@ -116,7 +116,7 @@ func (f *TSS2) Algorithms() (list []keystore.Algorithm) {
 	return list
 }
 
-// Usable returns nil if the key can be imported for some algorithm, or else why not.
+// Usable returns nil if the key can be imported for some algorithm, or why not.
 func (f *TSS2) Usable() error {
 	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](f.Public)
 	if err != nil {
@@ -131,8 +131,8 @@ func (f *TSS2) Usable() error {
 	return nil
 }
 
-// adopt returns the key of a key file whose storage key is in the TPM. The caller holds
-// admin.
+// adopt returns the key of a key file whose storage key is in the TPM. The caller must
+// hold admin.
 func (p *provisionedKeys) adopt(a keystore.Algorithm, f *TSS2) (storedKey, error) {
 	parent, err := p.storage.parentOf(f)
 	if err != nil {
@@ -149,9 +149,10 @@ func (p *provisionedKeys) adopt(a keystore.Algorithm, f *TSS2) (storedKey, error
 	return k, fmt.Errorf("tpm: TSS2 key: %s: %w", f.unopened(guesses), err)
 }
 
-// guesses says whether a key is tried with the PIN of a store that has one, or without: first
-// what its file says. Some programs say nothing, and some that there is a password where there
-// is none, which is tried, too, if the TPM does not count what is wrong.
+// guesses says whether to try a key with the PIN of a store that has one, without a PIN,
+// or both: first what its file says. Some programs do not say, and some claim a password
+// if there is none; no PIN is then tried as well, if the TPM does not count wrong
+// guesses.
 func (f *TSS2) guesses(hasPIN bool) (withPIN []bool) {
 	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](f.Public)
 	uncounted := err == nil && p.ObjectAttributes.NoDA
@@ -177,14 +178,15 @@ func (f *TSS2) unopened(guesses []bool) string {
 	return "it has a password, which must be the PIN of this store"
 }
 
-// wrongAuth reports whether the TPM refused an authorization value, and not all of them.
+// wrongAuth reports whether the TPM refused one authorization value, instead of any
+// value.
 func wrongAuth(err error) bool {
 	return errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCBadAuth)
 }
 
 // parentOf finds the storage key of a key file: a persistent one, or that of the owner
-// hierarchy, which is made of the template of the specification of these files. It returns
-// nil for that of the store.
+// hierarchy, made from the template in the specification of these files. It returns nil
+// for the store's own.
 func (s *storage) parentOf(f *TSS2) (*storageKey, error) {
 	if f.Parent != tpm2.TPMRHOwner && f.Parent>>24 != 0x81 {
 		return nil, fmt.Errorf("tpm: TSS2 key: its parent %#x is neither a persistent key nor the owner hierarchy: %w", uint32(f.Parent), errors.ErrUnsupported)
@@ -210,17 +212,17 @@ func (s *storage) parentOf(f *TSS2) (*storageKey, error) {
 	case bytes.Equal(nameOf(parent.Public), s.key.name):
 		return nil, nil
 	case errors.Is(err, keystore.ErrNotFound) && f.Parent == tpm2.TPMHandle(s.key.places[0]):
-		return nil, nil // the storage key of the store, which another program removed
+		return nil, nil // the store's storage key, which another program removed
 	case err != nil:
 		return nil, fmt.Errorf("tpm: TSS2 key: its parent %#x: %w", uint32(f.Parent), err)
 	}
 	return parent, nil
 }
 
-// primary is the template of the storage key below TPM_RH_OWNER, of the specification of key
-// files.
+// primary is the template of the storage key below TPM_RH_OWNER, from the specification
+// of key files.
 func (f *TSS2) primary() []byte {
-	const emptyUnique = 1 // of the two variants
+	const emptyUnique = 1 // one of the two variants
 	template := tpm2.ECCSRKTemplate
 	if f.RSAParent {
 		template = tpm2.RSASRKTemplate
@@ -228,8 +230,8 @@ func (f *TSS2) primary() []byte {
 	return tpm2.Marshal(variants(tpm2.Marshal(template))[emptyUnique])
 }
 
-// parent returns the storage key above a stored key. The caller holds admin, or has the
-// store to itself.
+// parent returns the storage key above a stored key. The caller must hold admin, or have
+// exclusive use of the store.
 func (p *provisionedKeys) parent(k storedKey) *object {
 	if k.Adopted == nil || k.Adopted.Parent == nil {
 		return p.storage.key
@@ -239,16 +241,16 @@ func (p *provisionedKeys) parent(k storedKey) *object {
 		return p.parents[i]
 	}
 	o := newObject(nil, k.Adopted.Parent.Public, nil)
-	if at := uint32(k.Adopted.Parent.Handle); at != 0 { // else it is in the owner hierarchy, and nowhere else
+	if at := uint32(k.Adopted.Parent.Handle); at != 0 { // otherwise it is only in the owner hierarchy
 		o.places = []uint32{at}
 	}
 	p.parents = append(p.parents, o)
 	return o
 }
 
-// tryOut loads a key and uses it once: with the wrong authorization value it would fail later,
-// and a TPM counts that. That the PIN of the store is not that of another program's key tells
-// nothing of the keys of the store.
+// tryOut loads a key and uses it once: otherwise a wrong authorization value would fail
+// later, and the TPM counts that. If the store's PIN is wrong for another program's key,
+// that says nothing about the keys of the store.
 func (p *provisionedKeys) tryOut(r *record) error {
 	var before error
 	err := p.storage.do(func() error {

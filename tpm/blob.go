@@ -22,8 +22,8 @@ type Blob struct {
 }
 
 // CreateBlob makes a signing key pair under the persistent storage key with the Name
-// parent, or under that of the store if parent is empty. A restricted key signs only
-// what the TPM itself produces, such as quotes (TPM 2.0 Library, Part 1, clause 25.2).
+// parent, or under the store's if parent is empty. A restricted key signs only what the
+// TPM itself produces, such as quotes (TPM 2.0 Library, Part 1, clause 25.2).
 func (s *Store) CreateBlob(parent []byte, a keystore.Algorithm, restricted bool) (Blob, error) {
 	t, err := template(a, made, false)
 	if err != nil {
@@ -102,7 +102,7 @@ type blobSigner struct {
 // Public returns the public key.
 func (b blobSigner) Public() crypto.PublicKey { return b.public }
 
-// Sign signs a digest, as the provisioned key pairs of a Store do.
+// Sign signs a digest, like the provisioned key pairs of a Store.
 func (b blobSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	var o *object
 	err := b.storage.do(func() error {

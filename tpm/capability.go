@@ -19,12 +19,12 @@ type Capabilities struct {
 	Firmware       uint64
 	Algorithms     []tpm2.TPMAlgID
 	Curves         []tpm2.TPMECCCurve
-	EncryptDecrypt bool // TPM2_EncryptDecrypt2: AES with keys of the TPM
+	EncryptDecrypt bool // TPM2_EncryptDecrypt2: AES with keys in the TPM
 	MaxBuffer      int  // bytes of data in one command
-	Transient      int  // loaded objects that it has room for, at least
+	Transient      int  // loaded objects that fit, at least
 }
 
-// The bytes of data in one command: at most maxBuffer are used, and every TPM takes
+// The bytes of data in one command: at most maxBuffer are used, and every TPM accepts
 // minBuffer.
 const (
 	maxBuffer = 1024
@@ -54,7 +54,7 @@ func (c Capabilities) supports(a keystore.Algorithm) error {
 	return nil
 }
 
-// capabilities reads them all.
+// capabilities reads all of them.
 func capabilities(t transport.TPM) (c Capabilities, err error) {
 	if err := c.readProperties(t); err != nil {
 		return c, err
@@ -82,8 +82,8 @@ func capabilities(t transport.TPM) (c Capabilities, err error) {
 	return c, nil
 }
 
-// readProperties reads the properties of type TPM_PT (TPM 2.0 Library, Part 2,
-// clause 6.13). One that the TPM does not have stays 0.
+// readProperties reads the properties of type TPM_PT (TPM 2.0 Library, Part 2, clause
+// 6.13). Properties that the TPM lacks stay 0.
 func (c *Capabilities) readProperties(t transport.TPM) error {
 	var maker, buffer, transient, firmware1, firmware2 uint32
 	for p, to := range map[tpm2.TPMPT]*uint32{
@@ -105,7 +105,7 @@ func (c *Capabilities) readProperties(t transport.TPM) error {
 	return nil
 }
 
-// capability is TPM2_GetCapability for a list of items that have size bytes each (TPM 2.0
+// capability is TPM2_GetCapability for a list of items of size bytes each (TPM 2.0
 // Library, Part 3, clause 30.2).
 func capability(t transport.TPM, kind tpm2.TPMCap, property, count uint32, size int) ([][]byte, error) {
 	b := binary.BigEndian.AppendUint32(nil, uint32(kind))

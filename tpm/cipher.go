@@ -14,7 +14,7 @@ import (
 type cipherKey struct{ *key }
 
 // Encrypt pads and encrypts. The TPM takes up to Capabilities.MaxBuffer bytes per
-// command, so larger data takes several.
+// command, so more data takes several.
 func (k cipherKey) Encrypt(iv, plaintext []byte) ([]byte, error) {
 	if err := k.check(); err != nil {
 		return nil, err

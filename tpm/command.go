@@ -13,20 +13,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An entity is what a handle of a command stands for.
+// An entity is what a handle in a command stands for.
 type entity struct {
 	handle uint32
 	name   []byte // TPM Name; a sequence object has an empty one
-	auth   []byte // authorization value; it ends in no zero byte
+	auth   []byte // authorization value, without trailing zero bytes
 }
 
-// A command is marshalled by hand, without reflection: package tpm2 takes about
-// 70 ns per byte, and cannot share one session among stores.
+// A command is marshalled by hand, without reflection: package tpm2 takes about 70 ns per
+// byte, and cannot share a session among stores.
 type command struct {
 	code     uint32
 	handles  []entity
 	password bool     // the first handle is authorized by its value in clear
-	session  *session // or by a session; with neither, the command asks for none
+	session  *session // or by a session; with neither, the command needs none
 	params   []byte
 	// The first parameter of the command or of the response, a TPM2B, is
 	// encrypted on the bus.
@@ -40,17 +40,16 @@ type response struct {
 	params []byte
 }
 
-// An executor runs commands, and loads the objects and starts the sessions that they
-// need. The TCG calls this layer an ESAPI. It belongs to the goroutine that has the
-// turn of the Device.
+// An executor runs commands, and loads the objects and starts the sessions they need. The
+// TCG calls this layer an ESAPI. It belongs to the goroutine that has the Device's turn.
 type executor struct {
 	resources *resources
 	caps      Capabilities
 	roots     []*object // storage keys
-	null      *object   // a key of the null hierarchy, for the operation under way
+	null      *object   // a key of the null hierarchy, for the current operation
 
 	hierarchies hierarchies
-	guessed     map[string]bool // TPM Names of what has a password that is not empty
+	guessed     map[string]bool // TPM Names of entities with a non-empty password
 }
 
 // run sends a command and parses its response (TPM 2.0 Library, Part 1, clause 16).
@@ -74,8 +73,8 @@ func (x *executor) run(c command) (response, error) {
 	return r, err
 }
 
-// bytes marshals a command. In a session it has a nonce, which the response is
-// checked with.
+// bytes marshals a command. In a session it has a nonce, with which the response is
+// checked.
 func (c command) bytes() (b, nonce []byte) {
 	b = make([]byte, 10, 256+len(c.params))
 	binary.BigEndian.PutUint32(b[6:], c.code)
@@ -153,7 +152,7 @@ func (s *session) authorize(b []byte, c command, nonce []byte) []byte {
 }
 
 // authKey returns the session key followed by the authorization value of the first
-// handle. If there is such a value, both are a copy, which the caller clears.
+// handle. If there is such a value, both are a copy, which the caller must clear.
 func (s *session) authKey(c command) (key, copied []byte) {
 	key = s.key.Bytes()
 	if len(c.handles) == 0 || len(c.handles[0].auth) == 0 {
@@ -199,7 +198,7 @@ func append16(to, b []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(to, uint16(len(b))), b...)
 }
 
-// cut16 cuts a TPM2B off.
+// cut16 splits off a TPM2B.
 func cut16(b []byte) (first, rest []byte, ok bool) {
 	if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
 		return nil, nil, false

@@ -42,7 +42,7 @@ const (
 	ccDictionaryAttackLockReset = uint32(0x139) // tpm2 does not have it
 )
 
-// commandName is the name that the standard gives to a command.
+// commandName is the standard's name of a command.
 func commandName(cc uint32) string {
 	if name, ok := commandNames()[cc]; ok {
 		return name

@@ -14,12 +14,12 @@ import (
 
 const maxResponse = 8192 // TPM_PT_MAX_RESPONSE_SIZE is 4096 on existing TPMs
 
-// maxPatience is how long a TPM with one user at a time is waited for, if no command takes
-// that long: a resource manager may have it for good.
+// maxPatience is how long to wait for a TPM with one user at a time, if no command takes
+// longer: a resource manager may keep it permanently.
 const maxPatience = 15 * time.Second
 
-// whenFree opens a TPM, and tries again while somebody else has it, which the system says by
-// an error of its own.
+// whenFree opens a TPM, and retries while another program has it, which the system
+// reports by the error taken.
 func whenFree[T any](taken syscall.Errno, patience time.Duration, open func() (T, error)) (T, error) {
 	end := time.Now().Add(patience)
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
@@ -31,8 +31,8 @@ func whenFree[T any](taken syscall.Errno, patience time.Duration, open func() (T
 	}
 }
 
-// dialUnix connects to a socket, and waits while its queue of connections is full, for which
-// Linux refuses at once.
+// dialUnix connects to a socket, and waits while its connection queue is full, in which
+// case Linux refuses immediately.
 func dialUnix(path string, patience time.Duration) (io.ReadWriteCloser, error) {
 	return whenFree(syscall.EAGAIN, patience, func() (net.Conn, error) { return net.DialTimeout("unix", path, patience) })
 }
@@ -41,8 +41,8 @@ func dialUnix(path string, patience time.Duration) (io.ReadWriteCloser, error) {
 // knowing what they mean. The TCG calls this layer a TCTI.
 type connection struct {
 	dial    func() (io.ReadWriteCloser, error)
-	timeout time.Duration      // of one command
-	rw      io.ReadWriteCloser // nil: to be opened
+	timeout time.Duration      // for one command
+	rw      io.ReadWriteCloser // nil: must be opened
 	buffer  []byte             // room for one response
 }
 
@@ -69,8 +69,8 @@ func (c *connection) close() {
 }
 
 // exchange writes one command and reads its response, which is valid until the next
-// exchange. After an error the connection must not be used again: a late response
-// would be taken for that of the next command.
+// exchange. After an error the connection must not be used again: a late response would
+// be mistaken for the next command's.
 func (c *connection) exchange(command []byte) ([]byte, error) {
 	if c.rw == nil {
 		return nil, net.ErrClosed
@@ -89,7 +89,7 @@ func (c *connection) exchange(command []byte) ([]byte, error) {
 	return c.read()
 }
 
-// read reads a response, whose header says how long it is.
+// read reads a response, whose header contains its length.
 func (c *connection) read() ([]byte, error) {
 	for n := 0; ; {
 		m, err := c.rw.Read(c.buffer[n:])

@@ -14,13 +14,13 @@ import (
 // 0x01bfffff (TCG Registry of Reserved TPM 2.0 Handles and Localities).
 const DefaultCounter tpm2.TPMHandle = 0x01804d53
 
-// A Counter is a number in the TPM that only grows, even if the disk is restored: an
-// NV index of the type TPM_NT_COUNTER (TPM 2.0 Library, Part 1, clause 37.2.6). It is
-// safe for use by many goroutines.
+// A Counter is a number in the TPM that only grows, even if the disk is restored: an NV
+// index of type TPM_NT_COUNTER (TPM 2.0 Library, Part 1, clause 37.2.6). It is safe for
+// concurrent use.
 //
-// A counter that is removed and defined again starts above every value that any
-// counter of this TPM had. TPM2_Clear removes it. If the TPM belongs to a virtual
-// machine, restoring a snapshot restores old values.
+// A counter that is removed and defined again starts above every value that any counter
+// of this TPM ever had. TPM2_Clear removes it. If the TPM belongs to a virtual machine,
+// restoring a snapshot restores old values.
 //
 // An increment writes to the TPM's flash memory, which wears out: use one increment
 // for many events.
@@ -29,16 +29,16 @@ type Counter struct {
 	index   entity
 }
 
-// DefineCounter makes the counter at an NV index, or returns the one that is there.
-// It has no password, and is not subject to the dictionary attack protection: anyone
-// who can use the TPM can read and increment it, and nobody can set it back.
+// DefineCounter makes the counter at an NV index, or returns the existing one. It has no
+// password, and is not subject to the dictionary attack protection: anyone who can use
+// the TPM can read and increment it, but nobody can set it back.
 func (s *Store) DefineCounter(at tpm2.TPMHandle) (*Counter, error) {
 	c, err := s.Counter(at)
 	if !errors.Is(err, keystore.ErrNotFound) {
 		return c, err
 	}
 	err = s.storage.do(func() error {
-		err := firstIncrement(s.storage, uint32(at)) // if an attempt broke off, or another program made it
+		err := firstIncrement(s.storage, uint32(at)) // if an attempt was interrupted, or another program made it
 		if errors.Is(err, keystore.ErrNotFound) {
 			if err = nvDefineCounter(s.storage.device.tpm, uint32(at)); err == nil {
 				err = firstIncrement(s.storage, uint32(at))
@@ -65,7 +65,7 @@ func (s *Store) Counter(at tpm2.TPMHandle) (*Counter, error) {
 	err := s.storage.do(func() (err error) {
 		var written bool
 		if c.index, written, err = nvReadPublic(s.storage.device.tpm, uint32(at)); err == nil && !written {
-			err = keystore.ErrNotFound // its making broke off
+			err = keystore.ErrNotFound // its creation was interrupted
 		}
 		return err
 	})
@@ -84,7 +84,7 @@ func (c *Counter) Value() (value uint64, err error) {
 	return value, err
 }
 
-// Increment adds one and returns the new value. If the connection broke meanwhile, it
+// Increment adds one and returns the new value. If the connection broke in between, it
 // may have added more than one.
 func (c *Counter) Increment() (value uint64, err error) {
 	err = c.use(func(l loadedKey) error {
@@ -97,7 +97,7 @@ func (c *Counter) Increment() (value uint64, err error) {
 	return value, err
 }
 
-// use runs f in a session, so that nobody on the bus can change what the TPM answers.
+// use runs f in a session, so that no one on the bus can change the TPM's answers.
 func (c *Counter) use(f func(loadedKey) error) error {
 	err := c.storage.use(c.storage.key, c.storage.open, f)
 	if err != nil {

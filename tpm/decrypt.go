@@ -67,7 +67,7 @@ func (l loadedKey) decrypt(scheme, ciphertext []byte) ([]byte, error) {
 	return first(ccRSADecrypt, r, err)
 }
 
-// badCiphertext tells a bad ciphertext from a failed TPM: some TPMs answer
+// badCiphertext distinguishes a bad ciphertext from a failed TPM: some TPMs answer
 // TPM_RC_FAILURE to data that does not decrypt, and a failed one answers it to every
 // command.
 func (l loadedKey) badCiphertext() error {

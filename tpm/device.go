@@ -14,15 +14,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Device owns the connection to a TPM. A TPM does one thing at a time, and so
-// does a Device: an operation has the TPM to itself from its first command to its
-// last. It is safe for use by many goroutines.
+// A Device owns the connection to a TPM. A TPM does one thing at a time, and so does a
+// Device: an operation has exclusive use of the TPM from its first command to its last.
+// It is safe for concurrent use.
 //
 // The next operation reopens a broken connection. Keys are loaded again when they
 // are needed.
 type Device struct {
-	kernel bool          // the operating system switches it off
-	turn   chan struct{} // holds one value while nobody has the TPM
+	kernel bool          // the operating system shuts it down
+	turn   chan struct{} // holds one value while the TPM is free
 
 	// The fields below belong to the goroutine that has the turn.
 	closed    bool
@@ -64,10 +64,10 @@ func unmanaged(path string) bool {
 	return ok && number != "" && strings.Trim(number, "0123456789") == ""
 }
 
-// NewDevice makes a Device that connects to its TPM by dial: now, and again after
-// the connection broke. A command without a response within timeout breaks it. The
-// connection is read and written like /dev/tpmrm0; if it has no SetDeadline method,
-// its Close must interrupt a Read.
+// NewDevice makes a Device that connects to its TPM with dial: now, and again after the
+// connection broke. A command without a response within timeout breaks it. The connection
+// is read and written like /dev/tpmrm0; if it has no SetDeadline method, its Close must
+// interrupt a Read.
 func NewDevice(dial func() (io.ReadWriteCloser, error), timeout time.Duration) (*Device, error) {
 	return start(&resources{connection: connection{dial: dial, timeout: timeout}}, false)
 }
@@ -91,11 +91,11 @@ func start(r *resources, kernel bool) (*Device, error) {
 // Capabilities returns what the TPM can do, as read when the Device was opened.
 func (d *Device) Capabilities() Capabilities { return d.tpm.caps }
 
-// Do gives f exclusive use of the TPM: no other command comes between those of f.
-// Objects and sessions that f does not flush are flushed afterwards, so f must not
-// keep their handles. If the TPM has no room for them, loaded keys of stores are
-// flushed. f must not call Do, nor use a Store or a key on this Device. If f returns
-// the TPM's error that a handle is not loaded, the TPM was reset: call Do again.
+// Do gives f exclusive use of the TPM: no other command comes between those of f. Objects
+// and sessions that f does not flush are flushed afterward, so f must not keep their
+// handles. If the TPM has no room for them, loaded keys of stores are flushed. f must not
+// call Do, or use a Store or a key on this Device. If f returns the TPM's error that a
+// handle is not loaded, the TPM was reset: call Do again.
 //
 // The error is [keystore.ErrBusy] if others use the TPM for longer than the
 // timeout, and [keystore.ErrUnavailable] if the TPM cannot be reached.
@@ -140,15 +140,15 @@ func (d *Device) connect() error {
 	return d.resources.connect()
 }
 
-// unlock ends an operation and passes the turn on.
+// unlock ends an operation and passes on the turn.
 func (d *Device) unlock() {
 	d.resources.endOperation()
 	d.tpm.null = nil
 	d.turn <- struct{}{}
 }
 
-// release flushes keys that are no longer needed. It does not connect: a TPM whose
-// connection broke has lost them already.
+// release flushes keys that are no longer needed. It does not connect: if the connection
+// broke, they are already gone.
 func (d *Device) release(all ...*object) {
 	<-d.turn
 	defer d.unlock()
@@ -157,9 +157,9 @@ func (d *Device) release(all ...*object) {
 	}
 }
 
-// Close flushes what is loaded and sends TPM2_Shutdown, so that a loss of power
-// does not raise the dictionary attack counter. (For a character device the
-// operating system does that.) Later operations return [keystore.ErrClosed].
+// Close flushes what is loaded and sends TPM2_Shutdown, so that a loss of power does not
+// raise the dictionary attack counter. (For a character device the operating system does
+// this.) Later operations return [keystore.ErrClosed].
 func (d *Device) Close() error {
 	<-d.turn
 	defer func() { d.turn <- struct{}{} }()

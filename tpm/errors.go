@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An Error is the error that a TPM command returned. It unwraps to the error of package
-// keystore that it means for the caller, and to the tpm2.TPMRC.
+// An Error is the error that a TPM command returned. It unwraps to the corresponding
+// error of package keystore, and to the tpm2.TPMRC.
 type Error struct {
 	Command string // such as TPM2_Load
 	Code    tpm2.TPMRC
@@ -37,8 +37,8 @@ func (e *Error) name() string {
 // Unwrap returns the error of package keystore, and the code.
 func (e *Error) Unwrap() []error { return []error{e.class(), e.Code} }
 
-// CommandError makes an Error from what a go-tpm command returned. An error that did
-// not come from the TPM is returned unchanged.
+// CommandError makes an Error from the result of a go-tpm command. An error that did not
+// come from the TPM is returned unchanged.
 func CommandError(command string, err error) error {
 	var rc tpm2.TPMRC
 	if errors.As(err, &rc) {
@@ -78,7 +78,7 @@ func (e *Error) is(codes ...tpm2.TPMRC) bool {
 	return false
 }
 
-// gone reports whether an error of the TPM says that a key or session is not loaded.
+// gone reports whether a TPM error says that a key or session is not loaded.
 func gone(err error) bool {
 	var rc tpm2.TPMRC
 	return errors.As(err, &rc) && (rc >= tpm2.TPMRCReferenceH0 && rc <= tpm2.TPMRCReferenceS6 || rc == tpm2.TPMRCContextGap)
@@ -94,7 +94,7 @@ func (e *Error) unsupported() bool {
 		tpm2.TPMRCSymmetric, tpm2.TPMRCMode, tpm2.TPMRCScheme, tpm2.TPMRCKDF)
 }
 
-// advice says what to do. It fits what each code mostly comes from.
+// advice says what to do, for the most common cause of each code.
 func (e *Error) advice() string {
 	switch {
 	case e.is(tpm2.TPMRCIntegrity):
@@ -129,7 +129,7 @@ func (e *Error) advice() string {
 	return ""
 }
 
-// A linkError is the error of a connection that broke.
+// A linkError is the error of a broken connection.
 type linkError struct {
 	command uint32
 	err     error

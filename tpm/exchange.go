@@ -15,11 +15,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An ImportParent is a storage key for one key exchange: a peer wraps session keys
-// for its public half with [Duplicate], and they enter the TPM without this process
-// seeing them. Its blob is in the memory of the process, and part of the blobs of
-// sealed keys that came through it. It decrypts only what was wrapped in this
-// exchange.
+// An ImportParent is a storage key for one key exchange: a peer wraps session keys for
+// its public half with [Duplicate], and they enter the TPM without this process seeing
+// them. Its blob is in the memory of the process, and part of the blobs of sealed keys
+// imported through it. It decrypts only what was wrapped in this exchange.
 //
 // A peer must be sure that the public half belongs to a key in a TPM: an attestation
 // key certifies it ([ImportParent.With] and TPM2_Certify), and the peer checks
@@ -49,7 +48,7 @@ func (s *Store) NewImportParent() (*ImportParent, error) {
 // Public returns the public area (TPMT_PUBLIC) for the peer.
 func (p *ImportParent) Public() []byte { return slices.Clone(p.object.public) }
 
-// With lets f use the key by go-tpm commands, as [Store.With] does.
+// With lets f use the key in go-tpm commands, like [Store.With].
 func (p *ImportParent) With(f func(t transport.TPM, key tpm2.NamedHandle) error) error {
 	return p.store.storage.lend(p.object, p.check, f)
 }
@@ -61,10 +60,10 @@ func (p *ImportParent) check() error {
 	return p.store.storage.open()
 }
 
-// Import makes a session key from data that a peer wrapped with [Duplicate]. The
-// public area must be exactly that of a duplicated key for a: with another policy the
-// key could leave the TPM again. Data that does not decrypt, or that is another kind
-// of key, is [keystore.ErrBadData]. The key can be sealed once.
+// Import makes a session key from data that a peer wrapped with [Duplicate]. The public
+// area must be exactly that of a duplicated key for a: with another policy, the key could
+// leave the TPM again. Data that does not decrypt, or that is another kind of key, is
+// [keystore.ErrBadData]. The key can be sealed once.
 func (p *ImportParent) Import(a keystore.Algorithm, d keystore.Duplicated) (keystore.Key, error) {
 	if err := p.check(); err != nil {
 		return nil, err
@@ -82,7 +81,7 @@ func (p *ImportParent) Import(a keystore.Algorithm, d keystore.Duplicated) (keys
 // ImportDuplicate makes the next version of the provisioned key with a label from data
 // that a peer wrapped with [Duplicate] for the storage key of this store
 // ([Store.StorageKey]). The algorithms are those of Duplicate. The public area and the
-// data are checked as by [ImportParent.Import]; data for another TPM is
+// data are checked as in [ImportParent.Import]; data for another TPM is
 // [keystore.ErrBadData]. The key has no PIN.
 //
 // The peer had the bytes of the key, so List reports that it was not made here.
@@ -119,7 +118,7 @@ func (l loadedKey) importDuplicate(dup keystore.Duplicated) ([]byte, error) {
 	return first(ccImport, r, err)
 }
 
-// Close flushes the key; nothing more can be imported. Keys that came through it stay.
+// Close flushes the key; nothing more can be imported. Keys imported through it stay.
 func (p *ImportParent) Close() error {
 	if !p.closed.Swap(true) {
 		p.store.storage.device.release(p.object)
@@ -128,9 +127,9 @@ func (p *ImportParent) Close() error {
 }
 
 // Duplicate wraps the bytes of a key for a storage key with the public area parent
-// (TPMT_PUBLIC). It works in software, on the side that has the bytes, and does not
-// check that the storage key is in a TPM: see [ImportParent]. The algorithms are those
-// of session keys, and AESReveal128 for [Store.ImportDuplicate]. The caller wipes raw.
+// (TPMT_PUBLIC). It works in software, on the side that has the bytes, and does not check
+// that the storage key is in a TPM: see [ImportParent]. The algorithms are those of
+// session keys, and AESReveal128 for [Store.ImportDuplicate]. The caller must wipe raw.
 func Duplicate(parent []byte, a keystore.Algorithm, raw []byte) (keystore.Duplicated, error) {
 	if !duplicable(a) || len(raw) != a.Size() {
 		return keystore.Duplicated{}, fmt.Errorf("tpm: duplicate %d bytes as %v: %w", len(raw), a, keystore.ErrBadData)

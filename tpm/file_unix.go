@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A file is the character device of a TPM. It takes a whole command in one write, and
-// gives a whole response in one read.
+// A file is the character device of a TPM. It accepts a whole command in one write, and
+// returns a whole response in one read.
 type file struct {
 	fd       int
 	deadline time.Time
 }
 
-// openDevice opens a character device, and nothing else: a command that was written into a
-// regular file would destroy it. A device with one user at a time, such as /dev/tpm0, is
-// waited for.
+// openDevice opens a character device, and nothing else: writing a command into a regular
+// file would destroy it. It waits for a device with one user at a time, such as
+// /dev/tpm0.
 func openDevice(path string, patience time.Duration) (io.ReadWriteCloser, error) {
 	f, err := whenFree(unix.EBUSY, patience, func() (*file, error) { return openFile(path) })
 	if err != nil {
@@ -34,8 +34,8 @@ func openDevice(path string, patience time.Duration) (io.ReadWriteCloser, error)
 	return f, nil
 }
 
-// openFile opens a file without O_NONBLOCK and without the poller of the runtime, for
-// which a read before the response would look like the end of the file.
+// openFile opens a file without O_NONBLOCK and without the runtime's poller, which would
+// treat a read before the response as the end of the file.
 func openFile(path string) (*file, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch err {

@@ -11,8 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A GuessError says why nobody tried whether something has an empty password. It is
-// [keystore.ErrPIN].
+// A GuessError says why an empty password was not tried. It is [keystore.ErrPIN].
 type GuessError struct{ Why string }
 
 // Error says what is not tried.
@@ -21,11 +20,11 @@ func (e *GuessError) Error() string { return "tpm: it has a password: " + e.Why 
 // Unwrap returns [keystore.ErrPIN].
 func (e *GuessError) Unwrap() error { return keystore.ErrPIN }
 
-// Guess has try use an empty password for what has a TPM Name, and is protected against
-// dictionary attacks, inside [Device.Do] with the transport that it passes: a wrong password
-// counts, and after a few of them the TPM is locked. It returns the error of try, or a
-// [GuessError] without a try if the password was wrong before, or if one more wrong password
-// would lock the TPM.
+// Guess lets try use an empty password for the entity with a TPM Name that is protected
+// against dictionary attacks, inside [Device.Do] with the transport that it passes: a
+// wrong password counts, and after a few of them the TPM is locked. It returns the error
+// of try, or, without trying, a [GuessError] if the password was wrong before, or if one
+// more wrong password would lock the TPM.
 func Guess(t transport.TPM, name []byte, try func() error) error {
 	l, ok := t.(*link)
 	if !ok || l.executor == nil {

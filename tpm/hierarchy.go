@@ -28,14 +28,14 @@ type Passwords struct {
 
 const maxPassword = 64 // bytes: the largest digest of a TPM
 
-// A hierarchy is one of those that can have a password, with the bits that tell its state
-// in TPM_PT_PERMANENT and TPM_PT_STARTUP_CLEAR (TPM 2.0 Library, Part 2, clauses 8.6 and
+// A hierarchy is one that can have a password, with the bits that report its state in
+// TPM_PT_PERMANENT and TPM_PT_STARTUP_CLEAR (TPM 2.0 Library, Part 2, clauses 8.6 and
 // 8.7).
 type hierarchy struct {
 	handle   uint32
 	name     string
 	hasAuth  uint32
-	switched uint32 // the bit that is set while it is switched on; 0: it always is
+	switched uint32 // the bit set while it is enabled; 0: always enabled
 	source   string
 }
 
@@ -50,14 +50,14 @@ func (p *Passwords) hierarchy(handle uint32) hierarchy {
 	return hierarchy{handle, "owner", 1 << 0, 1 << 1, p.Owner}
 }
 
-// A PasswordError says that a hierarchy of the TPM has a password which is not known here.
-// It is [keystore.ErrPIN].
+// A PasswordError says that a hierarchy of the TPM has an unknown password. It is
+// [keystore.ErrPIN].
 type PasswordError struct {
 	Hierarchy string // owner, endorsement or lockout
-	Err       error  // what the TPM said of the one that was given, or nil if none was
+	Err       error  // the TPM's error for the given password, or nil if none was given
 }
 
-// Error names the hierarchy, and what the TPM answered.
+// Error names the hierarchy and the TPM's answer.
 func (e *PasswordError) Error() string {
 	if e.Err == nil {
 		return fmt.Sprintf("tpm: the TPM's %s hierarchy has a password, and none was given", e.Hierarchy)
@@ -73,7 +73,7 @@ func (e *PasswordError) Unwrap() []error {
 	return []error{keystore.ErrPIN, e.Err}
 }
 
-// An offError says that a hierarchy is switched off, with all its keys.
+// An offError says that a hierarchy is disabled, with all its keys.
 type offError struct{ hierarchy string }
 
 func (e *offError) Error() string {
@@ -91,7 +91,7 @@ func codeName(err error) string {
 	return err.Error()
 }
 
-// SetPasswords tells the sources of the passwords that later operations may need.
+// SetPasswords sets the sources of the passwords that later operations may need.
 func (d *Device) SetPasswords(p Passwords) error {
 	for _, source := range []string{p.Owner, p.Endorsement, p.Lockout} {
 		if _, err := secret.Parse(source); source != "" && err != nil {
@@ -105,7 +105,7 @@ func (d *Device) SetPasswords(p Passwords) error {
 	})
 }
 
-// Hierarchies are those of a TPM, with the passwords that were read.
+// Hierarchies are those of a TPM, with the passwords read so far.
 type hierarchies struct {
 	Passwords
 	known map[uint32]*lockedmem.Buffer
@@ -118,8 +118,8 @@ func (p *hierarchies) forget() {
 	clear(p.known)
 }
 
-// enter returns a hierarchy with its password, after a look at whether it has one and is
-// switched on.
+// enter returns a hierarchy with its password, after checking that it is enabled and
+// whether it has one.
 func (p *hierarchies) enter(t transport.TPM, handle uint32) (entity, error) {
 	h := p.hierarchy(handle)
 	e := entity{handle: handle, name: binary.BigEndian.AppendUint32(nil, handle)}
@@ -141,7 +141,7 @@ func (p *hierarchies) enter(t transport.TPM, handle uint32) (entity, error) {
 
 // hierarchyBits reads TPM_PT_PERMANENT and TPM_PT_STARTUP_CLEAR.
 func hierarchyBits(t transport.TPM) (permanent, started uint32, err error) {
-	const ptPermanent = 0x200 // the other follows
+	const ptPermanent = 0x200 // the other one follows it
 	items, err := capability(t, tpm2.TPMCapTPMProperties, ptPermanent, 2, 8)
 	if err != nil {
 		return 0, 0, err
@@ -152,7 +152,7 @@ func hierarchyBits(t transport.TPM) (permanent, started uint32, err error) {
 	return binary.BigEndian.Uint32(items[0][4:]), binary.BigEndian.Uint32(items[1][4:]), nil
 }
 
-// read reads a password, or returns it if it was read before.
+// read reads a password, unless it was read before.
 func (p *hierarchies) read(h hierarchy) (*lockedmem.Buffer, error) {
 	if b := p.known[h.handle]; b != nil {
 		return b, nil
@@ -196,7 +196,7 @@ func (x *executor) runAs(handle uint32, c command) (response, error) {
 	return r, x.hierarchies.refused(handle, err)
 }
 
-// refused tells a wrong password of a hierarchy from other errors.
+// refused distinguishes a wrong password of a hierarchy from other errors.
 func (p *Passwords) refused(handle uint32, err error) error {
 	if errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail) {
 		return &PasswordError{Hierarchy: p.hierarchy(handle).name, Err: err}
@@ -204,9 +204,9 @@ func (p *Passwords) refused(handle uint32, err error) error {
 	return err
 }
 
-// salt returns a key with which sessions can be salted: a storage key that is loaded, and
-// still there if another program could remove it, or one of the null hierarchy, which has no
-// password, for the operation under way.
+// salt returns a key with which sessions can be salted: a loaded storage key, checked to
+// still exist if another program could have removed it, or else a key of the null
+// hierarchy, which has no password, for the current operation.
 func (x *executor) salt() (*object, error) {
 	for _, o := range x.roots {
 		if o.handle != 0 && (o.persistent == 0 || isAt(x, o.persistent, o.name)) {
@@ -231,17 +231,17 @@ func (x *executor) salt() (*object, error) {
 	return x.null, nil
 }
 
-// isAt reports whether the key with a Name is at a handle. An error counts as no: another key
-// does as well.
+// isAt reports whether the key with a Name is at a handle. An error counts as no: another
+// key will do.
 func isAt(x *executor, handle uint32, name []byte) bool {
 	_, found, err := x.readPublic(handle)
 	return err == nil && bytes.Equal(found, name)
 }
 
-// Hierarchy returns a hierarchy with what authorizes it, for one go-tpm command inside
+// Hierarchy returns a hierarchy with its authorization, for one go-tpm command inside
 // [Device.Do], with the transport that it passes. The error is a [PasswordError] if the
-// hierarchy has a password which was not given by [Device.SetPasswords], and
-// [keystore.ErrUnavailable] if the hierarchy is switched off.
+// hierarchy has a password not given with [Device.SetPasswords], and
+// [keystore.ErrUnavailable] if the hierarchy is disabled.
 func Hierarchy(t transport.TPM, handle tpm2.TPMHandle) (tpm2.AuthHandle, error) {
 	open := tpm2.AuthHandle{Handle: handle, Auth: tpm2.PasswordAuth(nil)}
 	l, ok := t.(*link)
@@ -270,9 +270,9 @@ func HierarchyError(command string, handle tpm2.TPMHandle, err error) error {
 	return (&Passwords{}).refused(uint32(handle), CommandError(command, err))
 }
 
-// ResetLockout sets the dictionary attack counter of the TPM back, so that keys with a PIN
+// ResetLockout resets the dictionary attack counter of the TPM, so that keys with a PIN
 // can be used again: TPM2_DictionaryAttackLockReset (TPM 2.0 Library, Part 3, clause
-// 25.2). A wrong lockout password locks this way out for a time that the TPM sets.
+// 25.2). A wrong lockout password blocks this command for a time that the TPM sets.
 func (d *Device) ResetLockout() error {
 	return d.Do(func(transport.TPM) error {
 		_, err := d.tpm.runAs(uint32(tpm2.TPMRHLockout), command{code: ccDictionaryAttackLockReset})

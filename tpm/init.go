@@ -13,12 +13,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Init prepares a TPM and makes the state file of a new store. It uses the storage
-// key at 0x81000001, or at the handle that the URI's srk names, and makes it there by
-// the TCG's ECC P-256 template if there is none. The state file pins its public area:
-// an attacker who impersonates the TPM at this moment stays trusted. Init also makes
-// the key that binds sealed keys to their context. An existing state file is
-// [keystore.ErrExists].
+// Init prepares a TPM and makes the state file of a new store. It uses the storage key at
+// 0x81000001, or at the handle in the URI's srk, and makes it there from the TCG's ECC
+// P-256 template if there is none. The state file pins its public area: an attacker who
+// impersonates the TPM at this moment stays trusted. Init also makes the key that binds
+// sealed keys to their context. An existing state file is [keystore.ErrExists].
 func Init(c Config) (*Store, error) { return c.open((*Device).InitStore) }
 
 // InitStore is Init on a Device, which the caller closes after the store.
@@ -60,7 +59,7 @@ func (d *Device) openNew(c StoreConfig) (*Store, error) {
 	return s, nil
 }
 
-// checkStorageKey checks that a public area is that of a storage key which cannot leave
+// checkStorageKey checks that a public area belongs to a storage key that cannot leave
 // its TPM and needs no password. RSA keys and other curves are allowed.
 func checkStorageKey(public []byte) error {
 	if err := checkParent(public); err != nil {
@@ -73,7 +72,8 @@ func checkStorageKey(public []byte) error {
 	return err
 }
 
-// checkParent is checkStorageKey for a key that other programs chose, which may be locked.
+// checkParent is checkStorageKey for a key chosen by other programs, which may be subject
+// to lockout.
 func checkParent(public []byte) error {
 	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
 	if err != nil {

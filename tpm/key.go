@@ -20,7 +20,7 @@ type key struct {
 	closed    atomic.Bool
 
 	mu     sync.Mutex
-	locked bool // it must not be sealed (again)
+	locked bool // must not be sealed (again)
 }
 
 // typed returns k as the type that implements its algorithm.
@@ -66,7 +66,7 @@ func (k *key) check() error {
 // use runs f while the key is loaded.
 func (k *key) use(f func(loadedKey) error) error { return k.storage.use(k.object, k.check, f) }
 
-// leave locks the key, or returns [keystore.ErrLocked] if it is locked.
+// leave locks the key, or returns [keystore.ErrLocked] if it already is.
 func (k *key) leave() error {
 	if err := k.check(); err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 
 type macKey struct{ *key }
 
-// Sum computes a tag. The TPM takes up to Capabilities.MaxBuffer bytes in one command,
+// Sum computes a tag. The TPM accepts up to Capabilities.MaxBuffer bytes in one command,
 // and more in a sequence of commands.
 func (k macKey) Sum(data []byte) (tag []byte, err error) {
 	err = k.use(func(l loadedKey) (err error) {
@@ -58,7 +58,7 @@ func (l loadedKey) macSequence(scheme tpm2.TPMAlgID, data []byte) ([]byte, error
 	return first(ccSequenceComplete, r, err)
 }
 
-// first copies the TPM2B that a response starts with.
+// first copies the TPM2B at the start of a response.
 func first(cc uint32, r response, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err

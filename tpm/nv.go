@@ -24,8 +24,8 @@ func nvDefineCounter(x *executor, at uint32) error {
 	return err
 }
 
-// nvReadPublic is TPM2_NV_ReadPublic (clause 31.6). It checks that the index is a
-// counter that needs no password and writes every value to flash (not orderly).
+// nvReadPublic is TPM2_NV_ReadPublic (clause 31.6). It checks that the index is a counter
+// that needs no password and writes every value to flash (is not orderly).
 func nvReadPublic(x *executor, at uint32) (index entity, written bool, err error) {
 	r, err := x.run(command{code: ccNVReadPublic, handles: []entity{{handle: at}}})
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 )
 
 // An object is a key as kept outside the TPM: its public area, and its private area
-// encrypted under its parent. The TPM has room for three loaded keys, so keys come
-// and go. The turn of the Device guards the fields that say where it is loaded.
+// encrypted under its parent. The TPM has room for three loaded keys, so keys come and
+// go. The Device's turn guards the fields that say where it is loaded.
 type object struct {
 	parent  *object // nil: the storage key
 	public  []byte  // TPMT_PUBLIC
@@ -22,9 +22,9 @@ type object struct {
 	auth    *lockedmem.Buffer // the PIN of the store, or nil
 
 	persistent uint32   // handle of a persistent key, else 0
-	places     []uint32 // of a storage key: the handles where it is looked for first
+	places     []uint32 // of a storage key: the handles to look for it first
 	handle     uint32   // 0: not loaded
-	pinned     bool     // the operation under way uses it
+	pinned     bool     // in use by the current operation
 }
 
 func newObject(parent *object, public, private []byte) *object {
@@ -77,7 +77,7 @@ func (x *executor) load(o *object) error {
 	return err
 }
 
-// loadBlob loads a key, and once more if its storage key was not where it had been.
+// loadBlob loads a key, retrying once if its storage key was not where it had been.
 func (x *executor) loadBlob(o *object) (uint32, error) {
 	handle, err := x.loadUnder(o)
 	if x.misplaced(err) {
@@ -110,7 +110,8 @@ func root(o *object) *object {
 	return o
 }
 
-// create is TPM2_Create. data is the key itself if it comes from outside, else empty.
+// create is TPM2_Create. data is the key itself if it comes from outside, otherwise
+// empty.
 func (x *executor) create(parent *object, public []byte, auth *lockedmem.Buffer, data []byte) (*object, error) {
 	if err := x.load(parent); err != nil {
 		return nil, err
@@ -135,9 +136,8 @@ func (x *executor) create(parent *object, public []byte, auth *lockedmem.Buffer,
 	return o, nil
 }
 
-// createParams marshals the parameters of TPM2_Create (TPM 2.0 Library, Part 3,
-// clause 12.1) into a buffer that does not grow, so that no copy of a secret is left
-// behind.
+// createParams marshals the parameters of TPM2_Create (TPM 2.0 Library, Part 3, clause
+// 12.1) into a buffer that does not grow, so that it leaves no copy of a secret behind.
 func createParams(public, auth, data []byte) []byte {
 	sensitive := 2 + len(auth) + 2 + len(data)
 	params := make([]byte, 0, 2+sensitive+2+len(public)+6)

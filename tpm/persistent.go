@@ -12,8 +12,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// storageKey returns the object of a storage key, which is looked for at some handles
-// first: the same one for every store on this Device, so that they share its session.
+// storageKey returns the object of a storage key, which is first looked for at some
+// handles: the same object for every store on this Device, so that they share its
+// session.
 func (x *executor) storageKey(public []byte, places ...uint32) (*object, error) {
 	name := nameOf(public)
 	for _, o := range x.roots {
@@ -44,7 +45,8 @@ func (x *executor) provisionStorageKey(at uint32) (storageKey, error) {
 	return storageKey{Handle: handle(at), Public: public}, nil
 }
 
-// useless names a handle that is free in place of one with a key that is no storage key.
+// useless is the error for a handle whose key is not a storage key; it names a free
+// handle to use instead.
 func (x *executor) useless(at uint32, why error) error {
 	free, err := freeHandle(&link{x.resources, x}, defaultSRK)
 	if err != nil {
@@ -82,13 +84,13 @@ func (x *executor) unpersist(o *object) error {
 		err = x.evictControl(o.entity(), o.persistent)
 	}
 	if errors.Is(err, tpm2.TPMRCHandle) || errors.Is(err, keystore.ErrForeign) {
-		return nil // that was done already
+		return nil // already done
 	}
 	return err
 }
 
-// checkPersistent checks that the right key is at the handle. Only a session proves
-// that it is: someone on the bus could forge this response.
+// checkPersistent checks that the right key is at the handle. Only a session proves it:
+// someone on the bus could forge this response.
 func (x *executor) checkPersistent(o *object) (uint32, error) {
 	_, name, err := x.readPublic(o.persistent)
 	if err != nil && !errors.Is(err, tpm2.TPMRCHandle) {

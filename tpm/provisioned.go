@@ -16,12 +16,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// ProvisionedKeys are the keys of a state file, which other processes may change too.
+// ProvisionedKeys are the keys in a state file, which other processes may also change.
 type provisionedKeys struct {
 	storage *storage
-	pin     *lockedmem.Buffer // of new keys; nil: there is none
+	pin     *lockedmem.Buffer // of new keys; nil if none
 
-	admin sync.Mutex // held while the keys change, and the store is closed
+	admin sync.Mutex // held while the keys change or the store is closed
 	state *state
 
 	parents []*object // storage keys of adopted keys; guarded by admin
@@ -34,7 +34,7 @@ type provisionedKeys struct {
 type record struct {
 	storedKey
 	object *object
-	gone   atomic.Bool // destroyed, or its store is closed
+	gone   atomic.Bool // destroyed, or its store closed
 }
 
 // records sorts the keys of a state file into rings, and reuses the records of known
@@ -65,8 +65,8 @@ func (p *provisionedKeys) record(k storedKey) *record {
 	return r
 }
 
-// refresh reads the state file again if another process has changed it. The
-// caller holds admin.
+// refresh reads the state file again if another process has changed it. The caller must
+// hold admin.
 func (p *provisionedKeys) refresh() error {
 	if err := p.storage.open(); err != nil {
 		return err
@@ -92,8 +92,8 @@ func (p *provisionedKeys) refresh() error {
 	return nil
 }
 
-// ring returns the versions of a key after reading the state file again, if that can
-// be done now. A ring is never changed in place.
+// ring returns the versions of a key after reading the state file again, if that is
+// possible now. A ring is never changed in place.
 func (p *provisionedKeys) ring(label string) []*record {
 	if p.admin.TryLock() {
 		_ = p.refresh()
@@ -138,7 +138,7 @@ func (p *provisionedKeys) version(r *record) (keystore.Version, error) {
 	return keystore.Version{Number: r.Version, Key: k.typed()}, nil
 }
 
-// free checks that no key of another algorithm has the label. The caller holds admin.
+// free checks that no key of another algorithm has the label. The caller must hold admin.
 func (p *provisionedKeys) free(label string, a keystore.Algorithm) error {
 	if err := p.refresh(); err != nil {
 		return err
@@ -149,7 +149,7 @@ func (p *provisionedKeys) free(label string, a keystore.Algorithm) error {
 	return nil
 }
 
-// add makes the next version of a key of the object that create returns.
+// add makes the next version of a key from the object that create returns.
 func (p *provisionedKeys) add(label string, a keystore.Algorithm, create func() (*object, error)) (keystore.Version, error) {
 	return p.addKey(label, a, func() (storedKey, error) {
 		o, err := create()
@@ -160,7 +160,7 @@ func (p *provisionedKeys) add(label string, a keystore.Algorithm, create func() 
 	})
 }
 
-// addKey makes the next version of a key of what create returns.
+// addKey makes the next version of a key from what create returns.
 func (p *provisionedKeys) addKey(label string, a keystore.Algorithm, create func() (storedKey, error)) (keystore.Version, error) {
 	p.admin.Lock()
 	defer p.admin.Unlock()
@@ -194,7 +194,7 @@ func (p *provisionedKeys) all() (list []*record) {
 	return list
 }
 
-// set replaces a ring. The caller holds admin.
+// set replaces a ring. The caller must hold admin.
 func (p *provisionedKeys) set(label string, ring []*record) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -273,7 +273,7 @@ func (p *provisionedKeys) persist(label string, version uint32, at tpm2.TPMHandl
 			}
 		}
 	})
-	if err != nil { // nobody would find it again
+	if err != nil { // it could not be found again
 		return errors.Join(err, p.storage.freeHandle(entity{handle: uint32(at), name: r.object.name}))
 	}
 	return p.storage.do(func() error {
@@ -283,7 +283,7 @@ func (p *provisionedKeys) persist(label string, version uint32, at tpm2.TPMHandl
 	})
 }
 
-// close closes the keys, and returns the objects to flush. The caller holds admin.
+// close closes the keys, and returns the objects to flush. The caller must hold admin.
 func (p *provisionedKeys) close() (all []*object) {
 	for _, r := range p.all() {
 		r.gone.Store(true)
@@ -295,7 +295,7 @@ func (p *provisionedKeys) close() (all []*object) {
 	return all
 }
 
-// info describes a key. No key of a TPM can be read, and none with an empty policy can
+// info describes a key. No key in a TPM can be read, and none with an empty policy can
 // leave it.
 func (r *record) info() keystore.Info {
 	i := keystore.Info{Label: r.Label, Version: r.Version, Algorithm: r.Algorithm, Usages: usages(r.Algorithm)}

@@ -7,15 +7,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// maxRandom is how many bytes one command asks for: the size of the smallest digest
-// that every TPM returns at once (TPM 2.0 Library, Part 3, clause 16.1).
+// maxRandom is how many bytes one command asks for: the size of the smallest digest,
+// which every TPM returns in one command (TPM 2.0 Library, Part 3, clause 16.1).
 const maxRandom = 32
 
 // A generator is the random number generator of the TPM.
 type generator struct{ storage *storage }
 
-// Random fills p with random bytes of the TPM (TPM2_GetRandom), encrypted on the bus. A
-// TPM may return fewer bytes than asked for, and is asked again; none at all is an error.
+// Random fills p with random bytes from the TPM (TPM2_GetRandom), encrypted on the bus.
+// If a TPM returns fewer bytes than requested, it is asked again; none at all is an
+// error.
 func (g generator) Random(p []byte) error {
 	for len(p) > 0 {
 		n, err := g.some(p)

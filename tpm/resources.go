@@ -10,21 +10,21 @@ import (
 	"github.com/google/go-tpm/tpm2"
 )
 
-const maxLoaded = 3 // objects, and sessions: what every TPM and every kernel holds
+const maxLoaded = 3 // objects, and as many sessions: what every TPM and every kernel can hold
 
-// Resources manage the little room that a TPM has for objects and sessions: they send
-// every command, keep track of what is loaded, and flush the least recently used to
-// make room. The TCG calls this layer a resource manager.
+// Resources manage a TPM's limited room for objects and sessions: they send every
+// command, keep track of what is loaded, and flush the least recently used to make room.
+// The TCG calls this layer a resource manager.
 type resources struct {
 	connection connection
-	exclusive  bool // no other program has the TPM, and nobody tidies up after this one
+	exclusive  bool // no other program uses the TPM, and nothing cleans up after this one
 
-	fresh    map[uint32]bool // handles of objects and sessions that belong to the operation under way
+	fresh    map[uint32]bool // handles of objects and sessions of the current operation
 	resident []*object       // loaded keys, least recently used first
 	sessions []*session      // likewise
 }
 
-// connect connects if necessary, and tidies up a TPM that no other program uses.
+// connect connects if necessary, and cleans up a TPM that no other program uses.
 func (r *resources) connect() error {
 	if r.connection.isOpen() {
 		return nil
@@ -38,9 +38,9 @@ func (r *resources) connect() error {
 	return nil
 }
 
-// tidy flushes what killed processes left in the TPM: after a few of them there would
-// be no room for a session until a reset. It ignores errors, which the operation
-// under way will see too.
+// tidy flushes what killed processes left in the TPM: after a few of them there would be
+// no room for a session until a reset. It ignores errors, which the current operation
+// will also encounter.
 func (r *resources) tidy() error {
 	for _, first := range []uint32{0x80000000, 0x02000000, 0x03000000} { // objects, sessions, saved sessions
 		items, err := capability(&link{r, nil}, tpm2.TPMCapHandles, first, 254, 4)
@@ -88,8 +88,7 @@ func (r *resources) send(command []byte) ([]byte, error) {
 	}
 }
 
-// exchange sends a command, and once more after TPM2_Startup if the TPM was switched off and
-// on.
+// exchange sends a command, and again after TPM2_Startup if the TPM was power-cycled.
 func (r *resources) exchange(cc uint32, command []byte) ([]byte, error) {
 	response, err := r.connection.exchange(command)
 	if err != nil || tpm2.TPMRC(code(response)) != tpm2.TPMRCInitialize || cc == ccStartup {
@@ -101,7 +100,7 @@ func (r *resources) exchange(cc uint32, command []byte) ([]byte, error) {
 	return r.connection.exchange(command)
 }
 
-// startup starts a TPM that was switched off and on, and so has lost what was loaded.
+// startup starts a TPM that was power-cycled, and has therefore lost what was loaded.
 func (r *resources) startup() error {
 	r.forget()
 	response, err := r.connection.exchange(packet(ccStartup, []byte{0, 0})) // TPM_SU_CLEAR
@@ -165,8 +164,8 @@ func (r *resources) track(cc uint32, command, response []byte) {
 		delete(r.fresh, binary.BigEndian.Uint32(command[10:]))
 	case (makesObject(cc) || cc == ccStartAuthSession) && len(response) >= 14:
 		handle := binary.BigEndian.Uint32(response[10:])
-		// If the handle is in use, the TPM was reset meanwhile, and the keys
-		// known here could be mistaken for others.
+		// If the handle is in use, the TPM was reset in the meantime, and the keys known
+		// here could be mistaken for others.
 		if slices.ContainsFunc(r.resident, func(o *object) bool { return o.handle == handle }) {
 			r.forgetObjects()
 		}
@@ -177,7 +176,7 @@ func (r *resources) track(cc uint32, command, response []byte) {
 	}
 }
 
-// keep lets a key stay loaded after the operation under way.
+// keep lets a key stay loaded after the current operation.
 func (r *resources) keep(o *object, handle uint32) {
 	delete(r.fresh, handle)
 	o.handle, o.pinned = handle, true
@@ -194,7 +193,7 @@ func (r *resources) touch(o *object) {
 
 // evict flushes the least recently used key, and reports whether there was one.
 func (r *resources) evict() bool {
-	for _, roots := range []bool{false, true} { // last of all a storage key, which takes long to make again
+	for _, roots := range []bool{false, true} { // a storage key last, since it takes long to make again
 		for _, o := range r.resident {
 			if !o.pinned && o.persistent == 0 && (o.parent == nil) == roots {
 				r.unload(o)
@@ -219,20 +218,20 @@ func (r *resources) unload(o *object) {
 	}
 }
 
-// drop flushes a key and those above it, up to the storage key.
+// drop flushes a key and those above it, up to but not including the storage key.
 func (r *resources) drop(o *object) {
 	for ; o.parent != nil; o = o.parent {
 		r.unload(o)
 	}
 }
 
-// keepSession lets a session last beyond the operation under way.
+// keepSession lets a session outlast the current operation.
 func (r *resources) keepSession(s *session) {
 	delete(r.fresh, s.handle)
 	r.sessions = append(r.sessions, s)
 }
 
-// running returns the session that is salted with a storage key, or nil.
+// running returns the session salted with a storage key, or nil.
 func (r *resources) running(salt *object) *session {
 	i := slices.IndexFunc(r.sessions, func(s *session) bool { return s.salt == salt })
 	if i < 0 {
@@ -276,8 +275,8 @@ func (r *resources) endOperation() {
 	}
 }
 
-// discard flushes everything. After a reset nothing is loaded, and each command
-// fails, which does no harm.
+// discard flushes everything. After a reset nothing is loaded, and each command fails
+// harmlessly.
 func (r *resources) discard() {
 	for handle := range r.fresh {
 		r.flush(handle)
@@ -299,7 +298,7 @@ func (r *resources) lose() {
 	r.connection.close()
 }
 
-// forget records that nothing is loaded any more.
+// forget records that nothing is loaded anymore.
 func (r *resources) forget() {
 	r.forgetObjects()
 	r.forgetSessions()
@@ -328,10 +327,10 @@ func (r *resources) flush(handle uint32) {
 	r.send(packet(ccFlushContext, binary.BigEndian.AppendUint32(nil, handle)))
 }
 
-// A link is the transport.TPM that Do gives its function.
+// A link is the transport.TPM that Do passes to its function.
 type link struct {
 	resources *resources
-	executor  *executor // nil while the TPM is tidied
+	executor  *executor // nil during tidy
 }
 
 // Send sends one command and returns the response, whatever its response code.

@@ -12,8 +12,8 @@ import (
 
 type revealKey struct{ *key }
 
-// maxRevealed is the size in bytes up to which Reveal unwraps: each eight bytes take six
-// commands.
+// maxRevealed is the largest wrapped key, in bytes, that Reveal unwraps: each eight bytes
+// take six commands.
 const maxRevealed = 8192
 
 // Reveal undoes AES Key Wrap (RFC 3394) into the memory of this process. A TPM has no

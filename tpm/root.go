@@ -13,9 +13,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// loadRoot finds a storage key where it ought to be, or at another persistent handle, or
-// makes it again: other programs remove what they did not make, and put their own keys
-// there, but as long as the TPM is not cleared, its owner's seed gives the same key.
+// loadRoot finds a storage key at its expected handle or at another persistent one, or
+// makes it again: other programs remove keys that they did not make, or put their own in
+// place, but as long as the TPM is not cleared, its owner seed yields the same key.
 func (x *executor) loadRoot(o *object) (uint32, error) {
 	at, err := x.whereIs(o)
 	if err == nil {
@@ -32,7 +32,7 @@ func (x *executor) loadRoot(o *object) (uint32, error) {
 	}
 	var off *offError
 	switch {
-	case errors.As(err, &off): // its keys are there, and nobody sees them
+	case errors.As(err, &off): // its keys exist, but nobody can see them
 		err = fmt.Errorf("tpm: the storage key %s cannot be used: %w", o.place(), err)
 	case err != nil:
 		err = fmt.Errorf("tpm: the storage key %s is gone, and cannot be made again: %w", o.place(), err)
@@ -40,7 +40,7 @@ func (x *executor) loadRoot(o *object) (uint32, error) {
 	return handle, err
 }
 
-// place says where a storage key ought to be.
+// place says where a storage key is expected.
 func (o *object) place() string {
 	if len(o.places) == 0 {
 		return "of the owner hierarchy"
@@ -48,9 +48,9 @@ func (o *object) place() string {
 	return fmt.Sprintf("at handle %#x", o.places[0])
 }
 
-// misplaced reports whether an error comes of it that another program removed a storage key
-// from its handle, or put another key there, with whose Name the session does not fit. Such
-// storage keys are looked for again when they are needed.
+// misplaced reports whether an error results from another program having removed a
+// storage key from its handle, or put another key there, whose Name does not match the
+// session. Such storage keys are looked for again when needed.
 func (x *executor) misplaced(err error) (found bool) {
 	var e *Error
 	if !errors.As(err, &e) || !e.is(tpm2.TPMRCHandle, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthFail) {
@@ -85,9 +85,9 @@ func (x *executor) whereIs(o *object) (uint32, error) {
 	return at, err
 }
 
-// variants returns the templates of which a storage key with this public area may have
-// been made: the guidance of the TCG and its specification of key files differ in what
-// they give of the key, zeros or nothing.
+// variants returns the templates from which a storage key with this public area may have
+// been made: the TCG's guidance and its specification of key files differ in what they
+// supply for the unique field, zeros or nothing.
 func variants(public []byte) (list []tpm2.TPMTPublic) {
 	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
 	if err != nil {
@@ -114,7 +114,7 @@ func variants(public []byte) (list []tpm2.TPMTPublic) {
 	return []tpm2.TPMTPublic{zeros, *p}
 }
 
-// curveSize returns the bytes of a coordinate.
+// curveSize returns the size of a coordinate, in bytes.
 func curveSize(curve tpm2.TPMECCCurve) int {
 	switch curve {
 	case tpm2.TPMECCNistP384:
@@ -130,14 +130,15 @@ func usualRoots() []tpm2.TPMTPublic {
 	return append(variants(tpm2.Marshal(tpm2.ECCSRKTemplate)), variants(tpm2.Marshal(tpm2.RSASRKTemplate))...)
 }
 
-// remake makes the storage key with a Name again, of the first template that gives it. The
-// error is [keystore.ErrNotFound] if none does, and that of the TPM if it took none of them.
+// remake makes the storage key with a Name again, from the first template that yields it.
+// The error is [keystore.ErrNotFound] if none does, and the TPM's if it accepted none of
+// them.
 func (x *executor) remake(name []byte, templates []tpm2.TPMTPublic) (handle uint32, err error) {
 	var refused []error
 	for _, t := range templates {
 		handle, public, err := x.createPrimary(tpm2.Marshal(t))
 		if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, tpm2.TPMRCValue) {
-			refused = append(refused, err) // this TPM makes no such keys
+			refused = append(refused, err) // this TPM cannot make such keys
 			continue
 		}
 		if err != nil {
@@ -154,7 +155,7 @@ func (x *executor) remake(name []byte, templates []tpm2.TPMTPublic) (handle uint
 	return 0, fmt.Errorf("tpm: no storage key has the Name %x: %w", name, keystore.ErrNotFound)
 }
 
-// rootNamed returns the storage key with a Name, of which no more is known.
+// rootNamed returns the storage key with a Name, of which nothing else is known.
 func (x *executor) rootNamed(name []byte) (*object, error) {
 	at, public, err := x.find(name)
 	if err == nil {
@@ -174,8 +175,8 @@ func (x *executor) rootNamed(name []byte) (*object, error) {
 	return x.storageKey(public, defaultSRK)
 }
 
-// FindStorageKey returns nil if a storage key with a TPM Name is in the TPM, or can be made
-// again there, and [keystore.ErrNotFound] if not: then the TPM was cleared since.
+// FindStorageKey returns nil if a storage key with a TPM Name is in the TPM, or can be
+// made there again, and [keystore.ErrNotFound] if not: then the TPM was cleared.
 func (d *Device) FindStorageKey(name []byte) error {
 	return d.Do(func(transport.TPM) error {
 		_, _, err := d.tpm.find(name)
@@ -207,9 +208,9 @@ func primaryParams(template []byte) []byte {
 	return append(params, 0, 0, 0, 0, 0, 0) // no outside information, no PCRs
 }
 
-// KeepStorageKey makes the storage key of a store persistent again if another program removed it, so
-// that it need not be made again by each process: at the handle of before, or at the next
-// free one. The state file gets the handle where it is.
+// KeepStorageKey makes the storage key of a store persistent again if another program
+// removed it, so that not every process must make it again: at its earlier handle, or at
+// the next free one. The state file records the handle.
 func KeepStorageKey(s *Store) error {
 	s.provisioned.admin.Lock()
 	defer s.provisioned.admin.Unlock()
@@ -245,9 +246,9 @@ func (x *executor) keepRoot(o *object) (at uint32, err error) {
 	return at, x.load(o)
 }
 
-// freeHandle returns the first persistent handle that is free, from one on.
+// freeHandle returns the first free persistent handle, starting at from.
 func freeHandle(t transport.TPM, from uint32) (uint32, error) {
-	const lastOfOwner = 0x817fffff // the platform has those above
+	const lastOfOwner = 0x817fffff // higher ones belong to the platform
 	taken, err := persistentHandles(t)
 	if err != nil {
 		return 0, err

@@ -14,7 +14,7 @@ const SealLabel = keystore.DefaultPrefix + "-" + string(keystore.RoleSealMAC)
 
 // Seal returns the blob of a session key, which only this TPM loads, with a tag that
 // binds it to context, and locks the key. The blob names the version of the sealing key
-// that made the tag; no wrapping key is needed, since the blobs of a TPM are wrapped.
+// that made the tag; no wrapping key is needed, since a TPM's blobs are wrapped already.
 func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	own, err := ownKey(s, k)
 	if err != nil {
@@ -49,8 +49,8 @@ func sealObject(s *Store, a keystore.Algorithm, o *object, context []byte) ([]by
 func sealable(a keystore.Algorithm) bool { return a.SealedBy() == keystore.RoleSealSession }
 
 // Unseal makes a locked key from a blob that Seal returned for the same context. A blob
-// with a wrong tag is [keystore.ErrForeign]. The key is loaded when it is used, and
-// [keystore.ErrForeign] then if the TPM does not load it any more.
+// with a wrong tag is [keystore.ErrForeign]. The key is loaded when it is used; if the
+// TPM no longer loads it, that is [keystore.ErrForeign].
 func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
 	o, err := openSealed(s, a, blob, context)
 	if err != nil {
@@ -106,7 +106,7 @@ func errForeign(a keystore.Algorithm) error {
 	return fmt.Errorf("tpm: unseal %v: %w", a, keystore.ErrForeign)
 }
 
-// maxChain is the greatest number of keys in a chain: a key, and the ImportParent above
+// maxChain is the maximum number of keys in a chain: a key, and the ImportParent above
 // it.
 const maxChain = 2
 

@@ -10,9 +10,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// SealData returns a blob of the bytes of a session key that is used outside the TPM, for
-// one that lacks the algorithm. Only [UnsealData] on this TPM, with the same algorithm and
-// context, gets them back; see [Store.Seal]. The caller wipes raw.
+// SealData returns a blob of the bytes of a session key that is used outside the TPM,
+// because the TPM lacks the algorithm. Only [UnsealData] on this TPM, with the same
+// algorithm and context, recovers them; see [Store.Seal]. The caller must wipe raw.
 func SealData(s *Store, a keystore.Algorithm, raw, context []byte) ([]byte, error) {
 	if err := s.storage.open(); err != nil {
 		return nil, err
@@ -31,8 +31,8 @@ func SealData(s *Store, a keystore.Algorithm, raw, context []byte) ([]byte, erro
 	return sealObject(s, a, o, context)
 }
 
-// UnsealData returns the bytes that SealData sealed, which use must not keep: they are
-// wiped when it returns. A blob of another algorithm, context or TPM is
+// UnsealData passes the bytes that SealData sealed to use, which must not keep them: they
+// are wiped when it returns. A blob of another algorithm, context or TPM is
 // [keystore.ErrForeign].
 func UnsealData(s *Store, a keystore.Algorithm, blob, context []byte, use func(raw []byte) error) error {
 	o, err := openSealed(s, a, blob, context)
@@ -72,8 +72,8 @@ func (l loadedKey) unseal() ([]byte, error) {
 	return first(ccUnseal, r, err)
 }
 
-// dataTemplate returns the public area of data that stays in the TPM's protection (Part 1,
-// clause 27.5.1): a keyed hash object without a scheme.
+// dataTemplate returns the public area of data protected by the TPM (Part 1, clause
+// 27.5.1): a keyed hash object without a scheme.
 func dataTemplate() tpm2.TPMTPublic {
 	return tpm2.TPMTPublic{
 		Type: tpm2.TPMAlgKeyedHash, NameAlg: tpm2.TPMAlgSHA256,

@@ -19,15 +19,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A session is an HMAC session salted with a storage key, so that only the TPM that
-// holds its private half knows the session key (TPM 2.0 Library, Part 1, clause
-// 17.6). It authorizes commands, so that nobody on the bus can change a command or a
-// response, and encrypts their first parameters if these are secret (clause 19).
+// A session is an HMAC session salted with a storage key, so that only the TPM that holds
+// its private half knows the session key (TPM 2.0 Library, Part 1, clause 17.6). It
+// authorizes commands, so that no one on the bus can change a command or a response, and
+// encrypts their first parameters if these are secret (clause 19).
 type session struct {
 	handle uint32
-	salt   *object // the storage key that it was started with
+	salt   *object // the storage key it was started with
 	key    *lockedmem.Buffer
-	nonce  []byte // the last one of the TPM
+	nonce  []byte // the TPM's last one
 }
 
 const (
@@ -61,8 +61,8 @@ func (x *executor) session(salt *object) (*session, error) {
 	return s, nil
 }
 
-// unproven tells a TPM that does not know the salt from one that did not answer, or that said
-// something else of the command.
+// unproven distinguishes a TPM that does not know the salt from one that did not answer,
+// or that returned another error.
 func unproven(err error) error {
 	var said *Error
 	var broken *linkError
@@ -131,9 +131,9 @@ func kdfa(key []byte, label string, u, v []byte) []byte {
 	return h.Sum(nil)
 }
 
-// mac is the HMAC of a command or a response (clause 17.6.5) whose parameters are
-// hashed in h, with the key that authKey returns. Package hmac leaves copies of the
-// key on the heap until they are collected.
+// mac is the HMAC of a command or a response (clause 17.6.5) whose parameters are hashed
+// in h, with the key from authKey. Package hmac leaves copies of the key on the heap
+// until they are collected.
 func (s *session) mac(key []byte, h hash.Hash, newer, older []byte, attributes byte) []byte {
 	m := hmac.New(sha256.New, key)
 	m.Write(h.Sum(nil))
@@ -150,7 +150,7 @@ func crypt(key, newer, older, data []byte, decrypt bool) {
 	defer clear(k)
 	block, err := aes.NewCipher(k[:16])
 	if err != nil {
-		return // 16 bytes are always a key
+		return // 16 bytes are always a valid key
 	}
 	cfb(block, k[16:], data, decrypt)
 }

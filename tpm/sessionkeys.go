@@ -6,11 +6,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// SessionKeys are the open keys of a store that are in no file.
+// SessionKeys are the open keys of a store that are not in a file.
 type sessionKeys struct {
 	storage *storage
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	keys   map[*key]struct{}
 	closed bool
 }

@@ -67,7 +67,7 @@ func (l loadedKey) sign(scheme, hash tpm2.TPMAlgID, digest []byte) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	// The scheme and the hash again, and one or two numbers.
+	// The scheme and the hash again, followed by one or two numbers.
 	if len(r.params) < 4 || binary.BigEndian.Uint16(r.params) != uint16(scheme) {
 		return nil, fmt.Errorf("tpm: TPM2_Sign: %w", errAnswer())
 	}

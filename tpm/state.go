@@ -17,13 +17,13 @@ import (
 
 // The state file is JSON after the header of package statefile. It holds no secrets:
 // blobs are encrypted under the storage key. Anyone who can write it can remove keys or
-// replace one by another of this TPM, so it has mode 0600.
+// replace one with another of this TPM, so it has mode 0600.
 const (
 	stateMagic = "msl-hsm tpm state v1"
 	maxState   = 16 << 20
 )
 
-// A state is a state file as it was last read or written.
+// A state is a state file as last read or written.
 type state struct {
 	path string
 	file stateFile
@@ -82,7 +82,7 @@ func readState(path string) (*state, error) {
 	return st, nil
 }
 
-// again reads the file if it changed since it was last read or written, else it
+// again reads the file if it has changed since it was last read or written, otherwise it
 // returns nil.
 func (st *state) again() (*state, error) {
 	info, err := os.Stat(st.path)
@@ -111,7 +111,7 @@ func readFile(path string) ([]byte, fs.FileInfo, error) {
 	return data, info, nil
 }
 
-// parseState reads a state file, and refuses what bytes would not write.
+// parseState reads a state file, and refuses anything that bytes would not write.
 func parseState(data []byte) (f stateFile, sum string, err error) {
 	text, sum, err := statefile.Split(stateMagic, data)
 	if err != nil {
@@ -163,7 +163,8 @@ func (st *state) create() error {
 	return err
 }
 
-// change edits the file, unless another process changed it: [keystore.ErrBusy].
+// change edits the file; if another process has changed it, the error is
+// [keystore.ErrBusy].
 func (st *state) change(edit func(*stateFile)) error {
 	data, _, err := readFile(st.path)
 	if err != nil {

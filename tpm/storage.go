@@ -14,18 +14,18 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A storage is the storage key of a store. Its methods use it and the keys under it,
-// and try once more if the TPM lost what was loaded.
+// A storage is the storage key of a store. Its methods use it and the keys under it, and
+// retry once if the TPM lost what was loaded.
 type storage struct {
 	device *Device
 	key    *object
 	closed atomic.Bool
 
-	refused error // what the TPM said of the PIN; belongs to whoever has the turn
+	refused error // the TPM's error about the PIN; belongs to the goroutine with the turn
 }
 
-// openStorage loads the storage key of a state file, and proves by a session that the
-// TPM holds it.
+// openStorage loads the storage key of a state file, and proves in a session that the TPM
+// holds it.
 func openStorage(d *Device, srk uint32, k storageKey) (*storage, error) {
 	s := &storage{device: d}
 	places := []uint32{uint32(k.Handle)}
@@ -51,8 +51,8 @@ func (s *storage) open() error {
 
 func errStoreClosed() error { return fmt.Errorf("tpm: store: %w", keystore.ErrClosed) }
 
-// do runs f with the TPM to itself, and again if the TPM lost what was loaded or the
-// connection broke: f must do no harm if it is run twice.
+// do runs f with exclusive use of the TPM, and again if the TPM lost what was loaded or
+// the connection broke: running f twice must be harmless.
 func (s *storage) do(f func() error) error {
 	for again := true; ; again = false {
 		err := s.device.Do(func(transport.TPM) error {
@@ -101,7 +101,7 @@ func (s *storage) use(o *object, check func() error, f func(loadedKey) error) er
 	})
 }
 
-// lend lets f use an object by go-tpm commands.
+// lend lets f use an object in go-tpm commands.
 func (s *storage) lend(o *object, check func() error, f func(t transport.TPM, key tpm2.NamedHandle) error) error {
 	return s.device.Do(func(t transport.TPM) error {
 		if err := check(); err != nil {
@@ -115,7 +115,7 @@ func (s *storage) lend(o *object, check func() error, f func(t transport.TPM, ke
 }
 
 // create makes a key under the storage key. raw is the key itself if it comes from
-// outside, else empty.
+// outside, otherwise empty.
 func (s *storage) create(a keystore.Algorithm, from origin, pin *lockedmem.Buffer, raw []byte) (o *object, err error) {
 	if err := s.open(); err != nil {
 		return nil, err
@@ -164,7 +164,7 @@ func (s *storage) try(o *object) error {
 	})
 }
 
-// importDuplicate imports a key under a parent, which check says is still open.
+// importDuplicate imports a key under a parent; check reports whether that is still open.
 func (s *storage) importDuplicate(parent *object, check func() error, a keystore.Algorithm, d keystore.Duplicated) (*object, error) {
 	if err := s.device.tpm.caps.supports(a); err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func (s *storage) importDuplicate(parent *object, check func() error, a keystore
 		return err
 	})
 	if err == nil {
-		err = s.try(o) // the TPM looks at the sizes now
+		err = s.try(o) // now the TPM checks the sizes
 	}
 	if refusedData(err) {
 		err = fmt.Errorf("tpm: import %v: %w: %w", a, keystore.ErrBadData, err)
@@ -190,7 +190,7 @@ func (s *storage) importDuplicate(parent *object, check func() error, a keystore
 	return o, err
 }
 
-// rootNamed returns the storage key with a Name. The caller has the turn.
+// rootNamed returns the storage key with a Name. The caller must have the turn.
 func (s *storage) rootNamed(name []byte) (*object, error) {
 	if err := s.open(); err != nil {
 		return nil, err

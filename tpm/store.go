@@ -15,22 +15,22 @@ import (
 type Config struct {
 	// URI names the TPM and the state file. See URI for the grammar.
 	URI string
-	// PIN is the authorization value of provisioned keys, 1 to 32 bytes without
-	// a zero byte; empty means none. Keys that a store with a PIN makes need it,
-	// and a wrong one counts for the TPM's dictionary attack protection. Session
-	// keys never have one. The store keeps a copy in locked memory until it is
-	// closed; the caller wipes this one.
+	// PIN is the authorization value of provisioned keys, 1 to 32 bytes without a zero
+	// byte; empty means none. Keys made by a store with a PIN need it, and a wrong PIN
+	// counts toward the TPM's dictionary attack protection. Session keys never have one.
+	// The store keeps a copy in locked memory until it is closed; the caller must wipe
+	// this one.
 	PIN []byte
-	// Passwords say where the passwords of the TPM's hierarchies come from.
+	// Passwords are the sources of the passwords of the TPM's hierarchies.
 	Passwords Passwords
 }
 
 // A Store holds the keys under one storage key of a TPM. It is a [keystore.Store],
-// [keystore.Importer], [keystore.RandomSource] and [keystore.Admin], and safe for use by
-// many goroutines.
+// [keystore.Importer], [keystore.RandomSource] and [keystore.Admin], and safe for
+// concurrent use.
 type Store struct {
 	owns        bool              // Close closes the device
-	pin         *lockedmem.Buffer // nil: there is none
+	pin         *lockedmem.Buffer // nil if none
 	storage     *storage
 	sessionKeys sessionKeys
 	provisioned provisionedKeys
@@ -78,12 +78,12 @@ func (c Config) open(open func(*Device, StoreConfig) (*Store, error)) (*Store, e
 // A StoreConfig names the keys of a Device. PIN is as in Config.
 type StoreConfig struct {
 	State string // path of the state file
-	SRK   uint32 // persistent handle of the storage key; 0 is that of the state file, and for Init 0x81000001
+	SRK   uint32 // persistent handle of the storage key; 0 is the one in the state file, and for Init 0x81000001
 	PIN   []byte
 }
 
 // OpenStore opens a store on a Device, with the errors of the function OpenStore. The
-// caller closes the Device after the store. A Device may have several stores.
+// caller must close the Device after the store. A Device may have several stores.
 func (d *Device) OpenStore(c StoreConfig) (*Store, error) {
 	pin, err := checkPIN(c.PIN)
 	if err != nil {
@@ -117,7 +117,7 @@ func newStore(root *storage, st *state, pin *lockedmem.Buffer) *Store {
 }
 
 // checkPIN copies a PIN into locked memory. It refuses zero bytes: go-tpm and other
-// programs mishandle them, and a TPM removes those at the end.
+// programs mishandle them, and a TPM removes trailing ones.
 func checkPIN(pin []byte) (*lockedmem.Buffer, error) {
 	if len(pin) > sessionHash || slices.Contains(pin, 0) {
 		return nil, keystore.NoPINf("tpm: the PIN of %d bytes has a zero byte or more than %d bytes", len(pin), sessionHash)
@@ -128,8 +128,8 @@ func checkPIN(pin []byte) (*lockedmem.Buffer, error) {
 	return lockedmem.Copy(pin), nil
 }
 
-// StorageKey returns the handle where the storage key ought to be, and the public area of
-// it that the state file pins. Salt sessions with this, never with a public area that
+// StorageKey returns the handle where the storage key is expected, and its public area as
+// pinned by the state file. Salt sessions with this, never with a public area that
 // TPM2_ReadPublic returns.
 func (s *Store) StorageKey() (tpm2.TPMHandle, *tpm2.TPMTPublic, error) {
 	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](s.storage.key.public)
@@ -142,8 +142,8 @@ func (s *Store) StorageKey() (tpm2.TPMHandle, *tpm2.TPMTPublic, error) {
 // Device returns the Device under the store, for what package keystore does not cover.
 func (s *Store) Device() *Device { return s.storage.device }
 
-// Generate makes a session key or a session key pair. Its blob stays in the memory of
-// the process, and it is loaded when it is used. It has no PIN.
+// Generate makes a session key or a session key pair. Its blob stays in the memory of the
+// process, and it is loaded when used. It has no PIN.
 func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
 	if a == keystore.SealMAC256 {
 		return nil, unsupported(a)
@@ -151,7 +151,7 @@ func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
 	return s.make(a, made, nil)
 }
 
-// Import makes a session key from raw, which goes to the TPM encrypted.
+// Import makes a session key from raw, which is sent to the TPM encrypted.
 func (s *Store) Import(a keystore.Algorithm, raw []byte) (keystore.Key, error) {
 	if !a.Secret() || a.Sealing() {
 		return nil, unsupported(a)
@@ -170,8 +170,8 @@ func (s *Store) make(a keystore.Algorithm, from origin, raw []byte) (keystore.Ke
 	return s.sessionKeys.adopt(a, o, false)
 }
 
-// With lets f use a key of this store by go-tpm commands, for instance to certify it.
-// f has the TPM to itself, under the rules of [Device.Do].
+// With lets f use a key of this store in go-tpm commands, for example to certify it. f
+// has exclusive use of the TPM, under the rules of [Device.Do].
 func (s *Store) With(k keystore.Key, f func(t transport.TPM, key tpm2.NamedHandle) error) error {
 	own, err := ownKey(s, k)
 	if err != nil {
@@ -180,13 +180,13 @@ func (s *Store) With(k keystore.Key, f func(t transport.TPM, key tpm2.NamedHandl
 	return s.storage.lend(own.object, own.check, f)
 }
 
-// WithStorageKey lets f use the storage key, as With does.
+// WithStorageKey lets f use the storage key, like With.
 func (s *Store) WithStorageKey(f func(t transport.TPM, key tpm2.NamedHandle) error) error {
 	return s.storage.lend(s.storage.key, s.storage.open, f)
 }
 
-// Live counts the session keys that are not closed. The second number, sessions in
-// use, is always 0: all keys share one.
+// Live counts the open session keys. The second number, sessions in use, is always 0: all
+// keys share one.
 func (s *Store) Live() (objects, sessions int) { return s.sessionKeys.count(), 0 }
 
 // Close closes every key of the store, and flushes them from the TPM.

@@ -11,20 +11,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An origin is how a key came into the TPM. It determines the attributes of its public
+// An origin is how a key came into the TPM. It determines the attributes in its public
 // area.
 type origin int
 
 const (
 	made       origin = iota // by TPM2_Create, inside the TPM
-	given                    // by TPM2_Create, from bytes that came from outside
+	given                    // by TPM2_Create, from outside bytes
 	duplicated               // by TPM2_Import, from data that a peer wrapped for this TPM
 )
 
 // template returns the public area of a key for one algorithm, without its unique part.
 // The empty authorization policy keeps every key in the TPM, including duplicated ones,
 // since TPM2_Duplicate needs a policy. Keys without a PIN are not subject to the
-// dictionary attack protection, for which a sudden loss of power counts as a wrong PIN.
+// dictionary attack protection, which counts a sudden loss of power as a wrong PIN.
 func template(a keystore.Algorithm, from origin, pin bool) (tpm2.TPMTPublic, error) {
 	t := tpm2.TPMTPublic{NameAlg: tpm2.TPMAlgSHA256}
 	t.ObjectAttributes = tpm2.TPMAObject{
@@ -40,8 +40,8 @@ func template(a keystore.Algorithm, from origin, pin bool) (tpm2.TPMTPublic, err
 		t.ObjectAttributes.SignEncrypt = true
 		symmetric(&t, a.Size()*8, tpm2.TPMAlgCMAC)
 	case keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.SealMAC256:
-		// The public area does not have the size of the key. One that the TPM
-		// makes has the size of a digest.
+		// The public area does not contain the key size. A key made by the TPM has the
+		// size of a digest.
 		t.ObjectAttributes.SignEncrypt = true
 		t.Type = tpm2.TPMAlgKeyedHash
 		t.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash, &tpm2.TPMSKeyedHashParms{Scheme: hmacScheme()})
@@ -65,7 +65,7 @@ func template(a keystore.Algorithm, from origin, pin bool) (tpm2.TPMTPublic, err
 	return t, nil
 }
 
-// unsupported returns errors.ErrUnsupported, and says why a TPM has no keys of an
+// unsupported returns errors.ErrUnsupported with the reason why a TPM has no keys of an
 // algorithm.
 func unsupported(a keystore.Algorithm) error {
 	why := "there is no such key"
@@ -139,7 +139,7 @@ func exchangeParent() tpm2.TPMTPublic {
 }
 
 // Evidence is what the public area of a key proves. The TPM checks the area whenever it
-// loads the key, so nobody can change it.
+// loads the key, so it cannot be changed.
 type evidence struct {
 	from   origin
 	pin    bool

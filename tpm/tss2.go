@@ -20,7 +20,7 @@ const (
 	maxTSS2  = 64 << 10
 )
 
-// oidLoadableKey is the OID of the TCG for a key that TPM2_Load takes.
+// oidLoadableKey is the TCG's OID for a key that TPM2_Load accepts.
 var oidLoadableKey = asn1.ObjectIdentifier{2, 23, 133, 10, 1, 3}
 
 // A tss2Key is the ASN.1 of a TSS2 private key ("ASN.1 Specification for TPM 2.0 Key
@@ -34,8 +34,8 @@ type tss2Key struct {
 	public, private       []byte // TPM2B_PUBLIC, TPM2B_PRIVATE
 }
 
-// readTSS2 reads what other programs write, too: TRUE is any BOOLEAN but zero, as in BER,
-// and where a long has 32 bits, persistent handles are negative.
+// readTSS2 also reads what other programs write: TRUE is any nonzero BOOLEAN, as in BER,
+// and on systems with 32-bit longs, persistent handles are negative.
 func readTSS2(der cryptobyte.String) (k tss2Key, ok bool) {
 	var in, auth, policy, secret, authPolicy, rsaParent, other, public, private cryptobyte.String
 	var hasAuth, hasParent, present bool
@@ -56,7 +56,7 @@ func readTSS2(der cryptobyte.String) (k tss2Key, ok bool) {
 	}
 	k.authUnsaid = !hasAuth
 	k.public, k.private = public, private
-	k.hasPolicy, k.hasSecret = len(policy) > 2 || len(authPolicy) > 2, len(secret) > 2 // else what is in it is empty
+	k.hasPolicy, k.hasSecret = len(policy) > 2 || len(authPolicy) > 2, len(secret) > 2 // otherwise its content is empty
 	return k, true
 }
 
@@ -67,7 +67,7 @@ func readBool(in cryptobyte.String, b *bool) bool {
 	return ok
 }
 
-// unsupported says why a well-formed key is not one for TPM2_Load without a policy, or
+// unsupported says why a well-formed key is not for TPM2_Load without a policy, or
 // returns "".
 func (k *tss2Key) unsupported() string {
 	switch kind := k.kind.String(); {
@@ -95,7 +95,7 @@ type TSS2 struct {
 	EmptyAuth bool           // the file says that the key has no PIN
 	Unsaid    bool           // the file does not say whether it has one
 	Parent    tpm2.TPMHandle // persistent handle, or TPM_RH_OWNER
-	RSAParent bool           // below TPM_RH_OWNER is an RSA key, not one on P-256
+	RSAParent bool           // the key below TPM_RH_OWNER is RSA, not P-256
 	Public    []byte         // TPMT_PUBLIC
 	Private   []byte         // contents of the TPM2B_PRIVATE
 }
@@ -126,8 +126,8 @@ func ParseTSS2(text []byte) (*TSS2, error) {
 	return &TSS2{EmptyAuth: k.emptyAuth, Unsaid: k.authUnsaid, Parent: tpm2.TPMHandle(k.parent), RSAParent: k.rsaParent, Public: public, Private: private}, nil
 }
 
-// onlyTSS2 returns the key of a file, in which there may be text and other blocks, such as its
-// certificate.
+// onlyTSS2 returns the key in a file, which may also contain text and other blocks, such
+// as its certificate.
 func onlyTSS2(text []byte) (der []byte, err error) {
 	blocks, err := strictpem.Decode(text)
 	if err != nil {
@@ -183,11 +183,12 @@ func (s *Store) ExportTSS2(label string, version uint32) ([]byte, error) {
 
 // ImportTSS2 makes the next version of the provisioned key with a label from a TSS2 key
 // file of this or another program. Its parent is a persistent storage key, or the owner
-// hierarchy. A key that may leave the TPM is [keystore.ErrWeakKey], one with a policy or a
-// parent of another kind errors.ErrUnsupported, one that is not for the algorithm
+// hierarchy. A key that may leave the TPM is [keystore.ErrWeakKey], one with a policy or
+// a parent of another kind errors.ErrUnsupported, one that is not for the algorithm
 // [keystore.ErrWrongKey], and one of another TPM [keystore.ErrForeign]. The key is used
-// once: its authorization value must be the PIN of the store, or empty, which is tried if the
-// file or the store says so, or the file says nothing, or if a wrong one does no harm.
+// once: its authorization value must be the PIN of the store, or empty. Empty is tried if
+// the file or the store says so, if the file does not say, or if a wrong value is
+// harmless.
 func (s *Store) ImportTSS2(label string, a keystore.Algorithm, text []byte) (keystore.Version, error) {
 	f, err := ParseTSS2(text)
 	if err != nil {

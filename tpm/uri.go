@@ -17,7 +17,7 @@ import (
 //
 // The attributes are
 //
-//	device=/dev/tpmrm0   a character device; this one is the default
+//	device=/dev/tpmrm0   a character device; default
 //	unix=/path           a Unix socket that carries plain TPM commands, as of swtpm
 //	tcp=host:port        the same over TCP; never between machines
 //	state=/path          the file of key blobs, see Init
@@ -26,8 +26,8 @@ import (
 //	timeout=2m           how long one command may take before the TPM counts as dead
 //
 // with at most one of device, unix and tcp. Most TPMs behind a socket serve one process
-// at a time, and the others wait. Characters other than letters, digits and
-// -._~:/@,+ are percent-encoded.
+// at a time while others wait. Characters other than letters, digits and -._~:/@,+ are
+// percent-encoded.
 type URI struct {
 	Object  string // label of a provisioned key
 	Device  string
@@ -40,7 +40,7 @@ type URI struct {
 
 const (
 	defaultDevice  = "/dev/tpmrm0"
-	defaultTimeout = 2 * time.Minute // a chip may need one for an RSA key
+	defaultTimeout = 2 * time.Minute // a chip may take this long for an RSA key
 	defaultSRK     = 0x81000001      // TCG TPM v2.0 Provisioning Guidance
 )
 

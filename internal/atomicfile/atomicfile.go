@@ -2,19 +2,19 @@
 //
 // [Replace] puts a new version of a file in place of the old one, [Create] makes a file
 // that must not exist yet, and [Aside] keeps an old version. The first two write a
-// temporary file in the same directory, sync it to disk and only then rename it, so
-// that a reader, a crash or a full disk sees the old file or the new one and nothing in
+// temporary file in the same directory, sync it to disk and only then rename it, so that
+// a reader, a crash or a full disk sees the old file or the new one and nothing in
 // between. On an error the old file is unchanged and nothing is left behind; a process
-// that dies in the middle may leave a file whose name begins with ".new-", which
-// nothing reads and which may be deleted.
+// that dies partway may leave a file whose name begins with ".new-", which nothing reads
+// and which may be deleted.
 //
 // The temporary file never existed before, and its name cannot be guessed, so no other
 // user with write access to the directory can redirect the bytes by placing a link
 // there first. Permissions, owner and other names (hard links) of the old file do not
 // carry over to the new one.
 //
-// Two processes that replace one file at the same moment do not corrupt it, but one of
-// the two versions is lost: if neither may be lost, use a lock as well.
+// If two processes replace one file at the same moment, the file is not corrupted, but
+// one of the two versions is lost: if neither may be lost, also use a lock.
 package atomicfile
 
 import (
@@ -31,8 +31,8 @@ import (
 // DefaultMode is the permissions of a file whose mode is given as 0.
 const DefaultMode fs.FileMode = 0o600
 
-// ErrUnsynced means that a file is written and has its name, but that its directory
-// could not be synced to disk: a loss of power may undo the change.
+// ErrUnsynced means that a file was written under its name, but its directory could not
+// be synced to disk: a power loss may undo the change.
 var ErrUnsynced = errors.New("it is in its place, but a loss of power may undo that")
 
 // Replace writes data as the content of the file at path, with the permissions mode
@@ -55,20 +55,20 @@ func Replace(path string, data []byte, mode fs.FileMode) error {
 // If the name exists already, even as a dangling link, the error is fs.ErrExist and
 // nothing changes. An error is a [*fs.PathError] about path.
 func Create(path string, data []byte, mode fs.FileMode) error {
-	if there(path) { // also where nothing can be written
+	if there(path) { // even if nothing can be written there
 		return about("create", path, syscall.EEXIST)
 	}
 	return about("create", path, write(path, data, mode, link))
 }
 
-// there reports whether a path has the name of something, or of a link.
+// there reports whether a path exists, even if only as a link.
 func there(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil && filepath.Base(path) != "." && !os.IsPathSeparator(path[len(path)-1])
 }
 
-// Aside gives the file at path a second, unused name beside it: the name of the file
-// with suffix, and with a number if that is taken. The file keeps its own name until
+// Aside gives the file at path a second, unused name in the same directory: the file's
+// name with suffix, and with a number if that is taken. The file keeps its own name until
 // another file takes it, through [Replace], which follows the same links. An error is a
 // [*fs.PathError] about path.
 func Aside(path, suffix string) (name string, err error) {
@@ -89,7 +89,7 @@ func Aside(path, suffix string) (name string, err error) {
 	}
 }
 
-// SyncDir syncs a directory to disk: until then a loss of power may remove a new file.
+// SyncDir syncs a directory to disk: until then a power loss may remove a new file.
 func SyncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -107,7 +107,7 @@ func write(path string, data []byte, mode fs.FileMode, publish func(dir *os.Root
 	if directory == "" {
 		directory = "."
 	}
-	// Everything happens in the open directory, even if it is renamed meanwhile.
+	// Everything happens in the open directory, even if it is renamed in the meantime.
 	dir, err := os.OpenRoot(directory)
 	if err != nil {
 		return err
@@ -128,7 +128,7 @@ func write(path string, data []byte, mode fs.FileMode, publish func(dir *os.Root
 	return nil
 }
 
-// stage writes a new file to the disk and returns its name.
+// stage writes a new file to disk and returns its name.
 func stage(dir *os.Root, data []byte, mode fs.FileMode) (name string, err error) {
 	if mode == 0 {
 		mode = DefaultMode
@@ -155,12 +155,12 @@ func stage(dir *os.Root, data []byte, mode fs.FileMode) (name string, err error)
 func link(dir *os.Root, from, to string) error {
 	err := dir.Link(from, to)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
-		return reserve(dir, from, to) // no hard links, as on a memory stick
+		return reserve(dir, from, to) // no hard links, as on a USB stick
 	}
 	return err
 }
 
-// reserve first takes the name with an empty file, which a crash would leave behind.
+// reserve first creates an empty file with the name, which a crash would leave behind.
 func reserve(dir *os.Root, from, to string) error {
 	f, err := dir.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, DefaultMode)
 	if err != nil {
@@ -180,8 +180,8 @@ func syncRoot(dir *os.Root) error {
 	return errors.Join(SyncOpen(d), d.Close())
 }
 
-// SyncOpen is [SyncDir] of an open directory. A sync counts as done if the system or the file
-// system (EINVAL) does not support it for directories: nothing more can be done.
+// SyncOpen is [SyncDir] for an open directory. If the system or the file system does not
+// support syncing directories (EINVAL), that counts as done: nothing more can be done.
 func SyncOpen(d *os.File) error {
 	if runtime.GOOS == "windows" {
 		return nil
@@ -192,8 +192,8 @@ func SyncOpen(d *os.File) error {
 	return nil
 }
 
-// about makes the error one about the caller's path: the name of the temporary file
-// would mean nothing to the user.
+// about makes an error refer to the caller's path: the name of the temporary file would
+// mean nothing to the user.
 func about(op, path string, err error) error {
 	if err == nil {
 		return nil

@@ -17,7 +17,7 @@ var (
 	errNotFile     = errors.New("there is something else than a file: name another path")
 )
 
-// settle follows the links at path to the file that a rename has to replace.
+// settle follows the links at path to the file that a rename must replace.
 func settle(path string) (string, error) {
 	for hop := range maxLinks {
 		info, err := os.Lstat(path)
@@ -42,8 +42,9 @@ func settle(path string) (string, error) {
 	return "", syscall.ELOOP
 }
 
-// follow returns what a link names. Its directory is resolved first and the rest
-// not cleaned: after a link to a directory, ".." is not what stands before it.
+// follow returns the target of a link. The link's directory is resolved first, and the
+// rest is not cleaned: after a link to a directory, ".." is not the directory before it
+// in the path.
 func follow(path string) (string, error) {
 	to, err := os.Readlink(path)
 	if err != nil || filepath.IsAbs(to) {

@@ -8,8 +8,8 @@ import (
 	"fmt"
 )
 
-// checkpoint writes a mark, signs it and writes the signature, and has the disk keep it.
-// Records that come meanwhile do not wait for the key.
+// checkpoint writes a mark, signs it, writes the signature, and syncs them to disk.
+// Records that arrive in the meantime do not wait for the key.
 func (l *Log) checkpoint() {
 	l.mu.Lock()
 	if l.unsigned == 0 && l.failed == nil || l.c.Signer == nil {
@@ -36,7 +36,7 @@ func (l *Log) checkpoint() {
 	l.settle(err)
 }
 
-// settle has the disk keep what was written, and tells what became of it.
+// settle syncs what was written to disk, and reports the result.
 func (l *Log) settle(err error) {
 	if err == nil {
 		err = l.file.Sync()
@@ -56,7 +56,7 @@ func (l *Log) settle(err error) {
 	}
 }
 
-// verifySignature verifies that of a checkpoint.
+// verifySignature verifies the signature of a checkpoint.
 func verifySignature(key crypto.PublicKey, digest, signature []byte) error {
 	switch key := key.(type) {
 	case *rsa.PublicKey:

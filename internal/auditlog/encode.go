@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// An encoder writes the fields of a line: what [encoding/json] would, in a third of the
-// time, since there is a line for each message of a server.
+// An encoder writes the fields of a line in the form of [encoding/json], in a third of
+// the time, since a server writes a line for each message.
 type encoder []byte
 
 // body appends what the chain value of a line covers.
@@ -55,7 +55,7 @@ func (e encoder) own(f ownFields) []byte {
 	e.number("at", f.At)
 	if len(f.Signature) > 0 {
 		e.name("signature")
-		text, _ := json.Marshal(f.Signature) // bytes always can be
+		text, _ := json.Marshal(f.Signature) // bytes can always be encoded
 		e = append(e, text...)
 	}
 	return e
@@ -79,7 +79,7 @@ func (e *encoder) text(name, text string) {
 		*e = append(append(append(*e, '"'), text...), '"')
 		return
 	}
-	quoted, _ := json.Marshal(text) // a string always can be
+	quoted, _ := json.Marshal(text) // a string can always be encoded
 	*e = append(*e, quoted...)
 }
 

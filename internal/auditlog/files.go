@@ -10,7 +10,7 @@ import (
 	"os"
 )
 
-// resume opens the file and finds where the log goes on.
+// resume opens the file and finds where the log continues.
 func (l *Log) resume() (err error) {
 	if l.file, err = openFile(l.c.Path); err != nil {
 		return err
@@ -43,7 +43,7 @@ func openFile(path string) (*os.File, error) {
 		if isAt(f, path) {
 			return f, nil
 		}
-		f.Close() // another process has put it aside meanwhile
+		f.Close() // another process has put it aside in the meantime
 	}
 }
 
@@ -54,8 +54,8 @@ func isAt(f *os.File, path string) bool {
 	return errOwn == nil && err == nil && os.SameFile(own, there)
 }
 
-// begin writes to an empty file: it goes on with the newest file that was put aside, or
-// begins a log.
+// begin writes to an empty file: it continues the newest file that was put aside, or
+// starts a log.
 func (l *Log) begin() error {
 	e, err := l.endOfEarlier()
 	if err != nil {
@@ -100,14 +100,14 @@ func (l *Log) goOn(e end) error {
 	return nil
 }
 
-// addHeader begins a file.
+// addHeader starts a file.
 func (l *Log) addHeader(torn int64) {
 	before := l.last.Chain
 	l.size = 0
 	l.add(line{Record: Record{Event: eventFile}, ownFields: ownFields{Log: l.name, Previous: chainText(before), Torn: torn}})
 }
 
-// rotateIfFull begins another file, if this one is full and all of it is written.
+// rotateIfFull starts another file if this one is full and completely written.
 func (l *Log) rotateIfFull() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,7 +116,8 @@ func (l *Log) rotateIfFull() {
 	}
 }
 
-// rotate puts the file aside, under the number of its last record, and begins another one.
+// rotate puts the file aside, under the number of its last record, and starts another
+// one.
 func (l *Log) rotate(torn int64) error {
 	if err := l.flush(); err != nil {
 		return err
@@ -133,7 +134,7 @@ func (l *Log) rotate(torn int64) error {
 	return l.another(torn)
 }
 
-// another begins a file. All of the one before must be written.
+// another starts a file. The previous one must be completely written.
 func (l *Log) another(torn int64) error {
 	f, err := openFile(l.c.Path)
 	if err != nil {
@@ -149,7 +150,7 @@ func (l *Log) another(torn int64) error {
 	return errors.Join(old.Sync(), old.Close(), l.flush())
 }
 
-// reopen begins another file if this one was moved away.
+// reopen starts another file if this one was moved away.
 func (l *Log) reopen(signer crypto.Signer) error {
 	l.checkpoint()
 	l.mu.Lock()

@@ -22,14 +22,14 @@ const (
 	eventLost       = "lost"
 )
 
-// Events that mean something to [Verify]. There may be others.
+// Events that [Verify] interprets. There may be others.
 const (
 	EventStart = "start" // of a process that writes the log
 	EventStop  = "stop"  // of it, in good order: nothing may follow but a checkpoint or a start
 )
 
-// A Record is something that happened. Fields that are empty are left out. Secrets and
-// the data of messages have no place in one.
+// A Record is something that happened. Empty fields are left out. Secrets and the data of
+// messages do not belong in one.
 type Record struct {
 	Event         string `json:"event"`                   // kind of the record
 	Action        string `json:"action,omitempty"`        // what somebody wanted
@@ -52,7 +52,7 @@ type Record struct {
 	Count         uint64 `json:"count,omitempty"`         // how many
 }
 
-// maxText bounds the bytes of one text of a record, and maxLine those of a line.
+// maxText bounds the bytes of one text in a record, and maxLine those of a line.
 const (
 	maxText = 1 << 10
 	maxLine = 64 << 10
@@ -72,13 +72,13 @@ func (r Record) bounded() Record {
 	return r
 }
 
-// A Position is a line of a log, and its chain value, by which it is known again.
+// A Position is a line of a log, with its chain value, by which it is recognized later.
 type Position struct {
 	N     uint64
 	Chain [sha256.Size]byte
 }
 
-// String returns the number and the chain value, as [ParsePosition] reads them.
+// String returns the number and the chain value, in the form that [ParsePosition] reads.
 func (p Position) String() string { return strconv.FormatUint(p.N, 10) + ":" + chainText(p.Chain) }
 
 // ParsePosition reads what [Position.String] returned.
@@ -92,7 +92,7 @@ func ParsePosition(text string) (p Position, err error) {
 	return Position{n, sum}, nil
 }
 
-// A line is what a line has for the log itself.
+// A line is the part of a line that belongs to the log itself.
 type line struct {
 	N    uint64    `json:"n"`
 	Time time.Time `json:"time"`
@@ -127,7 +127,7 @@ func parseChain(text string) (sum [sha256.Size]byte, err error) {
 	return [sha256.Size]byte(b), nil
 }
 
-// follow returns the chain value of a line after another one.
+// follow returns the chain value of the line after another one.
 func follow(before [sha256.Size]byte, body []byte) (sum [sha256.Size]byte) {
 	h := sha256.New()
 	h.Write(before[:])
@@ -144,7 +144,7 @@ func (l line) write(to []byte, before [sha256.Size]byte) (text []byte, sum [sha2
 	return append(text, chainEnd+"\n"...), sum
 }
 
-// A readLine is a line of a file. What it says of itself is not verified.
+// A readLine is a line of a file. Its claims are not verified.
 type readLine struct {
 	line
 	body  []byte // what the chain value covers
@@ -170,7 +170,7 @@ func parseLine(text []byte) (r readLine, err error) {
 	return r, nil
 }
 
-// position is that of the line, as it says itself.
+// position is that of the line, as it claims.
 func (r readLine) position() Position { return Position{r.N, r.chain} }
 
 // own reports whether the log wrote the line for itself.

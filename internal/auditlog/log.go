@@ -15,30 +15,30 @@ import (
 // A Config says where a log is and how it is written.
 type Config struct {
 	Path string
-	// Signer signs the checkpoints: an RSA or EC key. Nil makes none, and the next one that
-	// opens the log signs what is there.
+	// Signer signs the checkpoints: an RSA or EC key. Nil makes none; the next process
+	// that opens the log with a key signs what is there.
 	Signer   crypto.Signer
 	Size     int64         // bytes after which another file begins; default 64 MiB
 	Records  int           // records after which a checkpoint is made, at most; default 4096
 	Interval time.Duration // after which a record is covered by a checkpoint; default 10 seconds
-	Log      *slog.Logger  // told when writing fails, and when it works again; nil means none
+	Log      *slog.Logger  // for when writing fails, and works again; nil means none
 }
 
 const (
-	// writeBehind is how long a record may stay in memory, and writeAt after how many bytes
-	// it does not.
+	// writeBehind is how long a record may stay in memory, and writeAt after how many
+	// bytes it is written earlier.
 	writeBehind = 100 * time.Millisecond
 	writeAt     = 64 << 10
 	// maxPending bounds the bytes in memory of a log that cannot be written.
 	maxPending = 4 << 20
-	// again is when writing is tried again that failed.
+	// again is when a failed write is retried.
 	again = time.Second
 )
 
 // ErrInUse says that another process writes the log.
 var ErrInUse = errors.New("another process writes it")
 
-// A Log is written by one process at a time. It is safe for use by many goroutines.
+// A Log is written by one process at a time. It is safe for concurrent use.
 type Log struct {
 	c       Config
 	keyID   string
@@ -50,26 +50,26 @@ type Log struct {
 
 	mu       sync.Mutex
 	file     *os.File
-	size     int64  // bytes of the file, with those that are pending
+	size     int64  // bytes of the file, including pending ones
 	pending  []byte // not written yet
 	last     Position
-	unsigned int    // records that no checkpoint covers
-	lost     uint64 // records for which there was no memory
+	unsigned int    // records not covered by a checkpoint
+	lost     uint64 // records dropped for lack of memory
 	failed   error  // why the log cannot be written or signed, or nil
 	ended    bool
-	write    *time.Timer // when what is pending is written
+	write    *time.Timer // when pending bytes are written
 	sign     *time.Timer // when a checkpoint is due
 }
 
-// A reopening asks for a file that was moved away to be made again, with a new signer.
+// A reopening asks to re-create a file that was moved away, with a new signer.
 type reopening struct {
 	signer crypto.Signer
 	done   chan error
 }
 
-// Open begins a log, or goes on with one. Its file is made with the rights 0600. A log that
-// another process writes is [ErrInUse]. Where the file ends with something that is no
-// record, as after a crash, it is kept under another name, and another file begins.
+// Open starts or continues a log. Its file is made with mode 0600. A log that another
+// process writes is [ErrInUse]. If the file ends with something that is not a record, as
+// after a crash, it is kept under another name, and another file is started.
 func Open(c Config) (*Log, error) {
 	if c.Size == 0 {
 		c.Size = 64 << 20
@@ -111,29 +111,29 @@ func (l *Log) use(signer crypto.Signer) (err error) {
 	return err
 }
 
-// Last is the newest record, which may be in memory still.
+// Last is the newest record, which may still be in memory.
 func (l *Log) Last() Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last
 }
 
-// Unsigned is how many records no checkpoint covers.
+// Unsigned is how many records are not covered by a checkpoint.
 func (l *Log) Unsigned() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.unsigned
 }
 
-// Err returns why the log cannot be written or signed now, or nil. Records are kept in
-// memory meanwhile, as far as they fit; how many did not is told in the log.
+// Err returns why the log cannot currently be written or signed, or nil. In the meantime
+// records are kept in memory, as far as they fit; the log later says how many did not.
 func (l *Log) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.failed
 }
 
-// Record adds a record. It does not wait for a disk that works, nor for the signing key.
+// Record adds a record. It waits for neither a working disk nor the signing key.
 func (l *Log) Record(r Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -156,15 +156,15 @@ func (l *Log) Record(r Record) {
 	}
 }
 
-// wake has a checkpoint made, and another file begun if this one is full.
+// wake requests a checkpoint, and another file if this one is full.
 func (l *Log) wake() {
 	select {
 	case l.full <- struct{}{}:
-	default: // it is about to be made
+	default: // already requested
 	}
 }
 
-// add appends a line to what is pending.
+// add appends a line to the pending ones.
 func (l *Log) add(n line) {
 	n.N, n.Time = l.last.N+1, time.Now().UTC()
 	if len(l.pending) == 0 {
@@ -176,7 +176,7 @@ func (l *Log) add(n line) {
 	l.last = Position{n.N, sum}
 }
 
-// flush writes what is pending. Of what fails, the rest stays.
+// flush writes what is pending. If that fails, the rest stays pending.
 func (l *Log) flush() error {
 	for len(l.pending) > 0 {
 		n, err := l.file.Write(l.pending)
@@ -193,7 +193,7 @@ func (l *Log) flush() error {
 	return nil
 }
 
-// noteFailure tells once that writing fails, and has it tried again.
+// noteFailure reports once that writing fails, and schedules another try.
 func (l *Log) noteFailure(err error) {
 	if err == nil {
 		return
@@ -205,8 +205,8 @@ func (l *Log) noteFailure(err error) {
 	l.write.Reset(again)
 }
 
-// Reopen begins another file if that of the log was moved away, and signs with another key
-// from now on.
+// Reopen starts another file if the log's was moved away, and signs with another key from
+// now on.
 func (l *Log) Reopen(signer crypto.Signer) error {
 	r := reopening{signer, make(chan error, 1)}
 	select {
@@ -223,7 +223,7 @@ func (l *Log) Close() error {
 	return <-l.closed
 }
 
-// run does what takes time.
+// run does whatever takes time.
 func (l *Log) run() {
 	for {
 		select {

@@ -17,9 +17,9 @@ type lineReader struct{ r *bufio.Reader }
 
 func newLineReader(r io.Reader) lineReader { return lineReader{bufio.NewReaderSize(r, maxLine)} }
 
-// next returns the next line without its end, valid until the next call, and how many bytes
-// were read. whole says that it has an end and is not too long; a line that is too long is
-// read to its end and not returned.
+// next returns the next line without its end, valid until the next call, and how many
+// bytes were read. whole says that the line has an end and is not too long; a line that
+// is too long is skipped to its end and not returned.
 func (l lineReader) next() (text []byte, size int64, whole bool, err error) {
 	text, err = l.r.ReadSlice('\n')
 	size = int64(len(text))
@@ -37,17 +37,17 @@ func (l lineReader) next() (text []byte, size int64, whole bool, err error) {
 	return text, size, false, err
 }
 
-// An end is where a log can go on.
+// An end is where a log can continue.
 type end struct {
 	log      string
 	last     Position
 	size     int64  // bytes of the file up to that line
-	torn     int64  // bytes behind them that are no line
+	torn     int64  // bytes after them that are not a line
 	unsigned uint64 // records after the last mark with a checkpoint
 	damaged  bool   // a line does not follow the one before
 }
 
-// errNotLog says that a file has something else in it.
+// errNotLog says that a file contains something else.
 var errNotLog = errors.New("it is not an audit log")
 
 // readEnd looks for the end of a log in one of its files. An empty file has none.
@@ -76,7 +76,7 @@ func readEnd(r io.Reader) (e end, err error) {
 	return e, nil
 }
 
-// add goes over a line. marked counts the records after the newest mark.
+// add processes a line. marked counts the records after the newest mark.
 func (e *end) add(l readLine, marked *uint64) {
 	before := e.last.Chain
 	if l.Event == eventFile && e.last.N == 0 {

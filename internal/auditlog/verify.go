@@ -41,12 +41,12 @@ type Report struct {
 	Findings []Finding `json:"findings"` // the first 100; none if nothing is wrong
 }
 
-// maxFindings bounds the findings that are told.
+// maxFindings bounds the findings reported.
 const maxFindings = 100
 
-// Verify verifies logs, whose files may be given in any order. keys verify checkpoints, by
-// their [keystore.KeyID]. seen are records that were seen earlier: each must still be there.
-// The error is that of a file which cannot be read.
+// Verify verifies logs, whose files may be given in any order. keys verify checkpoints,
+// by their [keystore.KeyID]. seen are records seen earlier: each must still exist. The
+// error is that of a file that cannot be read.
 func Verify(files []string, keys map[string]crypto.PublicKey, seen []Position) (Report, error) {
 	v := verifier{open: openToRead, keys: keys, seen: slices.Clone(seen), report: Report{Findings: []Finding{}}}
 	return v.verify(files)
@@ -69,23 +69,23 @@ func (v *verifier) verify(files []string) (Report, error) {
 	return v.report, nil
 }
 
-// A verifier goes over the lines of logs.
+// A verifier processes the lines of logs.
 type verifier struct {
 	open   func(name string) (io.ReadCloser, error)
 	keys   map[string]crypto.PublicKey
-	seen   []Position // that were not found yet
+	seen   []Position // not found yet
 	report Report
 
 	name     string // of the file
 	at       int    // line in it
 	now      *Summary
-	chain    [sha256.Size]byte // of the line before
-	skipped  bool              // the line before was no record
-	torn     int64             // bytes at the end of the file before that are no line
+	chain    [sha256.Size]byte // of the previous line
+	skipped  bool              // the previous line was not a record
+	torn     int64             // bytes at the end of the previous file that are not a line
 	tornAt   Finding
 	mark     readLine
 	marked   int // records up to the mark
-	signed   int // records that are signed
+	signed   int // signed records
 	stopped  bool
 	lastTime time.Time
 }
@@ -96,7 +96,7 @@ type named struct {
 	n         uint64
 }
 
-// sort brings files in the order in which they were written, log after log.
+// sort orders files as they were written, log by log.
 func (v *verifier) sort(files []string) ([]named, error) {
 	var all []named
 	order := map[string]int{}
@@ -119,7 +119,7 @@ func (v *verifier) sort(files []string) ([]named, error) {
 	return all, nil
 }
 
-// firstLine reads the first line of a file, as far as it is one.
+// firstLine reads the first line of a file, if it is a record.
 func (v *verifier) firstLine(name string) (l readLine, err error) {
 	f, err := v.open(name)
 	if err != nil {
@@ -164,7 +164,7 @@ func (v *verifier) file(f named) error {
 	return v.lines(file)
 }
 
-// beginFile begins with another log, if the file is of another one.
+// beginFile starts another log, if the file belongs to another one.
 func (v *verifier) beginFile(f named) {
 	if v.now == nil || v.now.Log != f.log {
 		v.endLog()
@@ -198,8 +198,8 @@ func (v *verifier) lines(file io.Reader) error {
 	return nil
 }
 
-// noLine goes over something that is no record. At the end of a file the next one may say
-// that it was left there by a crash.
+// noLine skips something that is not a record. If it is at the end of a file, the next
+// file may say that a crash left it there.
 func (v *verifier) noLine(size int64, whole bool) {
 	v.endTorn()
 	if v.torn, v.skipped = size, true; whole {
@@ -209,7 +209,7 @@ func (v *verifier) noLine(size int64, whole bool) {
 	v.tornAt = Finding{v.name, v.at, "the line is incomplete: it was cut off, by a crash or by somebody"}
 }
 
-// endTorn tells of something that is no record, and that nothing explains.
+// endTorn reports something that is not a record and that nothing explains.
 func (v *verifier) endTorn() {
 	if v.torn > 0 {
 		v.add(v.tornAt)
@@ -246,7 +246,8 @@ func (v *verifier) misplacedHeader(l readLine) {
 	v.find("record %d begins a file and stands in the middle of one: lines were inserted", l.N)
 }
 
-// header verifies that a file follows the one before, and returns the chain value before it.
+// header verifies that a file follows the previous one, and returns the chain value
+// before it.
 func (v *verifier) header(l readLine) [sha256.Size]byte {
 	before, err := parseChain(l.Previous)
 	if err != nil {
@@ -268,12 +269,12 @@ func (v *verifier) header(l readLine) [sha256.Size]byte {
 	return before
 }
 
-// follows verifies number and chain value of a record.
+// follows verifies the number and chain value of a record.
 func (v *verifier) follows(l readLine, before [sha256.Size]byte) {
 	wants, fits := v.now.last.N+1, follow(before, l.body) == l.chain
 	switch {
-	case v.skipped && (l.N == wants || l.N == wants+1): // told already
-	case v.now.First == 0 && v.at == 1 && l.Event != eventFile: // told already
+	case v.skipped && (l.N == wants || l.N == wants+1): // already reported
+	case v.now.First == 0 && v.at == 1 && l.Event != eventFile: // already reported
 	case l.N > wants:
 		v.find("%s missing", records(wants, l.N-1))
 	case l.N < wants:
@@ -291,7 +292,7 @@ func records(from, to uint64) string {
 	return fmt.Sprintf("records %d to %d are", from, to)
 }
 
-// meaning keeps what a record says about the log.
+// meaning interprets what a record says about the log.
 func (v *verifier) meaning(l readLine) {
 	switch l.Event {
 	case eventMark:
@@ -330,7 +331,7 @@ func (v *verifier) checkpoint(l readLine) {
 	}
 }
 
-// endLog ends with what is known about a log.
+// endLog finishes the summary of a log.
 func (v *verifier) endLog() {
 	v.endTorn()
 	if v.now == nil {
@@ -351,7 +352,7 @@ func (v *verifier) endLog() {
 	v.now, v.mark, v.marked, v.signed, v.stopped, v.chain, v.skipped = nil, readLine{}, 0, 0, false, [sha256.Size]byte{}, false
 }
 
-// checkSeen wants the records that were seen earlier.
+// checkSeen checks that the records seen earlier still exist.
 func (v *verifier) checkSeen() {
 	for _, p := range v.seen {
 		v.add(Finding{Text: fmt.Sprintf("record %d, which was seen earlier, is not there any more: the end was cut off, or the log was replaced", p.N)})

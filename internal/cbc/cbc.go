@@ -1,6 +1,6 @@
 // Package cbc implements the padding of AES-CBC (PKCS #7, RFC 5652 section 6.3) for the
-// key stores, all of which pad outside the device: devices differ in how they treat bad
-// padding.
+// key stores, all of which pad outside the device, since devices differ in how they treat
+// bad padding.
 package cbc
 
 import (
@@ -20,7 +20,7 @@ func Pad(out, data []byte) {
 	}
 }
 
-// Extend makes dst n bytes longer, and returns it and those bytes.
+// Extend makes dst n bytes longer, and returns it and the new bytes.
 func Extend(dst []byte, n int) (all, more []byte) {
 	all = slices.Grow(dst, n)[:len(dst)+n]
 	return all, all[len(dst):]
@@ -29,9 +29,9 @@ func Extend(dst []byte, n int) (all, more []byte) {
 // Whole reports whether n bytes can be a ciphertext.
 func Whole(n int) bool { return n > 0 && n%aes.BlockSize == 0 }
 
-// Unpad removes the padding from data, which has at least one block, in a time that
-// does not depend on the bytes. If the padding is wrong, ok is false and data is
-// cleared. Callers must still verify a MAC first.
+// Unpad removes the padding from data, which has at least one block, in time that does
+// not depend on the bytes. If the padding is wrong, ok is false and data is cleared.
+// Callers must still verify a MAC first.
 func Unpad(data []byte) (plain []byte, ok bool) {
 	last := data[len(data)-aes.BlockSize:]
 	n := int(last[aes.BlockSize-1])

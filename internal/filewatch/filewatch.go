@@ -1,7 +1,6 @@
-// Package filewatch notices that files were replaced or changed, by looking at them again
-// and again. That works for a rename, for a symbolic link that is led elsewhere (as
-// Kubernetes does with ..data), for a file system of another machine, and for a file that is
-// not there yet.
+// Package filewatch notices that files were replaced or changed by looking at them
+// repeatedly. This works for renames, for redirected symbolic links (as Kubernetes does
+// with ..data), for network file systems, and for files that do not exist yet.
 package filewatch
 
 import (
@@ -18,8 +17,8 @@ import (
 // A Look is what files looked like at one moment, by their paths.
 type Look map[string]stamp
 
-// A stamp tells one content of a file from another. That of no file is zero. Links are
-// followed.
+// A stamp distinguishes one content of a file from another. That of a missing file is
+// zero. Links are followed.
 type stamp struct {
 	there  bool
 	size   int64
@@ -28,7 +27,7 @@ type stamp struct {
 	file   uint64 // inode
 }
 
-// At looks at files. Paths that are empty are left out.
+// At looks at files. Empty paths are left out.
 func At(paths ...string) Look {
 	l := Look{}
 	for _, path := range paths {
@@ -51,7 +50,7 @@ func stampOf(info fs.FileInfo) stamp {
 	return s
 }
 
-// Of returns how those paths looked: those that were not looked at, as they are now.
+// Of returns how those paths looked; for any not looked at, how they look now.
 func (l Look) Of(paths ...string) Look {
 	of := At(paths...)
 	for path := range of {
@@ -62,7 +61,7 @@ func (l Look) Of(paths ...string) Look {
 	return of
 }
 
-// Differ returns the paths of what is not the same in another look, in order.
+// Differ returns the paths that differ in another look, in order.
 func (l Look) Differ(other Look) (paths []string) {
 	for path, s := range l {
 		if other[path] != s {
@@ -78,13 +77,14 @@ func (l Look) Differ(other Look) (paths []string) {
 	return paths
 }
 
-// A Watch has files taken that changed. Files and Take must be set.
+// A Watch reloads files that changed. Files and Take must be set.
 type Watch struct {
-	// Files returns the paths of the files, which may be others each time.
+	// Files returns the paths of the files, which may differ each time.
 	Files func() []string
-	// Take takes the files, of which those with these paths changed. An error means that
-	// they cannot be used as they are. It may then be called again, with again set, though
-	// nothing changed since: what else was amiss may be well.
+	// Take loads the files, of which those with the paths in changed have changed. An
+	// error means that they cannot be used as they are. It may then be called again, with
+	// again set, though they have not changed since then: the cause may have been
+	// elsewhere, and gone.
 	Take func(changed []string, again bool) error
 	// Every is how often they are looked at. Zero means 5 seconds.
 	Every time.Duration
@@ -92,22 +92,22 @@ type Watch struct {
 	mu    sync.Mutex
 	taken Look // in use
 	last  Look
-	tried Look // in vain
+	tried Look // tried without success
 	tries int  // looks since then
 }
 
-// patience is after how many looks what could not be used is tried again.
+// patience is after how many looks unusable files are tried again.
 const patience = 12
 
-// Took says that files are in use now which looked so before they were read.
+// Took records that files are now in use that looked like that before they were read.
 func (w *Watch) Took(l Look) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.taken, w.last, w.tried = l, l, nil
 }
 
-// Start looks until the function that it returns is called, which waits for what is being
-// taken.
+// Start starts looking. The function that it returns stops that, and waits for a Take
+// under way.
 func (w *Watch) Start() (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -131,8 +131,8 @@ func (w *Watch) run(ctx context.Context) {
 	}
 }
 
-// Step looks once. Files that changed are taken at the next look, if they are as they were:
-// one that is just being written is not.
+// Step looks once. Files that changed are taken at the next look if they look the same: a
+// file that is still being written is not taken.
 func (w *Watch) Step() {
 	now := At(w.Files()...)
 	changed, again := w.settled(now)

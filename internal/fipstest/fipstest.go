@@ -1,5 +1,5 @@
-// Package fipstest runs tests in the FIPS 140-3 modes of Go (GODEBUG=fips140), which a
-// process has from its start.
+// Package fipstest runs tests in Go's FIPS 140-3 modes (GODEBUG=fips140), which are fixed
+// when a process starts.
 package fipstest
 
 import (
@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Run runs tests of this test program once more, in a process in each of the modes on and
-// only. run and skip are patterns as go test -run and -skip take them; an empty skip skips
+// Run runs tests of this test program again, in one process for each of the modes on and
+// only. run and skip are patterns as for go test -run and -skip; an empty skip skips
 // none. A mode in which no test ran has failed. The tests must not call Run themselves.
 func Run(t *testing.T, run, skip string) {
 	t.Helper()
@@ -41,6 +41,6 @@ func In(t *testing.T, mode, run, skip string) {
 	t.Skipf("this machine is too busy for the entropy source of Go: %s", noEntropy)
 }
 
-// noEntropy ends a process in which Go's module does not get random numbers: it takes them
-// from how long memory takes, and finds that not random enough on some busy machines.
+// noEntropy ends a process in which Go's module gets no random numbers: it derives them
+// from memory access times, which it finds not random enough on some busy machines.
 const noEntropy = "fips140/drbg: failed to obtain initial entropy"

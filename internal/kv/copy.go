@@ -5,10 +5,11 @@ import (
 	"context"
 )
 
-// A Writer writes many records to a store, as many in a transaction as every store accepts.
+// A Writer writes many records to a store, as many per transaction as every store
+// accepts.
 type Writer struct {
 	To Store
-	// Progress is called with the number of records that are written so far. It may be nil.
+	// Progress is called with the number of records written so far. It may be nil.
 	Progress func(records int)
 
 	pending []tablePair
@@ -34,7 +35,7 @@ func (w *Writer) Add(ctx context.Context, table string, p Pair) error {
 	return nil
 }
 
-// Flush writes what is left.
+// Flush writes the rest.
 func (w *Writer) Flush(ctx context.Context) error {
 	err := w.To.Update(ctx, func(tx Tx) error {
 		for _, p := range w.pending {

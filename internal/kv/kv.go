@@ -3,8 +3,8 @@
 //
 // The interface is small so that very different databases can implement it: [Store] has
 // one implementation in a file (package boltkv), and one over the network with optimistic
-// transactions (package etcdkv). Therefore functions of transactions may run again, tables do
-// not nest, ranges come in pages, and sizes are bounded.
+// transactions (package etcdkv). For that reason, functions of transactions may run
+// again, tables do not nest, ranges come in pages, and sizes are bounded.
 //
 // Package kvtest has the tests that every implementation must pass.
 package kv
@@ -23,10 +23,10 @@ const (
 	MaxValue = 1 << 20
 )
 
-// What every implementation accepts in one Update. If it changes more, it may return an
-// error and change nothing.
+// What every implementation accepts in one Update. An Update that changes more may return
+// an error and change nothing.
 const (
-	MaxChanges = 100              // records that are put or deleted
+	MaxChanges = 100              // records put or deleted
 	MaxUpdate  = MaxValue + 1<<17 // bytes of the keys and values of these records
 )
 
@@ -46,7 +46,7 @@ var (
 	ErrEmpty = errors.New("file is empty")
 	// ErrExists: something of that name already exists.
 	ErrExists = errors.New("exists already")
-	// ErrForged: somebody without the key that authenticates the store changed it.
+	// ErrForged: someone without the key that authenticates the store changed it.
 	ErrForged = errors.New("state is not authentic")
 	// ErrStale: the copy of a [Shared] store may be out of date.
 	ErrStale = errors.New("too old to rely on")
@@ -54,52 +54,51 @@ var (
 
 // A Store keeps records. It is safe for concurrent use.
 //
-// The function of a transaction may run again, and on another goroutine than the
-// caller's. It must therefore set the variables it leaves results in anew each time,
-// and must not wait for another transaction.
+// The function of a transaction may run again, and on a goroutine other than the
+// caller's. It must therefore set its result variables anew each time, and must not wait
+// for another transaction.
 type Store interface {
-	// View calls fn with a snapshot that does not change meanwhile. It includes the
-	// changes of every Update that returned before. An error of fn is returned
-	// unchanged.
+	// View calls fn with a snapshot that does not change during the call. It includes the
+	// changes of every Update that returned before. An error of fn is returned unchanged.
 	View(ctx context.Context, fn func(Reader) error) error
 	// Update calls fn. If fn returns nil, all its changes are durable when Update
 	// returns. If fn returns an error, that error is returned unchanged, and nothing is
-	// changed. Others do not change what fn has read meanwhile. After an error of the
-	// store, the change may or may not have been made. An Update that changes nothing
-	// costs no write.
+	// changed. What fn has read is not changed by others in the meantime. After an error
+	// of the store, the change may or may not have been made. An Update that changes
+	// nothing costs no write.
 	Update(ctx context.Context, fn func(Tx) error) error
 }
 
 // A Committer is a store in which several Updates may share a commit.
 type Committer interface {
 	Store
-	// OnCommit has fn called with the transaction that the functions of a commit had, after
-	// they have changed something and before it is durable. Its error fails all of them. It
-	// is set once, before the first Update.
+	// OnCommit makes fn be called with the transaction of a commit, after the commit's
+	// functions have changed something and before it is durable. An error of fn fails all
+	// of them. It is set once, before the first Update.
 	OnCommit(fn func(Tx) error)
 }
 
-// A Shared store is changed by other processes, too. It has a copy of most tables in
+// A Shared store is also changed by other processes. It has a copy of most tables in
 // memory, which follows their changes.
 type Shared interface {
 	Store
-	// Recall is View of the copy, and makes no request. It includes the changes of every
+	// Recall is View on the copy, and makes no request. It includes the changes of every
 	// Update of this process that returned before, and soon those of others. A copy that
-	// was not found to be up to date for longer than the store permits is [ErrStale].
+	// has not been confirmed up to date for longer than the store permits is [ErrStale].
 	Recall(ctx context.Context, fn func(Reader) error) error
 }
 
 // A Reader reads within a transaction. Results are valid until the function of the
 // transaction returns, and must not be modified.
 type Reader interface {
-	// Get returns a value, or nil if there is no such key.
+	// Get returns a value, or nil if the key does not exist.
 	Get(table string, key []byte) ([]byte, error)
 	// Range returns the pairs with keys from from up to, but excluding, to, in the
 	// order of keys compared as bytes. A nil to means no upper bound. It returns at
 	// most limit pairs, and fewer only if the range has no more.
 	Range(table string, from, to []byte, limit int) ([]Pair, error)
-	// Prefetch reads what Get is going to be asked for, with few requests where each Get
-	// would be one. It changes no result.
+	// Prefetch reads what Get will be asked for, with few requests, in stores in which
+	// each Get would be a request. It does not change results.
 	Prefetch(table string, keys ...[]byte) error
 }
 
@@ -109,7 +108,7 @@ type Tx interface {
 	// Put adds or replaces a pair. The key must not be empty. Put retains neither
 	// slice.
 	Put(table string, key, value []byte) error
-	// Delete removes a pair, if there is one.
+	// Delete removes a pair, if it exists.
 	Delete(table string, key []byte) error
 }
 

@@ -20,7 +20,7 @@ func Run(m interface{ Run() int }) int {
 	return code
 }
 
-// Goroutines returns an error that shows this module's goroutines that still run, other
+// Goroutines returns an error that shows this module's goroutines still running, other
 // than the caller. Goroutines that are about to end get a few seconds.
 func Goroutines() error {
 	var left []string

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LockAll keeps all memory of this process out of the swap file, what it has and what it
-// will get: for a process whose heap holds keys for as long as they are used. Without the
-// right to lock any amount (RLIMIT_MEMLOCK or CAP_IPC_LOCK) it is an error and nothing is
-// locked, since later allocations would fail then.
+// LockAll keeps all current and future memory of this process out of swap: for a process
+// whose heap holds keys as long as they are used. Without the right to lock any amount
+// (RLIMIT_MEMLOCK or CAP_IPC_LOCK) it returns an error and locks nothing, since later
+// allocations would otherwise fail.
 func LockAll() error {
 	if err := liftLimit(); err != nil && !mayLockAny() {
 		return fmt.Errorf("lockedmem: setrlimit RLIMIT_MEMLOCK: %w", err)
@@ -22,8 +22,8 @@ func LockAll() error {
 	return nil
 }
 
-// liftLimit takes the limit away, where there is one. A service may be forbidden to call
-// setrlimit(2), and have none.
+// liftLimit removes the limit, if there is one. A service may have no limit, yet be
+// forbidden to call setrlimit(2).
 func liftLimit() error {
 	var now unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &now); err == nil && now.Cur == unix.RLIM_INFINITY {
@@ -32,9 +32,10 @@ func liftLimit() error {
 	return unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 }
 
-// mayLockAny reports whether no limit applies to this process: it locks room for more than that,
-// which is never used. To ask for CAP_IPC_LOCK would not do, since that of a user namespace, as
-// in a container without root, does not lift the limit (user_namespaces(7)).
+// mayLockAny reports whether no limit applies to this process: it locks more address
+// space than any limit, which is never used. Checking for CAP_IPC_LOCK is not enough,
+// since that capability of a user namespace, as in a rootless container, does not lift
+// the limit (user_namespaces(7)).
 func mayLockAny() bool {
 	var now unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &now); err != nil || now.Cur >= math.MaxInt {

@@ -7,5 +7,5 @@ import (
 	"fmt"
 )
 
-// LockAll is not there on this system.
+// LockAll is not supported on this system.
 func LockAll() error { return fmt.Errorf("lockedmem: mlockall: %w", errors.ErrUnsupported) }

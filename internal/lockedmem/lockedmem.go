@@ -1,15 +1,15 @@
 // Package lockedmem holds secrets that must be in this process, for as short a time as
 // possible: PINs, passwords and authorization values, and keys in transit.
 //
-// A [Buffer] has pages of its own, outside the heap. They are kept from the swap file,
-// from core dumps and from child processes where the system allows it, and are
-// overwritten when the buffer is closed. No verb of package fmt prints them.
+// A [Buffer] has its own pages, outside the heap. They are kept out of swap, core dumps
+// and child processes where the system allows it, and are overwritten when the buffer is
+// closed. No verb of package fmt prints them.
 //
 // It does not protect the bytes from code in the same process, nor any copies made by
 // other packages: a string made of the bytes, data that passes through package net/http
-// or encoding/json, the key schedule of a cipher, the line that [golang.org/x/term]
-// reads from a terminal. Such copies stay on the heap until the garbage collector
-// reuses the memory. A system that suspends to disk writes locked memory there, too.
+// or encoding/json, the key schedule of a cipher, the line that [golang.org/x/term] reads
+// from a terminal. Such copies stay on the heap until the garbage collector reuses the
+// memory. A system that suspends to disk also writes locked memory there.
 package lockedmem
 
 import (
@@ -17,8 +17,8 @@ import (
 	"io"
 )
 
-// A Buffer is secret bytes. A nil Buffer is empty. Except for Len, a Buffer must not be
-// used by several goroutines at once.
+// A Buffer is secret bytes. A nil Buffer is empty. Except for Len, a Buffer is not safe
+// for concurrent use.
 type Buffer struct {
 	page   []byte
 	mapped bool

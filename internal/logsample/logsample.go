@@ -1,6 +1,6 @@
-// Package logsample keeps a flood of similar lines from filling a log. Of each kind,
-// the first few in a second are written; the rest are counted, and one line reports
-// their number.
+// Package logsample keeps a flood of similar lines from filling a log. The first few of
+// each kind in a second are written; the rest are counted, and one line reports their
+// number.
 package logsample
 
 import (
@@ -13,8 +13,8 @@ import (
 
 const (
 	perSecond = 5                // lines of one kind
-	summary   = 10 * time.Second // between two lines that report how many more there were
-	maxKinds  = 256              // at a time; beyond that all new lines share one kind
+	summary   = 10 * time.Second // between two lines that report how many were suppressed
+	maxKinds  = 256              // tracked concurrently; beyond that all new lines share one kind
 )
 
 // A Handler passes records on to another handler. Records are of one kind if they share
@@ -22,7 +22,7 @@ const (
 // attribute "entity": an authenticated sender does not share a limit with others.
 type Handler struct {
 	next  slog.Handler
-	kinds *kinds // shared with the handlers that WithAttrs and WithGroup return
+	kinds *kinds // shared with the handlers returned by WithAttrs and WithGroup
 }
 
 // New makes a handler.
@@ -74,7 +74,7 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 	return h.next.Handle(ctx, r)
 }
 
-// Flush reports at once the lines that were not written.
+// Flush immediately reports the lines that were not written.
 func (h *Handler) Flush() {
 	h.kinds.mu.Lock()
 	var pending []kind

@@ -1,5 +1,5 @@
 // Package pace measures how long the operations of a device take, so that a program can
-// tell one that is waited for from one that computes on the same processor.
+// distinguish a device that is waited for from one that computes on the same processor.
 package pace
 
 import (
@@ -9,21 +9,21 @@ import (
 )
 
 const (
-	most   = 4 << 10 // bytes: longer operations say less about the way to the device
-	every  = 16      // of a fast device, one operation in so many is timed: to ask the clock costs
+	most   = 4 << 10 // bytes: longer operations say less about the latency of the device
+	every  = 16      // on a fast device, one in so many operations is timed: reading the clock has a cost
 	window = time.Minute
 
-	// Slow is the least time of an operation from which a device is waited for: what
-	// takes less is done before another goroutine has begun.
+	// Slow is the operation time from which a device counts as waited for: anything
+	// faster is done before another goroutine has started.
 	Slow = 100 * time.Microsecond
 )
 
-// A Pace is how long operations take in a device. The least is what the way there and
-// back takes, whatever else the device does meanwhile. The zero Pace is ready for use,
-// by many goroutines.
+// A Pace is how long operations take in a device. The least is the round trip to the
+// device, whatever else it is doing. The zero Pace is ready for use. It is safe for
+// concurrent use.
 type Pace struct {
 	count atomic.Uint32
-	least atomic.Int64 // in nanoseconds, of this window and the one before; 0 at first
+	least atomic.Int64 // in nanoseconds, of this window and the previous one; initially 0
 	usual atomic.Int64 // in nanoseconds, a moving average
 
 	mu           sync.Mutex
@@ -31,7 +31,7 @@ type Pace struct {
 	latest, last time.Duration
 }
 
-// Begin returns when an operation on so many bytes began if it is to be timed, or the
+// Begin returns when an operation on that many bytes started if it is to be timed, or the
 // zero time.
 func (p *Pace) Begin(size int) time.Time {
 	least := p.Least()
@@ -41,7 +41,7 @@ func (p *Pace) Begin(size int) time.Time {
 	return time.Now()
 }
 
-// End notes an operation that worked.
+// End records an operation that succeeded.
 func (p *Pace) End(start time.Time) {
 	if start.IsZero() {
 		return
@@ -65,7 +65,7 @@ func (p *Pace) End(start time.Time) {
 	p.usual.Store(usual + (int64(took)-usual)/8)
 }
 
-// Forget begins anew, since another device may answer from now on.
+// Forget starts over, since another device may answer from now on.
 func (p *Pace) Forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,19 +74,20 @@ func (p *Pace) Forget() {
 	p.usual.Store(0)
 }
 
-// Least returns the least time of an operation in the last one or two minutes; 0 if none
-// was timed.
+// Least returns the shortest time of an operation in the last one or two minutes; 0 if
+// none was timed.
 func (p *Pace) Least() time.Duration { return time.Duration(p.least.Load()) }
 
 // Computes reports whether the device was fast when it was timed: it computes on the same
-// processor, rather than that it is waited for.
+// processor instead of being waited for.
 func (p *Pace) Computes() bool {
 	least := p.Least()
 	return least > 0 && least < Slow
 }
 
-// Gains reports whether the device is likely to do more if it gets more to do at the same
-// time: it is waited for, and takes hardly longer than it would for one operation alone.
+// Gains reports whether the device is likely to do more if it gets more to do
+// concurrently: it is waited for, and takes hardly longer than for one operation by
+// itself.
 func (p *Pace) Gains() bool {
 	least := p.Least()
 	return least >= Slow && time.Duration(p.usual.Load()) < 2*least

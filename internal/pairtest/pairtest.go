@@ -1,5 +1,5 @@
-// Package pairtest makes the RSA pairs of tests cheap. Nine tenths of the time of
-// [rsa.GenerateKey] go into numbers that turn out not to be prime.
+// Package pairtest makes RSA pairs in tests cheap. [rsa.GenerateKey] spends nine tenths
+// of its time on numbers that turn out not to be prime.
 package pairtest
 
 import (
@@ -15,16 +15,16 @@ import (
 	"sync"
 )
 
-// primeSize is that of a prime of a pair of 2048 bits, in bytes.
+// primeSize is the size of a prime of a 2048-bit pair, in bytes.
 const primeSize = 128
 
-// lucky are numbers of candidates that are prime. There is a prime number of them, so that
-// each stride through them meets all before it meets one again.
+// lucky are the numbers of candidates that are prime. Their count is prime, so that each
+// stride visits all of them before it repeats one.
 //
 //go:embed primes.txt
 var lucky string
 
-// candidate is a number of 1024 bits such as [rsa.GenerateKey] tries.
+// candidate returns a 1024-bit number such as [rsa.GenerateKey] tries.
 func candidate(n uint32) []byte {
 	b := sha3.SumSHAKE256(binary.BigEndian.AppendUint32(nil, n), primeSize)
 	b[0] |= 0b1100_0000
@@ -32,7 +32,8 @@ func candidate(n uint32) []byte {
 	return b
 }
 
-// A reader of random bytes answers whoever wants as many as a prime has with a prime.
+// A reader of random bytes returns a prime whenever a prime's number of bytes is
+// requested.
 type reader struct {
 	random       io.Reader
 	numbers      []string
@@ -40,12 +41,12 @@ type reader struct {
 	next, stride int
 }
 
-// Install makes [rand.Reader] one with which pairs of 2048 bits take few milliseconds, in a
-// process whose tests do not look at how pairs are made, and that is built with
+// Install replaces [rand.Reader] so that 2048-bit pairs take a few milliseconds, in a
+// process whose tests do not examine how pairs are made, and that is built with
 //
 //	//go:debug cryptocustomrand=1
 //
-// Two pairs are the same once in some hundred thousand. In the FIPS 140-3 mode nothing changes.
+// A pair repeats once in some hundred thousand. In the FIPS 140-3 mode nothing changes.
 func Install() error {
 	if fips140.Enabled() {
 		return nil

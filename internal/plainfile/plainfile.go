@@ -1,6 +1,6 @@
-// Package plainfile reads files that people and programs name, without trust in what is at
-// that name: a pipe that nobody writes to, or a device that never ends, is an error, and
-// neither a process that hangs nor one without memory.
+// Package plainfile reads files named by people and programs without trusting what is
+// there: a pipe that nobody writes to, or an endless device, is an error; it neither
+// hangs the process nor exhausts its memory.
 package plainfile
 
 import (
@@ -11,7 +11,7 @@ import (
 	"os"
 )
 
-// Most is the size in bytes of the largest file that is read.
+// Most is the size of the largest file that is read, in bytes.
 const Most = 64 << 20
 
 var (
@@ -22,8 +22,8 @@ var (
 	errNotRegular = errors.New("it is not a regular file")
 )
 
-// Read returns what is in a file of at most [Most] bytes, or in a pipe that somebody writes
-// to, as shells make them. An error is a [*fs.PathError].
+// Read returns the content of a file of at most [Most] bytes, or of a pipe with a writer,
+// such as shells create. An error is a [*fs.PathError].
 func Read(path string) ([]byte, error) {
 	f, err := stream(open(path, func(fs.FileMode) error { return nil }))
 	if err != nil {
@@ -47,7 +47,7 @@ func Read(path string) ([]byte, error) {
 	return data, nil
 }
 
-// Regular opens a regular file, and tells of what else is there. An error is a
+// Regular opens a regular file; the error says what else is there. It is a
 // [*fs.PathError].
 func Regular(path string) (*os.File, error) {
 	return open(path, func(m fs.FileMode) error {
@@ -58,8 +58,8 @@ func Regular(path string) (*os.File, error) {
 	})
 }
 
-// Open opens a file of any size, or a pipe, to be read as it comes. A device, which may never
-// end, is an error. An error is a [*fs.PathError].
+// Open opens a file of any size, or a pipe, for reading as data arrives. A device, which
+// may never end, is an error. An error is a [*fs.PathError].
 func Open(path string) (*File, error) {
 	return stream(open(path, func(m fs.FileMode) error {
 		if !m.IsRegular() && m.Type() != fs.ModeNamedPipe {
@@ -69,7 +69,7 @@ func Open(path string) (*File, error) {
 	}))
 }
 
-// Stream opens a file of any size, a pipe or a device, to be read once as it comes. A
+// Stream opens a file of any size, a pipe or a device, to be read once as data arrives. A
 // directory is an error when it is opened. An error is a [*fs.PathError].
 func Stream(path string) (*File, error) {
 	return stream(open(path, func(m fs.FileMode) error {
@@ -80,7 +80,7 @@ func Stream(path string) (*File, error) {
 	}))
 }
 
-// open opens what is at a path if its mode is right.
+// open opens what is at a path if judge accepts its mode.
 func open(path string, judge func(fs.FileMode) error) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0)
 	if err != nil {
@@ -97,7 +97,8 @@ func open(path string, judge func(fs.FileMode) error) (*os.File, error) {
 	return f, nil
 }
 
-// unopened is why something was not opened: of a socket, systems say that there is no device.
+// unopened is why something was not opened: for a socket, systems report a missing
+// device.
 func unopened(path string, err error) error {
 	if info, failed := os.Stat(path); failed == nil && info.Mode().Type() == fs.ModeSocket {
 		return &fs.PathError{Op: "read", Path: path, Err: errSocket}
@@ -105,8 +106,8 @@ func unopened(path string, err error) error {
 	return err
 }
 
-// A File is read as it comes. A pipe to which nobody writes is an error when it is read, and
-// no empty file.
+// A File is read as data arrives. A pipe without a writer is an error when it is read,
+// not an empty file.
 type File struct {
 	f       *os.File
 	pipe    bool
@@ -141,9 +142,9 @@ func (f *File) Stat() (fs.FileInfo, error) { return f.f.Stat() }
 // Close implements io.Closer.
 func (f *File) Close() error { return f.f.Close() }
 
-// Check wants the files that are there to be regular ones of at most [Most] bytes, for a
-// process that must not wait for what reads them. Paths that are empty are left out, as is
-// what cannot be looked at: to read it is an error of its own. An error is a [*fs.PathError].
+// Check checks that existing files are regular and of at most [Most] bytes, for a process
+// that must not wait for a reader of them. Empty paths are skipped, as are files that
+// cannot be examined: reading them fails separately. An error is a [*fs.PathError].
 func Check(paths ...string) error {
 	for _, path := range paths {
 		if path == "" {

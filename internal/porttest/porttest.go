@@ -1,5 +1,5 @@
-// Package porttest finds addresses for servers that tests run in another process, or start
-// again at the same place.
+// Package porttest finds addresses for servers that tests run in another process, or
+// restart at the same place.
 package porttest
 
 import (
@@ -10,11 +10,11 @@ import (
 	"testing"
 )
 
-// Address returns an address of IPv4's loopback interface at which a server can listen
-// until the test ends, again and again. Nothing else is given its port meanwhile, neither a
-// listener that asks for any port nor a connection: a socket stays bound to it. Linux lets
-// others listen there as long as both set SO_REUSEADDR, see socket(7), which servers do.
-// Elsewhere the port is only free when Address returns.
+// Address returns an address on IPv4's loopback interface at which a server can listen,
+// repeatedly, until the test ends. Its port is given to nothing else in the meantime,
+// neither a listener that asks for any port nor a connection: a socket stays bound to it.
+// Linux lets others listen there if both set SO_REUSEADDR, see socket(7), as servers do.
+// On other systems the port is merely free when Address returns.
 func Address(t testing.TB) string {
 	t.Helper()
 	syscall.ForkLock.RLock() // so that no program inherits the socket

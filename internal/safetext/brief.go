@@ -2,13 +2,13 @@ package safetext
 
 import "strings"
 
-// longestError is how many bytes of an error are told: net/http quotes a line of a service or
-// a server that is not HTTP, and crypto/tls the protocols that a client offers, whatever their
-// length, and errors go to logs and traces.
+// longestError is how many bytes of an error are shown: net/http quotes a line from a
+// service or server that does not speak HTTP, and crypto/tls the protocols that a client
+// offers, whatever their length, and errors go to logs and traces.
 const longestError = 1 << 10
 
-// Brief returns an error that says no more than the beginning of err, escaped as by [String],
-// and wraps it. Nil stays nil.
+// Brief returns an error whose text is only the beginning of err, escaped as by [String],
+// and which wraps err. Nil stays nil.
 func Brief(err error) error {
 	if err == nil {
 		return nil

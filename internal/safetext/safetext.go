@@ -32,7 +32,7 @@ func (w Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// special reports whether a byte may have to be escaped: those of most texts do not.
+// special reports whether a byte may have to be escaped; most texts contain none.
 func special(b byte) bool { return b < ' ' && b != '\n' && b != '\t' || b >= 0x7f }
 
 func escape(s, keep string) string {

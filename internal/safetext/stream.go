@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// A Stream is a Writer for text in pieces that may split a character. It holds the
-// first part of a character back until the next Write, or Close.
+// A Stream is a Writer for text in pieces that may split a character. It holds back the
+// first part of a character until the next Write or Close.
 type Stream struct {
 	W    io.Writer
 	rest []byte
@@ -23,7 +23,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close writes what is held back, which is not a complete character.
+// Close writes the incomplete character held back, if any.
 func (s *Stream) Close() error {
 	_, err := (Writer{s.W}).Write(s.rest)
 	s.rest = nil

@@ -12,7 +12,7 @@ import (
 )
 
 // ReadFile reads a file of at most limit bytes that only its owner may read. The caller
-// closes the result. A longer file is a [TooLong] error.
+// must close the result. A longer file is a [TooLong] error.
 func ReadFile(path string, limit int) (*lockedmem.Buffer, error) {
 	b, err := readPrivate(path, limit)
 	if err == nil && b.Len() > limit {
@@ -22,7 +22,7 @@ func ReadFile(path string, limit int) (*lockedmem.Buffer, error) {
 	return b, err
 }
 
-// readPrivate checks the open file, so that it cannot be swapped in between.
+// readPrivate checks the open file, so that it cannot be swapped after the check.
 func readPrivate(path string, limit int) (*lockedmem.Buffer, error) {
 	f, err := plainfile.Regular(path)
 	if err != nil {

@@ -21,10 +21,10 @@ type typed struct {
 	err  error
 }
 
-// readHidden prompts for a line that the terminal does not show. If a signal comes that ends or
-// stops programs, the terminal shows again what is typed, and then the signal has its way. One
-// that was stopped prompts again. Where something else takes a signal up that ends programs, the
-// error is errInterrupted.
+// readHidden prompts for a line that the terminal does not show. If a signal arrives that
+// ends or stops programs, the terminal's echo is restored before the signal takes effect.
+// A stopped process prompts again when it continues. If something else handles a signal
+// that ends programs, the error is errInterrupted.
 func readHidden(tty *os.File, prompt string) ([]byte, error) {
 	fd := int(tty.Fd())
 	shown, err := term.GetState(fd)
@@ -71,9 +71,9 @@ func interrupt(tty *os.File, shown *term.State, s os.Signal, told chan os.Signal
 	return errInterrupted
 }
 
-// suspend stops the process, as Ctrl-Z does, and returns when it goes on. One that is not a job
-// of a shell is not stopped, since nobody could continue it: it is in the group of the process
-// that leads the session.
+// suspend stops the process, like Ctrl-Z, and returns when it continues. A process that
+// is not a shell job is not stopped, since nobody could continue it: it is in the group
+// of the session leader.
 func suspend(tty *os.File, shown *term.State) error {
 	session, err := unix.Getsid(0)
 	if err != nil || session == unix.Getpgrp() {
@@ -91,7 +91,7 @@ func suspend(tty *os.File, shown *term.State) error {
 	continued := make(chan os.Signal, 1)
 	signal.Notify(continued, unix.SIGCONT)
 	defer signal.Stop(continued)
-	// Go has no way back to what SIGTSTP does by itself.
+	// Go has no way back to the default action of SIGTSTP.
 	if err := unix.Kill(unix.Getpid(), unix.SIGSTOP); err != nil {
 		return err
 	}

@@ -2,5 +2,5 @@
 
 package secret
 
-// takeOver returns a descriptor that is read in place of another.
+// takeOver returns a descriptor to be read instead of another.
 func takeOver(fd int) (own int, err error) { return fd, nil }

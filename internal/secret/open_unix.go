@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takeOver returns a descriptor that is read in place of another, whose number /dev/null gets. If
-// that were free, the next file that is opened would have it, and a second reading would take
-// what is in there for the secret, and close it.
+// takeOver returns a descriptor to be read instead of another, whose number then refers
+// to /dev/null. If that number were free, the next opened file would get it, and a second
+// reading would take that file's content for the secret, and close it.
 func takeOver(fd int) (own int, err error) {
 	if own, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3); err != nil {
 		return 0, err

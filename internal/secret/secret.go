@@ -1,9 +1,9 @@
-// Package secret reads PINs, passwords and files of keys from where they are kept, into
-// locked memory.
+// Package secret reads PINs, passwords and key files from where they are kept into locked
+// memory.
 //
-// Two things it cannot prevent: the environment can be read by all code in the process
-// for as long as it runs, and the package that prompts at a terminal leaves the line on
-// the heap, in pieces.
+// It cannot prevent two things: all code in the process can read the environment for as
+// long as it runs, and the package that prompts at a terminal leaves the line on the
+// heap, in pieces.
 package secret
 
 import (
@@ -22,7 +22,7 @@ import (
 // A Source says where a secret comes from. It is not itself secret:
 //
 //	file:PATH        a regular file that only its owner may read; or file:///PATH
-//	fd:3             an open file descriptor, read to its end, once: then /dev/null is there
+//	fd:3             an open file descriptor, read once to its end, then replaced by /dev/null
 //	credential:NAME  a systemd credential
 //	prompt           the terminal
 //	env:NAME         an environment variable, which other processes may see
@@ -36,7 +36,7 @@ type TooLong int
 
 func (n TooLong) Error() string { return fmt.Sprintf("it has more than %d bytes", int(n)) }
 
-// Parse checks the form of a source. The error says what is wanted and does not repeat
+// Parse checks the form of a source. The error says what is expected and does not repeat
 // the text, which may be the secret itself.
 func Parse(s string) (Source, error) {
 	kind, value, found := strings.Cut(s, ":")
@@ -71,9 +71,9 @@ func Parse(s string) (Source, error) {
 // File returns the path if the source is a file.
 func (s Source) File() (path string, ok bool) { return strings.CutPrefix(string(s), "file:") }
 
-// Read reads a secret of 1 to limit bytes, without the line ending. The caller closes
-// the result. what names the secret in a prompt. An empty secret is [ErrEmpty], a
-// longer one is a [TooLong] error; it is never truncated.
+// Read reads a secret of 1 to limit bytes, without the line ending. The caller must close
+// the result. what names the secret in a prompt. An empty secret is [ErrEmpty], one that
+// is too long a [TooLong] error; it is never truncated.
 func (s Source) Read(what string, limit int) (*lockedmem.Buffer, error) {
 	raw, err := s.read(what, limit+len("\r\n"))
 	if err != nil {

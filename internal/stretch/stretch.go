@@ -1,5 +1,5 @@
-// Package stretch makes keys and hashes of passphrases and passwords, at a cost that those
-// who guess them have to pay, too.
+// Package stretch makes keys and hashes from passphrases and passwords, at a cost that
+// anyone guessing them must also pay.
 //
 // # Which function do I want
 //
@@ -16,7 +16,7 @@ import (
 	"golang.org/x/crypto/argon2"
 )
 
-// A Cost is what it takes to try one passphrase: the parameters of Argon2id (RFC 9106) or,
+// A Cost is the cost of trying one passphrase: the parameters of Argon2id (RFC 9106) or,
 // where FIPS 140-3 permits only that, of PBKDF2 with HMAC-SHA256 (RFC 8018).
 type Cost struct {
 	Time    uint32 `json:"time,omitempty"`    // passes over the memory
@@ -26,8 +26,8 @@ type Cost struct {
 	Iterations uint32 `json:"iterations,omitempty"` // of PBKDF2; the other fields are zero
 }
 
-// Recommended returns the second recommended option of RFC 9106 section 4, or in the FIPS
-// mode of Go what OWASP's Password Storage Cheat Sheet recommends for PBKDF2.
+// Recommended returns the second recommended option of RFC 9106 section 4, or in Go's
+// FIPS mode the recommendation of OWASP's Password Storage Cheat Sheet for PBKDF2.
 func Recommended() Cost {
 	if fips140.Enabled() {
 		return Cost{Iterations: leastIterations}
@@ -35,9 +35,9 @@ func Recommended() Cost {
 	return Cost{Time: 3, Memory: 64 << 10, Threads: 4}
 }
 
-// Bounds of a Cost. The least is what OWASP's Password Storage Cheat Sheet recommends at
-// least: 46 MiB once, or 7 MiB five times, or what is between. The most is a gibibyte of
-// memory, and some seconds.
+// Limits of a Cost. The minimum is that of OWASP's Password Storage Cheat Sheet: 46 MiB
+// once, 7 MiB five times, or anything in between. The maximum is a gibibyte of memory,
+// and some seconds.
 const (
 	leastMemory = 7 << 10  // KiB
 	leastWork   = 35 << 10 // KiB, in all passes
@@ -52,7 +52,7 @@ const (
 // Approved reports whether FIPS 140-3 permits the function of that cost.
 func (c Cost) Approved() bool { return c.Iterations > 0 }
 
-// Check returns an error if passphrases would be guessed too easily at that cost, or if it
+// Check returns an error if passphrases would be too easy to guess at that cost, or if it
 // is not possible.
 func (c Cost) Check() error {
 	switch {
@@ -68,8 +68,8 @@ func (c Cost) Check() error {
 	return nil
 }
 
-// Possible reports whether one of the functions has these parameters, and time and memory
-// are bounded.
+// Possible reports whether one of the functions accepts these parameters, and time and
+// memory are bounded.
 func (c Cost) Possible() bool {
 	if c.Approved() {
 		return c == Cost{Iterations: c.Iterations} && c.Iterations <= mostIterations
@@ -81,9 +81,9 @@ func (c Cost) Possible() bool {
 // work is the memory of all passes, in KiB.
 func (c Cost) work() uint64 { return uint64(c.Time) * uint64(c.Memory) }
 
-// Key makes 32 bytes of a secret and a salt of at least 16 bytes. What it works with, for
-// PBKDF2 a copy of the secret, stays on the heap until it is collected. The cost must be
-// [Cost.Possible].
+// Key derives 32 bytes from a secret and a salt of at least 16 bytes. Its working memory,
+// for PBKDF2 a copy of the secret, stays on the heap until it is collected. The cost must
+// be [Cost.Possible].
 func (c Cost) Key(secret, salt []byte) []byte {
 	const size = 32
 	if !c.Approved() {
@@ -104,7 +104,7 @@ func (c Cost) Function() string {
 	return "Argon2id"
 }
 
-// String returns the parameters as errors have them.
+// String returns the parameters in the form used in errors.
 func (c Cost) String() string {
 	if c.Approved() {
 		return fmt.Sprintf("%s with %d iterations", c.Function(), c.Iterations)

@@ -1,6 +1,6 @@
-// Package strictpem reads files of PEM (RFC 7468) of which nothing may be left out: a list of
-// revoked or of trusted certificates that is read in part protects in part. encoding/pem
-// skips a block that is damaged, cut off, or joined to the one before on one line.
+// Package strictpem reads PEM files (RFC 7468) in which nothing may be skipped: a partly
+// read list of revoked or trusted certificates protects only partly. encoding/pem skips a
+// block that is damaged, truncated, or joined to the previous one on one line.
 package strictpem
 
 import (
@@ -9,21 +9,22 @@ import (
 	"fmt"
 )
 
-// A Block is a block of PEM, and the line of the text, counted from 1, in which it begins.
+// A Block is a PEM block, with the line of the text, counted from 1, in which it begins.
 type Block struct {
 	pem.Block
 	Line int
 }
 
-// Is reports whether a text is meant to be PEM: whether a block begins or ends in it.
+// Is reports whether a text is meant to be PEM: whether it contains the beginning or end
+// of a block.
 func Is(text []byte) bool {
 	return bytes.Contains(text, []byte(begin)) || bytes.Contains(text, []byte(end))
 }
 
 const begin, end = "-----BEGIN", "-----END"
 
-// Decode returns all blocks of a text, between which there may be other text. What begins or
-// ends as a block does and is none is an error, which tells its line.
+// Decode returns all blocks of a text; other text may stand between them. Anything that
+// begins or ends like a block but is not one is an error, which names its line.
 func Decode(text []byte) (all []Block, err error) {
 	for rest := text; Is(rest); {
 		block, after := pem.Decode(rest)
@@ -37,7 +38,8 @@ func Decode(text []byte) (all []Block, err error) {
 	return all, nil
 }
 
-// first returns where the first block of a text begins, or ends without a beginning.
+// first returns where the first block of a text begins, or where one ends that has no
+// beginning.
 func first(text []byte) int {
 	from, to := bytes.Index(text, []byte(begin)), bytes.Index(text, []byte(end))
 	if from < 0 || to >= 0 && to < from {

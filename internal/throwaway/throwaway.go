@@ -1,6 +1,7 @@
-// Package throwaway makes files and directories that are gone when the program ends, also when a
-// signal ends it: [Sweep] removes what is left of all, for whoever is told of the signal.
-// It takes no signal up itself, so that a program which embeds a library decides that.
+// Package throwaway makes files and directories that are removed when the program ends,
+// even by a signal: [Sweep] removes all that are left, and is called by the code that
+// handles the signal. The package itself handles no signals, so that a program that
+// embeds a library decides that.
 package throwaway
 
 import (
@@ -9,14 +10,14 @@ import (
 	"sync"
 )
 
-// left are the paths of what was made and is not removed yet.
+// left are the paths of what was made and not yet removed.
 var left = struct {
 	sync.Mutex
 	paths map[string]bool
 }{paths: map[string]bool{}}
 
-// Dir makes a new directory in the one named, or in that for temporary files if the name is
-// empty, as [os.MkdirTemp] does. The caller calls [Remove].
+// Dir makes a new directory in the named one, or in the directory for temporary files if
+// the name is empty, like [os.MkdirTemp]. The caller must call [Remove].
 func Dir(in, pattern string) (path string, err error) {
 	left.Lock()
 	defer left.Unlock()
@@ -26,8 +27,8 @@ func Dir(in, pattern string) (path string, err error) {
 	return path, err
 }
 
-// File makes a new file as [os.CreateTemp] does. The caller closes it, and calls [Remove], also
-// where it has given it another name.
+// File makes a new file, like [os.CreateTemp]. The caller must close it, and call
+// [Remove], even after renaming it.
 func File(in, pattern string) (f *os.File, err error) {
 	left.Lock()
 	defer left.Unlock()
@@ -45,7 +46,8 @@ func note(path string) {
 	left.paths[path] = true
 }
 
-// Remove removes what was made at a path, with all that is in it. It is no error if it is gone.
+// Remove removes what was made at a path, with everything in it. A missing path is not an
+// error.
 func Remove(path string) error {
 	left.Lock()
 	defer left.Unlock()
@@ -56,8 +58,8 @@ func Remove(path string) error {
 	return os.RemoveAll(path)
 }
 
-// Sweep removes all that is left. What is made until resume is called waits for that, so that a
-// process which ends meanwhile leaves nothing.
+// Sweep removes all that is left. Until resume is called, nothing new is made, so that a
+// process that ends in between leaves nothing.
 func Sweep() (resume func()) {
 	left.Lock()
 	for path := range left.paths {

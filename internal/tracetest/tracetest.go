@@ -12,8 +12,8 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// A Recorder gives out tracers, and remembers the spans of all. It is safe for concurrent
-// use.
+// A Recorder creates tracers, and remembers the spans of all of them. It is safe for
+// concurrent use.
 type Recorder struct {
 	noop.TracerProvider
 	mu  sync.Mutex
@@ -53,7 +53,7 @@ func (t tracer) Start(ctx context.Context, name string, options ...trace.SpanSta
 	return trace.ContextWithSpan(ctx, s), s
 }
 
-// A Span is what became of one. It must not be looked at before it ended.
+// A Span is a recorded span. It must not be read before it has ended.
 type Span struct {
 	noop.Span
 	recorder   *Recorder
@@ -69,7 +69,7 @@ type Span struct {
 // SpanContext returns its ids.
 func (s *Span) SpanContext() trace.SpanContext { return s.context }
 
-// TracerProvider returns that of the span.
+// TracerProvider returns the Recorder.
 func (s *Span) TracerProvider() trace.TracerProvider { return s.recorder }
 
 // SetAttributes remembers attributes.

@@ -1,6 +1,6 @@
-// Package watchdog limits calls to a device that may hang. A call into a PKCS #11
-// module may never return, and nothing in this process can end it. So a caller with a
-// deadline does not wait for it: code that honors its context gets one second after the
+// Package watchdog limits calls to a device that may hang. A call into a PKCS #11 module
+// may never return, and nothing in this process can end it. A caller with a deadline
+// therefore does not wait for it: code that honors its context gets one second after the
 // end of the context to return, and a call that has not returned by then is abandoned.
 package watchdog
 
@@ -21,8 +21,8 @@ const grace = time.Second
 // ErrHung means that a call did not return. It is a [keystore.ErrUnavailable].
 var ErrHung = fmt.Errorf("%w: a call into it does not return; see whether the HSM or TPM is well", keystore.ErrUnavailable)
 
-// Run calls do and returns its error, or ErrHung one second after ctx ends. In that
-// case do is still running, and must not touch anything that the caller goes on to use.
+// Run calls do and returns its error, or ErrHung one second after ctx ends. In that case
+// do is still running, and must not touch anything that the caller continues to use.
 func Run(ctx context.Context, do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
@@ -80,7 +80,7 @@ func Do(ctx, watch context.Context, c Requester, req *msl.Request) (*msl.Respons
 // caller's must not be written to after Read has returned.
 type watchedBody struct {
 	watch  context.Context
-	turn   chan struct{} // holds a place for a call to body: a Close may follow a Read that hangs
+	turn   chan struct{} // holds an element during a call to body: a Close may follow a Read that hangs
 	body   io.ReadCloser
 	buffer [64 << 10]byte
 }

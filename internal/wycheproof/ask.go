@@ -7,24 +7,25 @@ import (
 	"strings"
 )
 
-// A Verdict is what an implementation makes of a vector. The zero value means that it
+// A Verdict is an implementation's verdict on a vector. The zero value means that it
 // refuses it.
 type Verdict struct {
 	accepted bool
 	why      string // it was not asked
 }
 
-// Accepted is the verdict on what computes what the vector says, if it does.
+// Accepted is the verdict of an implementation that computes what the vector says, if is
+// is true.
 func Accepted(is bool) Verdict { return Verdict{accepted: is} }
 
-// NotAsked says why the implementation cannot be asked that vector, in words that are
-// the same for vectors alike.
+// NotAsked says why the implementation cannot be given that vector, in the same words for
+// similar vectors.
 func NotAsked(why string, args ...any) Verdict { return Verdict{why: fmt.Sprintf(why, args...)} }
 
-// Ask asks every vector of f, and fails the test where a verdict is another than that of
-// the file. An acceptable vector may be accepted or refused. It logs one line: how many
-// verdicts agree, what was made of acceptable ones, by their flags, and why others were
-// not asked.
+// Ask asks for the verdict on every vector of f, and fails the test if one differs from
+// the file's. An acceptable vector may be accepted or refused. It logs one line: how many
+// verdicts agree, how acceptable vectors were judged, by flags, and why others were not
+// asked.
 func Ask(t T, f File, ask func(g Group, v Vector) Verdict) {
 	t.Helper()
 	c := count{acceptable: map[string]int{}, notAsked: map[string]int{}}

@@ -1,7 +1,6 @@
-// Package wycheproof asks an implementation the test vectors of Project Wycheproof:
-// inputs that are odd in a known way, each with the verdict that a sound implementation
-// gives. It is for tests. The files, with their license and where they come from, are in
-// testdata.
+// Package wycheproof runs an implementation on the test vectors of Project Wycheproof:
+// unusual inputs, each with the verdict of a sound implementation. It is for tests. The
+// files, with their license and origin, are in testdata.
 package wycheproof
 
 import (
@@ -22,7 +21,7 @@ type File struct {
 	Groups    []Group `json:"testGroups"`
 }
 
-// A Group is what some vectors have in common. Sizes are in bits.
+// A Group is the common part of some vectors. Sizes are in bits.
 type Group struct {
 	KeySize int
 	TagSize int
@@ -48,7 +47,7 @@ type Vector struct {
 	Signature  Hex `json:"sig"`
 }
 
-// Hex is bytes that are written as hexadecimal digits.
+// Hex is bytes written as hexadecimal digits.
 type Hex []byte
 
 // UnmarshalText reads hexadecimal digits.
@@ -57,7 +56,7 @@ func (h *Hex) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// String is the name of the vector in its file, and what is odd about it.
+// String returns the vector's name in its file, and what is odd about it.
 func (v Vector) String() string {
 	return fmt.Sprintf("vector %d (%s, %s: %s)", v.ID, v.Result, strings.Join(v.Flags, " "), v.Comment)
 }
@@ -65,7 +64,7 @@ func (v Vector) String() string {
 //go:embed testdata/*.json.gz
 var files embed.FS
 
-// A T is what the functions of this package use of a *testing.T.
+// A T is the part of *testing.T that this package uses.
 type T interface {
 	Helper()
 	Log(args ...any)
@@ -103,8 +102,8 @@ func (f File) len() (n int) {
 	return n
 }
 
-// Sample returns f with at most alike vectors of those that are alike: with the same
-// verdict, flags, and sizes of key and tag.
+// Sample returns f with at most alike vectors of each kind: those with the same verdict,
+// flags, and sizes of key and tag.
 func (f File) Sample(alike int) File {
 	seen := map[string]int{}
 	groups := slices.Clone(f.Groups)

@@ -20,7 +20,7 @@ import (
 // down to what the network takes.
 type body struct {
 	r     io.Reader
-	form  io.Reader // in which it is sent; nil means as it is
+	form  io.Reader // in which it is sent; nil means unchanged
 	most  int64     // bytes of data
 	clock *clock
 
@@ -33,7 +33,7 @@ type body struct {
 	direct  bool      // a Read is reading from r
 	waiting bool      // for the program
 	whole   bool      // read to its end
-	stopped bool      // nobody wants more of it
+	stopped bool      // no more of it is wanted
 	err     error
 	data    []byte
 }
@@ -84,7 +84,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// read reads from the program, and unlocks meanwhile.
+// read reads from the program, unlocked.
 func (b *body) read(p []byte) (int, error) {
 	b.mu.Unlock()
 	n, err := b.r.Read(p)
@@ -144,7 +144,7 @@ func (b *body) full() bool {
 }
 
 // endsWith makes the connection end with the response, unless the body was read to its
-// end: the rest of the body must not be taken for another request.
+// end: the rest of the body must not be mistaken for another request.
 func (b *body) endsWith(h http.Header) {
 	if !b.ended() {
 		h.Set("Connection", "close")

@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// A clock ends the context of a request when its time is over, and then, after a moment
-// in which the program can be told, its connection.
+// A clock ends the context of a request when its time is up, and shortly after, so that
+// the program can be informed, its connection.
 type clock struct {
 	control *http.ResponseController
 	cancel  context.CancelCauseFunc
 	idle    time.Duration
 
 	mu    sync.Mutex
-	timer *time.Timer // nil: nothing is bounded
-	last  time.Time   // when something moved
+	timer *time.Timer // nil: no limit
+	last  time.Time   // when data last moved
 	ended bool
 }
 
-// newClock starts a clock for a request that may take total, and then as long as nothing
-// pauses for longer than idle. Neither is a bound unless it is positive.
+// newClock starts a clock for a request that may take total, and longer as long as
+// nothing pauses for longer than idle. Each is a limit only if it is positive.
 func newClock(ctx context.Context, control *http.ResponseController, total, idle time.Duration) (context.Context, *clock) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c := &clock{control: control, cancel: cancel, idle: idle, last: time.Now()}
@@ -60,7 +60,7 @@ func (c *clock) expire() {
 	_ = c.control.SetWriteDeadline(time.Now().Add(grace))
 }
 
-// stop ends the context, and leaves the connection alone.
+// stop ends the context, and leaves the connection open.
 func (c *clock) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -20,9 +20,9 @@
 // 204. See [msl.Client.Forget] and [msl.Client.Logout].
 //
 // If HTTP is set, a request may have any method, path and query, and is sent whole, in
-// the form of package httpform. The response then has the status, the headers and the
-// body that the service behind the server gave it. Only a response with the header
-// Msl-Error is from the server ("server") or from the Handler ("agent").
+// the form of package httpform. The response then has the status, headers and body from
+// the service behind the server. Only a response with the header Msl-Error comes from the
+// server ("server") or from the Handler ("agent").
 //
 // # Responses
 //
@@ -36,7 +36,7 @@
 // "message" is for the user. A request whose response has Retry-After is worth another
 // try:
 //
-//	400       an invalid header, or the request body broke off
+//	400       an invalid header, or the request body was cut off
 //	403       the server refused the entity or the user; the Handler does not know the
 //	          user; the request is from a web page or for another host
 //	404, 405  a path other than these, or a query; another method
@@ -46,29 +46,28 @@
 //	502       the server cannot be reached (Retry-After); its answer is not a message, or
 //	          cannot be trusted, or came when the HSM or TPM failed; it refused the message
 //	503       the HSM or TPM is busy or unavailable, too many requests are under way, the
-//	          server asks to come back later, or the session was ended meanwhile (all
-//	          with Retry-After)
+//	          server asks to come back later, or the session was ended in the meantime
+//	          (all with Retry-After)
 //	504       no answer in time (Retry-After)
-//	505       in HTTP/1.0, in which the end of an answer without a length cannot be told
-//	          from a failure, an answer of more than 1 MiB
+//	505       an answer of more than 1 MiB in HTTP/1.0, in which its end cannot be
+//	          distinguished from a failure
 //
 // After 502 and 504 the server may have acted on the message.
 //
 // # Which function do I want
 //
 // To serve programs, put a [Handler] into an [http.Server] that listens where only they
-// can connect: on a Unix socket that only their user may connect to, or at least on the
+// can connect: on a Unix socket to which only their user may connect, or at least on the
 // loopback interface. Limit what a connection may cost before its request is read, with
 // ReadHeaderTimeout, IdleTimeout and MaxHeaderBytes. Set DisableGeneralOptionsHandler, or
-// OPTIONS * gets status 200 from the http.Server itself. Let the client's transport keep as
-// many idle connections as there are concurrent requests (MaxIdleConnsPerHost of
+// OPTIONS * gets status 200 from the http.Server itself. Let the client's transport keep
+// as many idle connections as there are concurrent requests (MaxIdleConnsPerHost of
 // [http.Transport]). To tell a program what it can do about an error, set Explain. To log
 // requests, set Report, and wrap the client's state with [WatchState].
 //
 // # What it does not protect
 //
 // Anyone who can connect to the listener can send with the identity of the device, and
-// for all of its users. Requests from web pages are refused, and so are requests for
-// another host unless they come by a Unix socket; that is not access control between
-// programs.
+// for all its users. Requests from web pages are refused, as are requests for another
+// host unless they come over a Unix socket; that is not access control between programs.
 package agent

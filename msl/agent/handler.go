@@ -27,32 +27,32 @@ type Handler struct {
 	Users []string
 
 	// MaxBody limits the body of a request, in bytes; zero means 24 MiB, negative no
-	// limit. A longer body gets status 413. On the wire a message is 2.4 times as long
-	// if its data does not compress. Up to 1 MiB of a body is kept in case the message
-	// has to be sent again, and so is the part not yet read when the answer begins.
+	// limit. A longer body gets status 413. On the wire a message is 2.4 times as long if
+	// its data does not compress. Up to 1 MiB of a body is kept in case the message has
+	// to be sent again, as is the part not yet read when the answer begins.
 	MaxBody int64
 
-	// Requests is how many requests are sent at a time; others wait. Zero means 128.
+	// Requests is how many requests are sent concurrently; others wait. Zero means 128.
 	Requests int
 
-	// MaxAhead limits how many bytes of a body are read ahead into memory, when the
-	// answer begins before the program has sent all of it; zero means MaxBody, or 24 MiB
-	// if that is no limit. A program that does not read its answer before it has sent
-	// more than that is cut off when its time is over.
+	// MaxAhead limits how many bytes of a body are read ahead into memory if the answer
+	// begins before the program has sent all of it; zero means MaxBody, or 24 MiB if that
+	// is no limit. A program that sends more than that before it reads its answer is cut
+	// off when its time is up.
 	MaxAhead int64
 
 	// Timeout limits a request, from its header to the last byte of the response; zero
 	// means one minute, negative no limit.
 	Timeout time.Duration
 
-	// Idle lets a request go on for longer than Timeout, as long as nothing pauses for
-	// longer than Idle: a read of its body, or a write of its response. Zero means no
-	// such exception.
+	// Idle lets a request take longer than Timeout, as long as nothing pauses for longer
+	// than Idle: a read of its body, or a write of its response. Zero means no such
+	// exception.
 	Idle time.Duration
 
-	// HTTP has whole HTTP requests sent, with method, path, query and header, in the
-	// form of package httpform, and responses passed on as they are. The server must
-	// know that form, as an mslhttp.HTTPGateway does.
+	// HTTP sends whole HTTP requests, with method, path, query and header, in the form of
+	// package httpform, and returns responses unchanged. The server must support that
+	// form, as an mslhttp.HTTPGateway does.
 	HTTP bool
 
 	// Explain returns the error shown to the program: the given error, wrapped with
@@ -61,8 +61,8 @@ type Handler struct {
 	Explain func(error) error
 
 	// Report is called for each request when its message was answered or has failed,
-	// and before the program learns of a failure. Requests from web pages and for other
-	// hosts are not reported. Nil means no reports. It must not block.
+	// before the program learns of a failure. Requests from web pages and for other hosts
+	// are not reported. Nil means no reports. It must not block.
 	Report func(context.Context, Exchange)
 
 	once   sync.Once
@@ -85,7 +85,7 @@ const (
 	defaultRequests = 128
 	defaultTimeout  = time.Minute
 
-	grace  = 5 * time.Second        // to tell a program that its time is over
+	grace  = 5 * time.Second        // to inform a program that its time is up
 	linger = 500 * time.Millisecond // for the program to receive that
 )
 
@@ -112,7 +112,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		body.end(r.Body)
 		return
-	case refused == nil, begun: // cut the connection, so that nobody takes the answer for complete
+	case refused == nil, begun: // cut the connection, so that the answer does not look complete
 		panic(http.ErrAbortHandler)
 	}
 	body.endsWith(w.Header())
@@ -226,7 +226,7 @@ func (h *Handler) exchange(ctx context.Context, w *response, m message) (begun b
 		return w.relay(answer)
 	}
 	if begun, err = w.relayHTTP(answer, m.method); !begun {
-		clear(w.Header()) // which are of a response that will not come
+		clear(w.Header()) // they belong to a response that will not come
 	}
 	return begun, notHTTP(err)
 }

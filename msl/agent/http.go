@@ -13,11 +13,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// atOnce is how many bytes a body with a known length may have to be sent in one piece. A
-// longer one, and one of unknown length, are sent as they come.
+// atOnce is how many bytes a body of known length may have to be sent in one piece. A
+// longer one, and one of unknown length, are sent as they arrive.
 const atOnce = 64 << 10
 
-// asHTTP has the message carry the whole request.
+// asHTTP makes the message carry the whole request.
 func (m *message) asHTTP(r *http.Request, b *body) error {
 	if err := checkHTTP(r); err != nil {
 		return err
@@ -53,7 +53,7 @@ func checkHTTP(r *http.Request) error {
 }
 
 // upgrades reports whether a program wants another protocol on its connection. Programs
-// that would like HTTP/2 go on without it (RFC 9113, section 3.1).
+// that only offer HTTP/2 continue without it (RFC 9113, section 3.1).
 func upgrades(h http.Header) bool {
 	for _, value := range h["Upgrade"] {
 		for protocol := range strings.SplitSeq(value, ",") {
@@ -65,8 +65,8 @@ func upgrades(h http.Header) bool {
 	return false
 }
 
-// relayHTTP passes on the response that an answer carries. It is begun when its body has
-// begun to come, or at once if nobody knows when that will be.
+// relayHTTP returns the response that an answer carries to the program. It starts once
+// the body has begun to arrive, or immediately if nobody knows when it will.
 func (w *response) relayHTTP(answer *msl.Response, method string) (begun bool, err error) {
 	r, err := httpform.DecodeResponse(answer.Body, method)
 	if err != nil {
@@ -89,7 +89,7 @@ func (w *response) relayHTTP(answer *msl.Response, method string) (begun bool, e
 	return w.copy(r.Body, false, func() { w.start(r.StatusCode) })
 }
 
-// problem is an error of package httpform in words for people who do not know it.
+// problem translates an error of package httpform for people who do not know the format.
 func problem(err error) error {
 	if form := (*httpform.FormError)(nil); errors.As(err, &form) {
 		return errors.New(form.Problem)
@@ -97,8 +97,8 @@ func problem(err error) error {
 	return err
 }
 
-// notHTTP says what is wrong with an answer that is not an HTTP response, or whose body is
-// not whole.
+// notHTTP says what is wrong with an answer that is not an HTTP response, or whose body
+// is incomplete.
 func notHTTP(err error) error {
 	var form *httpform.FormError
 	switch {
@@ -111,8 +111,8 @@ func notHTTP(err error) error {
 	return err
 }
 
-// describeHTTP sets the headers of a response from the service, or from the server in its
-// place.
+// describeHTTP sets the headers of a response from the service, or from the server
+// instead.
 func describeHTTP(h http.Header, answer *msl.Response, r *http.Response) {
 	for name, values := range httpform.EndToEnd(r.Header) {
 		h[name] = values

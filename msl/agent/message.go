@@ -18,7 +18,7 @@ import (
 type message struct {
 	request  msl.Request
 	noAnswer bool
-	method   string // of an HTTP request that is sent whole; empty means that its body is sent
+	method   string // of an HTTP request sent whole; empty means that only its body is sent
 }
 
 // A UserError says that a request names a user whom the [Handler] does not know.
@@ -29,14 +29,14 @@ func (e *UserError) Error() string {
 	return "the agent does not send for the user " + safetext.String(e.User)
 }
 
-// message reads what a program asks for from the headers of its request. An unknown
+// message reads what a program requests from the headers of its request. An unknown
 // header that begins with Msl- is refused, since it would have no effect.
 func (h *Handler) message(r *http.Request) (message, error) {
 	m := message{request: msl.Request{Encrypted: true, Authenticated: true, RequestTokens: true, User: h.User, Recipient: h.Recipient}}
 	switch {
 	case r.ContentLength > h.maxBody() && h.maxBody() > 0: // before the program is asked to send it
 		return m, &StatusError{Status: http.StatusRequestEntityTooLarge, Err: &BodyError{h.maxBody()}}
-	case h.HTTP: // anything goes
+	case h.HTTP: // anything is allowed
 	case r.Method != http.MethodPost:
 		return m, &StatusError{Status: http.StatusMethodNotAllowed, Err: errors.New("messages come by POST")}
 	case r.URL.Path != "/" || r.URL.RawQuery != "":
@@ -57,10 +57,10 @@ func (h *Handler) message(r *http.Request) (message, error) {
 	return m, nil
 }
 
-// maxLanguages is how many languages of a program are told to the server.
+// maxLanguages is how many languages of a program are sent to the server.
 const maxLanguages = 16
 
-// languages are those that a program accepts, best first, or nil where it does not say.
+// languages are those that a program accepts, best first, or nil if it names none.
 func languages(h http.Header) (list []string) {
 	tags, _, err := language.ParseAcceptLanguage(h.Get("Accept-Language"))
 	if err != nil {

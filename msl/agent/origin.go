@@ -13,7 +13,7 @@ import (
 // matter.
 //
 // If any request may act on a service, a page must not cause even a GET, as an image
-// does. Not every browser marks that one by Sec-Fetch-Site, but each has a User-Agent
+// does. Not every browser marks such a GET with Sec-Fetch-Site, but each has a User-Agent
 // that begins with Mozilla, which a page cannot change without a preflight request.
 func checkOrigin(r *http.Request, whole bool) *refusal {
 	switch {
@@ -25,8 +25,8 @@ func checkOrigin(r *http.Request, whole bool) *refusal {
 	return nil
 }
 
-// fromPage reports whether a request has headers that browsers set for pages. They are
-// there even if they are empty.
+// fromPage reports whether a request has headers that browsers set for pages. They count
+// even if they are empty.
 func fromPage(h http.Header) bool {
 	for name := range h {
 		if name == "Origin" || strings.HasPrefix(name, "Sec-Fetch-") || strings.HasPrefix(name, "Access-Control-Request-") {

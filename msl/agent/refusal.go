@@ -62,5 +62,5 @@ func (r *refusal) write(w http.ResponseWriter) {
 	text, _ := json.Marshal(r) // strings and numbers always marshal
 	h.Set("Content-Length", strconv.Itoa(len(text)+1))
 	w.WriteHeader(r.status)
-	_, _ = w.Write(append(text, '\n')) // if the program is gone, there is nobody to answer
+	_, _ = w.Write(append(text, '\n')) // if the program is gone, nobody reads the answer
 }

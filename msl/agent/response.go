@@ -16,15 +16,15 @@ type response struct {
 	http.ResponseWriter
 	body  *body
 	clock *clock
-	plain bool // HTTP/1.0, in which the end of the connection is that of a body without a length
+	plain bool // HTTP/1.0: the end of the connection marks the end of a body without a length
 }
 
 // heldPlain is how many bytes of an answer without a length are kept for a program that
 // speaks HTTP/1.0, to send them with their length.
 const heldPlain = 1 << 20
 
-// held reads an answer for a program that could not tell one that breaks off from a whole
-// one, and tells its length.
+// held reads an answer for a program that could not distinguish a truncated one from a
+// whole one, and sets its length.
 func (w *response) held(body io.Reader) (io.Reader, error) {
 	if !w.plain || w.Header()["Content-Length"] != nil {
 		return body, nil
@@ -41,8 +41,8 @@ func (w *response) held(body io.Reader) (io.Reader, error) {
 	return bytes.NewReader(data), nil
 }
 
-// relay passes the answer on as it arrives. The status is sent with the first bytes of
-// the answer, since it may still change until then.
+// relay sends the answer to the program as it arrives. The status is sent with the first
+// bytes of the answer, since it may change until then.
 func (w *response) relay(answer *msl.Response) (begun bool, err error) {
 	body, err := w.held(answer.Body)
 	if err != nil {
@@ -85,7 +85,7 @@ func (w *response) copy(body io.Reader, begun bool, start func()) (bool, error) 
 	}
 }
 
-// start sets the status, and reads ahead what the program still sends.
+// start sets the status, and reads ahead what the program is still sending.
 func (w *response) start(status int) {
 	w.body.endsWith(w.Header())
 	w.WriteHeader(status)
@@ -98,7 +98,7 @@ func (w *response) begin(status int) error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// describe names the answer in the headers of a response.
+// describe describes the answer in the headers of a response.
 func describe(h http.Header, answer *msl.Response) {
 	h.Set("Msl-Message-Id", strconv.FormatInt(answer.MessageID, 10))
 	if answer.Identity != "" {

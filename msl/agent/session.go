@@ -7,11 +7,11 @@ import (
 	"net/url"
 )
 
-// sessionHeader ends a session. It is a header and not a path, since every path may be
-// one of the service.
+// sessionHeader ends a session. It is a header and not a path, since any path may belong
+// to the service.
 const sessionHeader = "Msl-Session"
 
-// ends reports whether a request ends a session, rather than to send a message.
+// ends reports whether a request ends a session instead of sending a message.
 func ends(r *http.Request) bool { return len(r.Header.Values(sessionHeader)) > 0 }
 
 // endSession logs a user out, or forgets all tokens.

@@ -7,8 +7,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// WatchState wraps the state of a client. It calls renewed with the new record when
-// another master token is about to be stored.
+// WatchState wraps the state of a client. It calls renewed with the new record when a
+// different master token is about to be stored.
 func WatchState(state msl.ClientState, renewed func(msl.ClientRecord)) msl.ClientState {
 	return &watchedState{ClientState: state, renewed: renewed}
 }

@@ -43,7 +43,7 @@ func statusOf(err error) *StatusError {
 		return &StatusError{own.Status, own.RetryAfter, err}
 	case errors.As(err, &peer):
 		return peerStatus(err, peer)
-	case errors.Is(err, msl.ErrAnswerUnread): // another try would have the server act twice
+	case errors.Is(err, msl.ErrAnswerUnread): // another try would make the server act twice
 		return &StatusError{http.StatusBadGateway, 0, err}
 	case isAny(err, context.DeadlineExceeded, os.ErrDeadlineExceeded):
 		return &StatusError{http.StatusGatewayTimeout, soon, err}

@@ -5,7 +5,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// encodeStrings writes authdata of strings, each after its name.
+// encodeStrings writes authdata of strings, as pairs of name and value.
 func encodeStrings(members ...string) []byte {
 	size := 64
 	for _, text := range members {
@@ -20,7 +20,7 @@ func encodeStrings(members ...string) []byte {
 	return e.Encoded()
 }
 
-// identityOf reads the authdata of schemes that give only an identity.
+// identityOf reads the authdata of schemes that contain only an identity.
 func identityOf(authdata []byte) (string, error) {
 	f := wire.ParseFields(authdata)
 	return f.String("identity"), malformed(f)

@@ -11,13 +11,12 @@ const (
 	wrapInfo = "\x80\x9f\x82\xa7\xad\xdf\x54\x8d\x3e\xa9\xdd\x06\x7f\xf9\xbb\x91"
 )
 
-// DeriveWrappingKey makes the wrapping key of a pre-shared key set, 16 bytes,
-// from its other two keys (MSL wiki, "Pre-shared Keys"). The caller wipes it.
+// DeriveWrappingKey derives the wrapping key of a pre-shared key set, 16 bytes, from its
+// other two keys (MSL wiki, "Pre-shared Keys"). The caller must wipe it.
 //
-// Anyone who can hash the other two keys can compute it. In a PKCS #11 token
-// C_DigestKey does that, so the MAC key is kept there as a block
-// (keystore.HMACBlock). Peers that are given the wrapping key do not have to
-// derive it.
+// Anyone who can hash the other two keys can compute it. In a PKCS #11 token C_DigestKey
+// does that, so the MAC key is kept there as a block (keystore.HMACBlock). Peers that
+// receive the wrapping key need not derive it.
 func DeriveWrappingKey(encryption, mac []byte) []byte {
 	extract := hmac.New(sha256.New, []byte(wrapSalt))
 	extract.Write(encryption)

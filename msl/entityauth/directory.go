@@ -8,8 +8,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// lookUp finds an entity that may use scheme, or nil; an empty scheme is any. The
-// checks come in the protocol's order: revocation, then permission.
+// lookUp finds an entity that may use scheme, or nil; an empty scheme means any. It
+// checks in the protocol's order: revocation, then permission.
 func lookUp(ctx context.Context, d msl.Directory, identity, scheme string) (*msl.Entity, error) {
 	if d == nil {
 		return nil, nil
@@ -28,10 +28,9 @@ func lookUp(ctx context.Context, d msl.Directory, identity, scheme string) (*msl
 	return entity, nil
 }
 
-// notForeign refuses an identity that was put together from parts, if it is
-// registered as a whole for another scheme. The protocol looks only at one part;
-// without this check, whoever has that part could pose as an entity whose name begins
-// with it.
+// notForeign refuses an identity composed of parts if it is registered as a whole for
+// another scheme. The protocol looks only at one part; without this check, anyone with
+// that part could impersonate an entity whose name begins with it.
 func notForeign(ctx context.Context, d msl.Directory, identity, scheme string) error {
 	if d == nil {
 		return nil

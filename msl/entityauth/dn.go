@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// shortNames are the attribute types that RFC 2253 section 2.3 names; all others
+// shortNames are the attribute types that have a name in RFC 2253 section 2.3; all others
 // are written as object identifiers.
 var shortNames = map[string]string{
 	"2.5.4.3": "CN", "2.5.4.7": "L", "2.5.4.8": "ST", "2.5.4.10": "O", "2.5.4.11": "OU",
@@ -20,10 +20,10 @@ type attribute struct {
 	Value asn1.RawValue
 }
 
-// DistinguishedName writes a DER encoded name as RFC 2253 does: last element
-// first, separated by commas without spaces. An attribute without a short name,
-// or whose value is not text, is written as an object identifier and the
-// hexadecimal DER of its value.
+// DistinguishedName writes a DER encoded name in the form of RFC 2253: last element
+// first, separated by commas without spaces. An attribute without a short name, or whose
+// value is not text, is written as an object identifier and the hexadecimal DER of its
+// value.
 func DistinguishedName(der []byte) (string, error) {
 	var name []asn1.RawValue // of SETs
 	if rest, err := asn1.Unmarshal(der, &name); err != nil || len(rest) > 0 {
@@ -69,9 +69,9 @@ func text(v asn1.RawValue) (s string, ok bool) {
 	return s, err == nil && utf8.ValidString(s)
 }
 
-// escapeValue escapes what RFC 2253 section 2.4 demands, and the equals sign, the
-// number sign and NUL as other MSL stacks do: the text is an identity, so every
-// stack must write the same.
+// escapeValue escapes what RFC 2253 section 2.4 requires, and the equals sign, the number
+// sign and NUL as other MSL stacks do: the text is an identity, so all stacks must write
+// it the same way.
 func escapeValue(s string) string {
 	var b strings.Builder
 	blanks := len(s) - len(strings.TrimLeft(s, " "))

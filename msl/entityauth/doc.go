@@ -10,13 +10,13 @@
 //	RSA            a registered RSA public key: authenticates
 //	ECC            a registered EC public key: authenticates
 //	X509           an RSA or EC certificate under a trusted root: authenticates
-//	NONE           a name, believed: neither
-//	NONE_SUFFIXED  the same, with a suffix that nobody looks at
-//	PROVISIONED    no name: one is assigned: neither
+//	NONE           a claimed name: neither
+//	NONE_SUFFIXED  the same, with an arbitrary suffix
+//	PROVISIONED    no name, one is assigned: neither
 //	MT_PROTECTED   any other one, hidden by a master token: counts as neither
 //
-// What a scheme does not protect: PSK and MGK keys of a peer are in the key store
-// of this process while they are in use, and those of MGK in its memory while
-// they are derived; NONE, NONE_SUFFIXED and PROVISIONED prove nothing at all.
-// MGK was never tried with another implementation.
+// What a scheme does not protect: PSK and MGK keys of a peer are in the key store of this
+// process while they are in use, and MGK keys in its memory while they are derived; NONE,
+// NONE_SUFFIXED and PROVISIONED prove nothing at all. MGK was never tested with another
+// implementation.
 package entityauth

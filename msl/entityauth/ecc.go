@@ -10,11 +10,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// ECCEntity is an entity with a registered key on an elliptic curve, as [ECC] says
+// ECCEntity is an entity with a registered elliptic curve key, as described for [ECC]
 // (MSL wiki, "ECC Public Keys").
 type ECCEntity struct {
 	Identity string
-	KeyID    string // that the key is registered under
+	KeyID    string // under which the key is registered
 	Key      crypto.Signer
 }
 
@@ -46,9 +46,9 @@ type ECC struct{ Directory msl.Directory }
 // Scheme returns ECC.
 func (*ECC) Scheme() string { return "ECC" }
 
-// Open finds the public key of a peer: it must be registered for that identity,
-// under that id. A revoked entity is 4025, one of another scheme 4006, an
-// unknown key 4037.
+// Open finds the public key of a peer: it must be registered for that identity, under
+// that id. A revoked entity is error 4025, one of another scheme 4006, an unknown key
+// 4037.
 func (c *ECC) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	identity, public, err := registeredKey(ctx, c.Directory, authdata, c.Scheme(), msl.ErrECCPublicKeyNotFound)
 	if err != nil {

@@ -8,10 +8,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
 )
 
-// A KeySet is a symmetric key set: 16 bytes of AES, 32 of HMAC-SHA256, by
-// themselves or as a block (keystore.HMACBlock), and a wrapping key for key
-// exchange, which may be nil. A server's wrapping key is a
-// keystore.Wrapper, a device's a keystore.Unwrapper.
+// A KeySet is a symmetric key set: 16 bytes for AES, 32 for HMAC-SHA256, separate or as a
+// block (keystore.HMACBlock), and a wrapping key for key exchange, which may be nil. A
+// server's wrapping key is a keystore.Wrapper, a device's a keystore.Unwrapper.
 type KeySet struct {
 	Encryption keystore.Cipher
 	MAC        keystore.MAC
@@ -20,7 +19,7 @@ type KeySet struct {
 	references keycache.Count
 }
 
-// NewKeySet takes over the keys of a key set. wrapping may be nil.
+// NewKeySet takes ownership of the keys of a key set. wrapping may be nil.
 func NewKeySet(encryption keystore.Cipher, mac keystore.MAC, wrapping keystore.Key) *KeySet {
 	k := &KeySet{Encryption: encryption, MAC: mac, Wrapping: wrapping}
 	k.references.Start()
@@ -42,13 +41,13 @@ func (k *KeySet) Release() {
 	}
 }
 
-// keySets remembers the key sets of peers that proved themselves last.
+// keySets remembers the key sets of the most recently authenticated peers.
 type keySets struct {
 	once  sync.Once
 	cache *keycache.Cache[string, *KeySet]
 }
 
-// defaultKeySets is how many are remembered where nobody says how many.
+// defaultKeySets is how many are remembered by default.
 const defaultKeySets = 1000
 
 func (s *keySets) init(size int) {
@@ -60,12 +59,12 @@ func (s *keySets) init(size int) {
 	})
 }
 
-// A memory remembers a key set once its peer is proven, since anybody may have named it, and
-// forgets it once its keys are gone.
+// A memory remembers a key set once its peer is authenticated, since anyone may have
+// named it, and forgets it once its keys are gone.
 type memory struct{ proven, gone func() }
 
-// open returns the remembered key set of that name, or the one that create makes.
-// The caller releases it.
+// open returns the remembered key set of that name, or the result of create. The caller
+// releases it.
 func (s *keySets) open(size int, name string, create func() (*KeySet, error)) (keys *KeySet, m memory, err error) {
 	s.init(size)
 	keys, ok := s.cache.Get(name)
@@ -94,8 +93,7 @@ func (s *keySets) close() {
 	s.cache.Close()
 }
 
-// newKeySet makes a key set of two keys and maybe a third one, and closes them
-// if they cannot do the work.
+// newKeySet makes a key set of two or three keys, and closes them if they are unsuitable.
 func newKeySet(keys ...keystore.Key) (*KeySet, error) {
 	cipher, okC := keys[0].(keystore.Cipher)
 	mac, okM := keys[1].(keystore.MAC)

@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// MGKEntity is an entity whose keys were derived from the master key of its group,
-// by whoever provisioned it (MSL wiki, "Model Group Keys").
+// MGKEntity is an entity whose provisioner derived its keys from the master key of its
+// group (MSL wiki, "Model Group Keys").
 type MGKEntity struct {
 	Identity string
 	Keys     *KeySet
@@ -39,17 +39,17 @@ func (m *MGKEntity) Credentials(context.Context) (msl.Credentials, error) {
 	}, nil
 }
 
-// A ModelGroup is a group of entities whose keys are derived from one key. Each
-// key, and each version of it, needs a name of its own.
+// A ModelGroup is a group of entities whose keys are derived from one key. Each key, and
+// each version of it, needs its own name.
 type ModelGroup struct {
 	Name string
 	Key  keystore.Cipher // the group master key, AES-128
 }
 
-// MGK is the scheme of model group keys (MSL wiki, "Model Group Keys"): the keys
-// of an entity are derived from its identity under the master key of its group,
-// so that a receiver keeps one key for a whole model of devices. Whoever has the
-// group key can impersonate every one of its entities.
+// MGK is the scheme of model group keys (MSL wiki, "Model Group Keys"): the keys of an
+// entity are derived from its identity under the master key of its group, so that a
+// receiver keeps one key for a whole model of devices. Anyone with the group key can
+// impersonate every entity in the group.
 //
 // It has not been verified against another implementation: no public one has the
 // scheme. Groups whose master key is for triple DES are not supported.
@@ -57,13 +57,12 @@ type ModelGroup struct {
 // The derived key bytes pass through the memory of this process, in buffers that
 // are wiped; the group key does not.
 type MGK struct {
-	// Group finds the group of a peer by the peer's identity. The error for an
-	// unknown one is keystore.ErrNotFound.
+	// Group finds the group of a peer by the peer's identity. An unknown group is
+	// keystore.ErrNotFound.
 	Group func(ctx context.Context, identity string) (ModelGroup, error)
-	// Importer is the store that takes the derived keys of peers.
+	// Importer is the store that imports the derived keys of peers.
 	Importer keystore.Importer
-	// Directory may revoke peers, or say that they must use another scheme.
-	// They need no entry.
+	// Directory may revoke peers, or restrict them to another scheme. They need no entry.
 	Directory msl.Directory
 	// Remember is how many key sets stay open between messages; zero means
 	// 1000.
@@ -75,7 +74,7 @@ type MGK struct {
 // Scheme returns MGK.
 func (*MGK) Scheme() string { return "MGK" }
 
-// Open derives the key set of a peer. A revoked entity is 4025, one of another
+// Open derives the key set of a peer. A revoked entity is error 4025, one of another
 // scheme 4006, one of an unknown group 4005.
 func (m *MGK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	identity, err := identityOf(authdata)
@@ -92,7 +91,8 @@ func (m *MGK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), er
 	return keys.sender(identity, mem)
 }
 
-// keysOf returns the keys of a peer, remembered or derived, and what remembers them.
+// keysOf returns the keys of a peer, remembered or derived, and the memory that remembers
+// them.
 func (m *MGK) keysOf(ctx context.Context, identity string) (keys *KeySet, mem memory, err error) {
 	if m.Group == nil || m.Importer == nil {
 		return nil, mem, msl.Failure(msl.ErrEntityNotFound, m.Scheme(), errors.New("no model groups configured"))
@@ -132,16 +132,16 @@ func (m *MGK) derive(group ModelGroup, identity string) (*KeySet, error) {
 	return newKeySet(encryption, mac)
 }
 
-// Close forgets the key sets that are open.
+// Close forgets the open key sets.
 func (m *MGK) Close() error {
 	m.sets.close()
 	return nil
 }
 
-// DeriveGroupKeys makes the keys of an entity from the master key of its group:
-// SHA-384 of the identity, encrypted with AES-128 in ECB mode (MSL wiki, "Model
-// Group Keys"). The first 16 bytes are the AES key, the other 32 the HMAC-SHA256
-// key. The caller wipes them.
+// DeriveGroupKeys derives the keys of an entity from the master key of its group: SHA-384
+// of the identity, encrypted with AES-128 in ECB mode (MSL wiki, "Model Group Keys"). The
+// first 16 bytes are the AES key, the other 32 the HMAC-SHA256 key. The caller must wipe
+// them.
 func DeriveGroupKeys(group keystore.Cipher, identity string) ([]byte, error) {
 	if group == nil || group.Algorithm() != keystore.AES128CBC {
 		return nil, fmt.Errorf("entityauth: group master key: %w", keystore.ErrWrongKey)
@@ -150,8 +150,8 @@ func DeriveGroupKeys(group keystore.Cipher, identity string) ([]byte, error) {
 	// The capacity keeps append from leaving a copy behind.
 	keys := make([]byte, 0, sha512.Size384)
 	for block := digest[:]; len(block) > 0; block = block[aes.BlockSize:] {
-		// One block in CBC mode with a vector of zeros is ECB; what follows
-		// it is padding.
+		// One block in CBC mode with an all-zero vector is ECB; what follows it is
+		// padding.
 		out, err := group.Encrypt(make([]byte, aes.BlockSize), block[:aes.BlockSize])
 		if err == nil && len(out) != 2*aes.BlockSize {
 			err = keystore.ErrBadData

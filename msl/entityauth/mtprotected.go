@@ -10,14 +10,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// MTProtectedEntity is an entity that the session keys of a master token hide from
-// onlookers (MSL wiki, "Master Token Protected").
+// MTProtectedEntity is an entity hidden from onlookers by the session keys of a master
+// token (MSL wiki, "Master Token Protected").
 type MTProtectedEntity struct {
 	Hidden msl.LocalEntity
 	// Token and Keys hide it. HeldTokens of a client returns both.
 	Token *msl.MasterToken
 	Keys  *msl.SessionKeys
-	Rand  io.Reader // of initialization vectors; nil means crypto/rand
+	Rand  io.Reader // for initialization vectors; nil means crypto/rand
 }
 
 // Scheme returns MT_PROTECTED.
@@ -75,30 +75,28 @@ func (m *MTProtectedEntity) hide(identity string, inner []byte) ([]byte, error) 
 // the authentication data of another scheme, hidden from onlookers by the session
 // keys of a master token. A receiver must be able to open the token.
 //
-// The protocol counts the scheme as neither encrypting nor authenticating,
-// whatever the hidden scheme does: an entity must exchange keys before it may
-// send user authentication data. The master token need not be of the entity that
-// is hidden, and may have expired.
+// The protocol counts the scheme as neither encrypting nor authenticating, whatever the
+// hidden scheme does: an entity must exchange keys before it may send user authentication
+// data. The master token need not belong to the hidden entity, and may have expired.
 type MTProtected struct {
 	// Tokens opens the master tokens of peers: it is a Server's
 	// OpenMasterToken, or an Issuer's Open.
 	Tokens func(*msl.MasterToken) (*msl.Session, error)
 	// Inner judges the entities that peers hide.
 	Inner []msl.EntityScheme
-	// Directory may revoke peers, or say that they must use another scheme: an
-	// entity registered for MT_PROTECTED or for the scheme that it hides may
-	// use this one. They need no entry here; the inner schemes look them up by
-	// their own rules.
+	// Directory may revoke peers, or restrict them to another scheme: an entity
+	// registered for MT_PROTECTED or for the scheme that it hides may use this one. They
+	// need no entry here; the inner schemes look them up by their own rules.
 	Directory msl.Directory
 }
 
 // Scheme returns MT_PROTECTED.
 func (*MTProtected) Scheme() string { return "MT_PROTECTED" }
 
-// Open authenticates the entity that a peer hides. A malformed master token is 4036, one
-// that cannot be opened here 4032, and a wrong signature 4035. Then come the errors of
-// the hidden scheme, or 4001 if it is not among Inner. Last, according to this side's
-// directory, a revoked entity is 4025 and one of another scheme 4006.
+// Open authenticates the entity that a peer hides. A malformed master token is error
+// 4036, one that cannot be opened here 4032, and a wrong signature 4035. Then come the
+// errors of the hidden scheme, or 4001 if it is not among Inner. Last, according to this
+// side's directory, a revoked entity is 4025 and one of another scheme 4006.
 func (m *MTProtected) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	hidden, err := parseHidden(authdata)
 	if err != nil {
@@ -124,7 +122,7 @@ func (m *MTProtected) Open(ctx context.Context, authdata []byte) (msl.Sender, fu
 	return sender, release, nil
 }
 
-// Check checks the form of authdata: a malformed master token is 4036.
+// Check checks the form of authdata: a malformed master token is error 4036.
 func (*MTProtected) Check(authdata []byte) error {
 	_, err := parseHidden(authdata)
 	return err
@@ -149,7 +147,7 @@ func parseHidden(authdata []byte) (hiddenEntity, error) {
 	return hiddenEntity{mt, data, signature}, nil
 }
 
-// reveal verifies and decrypts the entity authentication data that is hidden.
+// reveal verifies and decrypts the hidden entity authentication data.
 func (m *MTProtected) reveal(hidden hiddenEntity) ([]byte, error) {
 	if m.Tokens == nil {
 		return nil, msl.Failure(msl.ErrEntityAuthMasterTokenNotDecrypted, m.Scheme(), errors.New("nothing opens master tokens"))
@@ -166,8 +164,7 @@ func (m *MTProtected) reveal(hidden hiddenEntity) ([]byte, error) {
 	return key.Decrypt(hidden.data)
 }
 
-// permit looks the revealed entity up. Its own scheme did so too, in its own
-// directory.
+// permit looks up the revealed entity. Its own scheme also did, in its own directory.
 func (m *MTProtected) permit(ctx context.Context, identity, inner string) error {
 	entity, err := lookUp(ctx, m.Directory, identity, "")
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// NoneEntity is an entity that claims an identity and does not prove it (MSL wiki,
+// NoneEntity is an entity that claims an identity without proving it (MSL wiki,
 // "Unauthenticated").
 type NoneEntity struct{ Identity string }
 
@@ -24,19 +24,19 @@ func (n *NoneEntity) Credentials(context.Context) (msl.Credentials, error) {
 	return msl.Credentials{Identity: n.Identity, AuthData: encodeStrings("identity", n.Identity), Protector: msl.Null{}}, nil
 }
 
-// None is the scheme NONE: an identity that is claimed and not proven (MSL wiki,
+// None is the scheme NONE: an identity that is claimed but not proven (MSL wiki,
 // "Unauthenticated").
 type None struct {
 	Directory msl.Directory
-	// Anyone lets in identities that the directory does not know.
+	// Anyone accepts identities that the directory does not know.
 	Anyone bool
 }
 
 // Scheme returns NONE.
 func (*None) Scheme() string { return "NONE" }
 
-// Open believes a peer that is registered for this scheme: a revoked one is
-// 4025, any other 4006.
+// Open accepts a peer that is registered for this scheme: a revoked one is error 4025,
+// any other 4006.
 func (n *None) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	identity, err := identityOf(authdata)
 	if err != nil {

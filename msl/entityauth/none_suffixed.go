@@ -7,8 +7,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// NoneSuffixedEntity is an entity that claims the identity ROOT.SUFFIX and does not
-// prove it (MSL wiki, "Unauthenticated").
+// NoneSuffixedEntity is an entity that claims the identity ROOT.SUFFIX without proving it
+// (MSL wiki, "Unauthenticated").
 type NoneSuffixedEntity struct{ Root, Suffix string }
 
 // Scheme returns NONE_SUFFIXED.
@@ -34,16 +34,16 @@ func (n *NoneSuffixedEntity) Credentials(context.Context) (msl.Credentials, erro
 // As with NONE nothing is proven; one root can claim any number of identities.
 type NoneSuffixed struct {
 	Directory msl.Directory // of roots
-	// Anyone lets in roots that the directory does not know.
+	// Anyone accepts roots that the directory does not know.
 	Anyone bool
 }
 
 // Scheme returns NONE_SUFFIXED.
 func (*NoneSuffixed) Scheme() string { return "NONE_SUFFIXED" }
 
-// Open believes a peer whose root is registered for this scheme: a revoked one is
-// 4025, any other 4006. So is an identity that is registered as a whole for
-// another scheme: it belongs to an entity that can prove it.
+// Open accepts a peer whose root is registered for this scheme: a revoked one is error
+// 4025, any other 4006. An identity registered as a whole for another scheme is 4006,
+// too: it belongs to an entity that can prove it.
 func (n *NoneSuffixed) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	f := wire.ParseFields(authdata)
 	root, suffix := f.String("root"), f.String("suffix")

@@ -25,10 +25,9 @@ func (*ProvisionedEntity) Credentials(context.Context) (msl.Credentials, error) 
 	return msl.Credentials{AuthData: []byte("{}"), Protector: msl.Null{}}, nil
 }
 
-// Provisioned is the scheme PROVISIONED: a peer without an identity is given one
-// (MSL wiki, "Entity Authentication"). It is useful only with a key exchange: the
-// master token carries the new identity, which the peer learns in no other way.
-// Nothing is proven.
+// Provisioned is the scheme PROVISIONED: a peer without an identity is given one (MSL
+// wiki, "Entity Authentication"). It is useful only with a key exchange: the master token
+// carries the new identity, which the peer does not learn otherwise. Nothing is proven.
 type Provisioned struct {
 	// Assign returns the identity of a peer, a new one on each call. Anyone who
 	// can reach this side can cause a call, so it must be cheap and must not store
@@ -39,7 +38,7 @@ type Provisioned struct {
 // Scheme returns PROVISIONED.
 func (*Provisioned) Scheme() string { return "PROVISIONED" }
 
-// Open gives a peer its identity. There is nothing to check.
+// Open gives a peer its identity. It checks nothing.
 func (p *Provisioned) Open(ctx context.Context, _ []byte) (msl.Sender, func(), error) {
 	if p.Assign == nil {
 		return msl.Sender{}, nil, msl.Failure(msl.ErrEntityAuthFactoryNotFound, p.Scheme(), errors.New("no identities to give"))

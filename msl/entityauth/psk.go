@@ -36,8 +36,8 @@ func (p *PSKEntity) Credentials(context.Context) (msl.Credentials, error) {
 	}, nil
 }
 
-// PSK is the scheme of pre-shared keys (MSL wiki, "Pre-shared Keys"). The key sets
-// of the directory are sealed by the store.
+// PSK is the scheme of pre-shared keys (MSL wiki, "Pre-shared Keys"). The store has
+// sealed the key sets in the directory.
 type PSK struct {
 	Directory msl.Directory
 	Store     keystore.Store
@@ -51,9 +51,9 @@ type PSK struct {
 // Scheme returns PSK.
 func (*PSK) Scheme() string { return "PSK" }
 
-// Open finds the key set of a peer. A revoked entity is 4025, one of another
-// scheme 4006, an unknown one 4005. One whose keys
-// no key here opens is an internal error that names it: that is no fault of the device.
+// Open finds the key set of a peer. A revoked entity is error 4025, one of another scheme
+// 4006, an unknown one 4005. If no key here opens the entity's keys, that is an internal
+// error that names the entity: it is not the device's fault.
 func (p *PSK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	identity, err := identityOf(authdata)
 	if err != nil {
@@ -71,7 +71,7 @@ func (p *PSK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), er
 }
 
 // KeysOf opens the key set of a peer for key exchange, whatever scheme the peer
-// authenticates itself with. A peer without one is 4005. The caller releases the
+// authenticates itself with. A peer without one is error 4005. The caller releases the
 // keys, which are not remembered: the peer may have proven nothing.
 func (p *PSK) KeysOf(ctx context.Context, identity string) (*KeySet, error) {
 	entity, err := lookUp(ctx, p.Directory, identity, "")
@@ -82,8 +82,8 @@ func (p *PSK) KeysOf(ctx context.Context, identity string) (*KeySet, error) {
 	return keys, err
 }
 
-// open returns the keys of an entity, remembered or unsealed, and what remembers
-// them.
+// open returns the keys of an entity, remembered or unsealed, and the memory that
+// remembers them.
 func (p *PSK) open(entity *msl.Entity) (keys *KeySet, m memory, err error) {
 	if entity == nil || entity.PSK == nil {
 		return nil, m, msl.Failure(msl.ErrEntityNotFound, "pre-shared keys", nil)
@@ -101,7 +101,7 @@ func (p *PSK) open(entity *msl.Entity) (keys *KeySet, m memory, err error) {
 	})
 }
 
-// Close forgets the key sets that are open.
+// Close forgets the open key sets.
 func (p *PSK) Close() error {
 	p.sets.close()
 	return nil

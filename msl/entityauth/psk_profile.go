@@ -37,28 +37,28 @@ func (p *PSKProfileEntity) Credentials(context.Context) (msl.Credentials, error)
 	}, nil
 }
 
-// PSKProfile is the scheme of pre-shared keys that several profiles share (MSL
-// wiki, "Pre-shared Keys"): an entity is one profile of one key set, with the
-// identity KEYID-PROFILE.
+// PSKProfile is the scheme of pre-shared keys shared by several profiles (MSL wiki,
+// "Pre-shared Keys"): an entity is one profile of one key set, with the identity
+// KEYID-PROFILE.
 //
-// A key set is registered, revoked and permitted by its own id. Everything after
-// the entity authentication goes by the whole identity: which key exchanges and
-// user schemes are permitted, which key set SYMMETRIC_WRAPPED uses, and whether a
-// master token is revoked. A directory and a state that know the scheme answer for
-// the key set there; those of package msl/state/bolt do.
+// A key set is registered, revoked and permitted by its own id. Everything after entity
+// authentication uses the whole identity: which key exchanges and user schemes are
+// permitted, which key set SYMMETRIC_WRAPPED uses, and whether a master token is revoked.
+// There, a directory and a state that know the scheme answer for the key set; those of
+// package msl/state/bolt do.
 type PSKProfile struct {
-	// KeySets has the directory, where the ids of key sets are registered for
-	// the scheme PSK_PROFILE, and the store of the key sets. It may be the value
-	// that serves the scheme PSK.
+	// KeySets has the directory, in which the ids of key sets are registered for the
+	// scheme PSK_PROFILE, and the store of the key sets. It may be the value that serves
+	// the scheme PSK.
 	KeySets *PSK
 }
 
 // Scheme returns PSK_PROFILE.
 func (*PSKProfile) Scheme() string { return "PSK_PROFILE" }
 
-// Open finds the key set of a peer. A revoked key set is 4025, one of another
-// scheme 4006, an unknown one 4005. An identity that is registered as a whole for
-// another scheme is 4006, too: it belongs to another entity.
+// Open finds the key set of a peer. A revoked key set is error 4025, one of another
+// scheme 4006, an unknown one 4005. An identity registered as a whole for another scheme
+// is 4006, too: it belongs to another entity.
 func (p *PSKProfile) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	f := wire.ParseFields(authdata)
 	keyID, profile := f.String("pskid"), f.String("profile")

@@ -18,23 +18,23 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A PSKFile is a pre-shared key set on its way to a device: a JSON object in a file that
-// only its owner can read, with the keys in Base64. It is what msl-hsm entity add
-// --generate-psk writes. Call Wipe when it has served.
+// A PSKFile is a pre-shared key set in transit to a device: a JSON object in a file that
+// only its owner can read, with the keys in Base64. msl-hsm entity add --generate-psk
+// writes it. Call Wipe after use.
 type PSKFile struct {
 	Identity   string `json:"identity"`
 	Encryption []byte `json:"encryption"` // AES-128, 16 bytes
 	MAC        []byte `json:"mac"`        // HMAC-SHA256, 32 bytes
-	// Wrapping is 16 bytes for AES key wrapping. Where it is missing it is derived from
-	// the others ([DeriveWrappingKey]), or the device needs none.
+	// Wrapping is 16 bytes for AES key wrapping. If it is missing, it is derived from the
+	// others ([DeriveWrappingKey]), or the device needs none.
 	Wrapping []byte `json:"wrapping,omitempty"`
 }
 
 // Format writes no keys, whatever the verb.
 func (k PSKFile) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "pre-shared keys of %q", k.Identity) }
 
-// NewPSKFile draws a key set. A wrapping key of its own cannot be computed from the
-// others; a derived one is for peers that are not told it.
+// NewPSKFile draws a key set. An independent wrapping key cannot be computed from the
+// others; a derived one is for peers that do not receive it.
 func NewPSKFile(identity string, derive bool) *PSKFile {
 	k, err := DrawPSKFile(rand.Reader, identity, derive)
 	if err != nil {
@@ -43,7 +43,7 @@ func NewPSKFile(identity string, derive bool) *PSKFile {
 	return k
 }
 
-// DrawPSKFile is NewPSKFile with another source of randomness, whose error it returns.
+// DrawPSKFile is NewPSKFile with a given source of randomness, whose error it returns.
 func DrawPSKFile(random io.Reader, identity string, derive bool) (*PSKFile, error) {
 	k := &PSKFile{Identity: identity, Encryption: make([]byte, 16), MAC: make([]byte, 32), Wrapping: make([]byte, 16)}
 	for _, key := range [][]byte{k.Encryption, k.MAC, k.Wrapping} {
@@ -61,9 +61,8 @@ func DrawPSKFile(random io.Reader, identity string, derive bool) (*PSKFile, erro
 // maxPSKFile is how many bytes a file may have.
 const maxPSKFile = 64 << 10
 
-// ReadPSKFile reads a file of keys, which others must not be able to read. With derive a
-// wrapping key that is missing is derived from the others. An error quotes nothing that
-// was read.
+// ReadPSKFile reads a file of keys, which others must not be able to read. With derive, a
+// missing wrapping key is derived from the others. Errors quote nothing of the content.
 func ReadPSKFile(path string, derive bool) (*PSKFile, error) {
 	text, err := secret.ReadFile(path, maxPSKFile)
 	if err != nil {
@@ -92,8 +91,8 @@ func (k *PSKFile) Derived() bool {
 	return subtle.ConstantTimeCompare(from, k.Wrapping) == 1
 }
 
-// decode reads the JSON form. Unlike a json.Decoder, json.Unmarshal makes no copy
-// of the text; it takes members that it does not know, so they are looked for first.
+// decode reads the JSON form. Unlike a json.Decoder, json.Unmarshal makes no copy of the
+// text; it ignores unknown members, so they are looked for first.
 func (k *PSKFile) decode(text []byte) error {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(text, &members); err != nil {
@@ -110,8 +109,8 @@ func (k *PSKFile) decode(text []byte) error {
 	return json.Unmarshal(text, k)
 }
 
-// Write makes a file of the keys, which only its owner can read. One that is there is an
-// error.
+// Write writes the keys to a new file that only its owner can read. An existing file is
+// an error.
 func (k *PSKFile) Write(path string) error {
 	text, err := k.encode()
 	if err != nil {
@@ -124,8 +123,8 @@ func (k *PSKFile) Write(path string) error {
 	return nil
 }
 
-// encode writes the JSON form member by member: what package json makes it keeps
-// parts of.
+// encode writes the JSON form member by member, since package json keeps parts of what it
+// writes.
 func (k *PSKFile) encode() (*lockedmem.Buffer, error) {
 	identity, err := json.Marshal(k.Identity)
 	if err != nil {
@@ -161,8 +160,8 @@ type Sealer interface {
 }
 
 // Seal makes the form in which a server keeps a key set: the keys pass through the key
-// store once, and come out sealed. The MAC key is a block (keystore.HMACBlock), so that
-// nobody computes a derived wrapping key from it.
+// store once, and come out sealed. The MAC key is a block (keystore.HMACBlock), so that a
+// derived wrapping key cannot be computed from it.
 func (k *PSKFile) Seal(store Sealer) (*msl.SealedPSK, error) {
 	block := keystore.HMACBlock(k.MAC)
 	defer clear(block)
@@ -190,8 +189,8 @@ func (k *PSKFile) seal(store Sealer, use string, a keystore.Algorithm, raw []byt
 	return blob, nil
 }
 
-// KeySet makes the device's side of a key set: session keys of its key store. Without
-// wrapping it has no wrapping key, as the keys of a model group.
+// KeySet makes the device's side of a key set: session keys in its key store. If wrapping
+// is false, it has no wrapping key, like the keys of a model group.
 func (k *PSKFile) KeySet(store keystore.Importer, wrapping bool) (*KeySet, error) {
 	block := keystore.HMACBlock(k.MAC)
 	defer clear(block)
@@ -209,13 +208,13 @@ func (k *PSKFile) KeySet(store keystore.Importer, wrapping bool) (*KeySet, error
 	return set, nil
 }
 
-// Revealer makes the wrapping key once more, for ladders: their form forces its bytes and
-// those of session keys through the process.
+// Revealer makes the wrapping key once more, for ladders: their form forces its bytes,
+// and those of session keys, through the process.
 func (k *PSKFile) Revealer(store keystore.Importer) (keystore.Revealer, error) {
 	return imported[keystore.Revealer](store, keystore.AESReveal128, k.Wrapping)
 }
 
-// imported brings a key into a store, as the interface that is needed.
+// imported brings a key into a store, as the required interface.
 func imported[K any](store keystore.Importer, a keystore.Algorithm, raw []byte) (k K, err error) {
 	key, err := store.Import(a, raw)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// ByKey is an entity that proves itself with an RSA or elliptic curve key which its peers
-// know. The id of the key is [keystore.KeyID], which both sides can compute.
+// ByKey is an entity that proves its identity with an RSA or elliptic curve key known to
+// its peers. The id of the key is [keystore.KeyID], which both sides can compute.
 func ByKey(identity string, key crypto.Signer) (msl.LocalEntity, error) {
 	id, err := keystore.KeyID(key.Public())
 	if err != nil {
@@ -26,8 +26,8 @@ func ByKey(identity string, key crypto.Signer) (msl.LocalEntity, error) {
 	return nil, fmt.Errorf("entityauth: a %T is not an RSA or elliptic curve key", key.Public())
 }
 
-// Known is the scheme of one peer that proves itself with an RSA or elliptic curve key,
-// as [ByKey] does.
+// Known is the scheme of one peer that proves its identity with an RSA or elliptic curve
+// key, like [ByKey].
 func Known(identity string, public crypto.PublicKey) (msl.EntityScheme, error) {
 	id, err := keystore.KeyID(public)
 	if err != nil {

@@ -13,9 +13,9 @@ func keyData(identity, keyID string) []byte {
 	return encodeStrings("identity", identity, "pubkeyid", keyID)
 }
 
-// registeredKey finds the public key that a peer names: it must be registered for
-// that identity, under that id. missing is the code of a key that is not there;
-// the caller judges its kind.
+// registeredKey finds the public key that a peer names: it must be registered for that
+// identity, under that id. missing is the code for an unknown key; the caller judges the
+// kind of the key.
 func registeredKey(ctx context.Context, d msl.Directory, authdata []byte, scheme string, missing msl.Code) (string, crypto.PublicKey, error) {
 	f := wire.ParseFields(authdata)
 	identity, keyID := f.String("identity"), f.String("pubkeyid")

@@ -11,7 +11,7 @@ import (
 // RSAEntity is an entity with a registered RSA key (MSL wiki, "RSA Public Keys").
 type RSAEntity struct {
 	Identity string
-	KeyID    string // that the key is registered under
+	KeyID    string // under which the key is registered
 	Key      crypto.Signer
 }
 
@@ -38,9 +38,9 @@ type RSA struct{ Directory msl.Directory }
 // Scheme returns RSA.
 func (*RSA) Scheme() string { return "RSA" }
 
-// Open finds the public key of a peer: it must be registered for that identity,
-// under that id. A revoked entity is 4025, one of another scheme 4006, an
-// unknown key 4007.
+// Open finds the public key of a peer: it must be registered for that identity, under
+// that id. A revoked entity is error 4025, one of another scheme 4006, an unknown key
+// 4007.
 func (r *RSA) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	identity, public, err := registeredKey(ctx, r.Directory, authdata, r.Scheme(), msl.ErrRSAPublicKeyNotFound)
 	if err != nil {

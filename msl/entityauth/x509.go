@@ -18,7 +18,7 @@ import (
 )
 
 // X509Entity is an entity with a certificate (MSL wiki, "X.509 Certificates"). Its
-// identity is the subject's distinguished name as RFC 2253 writes it.
+// identity is the subject's distinguished name in the form of RFC 2253.
 type X509Entity struct {
 	Certificate *x509.Certificate
 	Key         crypto.Signer
@@ -49,20 +49,18 @@ func (x *X509Entity) Credentials(context.Context) (msl.Credentials, error) {
 	return msl.Credentials{Identity: identity, AuthData: encodeStrings("x509certificate", text), Protector: msl.SigningKey{Key: x.Key}}, nil
 }
 
-// X509 is the scheme of certificates (MSL wiki, "X.509 Certificates"; RFC 5280).
-// The identity is the subject's distinguished name as RFC 2253 writes it.
+// X509 is the scheme of certificates (MSL wiki, "X.509 Certificates"; RFC 5280). The
+// identity is the subject's distinguished name in the form of RFC 2253.
 type X509 struct {
 	// Roots are the authorities that may name peers. A peer sends only its own
-	// certificate, so Intermediates must have those between it and a root.
+	// certificate, so Intermediates must contain those between it and a root.
 	Roots         *x509.CertPool
 	Intermediates *x509.CertPool
-	// CRLs returns the revocation lists of this moment. Issuers without one
-	// are not asked about revocation, unless RequireCRL is set. Nil means
-	// none.
+	// CRLs returns the current revocation lists. For issuers without one, revocation is
+	// not checked, unless RequireCRL is set. Nil means none.
 	CRLs       func() []*CRL
 	RequireCRL bool
-	// Directory may revoke peers, or say that they must use another scheme.
-	// They need no entry.
+	// Directory may revoke peers, or restrict them to another scheme. They need no entry.
 	Directory msl.Directory
 	Time      func() time.Time // nil means time.Now
 }
@@ -70,12 +68,11 @@ type X509 struct {
 // Scheme returns X509.
 func (*X509) Scheme() string { return "X509" }
 
-// Open judges a peer's certificate, in the protocol's order: text that is not
-// Base64 4030, not a certificate 4002, revoked by the directory or by a list of
-// its issuer 4025, of another scheme 4006, expired 4028, not yet valid 4029, and
-// 4004 for everything else: no path to a trusted root (RFC 5280 section 6), a key
-// that is not for signatures, an issuer that is revoked or whose revocation
-// list is out of date.
+// Open judges a peer's certificate, in the protocol's order: text that is not Base64 is
+// error 4030, not a certificate 4002, revoked by the directory or by a list of its issuer
+// 4025, of another scheme 4006, expired 4028, not yet valid 4029, and 4004 everything
+// else: no path to a trusted root (RFC 5280 section 6), a key that is not for signatures,
+// an issuer that is revoked or whose revocation list is out of date.
 func (x *X509) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	certificate, err := parseCertificate(authdata)
 	if err != nil {
@@ -98,8 +95,8 @@ func (x *X509) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), e
 	return msl.Sender{Identity: identity, Opener: msl.VerifyKey{Key: certificate.PublicKey}, Authenticated: true}, func() {}, nil
 }
 
-// Check checks the form of authdata: text that is not Base64 is 4030, and not a certificate
-// 4002.
+// Check checks the form of authdata: text that is not Base64 is error 4030, and not a
+// certificate 4002.
 func (*X509) Check(authdata []byte) error {
 	_, err := parseCertificate(authdata)
 	return err
@@ -163,8 +160,8 @@ func (x *X509) verify(certificate *x509.Certificate, crls []*CRL) error {
 	return msl.Failure(msl.ErrX509CertVerificationFailed, op, err)
 }
 
-// maySign reports whether a certificate's key is for signatures: it is if no key
-// usage is given (RFC 5280 section 4.2.1.3).
+// maySign reports whether a certificate's key may sign, which it may if no key usage is
+// given (RFC 5280 section 4.2.1.3).
 func maySign(certificate *x509.Certificate) bool {
 	restricted := slices.ContainsFunc(certificate.Extensions, func(e pkix.Extension) bool {
 		return e.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 15})

@@ -21,9 +21,9 @@ type CRL struct {
 	revoked    map[string]struct{} // serial numbers
 }
 
-// ParseCRL reads a complete revocation list, PEM or DER, of one of issuers. Lists
-// that cover only some certificates are refused: a certificate that is not on
-// such a list may still be revoked.
+// ParseCRL reads a complete revocation list, PEM or DER, of one of issuers. Lists that
+// cover only some certificates are refused: a certificate missing from such a list may
+// still be revoked.
 func ParseCRL(data []byte, issuers ...*x509.Certificate) (*CRL, error) {
 	der, err := crlFromPEM(data)
 	if err != nil {
@@ -47,8 +47,8 @@ func ParseCRL(data []byte, issuers ...*x509.Certificate) (*CRL, error) {
 	return c, nil
 }
 
-// crlFromPEM returns the one list of a text, or data if it is none: of two lists none may be
-// left out.
+// crlFromPEM returns the one list in a PEM text, or data if it is not PEM. Two lists are
+// an error: neither may be ignored.
 func crlFromPEM(data []byte) ([]byte, error) {
 	if !strictpem.Is(data) {
 		return data, nil
@@ -89,9 +89,9 @@ func issuerOf(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Cer
 	return nil, err
 }
 
-// checkComplete refuses lists that cannot be understood alone: those with a
-// critical extension (RFC 5280 sections 5.2 and 5.3), which say that the list is
-// a delta, covers a part, or speaks for other issuers.
+// checkComplete refuses lists that cannot be understood on their own: those with a
+// critical extension (RFC 5280 sections 5.2 and 5.3), which says that the list is a
+// delta, covers a part, or speaks for other issuers.
 func checkComplete(list *x509.RevocationList) error {
 	if list.NextUpdate.IsZero() {
 		return errors.New("it does not tell when it is out of date")
@@ -116,7 +116,7 @@ func noneCritical(extensions []pkix.Extension) error {
 	return nil
 }
 
-// serialKey includes the sign: broken issuers have numbered below zero.
+// serialKey includes the sign: broken issuers have used negative numbers.
 func serialKey(n *big.Int) string { return n.Text(16) }
 
 func (c *CRL) lists(certificate *x509.Certificate) bool {
@@ -124,7 +124,7 @@ func (c *CRL) lists(certificate *x509.Certificate) bool {
 	return ok
 }
 
-// current tells what is wrong with the age of the list, if anything.
+// current returns an error if the list is out of date or not yet valid.
 func (c *CRL) current(now time.Time) error {
 	switch {
 	case now.After(c.nextUpdate):
@@ -135,15 +135,14 @@ func (c *CRL) current(now time.Time) error {
 	return nil
 }
 
-// speaksFor reports whether the list is of that issuer, which is a name and a key.
+// speaksFor reports whether the list was issued by that issuer's name and key.
 func (c *CRL) speaksFor(issuer *x509.Certificate) bool {
 	return bytes.Equal(c.issuer.RawSubject, issuer.RawSubject) &&
 		bytes.Equal(c.issuer.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo)
 }
 
-// revokedBy reports whether a list has a certificate that its issuer did sign,
-// before anything else of the certificate is judged. A list that is out of date
-// still revokes.
+// revokedBy reports whether a list revokes a certificate that its issuer did sign, before
+// anything else about the certificate is judged. An out-of-date list still revokes.
 func revokedBy(crls []*CRL, certificate *x509.Certificate) bool {
 	for _, c := range crls {
 		if c.lists(certificate) && bytes.Equal(c.issuer.RawSubject, certificate.RawIssuer) &&
@@ -168,7 +167,7 @@ func CheckChain(chain []*x509.Certificate, crls []*CRL, require bool, now time.T
 	return checkChain(chain, crls, require, now)
 }
 
-// checkChain asks the lists about every certificate of a chain but its root,
+// checkChain checks every certificate of a chain against the lists, except the root,
 // which is trusted by configuration.
 func checkChain(chain []*x509.Certificate, crls []*CRL, require bool, now time.Time) error {
 	for i, certificate := range chain[:len(chain)-1] {
@@ -179,7 +178,7 @@ func checkChain(chain []*x509.Certificate, crls []*CRL, require bool, now time.T
 	return nil
 }
 
-// checkRevocation asks every list of the issuer; one of them must be current.
+// checkRevocation checks every list of the issuer; one of them must be current.
 func checkRevocation(certificate, issuer *x509.Certificate, crls []*CRL, require bool, now time.Time) error {
 	var known, current bool
 	var stale error

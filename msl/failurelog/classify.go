@@ -139,7 +139,7 @@ func (i *Incident) findOrigin(err error) {
 // maxErrors bounds how deep errors are unwrapped.
 const maxErrors = 32
 
-// walk shows the text of err and of every error in it.
+// walk calls visit with the text of err and of every error in it.
 func walk(err error, depth int, visit func(text string)) {
 	if err == nil || depth == 0 {
 		return

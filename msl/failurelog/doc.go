@@ -3,16 +3,16 @@
 // opens, or something does not decrypt (MSL wiki, "Application Security
 // Requirements").
 //
-// In that state no message that needs cryptography can carry the report. So it is sent
-// in the clear: without encryption, integrity protection, replay protection, tokens and
-// users, from an entity whose identity is claimed but not proven (NONE or
+// In that state no message that needs cryptography can carry the report. It is therefore
+// sent in the clear: without encryption, integrity protection, replay protection, tokens
+// and users, from an entity whose identity is claimed but not proven (NONE or
 // NONE_SUFFIXED). The answer has the same properties and only acknowledges. Making and
 // accepting such a message uses no key store, token or stored key, and sets no clock.
 //
 // # Which function do I want
 //
-//   - In a client, to report automatically: [Start], once, and [Reporter.Observe] for each
-//     error of msl.Client.Do or of opening a key store.
+//   - In a client, to report automatically: [Start], once, and [Reporter.Observe] for
+//     each error of msl.Client.Do or from opening a key store.
 //   - In a server, the endpoint: a [Handler] on a [Log].
 //   - To read what was reported: [Read].
 //   - To know what would be reported about an error: [Classify].
@@ -29,7 +29,7 @@
 //
 //	format    1
 //	version   of the software, optional: see CheckVersion
-//	lost      failures that there was no room for, optional
+//	lost      failures dropped for lack of room, optional
 //	skipped   damaged lines of the spool, optional
 //	failures  1 to 32 objects of
 //	    kind        device, key, token or data
@@ -38,22 +38,22 @@
 //	    result      a CKR_ or TPM_RC_ name, optional
 //	    cause       see Causes, optional
 //	    code        of MSL, optional
-//	    peer        true if the peer answered that code, optional
+//	    peer        true if the peer sent that code, optional
 //	    keyversion  of the key, optional
 //	    count       how often
 //	    first       RFC 3339, to the second
 //	    last        RFC 3339, to the second
 //
-// A server drops members that are not listed here, and replaces unknown words by
+// A server drops members that are not listed here, and replaces unknown words with
 // "other", so that devices may be newer than servers.
 //
 // # What it does not protect
 //
 // Anyone can report anything as anyone, forge an acknowledgment, or keep a report from
 // arriving. A report is a hint for an operator: nothing should happen to an entity
-// because of one. Rate, size and rotation limit the cost of a flood. In each file of
-// the log one source can fill a quarter, one entity at one source a sixteenth, and all
-// sources together half; further reports are acknowledged but not kept. So reports
+// because of one. Rate, size and rotation limit the cost of a flood. In each file of the
+// log one source can fill a quarter, one entity at one source a sixteenth, and all
+// sources together half; further reports are acknowledged but not kept. Reports therefore
 // never fill a file before it is old, and a flood, from however many sources, never
 // displaces older records. It can keep later reports out; to make room for those, an
 // eighth of the file is released gradually.

@@ -15,8 +15,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// A Handler is the HTTP endpoint for reports, and acknowledges each with an empty
-// answer. It accepts nothing else: an entity that authenticates itself is refused with
+// A Handler is the HTTP endpoint for reports; it acknowledges each with an empty answer.
+// It accepts nothing else: it refuses an entity that authenticates itself with error
 // 4001, a master token with 1000, a user with 2001 or 6042, a key exchange with 7001, a
 // service token with 3003, and data that is not a report with 6012. Its fields must not
 // change after the first request.
@@ -24,8 +24,8 @@ type Handler struct {
 	Log  *Log   // where reports go
 	Name string // server identity in the answers; empty means "server"
 
-	// Allow reports whether an entity may report; others are refused with 4006. The
-	// identity is only claimed by the sender. Nil allows everybody.
+	// Allow reports whether an entity may report; others are refused with error 4006. The
+	// identity is only claimed by the sender. Nil allows everyone.
 	Allow func(ctx context.Context, identity string) (bool, error)
 
 	PerSource int // messages per second from one source; zero means 5
@@ -100,8 +100,8 @@ func orNumber(n, absent int) int {
 	return n
 }
 
-// receive stores one report. The answer means that the report was stored, or that there
-// is no use in sending it again.
+// receive stores one report. The answer means that the report was stored, or that sending
+// it again is useless.
 func (h *Handler) receive(ctx context.Context, _ *msl.ResponseWriter, m *msl.Message) error {
 	if len(m.Identity) > maxIdentity { // a NONE_SUFFIXED root with a long suffix
 		return msl.ErrIncorrectEntityAuthData

@@ -44,14 +44,14 @@ type Rotation struct {
 }
 
 // A Log keeps records in a file of JSON lines, in ASCII. When the file reaches its
-// maximum size or age, it is renamed with the time as a suffix, and the oldest such
-// file is removed. A file that was moved away or emptied by somebody else is followed by a
-// new one with the next report. Only one process at a time may write the log.
+// maximum size or age, it is renamed with the time as a suffix, and the oldest such file
+// is removed. If someone moves or empties the file, the next report starts a new one.
+// Only one process at a time may write the log.
 //
 // A record has been passed to the operating system when its sender gets the
 // acknowledgment, so it survives the end of the process. It is synced to the disk only
-// when the file is rotated or closed: anybody can send reports, and must not be able to
-// keep the disk busy. A power failure may lose the last seconds.
+// when the file is rotated or closed: anyone can send reports, and must not be able to
+// keep the disk busy. A power failure may lose the last few seconds.
 type Log struct {
 	path     string
 	rotation Rotation
@@ -64,14 +64,14 @@ type Log struct {
 	taken map[share]int64
 }
 
-// A share identifies who has written to the file: an entity at a source, all entities
-// of a source if entity is empty, or everybody if both are empty.
+// A share identifies who has written to the file: an entity at a source, all entities of
+// a source if entity is empty, or everyone if both are empty.
 type share struct{ source, entity string }
 
-// Shares of one file. All sources together have half of it, since none of them is
-// authenticated: so they never fill it, which would push the oldest file out. The last
-// quarter of that half is released gradually as the file ages, so that a flood leaves
-// room for later reports.
+// Shares of one file. All sources together have half of it, since none is authenticated;
+// they therefore never fill it, which would push out the oldest file. The last quarter of
+// that half is released gradually as the file ages, so that a flood leaves room for later
+// reports.
 const (
 	commonShare = 2
 	sourceShare = 4
@@ -153,8 +153,8 @@ func (l *Log) writeFrom(source string, records []Record) error {
 	return nil
 }
 
-// follow begins a new file if somebody took the current one away, or emptied it: what is
-// acknowledged must be where it is looked for.
+// follow starts a new file if someone moved or emptied the current one: acknowledged
+// reports must be where they are looked for.
 func (l *Log) follow() error {
 	if l.file == nil { // append opens it
 		return nil
@@ -189,7 +189,7 @@ func (l *Log) exceedsAll(size int64, now time.Time) bool {
 	return l.size > 0 && float64(l.size+size) > room
 }
 
-// turn begins a new file if size more bytes do not fit, or if the file is too old.
+// turn starts a new file if size more bytes do not fit, or if the file is too old.
 func (l *Log) turn(size int64, now time.Time) error {
 	if err := l.follow(); err != nil {
 		return err
@@ -294,8 +294,8 @@ func (l *Log) Close() error {
 	return err
 }
 
-// ascii escapes everything except visible ASCII, in JSON: control characters of Unicode
-// also steer terminals.
+// ascii escapes everything except visible ASCII, in JSON: Unicode control characters also
+// affect terminals.
 func ascii(line []byte) []byte {
 	var out []byte
 	for _, r := range string(line) {

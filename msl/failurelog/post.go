@@ -74,7 +74,7 @@ func (o *once) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.R
 }
 
 // refused reports whether the server will not accept the report later either: it said so,
-// or asked for another message.
+// or asked for a different message.
 func refused(err error) bool {
 	var peer *msl.PeerError
 	return errors.Is(err, errOnce) || errors.As(err, &peer) && peer.Response != msl.TransientFailure

@@ -45,7 +45,7 @@ func openAll(path string) (files []*plainfile.File, err error) {
 		f, openErr := plainfile.Open(name)
 		if openErr == nil {
 			files = append(files, f)
-		} else if !errors.Is(openErr, fs.ErrNotExist) { // a file removed meanwhile was too old
+		} else if !errors.Is(openErr, fs.ErrNotExist) { // a file removed in the meantime was too old
 			err = errors.Join(err, openErr)
 		}
 	}

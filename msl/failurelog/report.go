@@ -82,8 +82,8 @@ const (
 	maxCode      = 99999    // of MSL, including unknown codes
 )
 
-// versionForm matches numbers, as in Semantic Versioning, and what the Go command makes
-// of a revision: there is no room for free text.
+// versionForm matches numbers, as in Semantic Versioning, and the Go command's version of
+// a revision: there is no room for free text.
 var versionForm = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^v?\d{1,5}(\.\d{1,5}){0,3}(-(alpha|beta|rc)\.?\d{0,3})?([-.](0\.)?\d{14}-[0-9a-f]{12})?(\+(dirty|incompatible))?$`)
 })

@@ -24,11 +24,11 @@ type Config struct {
 	Transport msl.Transport
 
 	Report   []Kind   // the kinds to report; nil means all
-	Provider Provider // of the keys, for errors that do not name it; may be empty
+	Provider Provider // of the keys, if an error does not name it; may be empty
 	Version  string   // of the software: see CheckVersion
 	Spool    string   // file for reports not sent yet; empty means memory
 
-	Every   time.Duration // least time between two messages; zero means 10 s
+	Every   time.Duration // minimum time between two messages; zero means 10 s
 	Timeout time.Duration // for one message; zero means 10 s
 	Linger  time.Duration // how long Close may take to send the rest; zero means 2 s
 
@@ -46,8 +46,8 @@ type Reporter struct {
 	once   sync.Once
 	closed error
 	group  sync.WaitGroup
-	toSave chan struct{} // there is news for the spool
-	toSend chan struct{} // there is news for the server
+	toSave chan struct{} // the spool needs saving
+	toSend chan struct{} // there are failures to send
 	away   bool          // the last message failed; used only by the sending goroutine
 
 	mu      sync.Mutex
@@ -259,7 +259,8 @@ func (r *Reporter) sendSome() {
 	poke(r.toSave)
 }
 
-// remove removes what was sent. It is at the beginning, but its counts may have grown.
+// remove removes what was sent. It is at the beginning, but its counts may have
+// increased.
 func (p *Report) remove(sent Report) {
 	p.Lost -= sent.Lost
 	p.Skipped -= sent.Skipped

@@ -10,17 +10,17 @@ import (
 	"strings"
 )
 
-// ErrOther means that data is not in this form: it begins in another way.
+// ErrOther means that data is not in this form: it does not begin like it.
 var ErrOther = errors.New("httpform: the data does not begin as an HTTP message does")
 
-// A FormError says why data that begins as this form does is not a correct one.
+// A FormError says why data that begins like this form is malformed.
 type FormError struct{ Problem string }
 
 // Error gives the problem.
 func (e *FormError) Error() string { return "httpform: " + e.Problem }
 
-// IsRequest reports whether data with that beginning is the form of a request. It is not
-// known if the beginning is shorter than [RequestLine] and so far the same.
+// IsRequest reports whether data with that beginning is the form of a request. known is
+// false if the beginning is a proper prefix of [RequestLine].
 func IsRequest(beginning []byte) (is, known bool) {
 	if len(beginning) >= len(RequestLine) {
 		return string(beginning[:len(RequestLine)]) == RequestLine, true
@@ -28,14 +28,14 @@ func IsRequest(beginning []byte) (is, known bool) {
 	return false, !strings.HasPrefix(RequestLine, string(beginning))
 }
 
-// DecodeRequest reads the form of a request up to its body. RequestURI and URL are the target in origin form, as it was
-// sent: nothing in it is decoded or cleaned.
+// DecodeRequest reads the form of a request up to its body. RequestURI and URL are the
+// target in origin form, as sent: nothing in it is decoded or cleaned.
 //
-// The body ends with io.EOF only if the data ends with it; any other error of it means
-// that it is not whole.
+// The body ends with io.EOF only if the data ends with it; any other error means that it
+// is incomplete.
 //
 // The error is [ErrOther], a [*FormError], io.ErrUnexpectedEOF if the data ends within
-// the head, or that of reading the data.
+// the head, or the error from reading the data.
 func DecodeRequest(r io.Reader) (*http.Request, error) {
 	in, err := open(r, RequestLine, checkRequestHead)
 	if err != nil {
@@ -50,7 +50,7 @@ func DecodeRequest(r io.Reader) (*http.Request, error) {
 }
 
 // DecodeResponse is [DecodeRequest] for the response to a request with that method. If
-// the response has no body, the data was read to its end.
+// the response has no body, the data has been read to its end.
 func DecodeResponse(r io.Reader, method string) (*http.Response, error) {
 	in, err := open(r, ResponseLine, checkResponseHead)
 	if err != nil {
@@ -86,7 +86,7 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A form is data past its head, which was checked and is read again by net/http.
+// A form is data past its head; the head was checked and is parsed again by net/http.
 type form struct {
 	*bufio.Reader
 	source *source
@@ -158,8 +158,8 @@ func (in *form) ended() error {
 	}
 }
 
-// A strictBody ends only where the data ends. What it read before it knows that is not
-// given out: then no reader that counts bytes can take a part for the whole.
+// A strictBody ends only where the data ends. It returns nothing read before that is
+// known: then no reader that counts bytes can mistake a part for the whole.
 type strictBody struct {
 	in   *form
 	body io.Reader

@@ -18,8 +18,8 @@ const (
 // EncodeRequest returns the form of a request. Its target is r.RequestURI, or that of
 // r.URL if there is none, and the header field Host is r.Host, which may be empty. The
 // body is framed by r.ContentLength, or by chunks if that is negative; trailers are left
-// out. Each Read of the result reads the body at most once, so what comes is passed on
-// at once.
+// out. Each Read of the result reads the body at most once, so data is passed on
+// immediately.
 //
 // An error means that the request cannot have this form, as with a space in its method.
 func EncodeRequest(r *http.Request) (io.Reader, error) {
@@ -105,8 +105,8 @@ func encoded(line string, head []byte, body io.Reader, length int64) io.Reader {
 	return &joined{start, &sized{body: body, left: length}}
 }
 
-// A joined reader begins with a head, and adds what there is of the body only in a Read
-// of its own: the head must not wait for the body.
+// A joined reader begins with a head, and reads the body only in a separate Read: the
+// head must not wait for the body.
 type joined struct {
 	head *bytes.Reader
 	body io.Reader
@@ -141,14 +141,14 @@ func (s *sized) Read(p []byte) (int, error) {
 const (
 	sizeLine = "00000000\r\n" // of a chunk
 	lastPart = "0\r\n\r\n"    // after all chunks
-	leastBuf = 512            // in which a chunk is made; a Read may ask for less
+	leastBuf = 512            // in which a chunk is made, if a Read asks for less
 )
 
 // chunks is a body in the chunked coding (RFC 9112, section 7.1), with one chunk for
 // each piece that a Read of the body returns.
 type chunks struct {
 	body io.Reader
-	rest []byte // made, but not read
+	rest []byte // made, but not yet read
 	err  error  // after that
 }
 
@@ -171,8 +171,8 @@ func (c *chunks) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// make reads a piece of the body, and returns how long its chunk is. What ends the body
-// is put behind it.
+// make reads a piece of the body, and returns the length of its chunk. It appends what
+// ends the body.
 func (c *chunks) make(p []byte) (n int) {
 	var got int
 	got, c.err = c.body.Read(p[len(sizeLine) : len(p)-len("\r\n")-len(lastPart)])

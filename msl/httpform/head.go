@@ -31,14 +31,14 @@ func checkRequestHead(head []byte) error {
 	return err
 }
 
-// isOriginForm reports whether a target is a path and perhaps a query of visible ASCII
-// (RFC 9112, section 3.2.1).
+// isOriginForm reports whether a target is a path, optionally with a query, of visible
+// ASCII (RFC 9112, section 3.2.1).
 func isOriginForm(target string) bool {
 	return strings.HasPrefix(target, "/") && !strings.ContainsFunc(target, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' })
 }
 
 // checkResponseHead is checkRequestHead for a response. An interim response (RFC 9110,
-// section 15.2) has no place in the form.
+// section 15.2) is not allowed in the form.
 func checkResponseHead(head []byte) error {
 	line, fields, err := cutLine(head)
 	if err != nil {
@@ -66,10 +66,10 @@ func cutLine(head []byte) (line string, rest []byte, err error) {
 	return string(before), rest, err
 }
 
-// checkFields checks header fields, and returns how often each of those occurs on which
-// the framing depends. Lines that continue another one, lines that end without CR, and
-// names with a space before their colon are errors, since parsers differ about them (RFC
-// 9112, sections 2.2, 5.1 and 5.2).
+// checkFields checks header fields, and counts those that the framing depends on.
+// Continuation lines, lines that end without CR, and names with a space before their
+// colon are errors, since parsers differ about them (RFC 9112, sections 2.2, 5.1 and
+// 5.2).
 func checkFields(fields []byte) (seen map[string]int, err error) {
 	seen = map[string]int{}
 	lines := strings.Split(strings.TrimSuffix(string(fields), "\r\n\r\n"), "\r\n")
@@ -98,8 +98,8 @@ func checkFields(fields []byte) (seen map[string]int, err error) {
 	return seen, nil
 }
 
-// isToken reports whether a name is one of a method or a header field (RFC 9110, section
-// 5.6.2).
+// isToken reports whether a name is valid for a method or a header field (RFC 9110,
+// section 5.6.2).
 func isToken(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
 		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c < 0x7f && strings.ContainsRune("!#$%&'*+-.^_`|~", c))

@@ -10,16 +10,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// What an offer cannot be finished with is found before it is sent: a responder
-// acts on a message when it gives the keys, and the requester could not read what
-// came of it. Every such error is an errors.ErrUnsupported.
+// Whether this side's keys can complete an offer is checked before it is sent: a
+// responder acts on a message when it issues keys, and the requester could not read the
+// result. Every such error is an errors.ErrUnsupported.
 
-// unable says that an offer is not made.
+// unable is the error for an offer that cannot be made.
 func unable(code msl.Code, scheme, why string) error {
 	return msl.Failure(code, scheme, fmt.Errorf("%s: %w", why, errors.ErrUnsupported))
 }
 
-// imports asks that a store takes the session keys that an exchange ends with.
+// imports checks that a store can import the session keys of an exchange.
 func imports(store keystore.Store, scheme string) error {
 	if _, ok := store.(keystore.Importer); !ok {
 		return unable(msl.ErrKeyImportError, scheme, "the key store imports no session keys")
@@ -27,8 +27,8 @@ func imports(store keystore.Store, scheme string) error {
 	return nil
 }
 
-// decrypts asks a key whether it decrypts with such options, by giving it nothing
-// to decrypt: a key judges the options first, and does not come to its device.
+// decrypts checks whether a key decrypts with such options, by giving it nothing to
+// decrypt: a key judges the options first, without using its device.
 func decrypts(pair crypto.Decrypter, opts crypto.DecrypterOpts, scheme string) error {
 	if _, ok := pair.Public().(*rsa.PublicKey); !ok {
 		return unable(msl.ErrInvalidPublicKey, scheme, fmt.Sprintf("key pair of %T", pair.Public()))

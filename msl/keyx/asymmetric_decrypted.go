@@ -10,9 +10,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// AsymmetricDecrypted is a requester for [AsymmetricWrapped] whose device cannot
-// unwrap: its RSA key decrypts to the process, as that of a TPM 2.0 does
-// (TPM2_RSA_Decrypt). A server does not notice the difference.
+// AsymmetricDecrypted is a requester for [AsymmetricWrapped] whose device cannot unwrap:
+// its RSA key decrypts to the process, as a TPM 2.0 does (TPM2_RSA_Decrypt). A server
+// does not notice the difference.
 type AsymmetricDecrypted struct {
 	// Pairs makes a key pair for each exchange, keystore.RSADecrypt2048.
 	Pairs keystore.Store
@@ -20,7 +20,7 @@ type AsymmetricDecrypted struct {
 	// on the wire.
 	KeyPair DecryptingPair
 	ID      string
-	// Sessions is where the session keys go: a keystore.Importer.
+	// Sessions is the store for the session keys, a keystore.Importer.
 	Sessions keystore.Store
 }
 

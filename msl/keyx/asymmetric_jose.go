@@ -26,11 +26,10 @@ const (
 	JWEJSRSA JOSEMechanism = "JWEJS_RSA" // in a JWE that is an object
 	JWKRSA   JOSEMechanism = "JWK_RSA"   // RSA-OAEP on the JWK itself
 
-	// JWKRSAES is PKCS #1 v1.5 encryption, for peers that support nothing better.
-	// Its padding is an oracle for anyone who can observe how decryption fails
-	// (Bleichenbacher, CRYPTO '98), so everything that can be wrong with an
-	// answer is the same error, and its key pair should be used for nothing else.
-	// It is used only where it is named.
+	// JWKRSAES is PKCS #1 v1.5 encryption, for peers that support nothing better. Its
+	// padding is an oracle for anyone who can observe how decryption fails
+	// (Bleichenbacher, CRYPTO '98), so every fault in an answer is the same error, and
+	// its key pair should be used for nothing else. It is used only if named explicitly.
 	JWKRSAES JOSEMechanism = "JWK_RSAES"
 )
 
@@ -63,8 +62,8 @@ var oaepSHA1 = &rsa.OAEPOptions{Hash: crypto.SHA1, MGFHash: crypto.SHA1}
 // Scheme returns ASYMMETRIC_WRAPPED.
 func (*AsymmetricJOSE) Scheme() string { return "ASYMMETRIC_WRAPPED" }
 
-// Exposes declares that the process sees the session keys: a JWK is a text with
-// the key in it.
+// Exposes declares that the process sees the session keys: a JWK is text that contains
+// the key.
 func (*AsymmetricJOSE) Exposes() msl.Exposure {
 	return msl.Exposure{Bytes: true, Why: "session keys travel in the text of a JSON Web Key"}
 }
@@ -76,8 +75,8 @@ func (x *AsymmetricJOSE) mechanism() JOSEMechanism {
 	return x.Mechanism
 }
 
-// Check refuses unknown mechanisms with 7005, those that are not configured with
-// 7006, and an invalid public key with 3.
+// Check refuses unknown mechanisms with error 7005, unconfigured ones with 7006, and an
+// invalid public key with 3.
 func (x *AsymmetricJOSE) Check(keydata []byte) error {
 	_, err := x.parse(keydata)
 	return err
@@ -91,7 +90,8 @@ func (x *AsymmetricJOSE) parse(keydata []byte) (asymmetricRequest, error) {
 	if err != nil {
 		return r, err
 	}
-	// As key stores ask of a peer: less protects nothing, more costs too much.
+	// The limits that key stores set for a peer's key: less protects nothing, more costs
+	// too much.
 	if bits := r.key.N.BitLen(); bits < 2048 || bits > 8192 || r.key.N.Bit(0) == 0 || r.key.E < 3 || r.key.E%2 == 0 {
 		return r, msl.Failure(msl.ErrInvalidPublicKey, x.Scheme(), errors.New("RSA key of other than 2048 to 8192 bits"))
 	}
@@ -137,7 +137,7 @@ func (x *AsymmetricJOSE) Respond(_ context.Context, from msl.Requester, keydata 
 	return keys, e.Encoded(), nil
 }
 
-// wrap puts a key into a JWK, and encrypts that.
+// wrap puts a key into a JWK and encrypts it.
 func (x *AsymmetricJOSE) wrap(public *rsa.PublicKey, p purpose, key []byte) (wrapped []byte, err error) {
 	form := p.withOps()
 	if m := x.mechanism(); m == JWERSA || m == JWEJSRSA {
@@ -210,8 +210,7 @@ func (x *AsymmetricJOSE) open(f *wire.Fields, pair crypto.Decrypter) (*msl.RawKe
 	return nil, err
 }
 
-// sameFailure says nothing of what is wrong with an answer, unless it is the key
-// store.
+// sameFailure hides what is wrong with an answer, unless the key store failed.
 func (x *AsymmetricJOSE) sameFailure(err error) error {
 	var e *msl.Error
 	if errors.As(msl.Failure(msl.ErrUnwrapError, "", err), &e) && e.Code != msl.ErrUnwrapError || errors.Is(err, errors.ErrUnsupported) {
@@ -251,7 +250,7 @@ func (x *AsymmetricJOSE) decrypt(pair crypto.Decrypter, wrapped []byte) (*locked
 	case JWKRSAES:
 		plain, err := pair.Decrypt(nil, wrapped, x.decryption().padding)
 		if errors.Is(err, keystore.ErrBadData) {
-			// As long to read as a JWK is, and none.
+			// As long to parse as a real JWK, but not one.
 			plain, err = make([]byte, len(forEncryption.withOps().append(nil, make([]byte, 16)))), nil
 		}
 		if err != nil {
@@ -266,8 +265,8 @@ func (x *AsymmetricJOSE) decryptFailure(err error) error {
 	return msl.KeyFailure(msl.ErrUnwrapError, x.Scheme(), err, keystore.ErrBadData, errors.ErrUnsupported)
 }
 
-// moved moves a secret into locked memory and overwrites the copy on the heap. Copies
-// that a library made before are not found.
+// moved moves a secret into locked memory and overwrites the copy on the heap. Earlier
+// copies made by a library are out of reach.
 func moved(secret []byte, err error) (*lockedmem.Buffer, error) {
 	if err != nil {
 		return nil, err

@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A decryptedOffer shows a public key, and takes session keys that the other half
+// A decryptedOffer sends a public key, and receives session keys that the other half
 // decrypts to the process.
 type decryptedOffer struct {
 	decryption
@@ -20,7 +20,7 @@ type decryptedOffer struct {
 	keydata  []byte
 }
 
-// A decryption is what the schemes of such an offer differ in.
+// A decryption is where the schemes of such an offer differ.
 type decryption struct {
 	mechanism string
 	padding   crypto.DecrypterOpts
@@ -28,7 +28,7 @@ type decryption struct {
 	open      func(f *wire.Fields, pair crypto.Decrypter) (*msl.RawKeys, error)
 }
 
-// offer makes an offer with a provisioned pair, or with a new one of pairs.
+// offer makes an offer with a provisioned pair, or with a new one from pairs.
 func (d decryption) offer(provisioned DecryptingPair, id string, pairs keystore.Store, fresh keystore.Algorithm, identity string) (msl.Offer, error) {
 	o := &decryptedOffer{decryption: d, pair: provisioned, id: id, identity: identity}
 	err := imports(d.sessions, "ASYMMETRIC_WRAPPED")
@@ -56,7 +56,7 @@ func (d decryption) offer(provisioned DecryptingPair, id string, pairs keystore.
 
 func (o *decryptedOffer) KeyData() []byte { return o.keydata }
 
-// Close destroys a pair that was made for this exchange.
+// Close destroys a pair made for this exchange.
 func (o *decryptedOffer) Close() error {
 	if !o.fresh {
 		return nil
@@ -64,9 +64,8 @@ func (o *decryptedOffer) Close() error {
 	return o.pair.Close()
 }
 
-// Accept decrypts the session keys and imports them. They are sealed for a
-// restart; where the store cannot do that a provisioned pair opens the key data
-// again.
+// Accept decrypts the session keys and imports them. They are sealed for a restart; if
+// the store cannot do that, a provisioned pair opens the key data again.
 func (o *decryptedOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
 	f := wire.ParseFields(keydata)
 	id := f.String("keypairid")
@@ -87,7 +86,7 @@ func (o *decryptedOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome,
 	return outcome, err
 }
 
-// resume makes the session keys again.
+// resume restores the session keys.
 func (d decryption) resume(keep []byte, provisioned DecryptingPair) (*msl.SessionKeys, error) {
 	f := wire.ParseFields(keep)
 	if f.Has("sealedfor") {

@@ -27,8 +27,8 @@ type AsymmetricWrapped struct {
 	ID      string
 	// Fresh is the algorithm of new pairs; zero means keystore.RSAUnwrap2048.
 	Fresh keystore.Algorithm
-	// Rand is for session keys that a responder draws where custody is shared; nil
-	// means crypto/rand.
+	// Rand is for session keys that a responder draws in shared custody; nil means
+	// crypto/rand.
 	Rand io.Reader
 }
 
@@ -55,7 +55,7 @@ type asymmetricRequest struct {
 	key *rsa.PublicKey
 }
 
-// parseAsymmetric reads a request of the mechanism that is configured.
+// parseAsymmetric reads a request with the configured mechanism.
 func parseAsymmetric(keydata []byte, configured string) (r asymmetricRequest, err error) {
 	f := wire.ParseFields(keydata)
 	r.id = f.String("keypairid")
@@ -84,8 +84,8 @@ func parseAsymmetric(keydata []byte, configured string) (r asymmetricRequest, er
 	return r, nil
 }
 
-// Check refuses unknown mechanisms with 7005, those that are not configured with
-// 7006, and an invalid public key with 3.
+// Check refuses unknown mechanisms with error 7005, unconfigured ones with 7006, and an
+// invalid public key with 3.
 func (*AsymmetricWrapped) Check(keydata []byte) error {
 	_, err := parseAsymmetric(keydata, rsaMechanism)
 	return err
@@ -151,8 +151,8 @@ func encodeAsymmetric(id, mechanism string, public crypto.PublicKey) ([]byte, er
 	return e.Encoded(), nil
 }
 
-// newPair makes a key pair for one exchange, of an algorithm or of usual where it
-// is zero. One that cannot do what it is for is refused.
+// newPair makes a key pair for one exchange, of an algorithm, or of usual if that is
+// zero. An unsuitable pair is refused.
 func newPair[P any](store keystore.Store, a, usual keystore.Algorithm, refused msl.Code) (pair P, err error) {
 	if a == 0 {
 		a = usual
@@ -180,7 +180,7 @@ type asymmetricOffer struct {
 
 func (o *asymmetricOffer) KeyData() []byte { return o.keydata }
 
-// Close destroys a pair that was made for this exchange.
+// Close destroys a pair made for this exchange.
 func (o *asymmetricOffer) Close() error {
 	if !o.fresh {
 		return nil
@@ -188,8 +188,8 @@ func (o *asymmetricOffer) Close() error {
 	return o.pair.Close()
 }
 
-// Accept unwraps the session keys. A provisioned pair opens the key data again
-// after a restart; from a new pair the keys are sealed for it.
+// Accept unwraps the session keys. A provisioned pair opens the key data again after a
+// restart; with a new pair, the keys are sealed for it.
 func (o *asymmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
 	f := wire.ParseFields(keydata)
 	id := f.String("keypairid")

@@ -44,8 +44,8 @@ type exposer interface {
 	Exposes() msl.Exposure
 }
 
-// A custodyKind is a kind of key exchange, by who does it. A side that cannot is
-// nil.
+// A custodyKind is a kind of key exchange, with its implementations. A side that is not
+// possible is nil.
 type custodyKind struct {
 	mechanism string
 	requester exposer
@@ -75,7 +75,7 @@ func (k custodyKind) on(p keystore.Provider, side msl.Side) exposer {
 		return k.withTPM
 	case side == msl.RequestingSide:
 		return k.requester
-	case p.TPM: // it has no peers
+	case p.TPM: // has no peers
 		return nil
 	}
 	return k.responder

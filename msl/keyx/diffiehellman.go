@@ -15,21 +15,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// DiffieHellman is the scheme DIFFIE_HELLMAN (MSL wiki, "Diffie-Hellman Key
-// Exchange"), in the integers modulo a prime. Both sides compute the session keys
-// in this process, so custody must be imported or shared, and Store a
-// keystore.Importer.
+// DiffieHellman is the scheme DIFFIE_HELLMAN (MSL wiki, "Diffie-Hellman Key Exchange"),
+// modulo a prime. Both sides compute the session keys in this process, so custody must be
+// imported or shared, and Store a keystore.Importer.
 //
-// The arithmetic is that of math/big, whose time depends on the numbers. Both
-// sides make a new pair for each exchange, so an attacker who measures that time
-// can observe a private value only once or twice.
+// The arithmetic is that of math/big, which is not constant-time. Both sides make a new
+// pair for each exchange, so an attacker who measures that time can observe a private
+// value only once or twice.
 type DiffieHellman struct {
 	Store keystore.Store
-	// Groups are the parameter groups that the network agreed on: a responder
-	// takes each, a requester offers the first.
+	// Groups are the parameter groups agreed on in the network: a responder accepts any,
+	// a requester offers the first.
 	Groups []DHGroup
-	// AllowSmallGroups takes groups of less than 2048 bits, which can be broken:
-	// for tests against recordings.
+	// AllowSmallGroups accepts groups of less than 2048 bits, which can be broken: for
+	// tests against recordings.
 	AllowSmallGroups bool
 
 	Rand io.Reader // nil means crypto/rand
@@ -63,8 +62,8 @@ func (x *DiffieHellman) group(id string) (DHGroup, error) {
 	return DHGroup{}, msl.Failure(msl.ErrUnknownKeyXParametersID, x.Scheme(), nil)
 }
 
-// inside reports whether a number is one of the group that gives nothing away:
-// 2 ≤ y ≤ p−2 (RFC 2631 section 2.1.5, without the trivial ones).
+// inside reports whether a number is a safe element of the group: 2 ≤ y ≤ p−2 (RFC 2631
+// section 2.1.5, without the trivial ones).
 func (g DHGroup) inside(y *big.Int) bool {
 	return y.Cmp(big.NewInt(2)) >= 0 && y.Cmp(new(big.Int).Sub(g.P, big.NewInt(2))) <= 0
 }
@@ -91,14 +90,14 @@ func (x *DiffieHellman) parse(f *wire.Fields) (g DHGroup, y *big.Int, err error)
 	return g, y, nil
 }
 
-// Check refuses a group that is not configured with 7009, and a public value
-// outside of its group with 7011.
+// Check refuses an unconfigured group with error 7009, and a public value outside its
+// group with 7011.
 func (x *DiffieHellman) Check(keydata []byte) error {
 	_, _, err := x.parse(wire.ParseFields(keydata))
 	return err
 }
 
-// Respond makes a key pair, and of it and the requester's the session keys.
+// Respond makes a key pair, and from it and the requester's the session keys.
 func (x *DiffieHellman) Respond(_ context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
 	g, y, err := x.parse(wire.ParseFields(keydata))
 	if err != nil {
@@ -120,8 +119,8 @@ func (x *DiffieHellman) Respond(_ context.Context, from msl.Requester, keydata [
 	return keys, g.encode(private), nil
 }
 
-// exponentBits is the size of private values: for the built-in groups, whose
-// subgroups are known, no less than RFC 3526 section 8 says for any of them.
+// exponentBits is the size of private values: for the built-in groups, whose subgroups
+// are known, at least what RFC 3526 section 8 recommends for any of them.
 func (g DHGroup) exponentBits() int {
 	if g.exponent > 0 {
 		return g.exponent
@@ -158,14 +157,14 @@ func (g DHGroup) encode(private *big.Int) []byte {
 	return e.Encoded()
 }
 
-// oneZero writes a number as MSL hashes and sends it: big-endian with exactly one
-// leading zero byte, whatever its top bit is. Zero is that byte alone.
+// oneZero writes a number as MSL hashes and sends it: big-endian with exactly one leading
+// zero byte, whatever its top bit. Zero is that byte only.
 func oneZero(b []byte) []byte {
 	return append([]byte{0}, bytes.TrimLeft(b, "\x00")...)
 }
 
-// agree makes session keys of the shared secret: its SHA-384 is the AES key and
-// the HMAC key.
+// agree makes session keys from the shared secret: its SHA-384 is the AES key and the
+// HMAC key.
 func (g DHGroup) agree(y, private *big.Int) (*msl.RawKeys, error) {
 	z := new(big.Int).Exp(y, private, g.P)
 	defer wipe(z)
@@ -185,7 +184,7 @@ func (g DHGroup) agree(y, private *big.Int) (*msl.RawKeys, error) {
 // wipe overwrites a number. Copies made by the arithmetic are out of reach.
 func wipe(n *big.Int) { clear(n.Bits()[:cap(n.Bits())]) }
 
-// Offer shows a new public value.
+// Offer sends a new public value.
 func (x *DiffieHellman) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
 	if len(x.Groups) == 0 {
 		return nil, msl.Failure(msl.ErrUnknownKeyXParametersID, x.Scheme(), errors.New("no group configured"))
@@ -223,7 +222,7 @@ func (o *dhOffer) Close() error {
 	return nil
 }
 
-// Accept computes the session keys of the responder's public value.
+// Accept computes the session keys from the responder's public value.
 func (o *dhOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
 	f := wire.ParseFields(keydata)
 	id := f.String("parametersid")

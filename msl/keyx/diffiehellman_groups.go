@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// A DHGroup is a parameter group of Diffie-Hellman under the name that both sides
-// agreed on. P and (P-1)/2 must be primes, which is not checked here.
+// A DHGroup is a Diffie-Hellman parameter group under the name that both sides agreed on.
+// P and (P-1)/2 must be primes, which is not checked here.
 type DHGroup struct {
 	ID   string
 	P, G *big.Int
@@ -14,9 +14,9 @@ type DHGroup struct {
 	exponent int // bits of private values, or 0 for all
 }
 
-// DHGroups lists the built-in groups: those of RFC 3526 from 2048 bits on, named
-// modp2048 and so on, and those of RFC 7919, named ffdhe2048 and so on. MSL
-// defines no names for them; if a network uses another name, set the ID.
+// DHGroups lists the built-in groups: those of RFC 3526 of 2048 bits or more, named
+// modp2048 and so on, and those of RFC 7919, named ffdhe2048 and so on. MSL defines no
+// names for them; if a network uses another name, set the ID.
 func DHGroups() []DHGroup {
 	groups := make([]DHGroup, len(primes))
 	for i, row := range primes {
@@ -50,8 +50,8 @@ func (p prime) group() DHGroup {
 	return DHGroup{ID: p.name, P: n, G: big.NewInt(2), exponent: 640}
 }
 
-// primes are those of RFC 3526 sections 3 to 7 and RFC 7919 appendix A. Each has
-// the generator 2. A test makes them again from pi and e.
+// primes are those of RFC 3526 sections 3 to 7 and RFC 7919 appendix A. Each has the
+// generator 2. A test recomputes them from pi and e.
 var primes = []prime{
 	{"modp2048", "" +
 		"ffffffffffffffffc90fdaa22168c234c4c6628b80dc1cd129024e088a67cc74020bbea63b139b22514a08798e3404ddef9519b3cd3a431b" +

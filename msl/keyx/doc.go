@@ -19,29 +19,28 @@
 //	TPM_IMPORT                          [TPMResponder], [TPMOfferer]: session keys go
 //	                                    into a TPM as objects; only in this project
 //
-// [AsymmetricDecrypted] is a requester of the first one for a device, such as a
-// TPM, that decrypts to its process.
+// [AsymmetricDecrypted] is a requester of the first scheme for a device, such as a TPM,
+// that decrypts to its process.
 //
-// In the first two, the session keys are made in a key store and leave it only
-// wrapped: neither side's process sees them. The same is true of a requester of
-// TPM_IMPORT. All others force key bytes through the process, which [msl.Custody]
-// must allow. [CustodyTable] says for each of them where the bytes are.
+// In the first two, the session keys are made in a key store and leave it only wrapped:
+// neither side's process sees them. The same is true of a requester of TPM_IMPORT. All
+// others force key bytes through the process, which [msl.Custody] must allow.
+// [CustodyTable] lists where the bytes exist for each.
 //
 // # Key bytes in this process
 //
-// Where key bytes have to be in the process, they are in memory that is locked
-// against swapping and overwritten on every path: the keys themselves, the texts of JSON
-// Web Keys, content encryption keys, the Diffie-Hellman secret. Copies remain
-// that nothing here can overwrite, on the heap or a stack until they are used
-// again: AES key schedules and GCM tables (crypto/aes, crypto/cipher), the inner
-// state of hashes (crypto/sha512), numbers and intermediate results of math/big,
-// padded messages of RSA (crypto/rsa), and what soft keys and cgo hold during a
-// call.
+// Key bytes that must be in the process are kept in memory that is locked against
+// swapping and overwritten on every path: the keys themselves, the texts of JSON Web
+// Keys, content encryption keys, the Diffie-Hellman secret. Copies that nothing here can
+// overwrite remain on the heap or a stack until that memory is reused: AES key schedules
+// and GCM tables (crypto/aes, crypto/cipher), the inner state of hashes (crypto/sha512),
+// numbers and intermediate results of math/big, padded messages of RSA (crypto/rsa), and
+// what soft keys and cgo hold during a call.
 //
 // # What a scheme does not protect
 //
-// An attacker who records an exchange and later obtains the key pair or the
-// pre-shared key can decrypt it. A pair made for one exchange is destroyed with it,
-// and is the default for that reason. Whoever decrypts the first exchange of a
-// ladder can decrypt all that follow.
+// An attacker who records an exchange and later obtains the key pair or the pre-shared
+// key can decrypt it. A pair made for one exchange is destroyed with it, and is the
+// default for that reason. Anyone who decrypts the first exchange of a ladder can decrypt
+// all that follow.
 package keyx

@@ -15,9 +15,9 @@ import (
 )
 
 // MSL encrypts JWKs with an early draft of JSON Web Encryption
-// (draft-ietf-jose-json-web-encryption), not with RFC 7516: the data that the tag
-// covers besides the ciphertext are the header, the encrypted key and the
-// initialization vector. So no library for the standard reads it.
+// (draft-ietf-jose-json-web-encryption), not with RFC 7516: besides the ciphertext, the
+// tag covers the header, the encrypted key and the initialization vector. Libraries for
+// the standard therefore cannot read it.
 
 // The names of algorithms in a JWE.
 const (
@@ -30,10 +30,10 @@ const (
 	gcmTag = 16
 )
 
-// A jwe is the parts of a JWE in base64url, as they travel.
+// A jwe is the parts of a JWE, in base64url as sent.
 type jwe struct{ header, key, iv, ciphertext, tag []byte }
 
-// A jweSuite is the pair of algorithms that one use of a JWE has.
+// A jweSuite is the pair of algorithms for one use of a JWE.
 type jweSuite struct{ alg, enc string }
 
 func (s jweSuite) cekSize() int {
@@ -74,9 +74,9 @@ func (s jweSuite) seal(plaintext []byte, random io.Reader, wrap func(cek []byte)
 	return j, nil
 }
 
-// open decrypts a JWE in either form with the key that unwrap finds in it. What
-// is not a JWE is 41, one of other algorithms 43, a key of another length 24,
-// sizes that GCM does not have 42, and what does not decrypt 33.
+// open decrypts a JWE in either form, with the key that unwrap returns. The error is 41
+// for data that is not a JWE, 43 for other algorithms, 24 for a key of another length, 42
+// for sizes that GCM does not allow, and 33 for data that does not decrypt.
 func (s jweSuite) open(b []byte, unwrap func(wrapped []byte) ([]byte, error)) (*lockedmem.Buffer, error) {
 	const op = "JWE"
 	j, err := parseJWE(b)
@@ -124,12 +124,12 @@ func (j jwe) authenticated() []byte {
 	return bytes.Join([][]byte{j.header, j.key, j.iv}, []byte{'.'})
 }
 
-// compact is the form of five parts.
+// compact is the five-part form.
 func (j jwe) compact() []byte {
 	return bytes.Join([][]byte{j.header, j.key, j.iv, j.ciphertext, j.tag}, []byte{'.'})
 }
 
-// json is the form of an object with one recipient.
+// json is the object form with one recipient.
 func (j jwe) json() []byte {
 	e := wire.NewEncoder(256 + len(j.key) + len(j.ciphertext))
 	e.Begin()
@@ -148,7 +148,7 @@ func (j jwe) json() []byte {
 
 func errJWE() error { return msl.Failure(msl.ErrJWEParseError, "JWE", nil) }
 
-// parseJWE tells the forms apart by the first byte.
+// parseJWE distinguishes the forms by the first byte.
 func parseJWE(b []byte) (jwe, error) {
 	if len(b) > 0 && b[0] == '{' {
 		return parseJSONJWE(b)
@@ -178,7 +178,7 @@ func parseJSONJWE(b []byte) (jwe, error) {
 	return j, nil
 }
 
-// decode takes the parts out of base64url, and looks into the header.
+// decode decodes the parts from base64url, and checks the header.
 func (j jwe) decode(want jweSuite) (p jwe, err error) {
 	for _, part := range []struct {
 		to   *[]byte

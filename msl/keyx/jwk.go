@@ -11,9 +11,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A jwk is a JSON Web Key in the form that MSL took from an early draft of the
-// JOSE working group (draft-ietf-jose-json-web-key): "rsa" in lower case, the use
-// "wrap", and "extractable" for what became "ext".
+// A jwk is a JSON Web Key in the form that MSL took from an early draft of the JOSE
+// working group (draft-ietf-jose-json-web-key): "rsa" in lower case, the use "wrap", and
+// "extractable" for the later "ext".
 type jwk struct {
 	kty         string
 	use         string   // or
@@ -50,11 +50,11 @@ var (
 func (p purpose) withUse() jwk { return jwk{kty: "oct", use: p.use, alg: p.alg} }
 func (p purpose) withOps() jwk { return jwk{kty: "oct", ops: p.ops, alg: p.alg} }
 
-// maxJWK is more than any JWK of a symmetric key here takes.
+// maxJWK is more than any JWK of a symmetric key takes here.
 const maxJWK = 512
 
-// text writes a JWK with a key of those bytes, its members in the order of the
-// reference stack, into locked memory.
+// text writes a JWK with those key bytes into locked memory, its members in the order of
+// the reference stack.
 func (k jwk) text(key []byte) *lockedmem.Buffer {
 	room := lockedmem.New(maxJWK)
 	defer room.Close()
@@ -95,8 +95,8 @@ func (k jwk) append(b, key []byte) []byte {
 // exchange.
 var errNoJWK = errors.New("keyx: not a JSON object")
 
-// parseJWK reads a JWK. What it returns refers to text. Errors have no cause: it
-// may quote the text.
+// parseJWK reads a JWK. The result refers to text. Errors have no cause, since that could
+// quote the text.
 func parseJWK(text []byte) (jwk, error) {
 	o, err := wire.Parse(text, wire.Limits{})
 	if err != nil {
@@ -118,7 +118,7 @@ func parseJWK(text []byte) (jwk, error) {
 
 func errJWK() error { return msl.Failure(msl.ErrMSLParseError, "JWK", nil) }
 
-// known refuses names that nobody knows, in the order of the reference stack.
+// known refuses undefined names, in the order of the reference stack.
 func (k jwk) known() error {
 	const op = "JWK"
 	switch {
@@ -134,7 +134,7 @@ func (k jwk) known() error {
 	return nil
 }
 
-// numbers reads what makes the key.
+// numbers reads the numbers of the key.
 func (k *jwk) numbers(o wire.Object) (err error) {
 	if k.kty == "oct" {
 		k.k, err = number(o, "k")
@@ -155,8 +155,8 @@ func (k *jwk) numbers(o wire.Object) (err error) {
 	return err
 }
 
-// key decodes the key into room of just its size, if it is what the purpose
-// says. The algorithm decides: a JWK without one is of no use.
+// key decodes the key into room, which has exactly its size, if it matches the purpose.
+// The algorithm decides: a JWK without one is useless.
 func (k jwk) key(p purpose, room []byte) error {
 	if k.kty != "oct" || k.alg != p.alg || base64.RawURLEncoding.DecodedLen(len(k.k)) != len(room) || len(room) != p.size {
 		return msl.Failure(msl.ErrSessionKeyCreationFailure, "JWK of another key", nil)
@@ -167,8 +167,8 @@ func (k jwk) key(p purpose, room []byte) error {
 	return nil
 }
 
-// number finds base64url in place: a string of Go would be a copy that nobody
-// can overwrite.
+// number finds base64url in place: a Go string would be a copy that nothing can
+// overwrite.
 func number(o wire.Object, name string) ([]byte, error) {
 	v, ok := o.Value(name)
 	if !ok || v.Kind() != wire.StringKind {

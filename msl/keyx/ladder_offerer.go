@@ -12,9 +12,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// LadderOfferer is the schemes JWE_LADDER and JWK_LADDER on the side that asks for
-// keys. Its wrapping key stays in its store, for the process: after a restart the
-// ladder begins again with the pre-shared key.
+// LadderOfferer is the requester of the schemes JWE_LADDER and JWK_LADDER. Its wrapping
+// key stays in its store until the process ends: after a restart the ladder begins again
+// with the pre-shared key.
 //
 // Both sides see the keys, so custody must be imported or shared, and Store a
 // keystore.Importer.
@@ -24,7 +24,7 @@ type LadderOfferer struct {
 	Own   keystore.Revealer // this side's pre-shared wrapping key
 
 	mu    sync.Mutex
-	rungs map[string]rung // of the requesters of this process, by identity
+	rungs map[string]rung // of this process's requesters, by identity
 }
 
 // A rung is what a requester keeps of one exchange for the next.
@@ -75,8 +75,8 @@ type ladderOffer struct {
 
 func (o *ladderOffer) KeyData() []byte { return o.keydata }
 
-// Close of an offer that was not answered falls back to the pre-shared key,
-// where there is one: the responder may not know the wrapping key any more.
+// Close of an unanswered offer falls back to the pre-shared key, if there is one: the
+// responder may no longer know the wrapping key.
 func (o *ladderOffer) Close() error {
 	if !o.done && o.mechanism == byWrap && o.x.Own != nil {
 		o.x.hold(o.identity, o.used, rung{})
@@ -108,7 +108,7 @@ func (o *ladderOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, er
 	return outcome, nil
 }
 
-// climb takes the new wrapping key into the store.
+// climb imports the new wrapping key into the store.
 func (o *ladderOffer) climb(f *wire.Fields) (rung, error) {
 	x := o.x
 	wrapdata, wrapped := f.Bytes("wrapdata"), f.Bytes("wrapkey")
@@ -153,9 +153,8 @@ func (x *LadderOfferer) sessionKeys(f *wire.Fields, by keystore.Revealer) (*msl.
 	return raw, nil
 }
 
-// open finds a key in its JWK. bad is the code of what does not unwrap: the
-// reference stack has one for a key that it was given, and another for one that
-// came out of an exchange.
+// open finds a key in its JWK. bad is the code if that does not unwrap: the reference
+// stack has one for a configured key, and another for one from an exchange.
 func (x *LadderOfferer) open(by keystore.Revealer, bad msl.Code, wrapped []byte, p purpose, room []byte) error {
 	reveal := func(b []byte) ([]byte, error) {
 		raw, err := by.Reveal(b)
@@ -190,7 +189,7 @@ func (x *LadderOfferer) Resume(_ context.Context, keep []byte) (*msl.SessionKeys
 	return resumeSealed(x.Store, keep)
 }
 
-// Close forgets the wrapping keys that requesters of this process hold.
+// Close forgets the wrapping keys that this process's requesters hold.
 func (x *LadderOfferer) Close() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -24,12 +24,11 @@ const (
 	JWKLadder LadderForm = "JWK_LADDER" // AES Key Wrap on a JWK
 )
 
-// LadderResponder is the schemes JWE_LADDER and JWK_LADDER on the side that makes
-// the keys. It gives the requester a new wrapping key with each exchange, which
-// wraps the session keys and the wrapping key of the next exchange, so that the
-// pre-shared one is used once (mechanism PSK, then WRAP). The responder keeps
-// nothing: the requester sends the wrapping key back as wrapdata, which only the
-// responder opens.
+// LadderResponder is the responder of the schemes JWE_LADDER and JWK_LADDER. With each
+// exchange it gives the requester a new wrapping key, which wraps the session keys and
+// the wrapping key of the next exchange, so that the pre-shared one is used once
+// (mechanism PSK, then WRAP). The responder keeps nothing: the requester returns the
+// wrapping key as wrapdata, which only the responder can open.
 //
 // Both sides see the keys, so custody must be imported or shared, and Store a
 // keystore.Importer.
@@ -37,17 +36,15 @@ type LadderResponder struct {
 	Form  LadderForm
 	Store keystore.Store
 
-	// Network is the name of the network, the same for all of its servers.
-	// Networks that share a key store need different names, so that none accepts
-	// the wrapdata of another.
+	// Network is the name of the network, the same for all its servers. Networks that
+	// share a key store need different names, so that none accepts another's wrapdata.
 	Network string
 
 	// PSK has the wrapping keys of peers, which must be keystore.DataWrapper.
 	// Nil refuses the mechanism PSK.
 	PSK *entityauth.PSK
-	// Wrapping and Revealing are the issuer's wrapping key where custody is
-	// shared: wrapdata is then readable by the reference stacks. Otherwise the
-	// store seals it.
+	// Wrapping and Revealing are the issuer's wrapping key in shared custody: the
+	// reference stacks can then read wrapdata. Otherwise the store seals it.
 	Wrapping  keystore.DataWrapper
 	Revealing keystore.Revealer
 
@@ -65,7 +62,7 @@ func (x *LadderResponder) Scheme() string { return string(x.Form) }
 // Exposes declares that the process sees the session keys.
 func (*LadderResponder) Exposes() msl.Exposure { return inLadder() }
 
-// inLadder declares either side: a JWK is a text with the key in it.
+// inLadder is the declaration of either side: a JWK is text that contains the key.
 func inLadder() msl.Exposure {
 	return msl.Exposure{Bytes: true, Why: "session keys and the next wrapping key travel in the text of a JSON Web Key"}
 }
@@ -97,7 +94,7 @@ func (x *LadderResponder) parse(keydata []byte) (r ladderRequest, err error) {
 	return r, err
 }
 
-// Check refuses unknown mechanisms with 7005, PSK if it is not configured with
+// Check refuses unknown mechanisms with error 7005, PSK if it is not configured with
 // 7006, and empty wrapdata with 7013.
 func (x *LadderResponder) Check(keydata []byte) error {
 	_, err := x.parse(keydata)
@@ -183,7 +180,7 @@ func (x *LadderResponder) openWrapdata(from msl.Requester, wrapdata []byte) (key
 	return x.Form.importWrapping(x.Store, keystore.AESWrap128, kw.Bytes())
 }
 
-// importWrapping takes a wrapping key into a store.
+// importWrapping imports a wrapping key into a store.
 func (f LadderForm) importWrapping(store keystore.Store, a keystore.Algorithm, kw []byte) (keystore.Key, error) {
 	importer, ok := store.(keystore.Importer)
 	if !ok {
@@ -260,7 +257,7 @@ func (x *LadderResponder) climb(from msl.Requester, parent keystore.DataWrapper,
 	return e.Encoded(), nil
 }
 
-// wrapdata is the new wrapping key in the form that the peer will send back.
+// wrapdata is the new wrapping key in the form that the peer will return.
 func (x *LadderResponder) wrapdata(from msl.Requester, key keystore.Key, kw []byte) ([]byte, error) {
 	if from.Custody != msl.CustodyShared {
 		return x.Store.Seal(key, x.ladderContext(from.Identity))
@@ -289,8 +286,8 @@ func (x *LadderResponder) wrap(by keystore.DataWrapper, p purpose, kid string, k
 	return by.WrapData(padded.Bytes())
 }
 
-// pad puts spaces after the opening brace, so that AES Key Wrap can have the
-// text.
+// pad puts spaces after the opening brace, as AES Key Wrap requires a multiple of eight
+// bytes.
 func pad(text []byte) *lockedmem.Buffer {
 	spaces := -len(text) & 7
 	memory := lockedmem.New(len(text) + spaces)

@@ -8,8 +8,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// sealForRestart locks the keys in any case. A store that has no sealing keys
-// gives nothing to keep: the session ends with the process.
+// sealForRestart always locks the keys. If a store has no sealing keys, there is nothing
+// to keep: the session ends with the process.
 func sealForRestart(store keystore.Store, keys *msl.SessionKeys, identity string) ([]byte, error) {
 	encryption, errE := store.Seal(keys.Encryption, clientContext("encryption", identity))
 	signature, errS := store.Seal(keys.Signature, clientContext("signature", identity))
@@ -34,7 +34,7 @@ func clientContext(use, identity string) []byte {
 	return append(append([]byte("msl client session\x00"+use), 0), identity...)
 }
 
-// An unsealer opens sealed session keys, and takes the role of a key pair.
+// An unsealer opens sealed session keys, in the role of a key pair.
 type unsealer struct {
 	store    keystore.Store
 	identity string
@@ -51,7 +51,7 @@ func (u unsealer) Unwrap(a keystore.Algorithm, blob []byte) (keystore.Key, error
 	return u.store.Unseal(a, blob, clientContext(use, u.identity))
 }
 
-// resumeSealed makes session keys again of what sealForRestart returned.
+// resumeSealed restores session keys from what sealForRestart returned.
 func resumeSealed(store keystore.Store, keep []byte) (*msl.SessionKeys, error) {
 	return unseal(store, wire.ParseFields(keep))
 }
@@ -61,8 +61,8 @@ func unseal(store keystore.Store, f *wire.Fields) (*msl.SessionKeys, error) {
 	return unwrapKeys(f, unsealer{store, identity})
 }
 
-// imported ends an exchange that saw the bytes of the session keys, on the
-// requesting side: they go into the store, sealed for a restart.
+// imported ends an exchange on the requesting side that saw the bytes of the session
+// keys: they are imported into the store, and sealed for a restart.
 func imported(store keystore.Store, raw *msl.RawKeys, identity string) (msl.Outcome, error) {
 	keys, err := msl.CustodyImported.Import(store, raw)
 	if err != nil {

@@ -15,10 +15,10 @@ import (
 type SymmetricResponder struct {
 	Store keystore.Store
 	PSK   *entityauth.PSK // has the wrapping keys of peers
-	Rand  io.Reader       // for session keys where custody is shared; nil means crypto/rand
+	Rand  io.Reader       // for session keys in shared custody; nil means crypto/rand
 }
 
-// SymmetricOfferer is the side of SYMMETRIC_WRAPPED that asks for session keys.
+// SymmetricOfferer is the requester of SYMMETRIC_WRAPPED.
 type SymmetricOfferer struct {
 	Keys *entityauth.KeySet // of this side; its wrapping key unwraps the session keys
 }
@@ -46,10 +46,10 @@ func keyID(f *wire.Fields) (string, error) {
 	return id, malformed(f)
 }
 
-// known reports whether the protocol has a key id.
+// known reports whether the protocol defines a key id.
 func known(id string) bool { return id == pskKeyID || id == "SESSION" }
 
-// Check refuses unknown key ids with 7003.
+// Check refuses unknown key ids with error 7003.
 func (x *SymmetricResponder) Check(keydata []byte) error {
 	id, err := keyID(wire.ParseFields(keydata))
 	if err != nil {
@@ -111,8 +111,8 @@ type symmetricOffer struct {
 func (o *symmetricOffer) KeyData() []byte { return o.keydata }
 func (o *symmetricOffer) Close() error    { return nil }
 
-// Accept unwraps the session keys. The key data itself is what resumes them:
-// only the device's own wrapping key opens it.
+// Accept unwraps the session keys. The key data itself resumes them: only the device's
+// own wrapping key opens it.
 func (o *symmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
 	f := wire.ParseFields(keydata)
 	id, err := keyID(f)

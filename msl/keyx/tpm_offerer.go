@@ -11,17 +11,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// TPMOfferer is the scheme TPM_IMPORT on the side that asks for keys, with a TPM of
-// its own. See [TPMResponder].
+// TPMOfferer is the requester of the scheme TPM_IMPORT, with a TPM. See [TPMResponder].
 type TPMOfferer struct {
-	// Store is that of the TPM, which seals the session keys for a restart; nil
-	// ends the session with the process.
+	// Store is the TPM's store, which seals the session keys for a restart; nil ends the
+	// session with the process.
 	Store keystore.Store
 	// Device is the TPM.
 	Device TPMDevice
-	// Outside is where the encryption key goes if the TPM has no AES: a
-	// keystore.Importer. Nil imports both keys into the TPM. The session outlasts
-	// the process if Outside is Store, which then seals both keys.
+	// Outside is the store for the encryption key if the TPM has no AES: a
+	// keystore.Importer. Nil imports both keys into the TPM. The session outlasts the
+	// process if Outside is Store, which then seals both keys.
 	Outside keystore.Store
 }
 
@@ -38,7 +37,7 @@ type TPMKey interface {
 	io.Closer
 }
 
-// A TPMParent is a storage key. What it imports outlives it.
+// A TPMParent is a storage key. Keys imported under it outlive it.
 type TPMParent interface {
 	TPMKey
 	Import(a keystore.Algorithm, d keystore.Duplicated) (keystore.Key, error)
@@ -128,7 +127,7 @@ func (o *tpmOffer) Close() error {
 	return err
 }
 
-// Accept imports the session keys, and seals them for a restart where one store has both.
+// Accept imports the session keys, and seals them for a restart if one store has both.
 func (o *tpmOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
 	f := wire.ParseFields(keydata)
 	if err := malformed(f); err != nil {
@@ -154,7 +153,7 @@ func (o *tpmOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error
 	return outcome, nil
 }
 
-// encryption is the AES key: in the TPM, or outside where it has no AES.
+// encryption is the AES key: in the TPM, or outside if that has no AES.
 func (o *tpmOffer) encryption(f *wire.Fields) (keystore.Key, error) {
 	if o.decrypter == nil {
 		return o.imported(f, "encryptionkey", keystore.AES128CBC)

@@ -14,26 +14,26 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// TPMResponder is the scheme TPM_IMPORT on the side that makes the keys, an
-// extension of this project that no other stack knows: session keys enter the
-// requester's TPM 2.0 as duplicated objects (TPM 2.0 Library, Part 1, section 23),
-// so that the requester's process never sees them. A reference peer refuses a whole
-// message that offers it, so offer it only to servers of this project.
+// TPMResponder is the responder of the scheme TPM_IMPORT, an extension of this project
+// that no other stack knows: session keys enter the requester's TPM 2.0 as duplicated
+// objects (TPM 2.0 Library, Part 1, section 23), so that the requester's process never
+// sees them. A reference peer refuses a whole message that offers it, so offer it only to
+// servers of this project.
 //
-// The request shows a storage key that was made for this one exchange, certified
-// by the attestation key of an enrolled device. What is certified covers the
-// master token or the identity, the message id, the issuer's time and the storage
-// key, so that a request proves that the device is still in possession of its TPM
-// now, once per master token. A chip that has no AES takes the encryption key as
-// an RSA-OAEP ciphertext instead, for a pair of its own that is certified alike:
-// its bytes come to the requester's process, while the HMAC key stays inside.
+// The request shows a storage key made for this one exchange, certified by the
+// attestation key of an enrolled device. The certified data covers the master token or
+// the identity, the message id, the issuer's time and the storage key: a request thereby
+// proves that the device still has its TPM, once per master token. A chip without AES
+// receives the encryption key as an RSA-OAEP ciphertext instead, for a separate pair
+// certified in the same way: its bytes reach the requester's process, while the HMAC key
+// stays inside.
 //
-// Without a master token a request counts once, at one responder and until it
-// restarts. A copy that gets through gives its sender nothing: the keys are wrapped
-// for a storage key that was in one TPM, for one exchange.
+// Without a master token, a request counts once, at one responder and until that
+// restarts. A copy that gets through is useless to its sender: the keys are wrapped for a
+// storage key that was in one TPM, for one exchange.
 type TPMResponder struct {
-	// Store is where the session keys are imported, which the responder draws in
-	// software: it must be a keystore.Importer.
+	// Store imports the session keys, which the responder draws in software: it must be a
+	// keystore.Importer.
 	Store keystore.Store
 	// Verifier knows the attestation keys.
 	Verifier TPMVerifier
@@ -48,11 +48,11 @@ type TPMResponder struct {
 
 // A TPMVerifier checks and uses the keys of TPMs for a responder.
 type TPMVerifier interface {
-	// Certified checks that the attestation key of an identity, enrolled and not
-	// revoked, certifies a key of that use in the same TPM. Any error refuses the
-	// request, except those of a key store and msl.ErrInternalException.
+	// Certified checks that the attestation key of an identity, enrolled and not revoked,
+	// certifies a key for that use in the same TPM. Any error refuses the request, except
+	// those of a key store and msl.ErrInternalException.
 	Certified(ctx context.Context, identity string, use TPMUse, c TPMCertified, qualifying []byte) error
-	// Duplicate wraps the bytes of a key for a storage key. The caller wipes raw.
+	// Duplicate wraps the bytes of a key for a storage key. The caller must wipe raw.
 	Duplicate(storage []byte, a keystore.Algorithm, raw []byte) (keystore.Duplicated, error)
 	// EncryptOAEP encrypts for the key whose public area is given, with SHA-1.
 	EncryptOAEP(public, raw []byte) ([]byte, error)
@@ -76,8 +76,8 @@ const tpmScheme = "TPM_IMPORT"
 // Scheme returns TPM_IMPORT.
 func (*TPMResponder) Scheme() string { return tpmScheme }
 
-// Exposes declares that the process needs the bytes, to wrap them in the form that a
-// TPM imports.
+// Exposes declares that the process needs the bytes to wrap them in the form that a TPM
+// imports.
 func (*TPMResponder) Exposes() msl.Exposure {
 	return msl.Exposure{Bytes: true, Why: "a TPM imports what was encrypted in a form that key stores do not make"}
 }
@@ -124,9 +124,9 @@ func parseCertified(f *wire.Fields, name string) (TPMCertified, error) {
 	return c, malformed(inner)
 }
 
-// qualifying is what a TPM certifies beside a key: SHA-256 over a label, who asks,
-// the message, the time and the key's public area, each with its length where it
-// has no fixed one.
+// qualifying is what a TPM certifies along with a key: SHA-256 over a label, the
+// requester, the message, the time and the key's public area, each with its length unless
+// that is fixed.
 func qualifying(from msl.Requester, seconds int64, public []byte) []byte {
 	h := sha256.New()
 	part := func(b []byte) {
@@ -152,9 +152,9 @@ func (*TPMResponder) Check(keydata []byte) error {
 	return err
 }
 
-// Respond judges what the device's attestation key certified, draws session keys
-// and wraps them for the TPM. What is not certified, too old, or used before is
-// 7016.
+// Respond checks what the device's attestation key certified, draws session keys and
+// wraps them for the TPM. A request that is not certified, too old, or used before is
+// error 7016.
 func (x *TPMResponder) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
 	r, err := parseTPMRequest(keydata)
 	if err != nil {
@@ -243,7 +243,7 @@ type onceWindow struct {
 	used map[[sha256.Size]byte]time.Time
 }
 
-// maxOnce bounds it: some 12 MB.
+// maxOnce bounds it to some 12 MB.
 const maxOnce = 100_000
 
 func (w *onceWindow) first(what [sha256.Size]byte, now time.Time, window time.Duration) bool {

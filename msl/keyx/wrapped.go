@@ -14,8 +14,8 @@ func inKeyStore() msl.Exposure {
 	return msl.Exposure{Why: "session keys are wrapped and unwrapped as objects of the key store"}
 }
 
-// respond makes session keys and the response that wraps them, after the members
-// of it that name the request.
+// respond makes session keys and a response that wraps them, after its members that
+// identify the request.
 func respond(custody msl.Custody, store keystore.Store, random io.Reader, wrap func(keystore.Key) ([]byte, error), name func(*wire.Encoder)) (*msl.SessionKeys, []byte, error) {
 	keys, err := custody.GenerateSessionKeys(store, random)
 	if err != nil {

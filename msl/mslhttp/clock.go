@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// ErrTimeout is the cause with which the context of an exchange ends when its time is
-// up. It wraps [context.DeadlineExceeded].
+// ErrTimeout is the cause that ends the context of an exchange when its time is up. It
+// wraps [context.DeadlineExceeded].
 var ErrTimeout = fmt.Errorf("mslhttp: the exchange took longer than it may: %w", context.DeadlineExceeded)
 
-// maxReserve is the most time that is kept for an error message.
+// maxReserve is the longest time kept for an error message.
 const maxReserve = 3 * time.Second
 
-// reserve returns the part of an exchange's time that is kept for telling the peer
-// that time is up: the error message may need an operation with a key in a device.
+// reserve returns the part of an exchange's time kept for informing the peer that time is
+// up: the error message may need an operation with a key in a device.
 func reserve(d time.Duration) time.Duration { return min(d/4, maxReserve) }
 
 // A clock bounds an exchange. Its context ends early enough to send an error message;
-// from then on reads from its connection fail, and a little later writes do, too.
+// reads from its connection then fail, and a little later writes, too.
 type clock struct {
 	control *http.ResponseController
 	cancel  context.CancelCauseFunc
@@ -29,15 +29,15 @@ type clock struct {
 
 	mu      sync.Mutex
 	timer   *time.Timer // nil: nothing is bounded
-	rolling bool        // every read and write gives the exchange more time
-	proven  bool        // the sender is known: its request may take long, as long as it moves
-	last    time.Time   // when something moved
+	rolling bool        // every read and write extends the time of the exchange
+	proven  bool        // the sender is authenticated: its request may take long, as long as data moves
+	last    time.Time   // when data last moved
 	over    bool
 	stopped bool
 }
 
-// newClock starts a clock for one exchange that may take total. If total is negative
-// only idle bounds the exchange, and only if it is positive.
+// newClock starts a clock for one exchange that may take total. If total is negative,
+// only idle limits the exchange, and only if it is positive.
 func newClock(ctx context.Context, control *http.ResponseController, total, idle time.Duration) (context.Context, *clock) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c := &clock{control: control, cancel: cancel, idle: idle}
@@ -51,7 +51,7 @@ func newClock(ctx context.Context, control *http.ResponseController, total, idle
 	return ctx, c
 }
 
-// roll lets the exchange go on for as long as data moves.
+// roll lets the exchange continue as long as data moves.
 func (c *clock) roll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,14 +75,14 @@ func (c *clock) moved() {
 	}
 }
 
-// prove notes that the sender proved its identity.
+// prove records that the sender proved its identity.
 func (c *clock) prove() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.proven = true
 }
 
-// more is how much time a request that still comes in has beyond the total.
+// more is how much time beyond the total a request that is still arriving has.
 func (c *clock) more() time.Duration {
 	if !c.proven || c.rolling || c.idle <= 0 || c.last.IsZero() {
 		return 0

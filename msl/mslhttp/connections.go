@@ -9,29 +9,30 @@ import (
 	"time"
 )
 
-// Connections bounds the number of connections, in total and from each source
-// ([SourceOf]). When there is one too many, the connection that has been inactive for
-// longest is closed to make room, if it has been inactive for at least a second. A
-// connection is kept if it carries a message of an authenticated sender, and either the
-// application is working on that message or some of it was read or written in the last
-// five seconds. If no connection can be closed, the new one waits for up to five
-// seconds, behind others from its source. At most Max connections may wait, half of
-// them from one source; any more are closed.
+// Connections limits the number of connections, in total and from each source
+// ([SourceOf]). When there is one too many, the longest inactive connection is closed to
+// make room, if it has been inactive for at least a second. A connection is kept if it
+// carries a message of an authenticated sender, and either the application is working on
+// that message or some of it was read or written in the last five seconds. If no
+// connection can be closed, the new one waits up to five seconds, behind others from its
+// source. At most Max connections may wait, half of them from one source; any more are
+// closed.
 //
-// Connections of trusted proxies count only toward the total. The exchanges on them
-// count by the source that [Handler.Source] returns, and one too many from a source
-// gets HTTP 503. So do the streams of an HTTP/2 connection: all but one of those that are
-// open at the same time count, each as a connection. On a WebSocket ([WebSocketHandler]) each read and write is activity.
+// Connections of trusted proxies count only toward the total. Their exchanges count by
+// the source that [Handler.Source] returns, and one too many from a source gets HTTP 503.
+// The same applies to the streams of an HTTP/2 connection: of those open at the same
+// time, all but one count as a connection each. On a WebSocket ([WebSocketHandler]) each
+// read and write is activity.
 type Connections struct {
-	Max       int // zero means 1024, negative no bound
-	PerSource int // zero means a quarter of Max, negative no bound
+	Max       int // zero means 1024, negative no limit
+	PerSource int // zero means a quarter of Max, negative no limit
 	Trusted   TrustedProxies
 
 	mu      sync.Mutex
-	all     list.List // of *boundConn, the most recently active at the end
+	all     list.List // of *boundConn, the most recently active last
 	sources sourceCount
 	streams int       // exchanges that share a connection with another one
-	waiting list.List // of *boundConn, the newest at the end
+	waiting list.List // of *boundConn, the newest last
 	queues  sourceCount
 	tick    *time.Timer // while some wait
 }
@@ -40,7 +41,7 @@ const (
 	defaultConnections = 1024
 	connectionYouth    = time.Second     // before an inactive connection may be closed
 	connectionPatience = 5 * time.Second // for which a connection may wait
-	connectionStall    = 5 * time.Second // for which a message of a proven sender may stall
+	connectionStall    = 5 * time.Second // for which a message of an authenticated sender may stall
 )
 
 // A sourceCount counts by source. The empty source is not counted.
@@ -58,7 +59,7 @@ func (c *sourceCount) add(source string, n int) {
 	}
 }
 
-// Limits returns the bounds in effect, defaults included; negative means no bound.
+// Limits returns the limits in effect, defaults included; negative means no limit.
 func (c *Connections) Limits() (most, perSource int) {
 	most = orDefault(c.Max, defaultConnections)
 	if most < 0 {
@@ -104,7 +105,7 @@ func (c *Connections) Context(ctx context.Context, conn net.Conn) context.Contex
 // A boundKey is the key of the connection in the context of its requests.
 type boundKey struct{}
 
-// A boundListener accepts the connections that there is room for.
+// A boundListener accepts connections while there is room.
 type boundListener struct {
 	net.Listener
 	bounds  *Connections
@@ -136,8 +137,8 @@ func (l *boundListener) run() {
 	}
 }
 
-// end makes Accept report that the listener is closed, and closes the connections that
-// wait.
+// end makes Accept report that the listener is closed, and closes the waiting
+// connections.
 func (l *boundListener) end() {
 	l.once.Do(func() { close(l.closed) })
 	l.bounds.dismiss(l)
@@ -163,31 +164,31 @@ func (l *boundListener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close stops listening, and closes the connections that wait.
+// Close stops listening, and closes the waiting connections.
 func (l *boundListener) Close() error {
 	l.end()
 	return l.Listener.Close()
 }
 
-// A boundConn is a connection that is counted.
+// A boundConn is a counted connection.
 type boundConn struct {
 	net.Conn
 	bounds   *Connections
 	listener *boundListener
-	source   string // that it is counted for, or empty
+	source   string // that it counts for, or empty
 
-	// The lock of bounds guards the rest.
-	place   *list.Element // in one of the lists, until it is closed
+	// The lock of bounds guards the fields below.
+	place   *list.Element // in one of the lists, until closed
 	since   time.Time     // of the last activity
-	proven  int           // messages under way whose senders proved their identity
-	blocked int           // how many of these wait for a read or a write
-	under   int           // exchanges under way: more than one in HTTP/2 only
+	proven  int           // messages under way whose senders are authenticated
+	blocked int           // how many of these wait for a read or write
+	under   int           // exchanges under way: more than one only in HTTP/2
 
 	gathering gathering
 }
 
 // keeps reports whether a message under way keeps the connection open. It must make
-// progress, since a replayed header proves a sender just as well.
+// progress, since a replayed header authenticates a sender just as well.
 func (b *boundConn) keeps() bool {
 	return b.proven > b.blocked || b.proven > 0 && time.Since(b.since) < connectionStall
 }
@@ -268,10 +269,10 @@ func (c *Connections) wait() {
 	})
 }
 
-// serveWaiting admits waiting connections if there is room now, and closes those that
+// serveWaiting admits waiting connections if there is now room, and closes those that
 // have waited too long.
 func (c *Connections) serveWaiting() {
-	without := map[string]bool{} // sources with a connection that must go on waiting
+	without := map[string]bool{} // sources with a connection that must keep waiting
 	for e, next := c.waiting.Front(), (*list.Element)(nil); e != nil; e = next {
 		next = e.Next()
 		conn := e.Value.(*boundConn)

@@ -10,33 +10,33 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A Gateway passes the data of messages on to an ordinary HTTP service, and sends the
-// body of its response back; both are streams. Its method Handle is a [msl.Handler]. It
-// is safe for concurrent use. Its fields must not change after the first message.
+// A Gateway forwards the data of messages to an ordinary HTTP service, and sends the body
+// of its response back; both are streams. Its method Handle is a [msl.Handler]. It is
+// safe for concurrent use. Its fields must not change after the first message.
 //
 // The service learns who sent a message from the headers that [Upstream] describes.
 //
 // A response with Cache-Control: no-transform (RFC 9111, section 5.2.2.6) or with
-// Msl-No-Compression: true is sent uncompressed. That is for a secret beside text that
-// somebody else can choose.
+// Msl-No-Compression: true is sent uncompressed. Use this for a secret next to text that
+// someone else can choose.
 //
-// If the service cannot be reached, or answers 429 or 5xx except 501 and 505, the peer gets
-// [msl.ErrInternalException], which asks it to try again. For any other status except
-// 2xx it gets [msl.ErrMSLCommsFailure]; both name the status. It gets that, too, if the
-// service received the request but its response did not come or broke off: the service
-// may have acted on the message, and would act on it again.
+// If the service cannot be reached, or answers 429 or 5xx except 501 and 505, the peer
+// gets [msl.ErrInternalException], which asks it to try again. For any other status
+// except 2xx it gets [msl.ErrMSLCommsFailure]; both name the status. It also gets the
+// latter if the service received the request but its response did not come or broke off:
+// the service may have acted on the message, and would act on it again.
 type Gateway struct {
 	Upstream *Upstream // the service; nil means the one of URL, Timeout and Client
 
 	Method      string // empty means POST
 	ContentType string // of the data; empty means application/octet-stream
 
-	URL     string        // of the service, as [ParseTarget] reads it
-	Timeout time.Duration // see [Upstream]; it is ignored if Client is set
+	URL     string        // of the service, in the form that [ParseTarget] reads
+	Timeout time.Duration // see [Upstream]; ignored if Client is set
 
 	// Client sends requests to the service; nil means the Transport of an [Upstream].
-	// Redirects are never followed, since that would disclose the sender's name to
-	// another service: the peer gets an error instead.
+	// Redirects are never followed, which would disclose the sender's name to another
+	// service: the peer gets an error instead.
 	Client *http.Client
 
 	once sync.Once
@@ -93,7 +93,7 @@ func (g *Gateway) open() {
 	}
 }
 
-// byClient carries requests by a client.
+// byClient sends requests with a client.
 type byClient struct{ *http.Client }
 
 // RoundTrip sends the request.

@@ -2,22 +2,22 @@ package mslhttp
 
 import "sync"
 
-// gatherSize is enough for an answer that is sent with its length, its HTTP header, and
-// what TLS adds.
+// gatherSize is enough for an answer sent with its length, its HTTP header, and TLS
+// overhead.
 const gatherSize = holdSize + 2<<10
 
-// holds are buffers of gatherSize that no exchange uses.
+// holds are unused buffers of gatherSize bytes.
 var holds = sync.Pool{New: func() any { return new([gatherSize]byte) }}
 
 // newHold returns an empty buffer for gatherSize bytes.
 func newHold() []byte { return holds.Get().(*[gatherSize]byte)[:0] }
 
-// freeHold lets others use a buffer of newHold, to which no more than gatherSize bytes
-// were appended.
+// freeHold releases a buffer of newHold, to which no more than gatherSize bytes were
+// appended.
 func freeHold(b []byte) { holds.Put((*[gatherSize]byte)(b[:gatherSize])) }
 
-// A gathering makes one write to the network of several: net/http has a buffer of 4 KiB,
-// which most answers do not fit into.
+// A gathering combines several network writes into one: net/http has a buffer of 4 KiB,
+// which is too small for most answers.
 type gathering struct {
 	mu   sync.Mutex
 	held []byte // nil: writes are not held back
@@ -41,8 +41,8 @@ func (b *boundConn) Write(p []byte) (int, error) {
 	return b.Conn.Write(p)
 }
 
-// sendHeld ends the holding back. If the network does not take what was held, the
-// connection is closed, since net/http took it for sent.
+// sendHeld stops holding back. If the network does not take the held data, the connection
+// is closed, since net/http considers it sent.
 func (b *boundConn) sendHeld() error {
 	held := b.gathering.held
 	b.gathering.held = nil
@@ -60,7 +60,8 @@ func (b *boundConn) sendHeld() error {
 	return err
 }
 
-// atOnce calls send, and gives what it writes to the network in one piece, if it is short.
+// atOnce calls send, and passes what it writes to the network in one piece, if it is
+// short.
 func (b *boundConn) atOnce(send func() error) error {
 	g := &b.gathering
 	g.mu.Lock()

@@ -15,37 +15,37 @@ type Handler struct {
 	Server *msl.Server
 	Handle msl.Handler
 
-	// MaxBody bounds a request, in bytes; zero means 64 MiB, negative no bound. A
-	// longer one gets HTTP 413.
+	// MaxBody bounds a request, in bytes; zero means 64 MiB, negative no limit. A longer
+	// one gets HTTP 413.
 	MaxBody int64
 
-	// Timeout bounds one exchange, from its first byte to the last of the answer;
-	// zero means one minute, negative no bound. A quarter of it, but at most three
-	// seconds, is reserved for telling the peer: when the rest is used up, the context
-	// of Handle ends with the cause [ErrTimeout], and the peer gets
-	// [msl.ErrInternalException], which asks it to try again later.
+	// Timeout limits one exchange, from its first byte to the last of the answer; zero
+	// means one minute, negative no limit. A quarter of it, but at most three seconds, is
+	// reserved for informing the peer: when the rest is used up, the context of Handle
+	// ends with the cause [ErrTimeout], and the peer gets [msl.ErrInternalException],
+	// which asks it to try again later.
 	Timeout time.Duration
 
-	// Idle lets an exchange go on for longer than Timeout. Once part of an answer is
-	// sent before its end, by [msl.ResponseWriter.Flush] or because it is long, the
-	// exchange ends only when nothing was read or written for that time. If Timeout is
-	// negative, Idle applies from the beginning. A request whose sender proved its
-	// identity may take longer than Timeout, too, as long as data keeps coming. Zero
-	// means no such bound: then Timeout applies to streams, too.
+	// Idle lets an exchange take longer than Timeout. Once part of an answer is sent
+	// before its end, by [msl.ResponseWriter.Flush] or because it is long, the exchange
+	// ends only if nothing is read or written for Idle. If Timeout is negative, Idle
+	// applies from the beginning. A request whose sender is authenticated may also take
+	// longer than Timeout, as long as data keeps coming. Zero means no such limit: then
+	// Timeout applies to streams, too.
 	Idle time.Duration
 
 	Log *slog.Logger // of failures to answer; nil means none
 
-	// Source returns where a request comes from, to bound what one source may
-	// ask for. Nil means [SourceOf] of the peer's address.
+	// Source returns where a request comes from, for the limits on each source. Nil means
+	// [SourceOf] of the peer's address.
 	Source func(*http.Request) string
 
-	// Report, if not nil, is called at the end of each exchange that the application
-	// saw. It must not block.
+	// Report, if not nil, is called at the end of each exchange passed to the
+	// application. It must not block.
 	Report func(context.Context, Exchange)
 }
 
-// An Exchange is a message that the application got, and what became of the answer.
+// An Exchange is a message passed to the application, and what became of the answer.
 type Exchange struct {
 	Source    string
 	Identity  string // of the sender
@@ -90,13 +90,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.drain()
 	case !s.begun:
 		h.unavailable(w, r, err)
-	default: // cut the answer off, so that the peer knows that it is not complete
+	default: // break off the answer, so that the peer sees that it is incomplete
 		h.log(r, "no complete answer", err)
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// errTooMany means that a source has too many exchanges under way.
+// errTooMany means that a source has too many concurrent exchanges.
 var errTooMany = errors.New("mslhttp: too many exchanges of one source at a time")
 
 // A call is a message passed to the application, and how the application answered.
@@ -116,7 +116,7 @@ func (c *call) run(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) e
 	return c.err
 }
 
-// tell reports an exchange, with the first thing that went wrong with it.
+// tell reports an exchange, with the first error in it.
 func (h *Handler) tell(r *http.Request, c *call, sent error) {
 	if h.Report == nil || c.message == nil {
 		return
@@ -130,8 +130,8 @@ func (h *Handler) tell(r *http.Request, c *call, sent error) {
 	})
 }
 
-// tooLong tells the peer that its request is too long. Any part of an answer that was
-// held back is dropped, since it answers only the part that was read.
+// tooLong informs the peer that its request is too long. Any held-back part of an answer
+// is dropped, since it answers only the part that was read.
 func (h *Handler) tooLong(s *stream, r *http.Request) {
 	h.log(r, "message too long", s.long)
 	if r.ProtoMajor < 2 {
@@ -146,15 +146,15 @@ func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, err error)
 	status := http.StatusServiceUnavailable
 	var peer *msl.PeerError
 	switch {
-	case errors.Is(err, msl.ErrAnswerLost): // a retry would have the message acted on again
+	case errors.Is(err, msl.ErrAnswerLost): // a retry would make the application act again
 		status = http.StatusInternalServerError
-	case errors.As(err, &peer): // an error message is not to be answered
+	case errors.As(err, &peer): // error messages are not answered
 		status = http.StatusNoContent
 	case errors.Is(err, msl.ErrTruncated):
 		status = http.StatusBadRequest
 	default:
 		w.Header().Set("Retry-After", retryAfter)
-		if r.ProtoMajor < 2 { // in HTTP/2 that would end the connection of other streams
+		if r.ProtoMajor < 2 { // in HTTP/2 this would end the connection for other streams
 			w.Header().Set("Connection", "close")
 		}
 	}
@@ -170,8 +170,8 @@ func (h *Handler) log(r *http.Request, what string, err error) {
 
 func (h *Handler) source(r *http.Request) string { return source(h.Source, r) }
 
-// source returns where a request comes from: by told if that is not nil, else by the
-// peer's address.
+// source returns where a request comes from: the result of told if that is not nil, else
+// the peer's address.
 func source(told func(*http.Request) string, r *http.Request) string {
 	if told != nil {
 		return told(r)

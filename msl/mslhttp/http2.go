@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// The protocols that are agreed on in a TLS handshake (RFC 7301, RFC 9113 section 3.2).
+// The protocols negotiated in a TLS handshake (RFC 7301, RFC 9113 section 3.2).
 const (
 	protocolHTTP1 = "http/1.1"
 	protocolHTTP2 = "h2"
@@ -24,23 +24,23 @@ func protocols(http2 bool) []string {
 }
 
 const (
-	http2Streams       = 100      // at a time on one connection: what RFC 9113 section 6.5.2 recommends at least
-	http2StreamBuffer  = 64 << 10 // bytes of a request that nobody has read yet
-	http2Buffer        = 2 << 20  // and of all requests on a connection, so that a few slow ones stop no other
+	http2Streams       = 100      // concurrent on one connection: the minimum recommended by RFC 9113 section 6.5.2
+	http2StreamBuffer  = 64 << 10 // unread bytes of a request
+	http2Buffer        = 2 << 20  // of all requests on a connection, so that a few slow ones do not stop others
 	http2PingAfter     = 30 * time.Second
 	http2PingPatience  = 15 * time.Second
 	http2WritePatience = time.Minute // for a peer that takes no byte of any stream
 )
 
-// AllowHTTP2 makes an HTTP server that listens on the connections of a [TLSServer] with
-// HTTP2 speak it. Call it when the server has its handler, whose requests get their TLS
-// state from [TLSContext]. net/http knows HTTP/2 on its own TLS connections only, and on
-// others as HTTP/2 without TLS, which is what it is seen from above a [TLSConn]. So call it
-// for no server that listens without TLS.
+// AllowHTTP2 makes an HTTP server on the connections of a [TLSServer] with HTTP2 speak
+// HTTP/2. Call it once the server has its handler, whose requests get their TLS state
+// from [TLSContext]. net/http supports HTTP/2 only on its own TLS connections; on others
+// only without TLS, which is how a [TLSConn] looks from above. So do not call it for a
+// server that listens without TLS.
 //
-// Each connection has at most a hundred streams at a time, which count for the source of
-// the connection ([Connections]). A client that opens streams and resets them at once
-// (CVE-2023-44487) is disconnected by net/http.
+// Each connection has at most a hundred concurrent streams, which count for the source of
+// the connection ([Connections]). net/http disconnects a client that opens streams and
+// resets them immediately (CVE-2023-44487).
 func AllowHTTP2(s *http.Server) {
 	s.Handler = agreed(s.Handler)
 	s.Protocols = &http.Protocols{}
@@ -52,8 +52,8 @@ func AllowHTTP2(s *http.Server) {
 	}
 }
 
-// An unversioned connection is one whose version of HTTP net/http finds out by what the
-// client sends: it does so only where it sees no TLS.
+// An unversioned connection hides its TLS, so that net/http detects the HTTP version from
+// what the client sends.
 type unversioned struct {
 	net.Conn
 	tls *TLSConn
@@ -75,8 +75,8 @@ func tlsConnOf(c net.Conn) *TLSConn {
 // A tlsKey is the key of the [TLSConn] in the context of its requests.
 type tlsKey struct{}
 
-// agreed gives requests their TLS state, and refuses those in another version of HTTP than
-// the one that the handshake agreed on.
+// agreed adds the TLS state to requests, and refuses those in an HTTP version other than
+// the negotiated one.
 func agreed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, _ := r.Context().Value(tlsKey{}).(*TLSConn)
@@ -96,7 +96,7 @@ func agreed(next http.Handler) http.Handler {
 	})
 }
 
-// RoundTripper is Transport, with HTTP/2 where HTTP2 is set and the server agrees to it.
+// RoundTripper is Transport, with HTTP/2 if HTTP2 is set and the server supports it.
 func (c *TLSClient) RoundTripper() (http.RoundTripper, error) {
 	plain, err := c.Transport()
 	if err != nil || !c.HTTP2 {
@@ -120,8 +120,9 @@ func (c *TLSClient) RoundTripper() (http.RoundTripper, error) {
 	return t, nil
 }
 
-// An HTTP2Transport is an http.RoundTripper for HTTP/2 over TLS. It uses HTTP1 for servers
-// that do not agree to HTTP/2, and for URLs without TLS. [TLSClient.RoundTripper] makes it.
+// An HTTP2Transport is an http.RoundTripper for HTTP/2 over TLS. It uses HTTP1 for
+// servers that do not support HTTP/2, and for URLs without TLS. [TLSClient.RoundTripper]
+// makes it.
 type HTTP2Transport struct {
 	HTTP1 *http.Transport
 	http2 *http.Transport
@@ -156,7 +157,7 @@ func (t *HTTP2Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		first.Body = body
 	}
 	answer, err := t.http2.RoundTrip(first)
-	if errors.Is(err, errNoHTTP2) { // not a byte of the body was read
+	if errors.Is(err, errNoHTTP2) { // no byte of the body was read
 		t.mu.Lock()
 		t.without[r.URL.Host] = true
 		t.mu.Unlock()
@@ -169,8 +170,8 @@ func (t *HTTP2Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // A lentBody is the body of a request that may have to be sent by another transport. A
-// transport closes the body of every request, also of one that it could not send: before
-// it is given to the transport for good, it only remembers that.
+// transport closes the body of every request, even of one that it could not send; until
+// give is called, the lentBody only remembers that.
 type lentBody struct {
 	io.ReadCloser
 
@@ -178,7 +179,7 @@ type lentBody struct {
 	given, closed bool
 }
 
-// Close closes the body, or has give do so.
+// Close closes the body, or makes give do so.
 func (b *lentBody) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -189,7 +190,7 @@ func (b *lentBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// give closes the body if that was asked for, and lets the transport close it.
+// give closes the body if that was requested, and lets the transport close it.
 func (b *lentBody) give() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -206,7 +207,7 @@ func (t *HTTP2Transport) lacks(host string) bool {
 	return t.without[host]
 }
 
-// CloseIdleConnections closes the connections that nobody uses.
+// CloseIdleConnections closes the unused connections.
 func (t *HTTP2Transport) CloseIdleConnections() {
 	t.http2.CloseIdleConnections()
 	t.HTTP1.CloseIdleConnections()

@@ -21,8 +21,8 @@ const (
 	ErrorOfServer = "server"
 )
 
-// An HTTPGateway passes on the HTTP requests that are the data of messages, in the form
-// of package httpform, to the service behind a server, and answers with its responses,
+// An HTTPGateway forwards the HTTP requests that are the data of messages, in the form of
+// package httpform, to the service behind a server, and answers with its responses,
 // whatever their status. Messages with other data go to Plain. Its method Handle is a
 // [msl.Handler]. It is safe for concurrent use. Its fields must not change after the
 // first message.
@@ -57,15 +57,16 @@ func (g *HTTPGateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.
 		return answerMalformed(w, err)
 	}
 	defer response.Body.Close()
-	if asIs(response.Header) { // by a field that does not travel
+	if asIs(response.Header) { // by a field that is not forwarded
 		w.Uncompressed = true
 	}
 	response.Header = g.Rules.response(response.Header)
 	return answerHTTP(w, response, request.Method)
 }
 
-// RefuseHTTP returns a handler for servers that do not take HTTP requests as the data of
-// messages: it answers them with status 501 and why, and gives everything else to plain.
+// RefuseHTTP returns a handler for servers that do not accept HTTP requests as the data
+// of messages: it answers them with status 501 and the reason why, and passes everything
+// else to plain.
 func RefuseHTTP(why string, plain msl.Handler) msl.Handler {
 	return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		if !isHTTP(m) {
@@ -79,22 +80,22 @@ func RefuseHTTP(why string, plain msl.Handler) msl.Handler {
 	}
 }
 
-// isHTTP reports whether the data of a message is an HTTP request. It reads no more than
-// it must to know that.
+// isHTTP reports whether the data of a message is an HTTP request. It reads only as much
+// as it needs.
 func isHTTP(m *msl.Message) bool {
 	for size := 1; ; {
 		have, whole, err := m.ReadAhead(size)
 		begin := m.Peek(len(httpform.RequestLine))
 		is, known := httpform.IsRequest(begin)
-		if known || whole || err != nil || have < int64(size) { // an error comes again when the body is read
+		if known || whole || err != nil || have < int64(size) { // an error recurs when the body is read
 			return is
 		}
 		size = int(have) + 1
 	}
 }
 
-// largeAnswer is how many bytes an answer with a known length may have to be sent at
-// once. A longer one is sent as it comes.
+// largeAnswer is the longest answer of known length, in bytes, that is sent in one piece.
+// A longer one is sent as it arrives.
 const largeAnswer = 64 << 10
 
 // answerHTTP sends the response.
@@ -112,7 +113,7 @@ func answerHTTP(w *msl.ResponseWriter, r *http.Response, method string) error {
 
 const textNotHTTP = "the answer of the service behind the server cannot be passed on"
 
-// answerMalformed answers a request that is not correct or not whole. Any other error is
+// answerMalformed answers a request that is malformed or incomplete. Any other error is
 // returned.
 func answerMalformed(w *msl.ResponseWriter, err error) error {
 	var form *httpform.FormError
@@ -123,7 +124,7 @@ func answerMalformed(w *msl.ResponseWriter, err error) error {
 	return err
 }
 
-// An httpRefusal is why a server does not pass a request on.
+// An httpRefusal is why a server does not forward a request.
 type httpRefusal struct {
 	status int
 	why    string

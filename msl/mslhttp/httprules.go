@@ -11,29 +11,29 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/httpform"
 )
 
-// HTTPRules says what an [HTTPGateway] passes on. Everything else is refused or left out.
+// HTTPRules says what an [HTTPGateway] forwards. Everything else is refused or left out.
 type HTTPRules struct {
-	// Paths is the paths that may be asked for. One that ends with a slash stands for
-	// everything below it, any other one for itself and everything below it. No paths
-	// means none. A path that could be another one for the service is refused, whatever
-	// Paths says: one with dot segments, with empty segments, with a backslash or a
-	// control character, or with a dot, slash or percent sign that is encoded.
+	// Paths are the paths that may be requested. One that ends with a slash stands for
+	// everything below it, any other for itself and everything below it. No paths means
+	// none. A path that the service could read as another one is refused, whatever Paths
+	// says: one with dot segments, empty segments, a backslash or a control character, or
+	// with an encoded dot, slash or percent sign.
 	Paths []string
 
-	// Methods is the methods that may be used. None means [DefaultHTTPMethods].
+	// Methods are the methods that may be used. None means [DefaultHTTPMethods].
 	Methods []string
 
-	// RequestHeaders and ResponseHeaders are names of header fields that are passed on
-	// in addition to [DefaultRequestHeaders] and [DefaultResponseHeaders].
+	// RequestHeaders and ResponseHeaders are names of header fields that are forwarded in
+	// addition to [DefaultRequestHeaders] and [DefaultResponseHeaders].
 	RequestHeaders, ResponseHeaders []string
 }
 
-// DefaultHTTPMethods is the methods that are passed on by default.
+// DefaultHTTPMethods returns the methods that are forwarded by default.
 func DefaultHTTPMethods() []string {
 	return []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 }
 
-// DefaultRequestHeaders is the fields of a request that are always passed on.
+// DefaultRequestHeaders returns the fields of a request that are always forwarded.
 func DefaultRequestHeaders() []string {
 	return []string{
 		"Accept", "Accept-Charset", "Accept-Encoding", "Accept-Language", "Cache-Control", "Content-Disposition", "Content-Encoding",
@@ -42,7 +42,7 @@ func DefaultRequestHeaders() []string {
 	}
 }
 
-// DefaultResponseHeaders is the fields of a response that are always passed on.
+// DefaultResponseHeaders returns the fields of a response that are always forwarded.
 func DefaultResponseHeaders() []string {
 	return []string{
 		"Accept-Patch", "Accept-Post", "Accept-Ranges", "Age", "Allow", "Cache-Control", "Content-Disposition", "Content-Encoding",
@@ -59,7 +59,7 @@ func (r *HTTPRules) response(h http.Header) http.Header {
 	return only(h, DefaultResponseHeaders(), r.ResponseHeaders)
 }
 
-// only returns the fields of those names that may be passed on at all.
+// only returns the fields of those names that may be forwarded.
 func only(h http.Header, lists ...[]string) http.Header {
 	h = httpform.EndToEnd(h)
 	to := make(http.Header, len(h))
@@ -113,8 +113,8 @@ func CheckHTTPPath(entry string) error {
 	return nil
 }
 
-// plainPath decodes a path. It refuses any that could be another path for a service that
-// cleans it, decodes it twice, takes a backslash for a slash, or ends it at a NUL.
+// plainPath decodes a path. It refuses any that a service could read as another path by
+// cleaning it, decoding it twice, treating a backslash as a slash, or ending it at a NUL.
 func plainPath(escaped string) (string, error) {
 	plain, err := url.PathUnescape(escaped)
 	switch {
@@ -135,8 +135,8 @@ func plainPath(escaped string) (string, error) {
 	return plain, checkDots(plain)
 }
 
-// checkDots refuses a path with a segment that leads out of it, if only for servers that cut
-// off the parameters of a segment.
+// checkDots refuses a path with a segment that leads out of it, even if only for servers
+// that cut off the parameters of a segment.
 func checkDots(plain string) error {
 	for segment := range strings.SplitSeq(plain, "/") {
 		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
@@ -146,8 +146,8 @@ func checkDots(plain string) error {
 	return nil
 }
 
-// CheckPassedHeader returns why a header field of that name cannot be passed on, whatever
-// [HTTPRules] say, or nil.
+// CheckPassedHeader returns why a header field of that name can never be forwarded,
+// whatever [HTTPRules] say, or nil.
 func CheckPassedHeader(name string) error {
 	switch plain := folded(name); {
 	case strings.HasPrefix(plain, "msl-"), isReserved(plain):

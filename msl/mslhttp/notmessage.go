@@ -17,7 +17,7 @@ func (e *NotMessageError) Error() string {
 }
 
 // A message is the body of a response. It may have any media type except HTML: the
-// reference stack sends none, or a wrong one.
+// reference stack sends none or a wrong one.
 type message struct {
 	io.ReadCloser
 	mediaType string

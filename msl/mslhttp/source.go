@@ -30,7 +30,7 @@ func sourceOf(ip netip.Addr) string {
 }
 
 // parseAddress reads an address with or without a port. An IPv6 address may be in
-// brackets, and loses its zone.
+// brackets; its zone is dropped.
 func parseAddress(text string) (netip.Addr, bool) {
 	if both, err := netip.ParseAddrPort(text); err == nil {
 		return both.Addr().Unmap().WithZone(""), true
@@ -43,20 +43,20 @@ func parseAddress(text string) (netip.Addr, bool) {
 }
 
 // TrustedProxies are the networks of proxies and load balancers that are trusted to say
-// where a connection or a request comes from. Each of them must set the header, or
-// begin the connection with the PROXY protocol, by itself: otherwise its clients can
-// claim any source.
+// where a connection or a request comes from. Each of them must itself set the header, or
+// begin the connection with the PROXY protocol: otherwise its clients can claim any
+// source.
 type TrustedProxies []netip.Prefix
 
 func (t TrustedProxies) trusts(ip netip.Addr) bool {
 	return slices.ContainsFunc(t, func(network netip.Prefix) bool { return network.Contains(ip) })
 }
 
-// Source returns where a request comes from, for [Handler.Source]. That is [SourceOf]
-// of the last address that does not belong to a trusted proxy, among those in
+// Source returns where a request comes from, for [Handler.Source]. This is [SourceOf] of
+// the last address that does not belong to a trusted proxy, among those in
 // X-Forwarded-For or Forwarded (RFC 7239) and that of the connection itself. If a proxy
 // gives no address, the source is the proxy. It is also the proxy if the two headers
-// disagree: a proxy that sets one of them passes the other on as a client wrote it.
+// disagree: a proxy that sets one of them forwards the other as a client wrote it.
 func (t TrustedProxies) Source(r *http.Request) string {
 	if ip, ok := t.address(r); ok {
 		return sourceOf(ip)
@@ -64,7 +64,7 @@ func (t TrustedProxies) Source(r *http.Request) string {
 	return SourceOf(r.RemoteAddr)
 }
 
-// address is the address that Source is about, if there is one.
+// address returns the address that Source is based on, if there is one.
 func (t TrustedProxies) address(r *http.Request) (netip.Addr, bool) {
 	last, ok := parseAddress(r.RemoteAddr)
 	if !ok || !t.trusts(last) {
@@ -86,7 +86,7 @@ func (t TrustedProxies) address(r *http.Request) (netip.Addr, bool) {
 func (t TrustedProxies) walk(last netip.Addr, path []string) netip.Addr {
 	for _, hop := range slices.Backward(path) {
 		ip, ok := parseAddress(hop)
-		if !ok { // it may be "unknown", or a name of the proxy's own choice
+		if !ok { // may be "unknown", or a name chosen by the proxy
 			break
 		}
 		if last = ip; !t.trusts(ip) {
@@ -169,9 +169,9 @@ func quoted(text string) (value, after string, ok bool) {
 // proxyPatience is how long a proxy may take to send its PROXY header.
 const proxyPatience = 5 * time.Second
 
-// Listen returns a listener whose connections have the address that a trusted proxy
-// gives by the PROXY protocol, version 1 or 2. A trusted proxy must speak it. Other
-// peers keep their own address, and what they send is never read as a PROXY header.
+// Listen returns a listener whose connections have the address that a trusted proxy gives
+// in the PROXY protocol, version 1 or 2. A trusted proxy must speak it. Other peers keep
+// their own address, and what they send is never read as a PROXY header.
 func (t TrustedProxies) Listen(l net.Listener) net.Listener {
 	return proxiedListener{&proxyproto.Listener{
 		Listener: l, ReadHeaderTimeout: proxyPatience,

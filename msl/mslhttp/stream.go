@@ -12,40 +12,39 @@ import (
 )
 
 const (
-	holdSize   = 16 << 10               // up to this many bytes an answer is sent with its length
-	lastWait   = 500 * time.Millisecond // for the rest of a request that nobody needs
-	lingerWait = 2 * time.Second        // for a peer that is still sending to see its answer
+	holdSize   = 16 << 10               // an answer up to this many bytes is sent with its length
+	lastWait   = 500 * time.Millisecond // for the rest of an unwanted request
+	lingerWait = 2 * time.Second        // for a peer that is still sending, so that it sees its answer
 )
 
 // A stream is both directions of one exchange, on the server.
 type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
-	raw     io.Reader // body without its bound
+	raw     io.Reader // body without its limit
 	body    io.Reader
 	ctx     context.Context
 	clock   *clock
 	call    *call
-	// exchange is its record for the bounds of connections, or nil.
+	// exchange is its record among the counted connections, or nil.
 	exchange *underWay
 	writing  atomic.Int32 // writes under way
 
 	held   []byte      // start of the answer
 	begun  bool        // a byte of the answer was sent
 	ended  atomic.Bool // the request was read to its end
-	left   int64       // bytes of the request that are not read yet, if it told its length
-	long   error       // the request is longer than it may be
+	left   int64       // unread bytes of the request, if it gave its length
+	long   error       // the request is longer than allowed
 	duplex bool        // the client reads while it sends
-	shared bool        // its connection may carry other exchanges meanwhile: HTTP/2
+	shared bool        // its connection may carry other exchanges at the same time: HTTP/2
 }
 
 // HalfDuplex reports whether the client may send its whole request before it reads, as
 // most HTTP/1.1 clients do: its answer waits until then.
 func (s *stream) HalfDuplex() bool { return !s.duplex }
 
-// open lets both directions run at the same time: an error may be answered while the
-// request is still being sent, and a client that reads meanwhile can get a whole
-// answer that way.
+// open lets both directions run concurrently: an error may be answered while the request
+// is still being sent, and a client that reads meanwhile can get a whole answer that way.
 func (h *Handler) open(w http.ResponseWriter, r *http.Request) *stream {
 	s := &stream{w: w, control: http.NewResponseController(w), raw: r.Body, body: r.Body, duplex: FullDuplex(r), shared: r.ProtoMajor >= 2}
 	s.ended.Store(r.Body == http.NoBody)
@@ -78,8 +77,8 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Len returns how much of the request is still to come: less than one byte, if it did not
-// tell its length.
+// Len returns how much of the request is still to come; less than 1 if it did not give
+// its length.
 func (s *stream) Len() int { return int(s.left) }
 
 // Write holds back a short answer, so that it can be sent with its length.
@@ -102,22 +101,21 @@ func (s *stream) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// writes records n more writes under way, or less.
+// writes adds n to the writes under way; n may be negative.
 func (s *stream) writes(n int) {
 	s.exchange.moves(n)
 	s.writing.Add(int32(n))
 }
 
-// Proven tells the bounds of connections and the clock that the sender proved its
-// identity.
+// Proven informs the connection limits and the clock that the sender proved its identity.
 func (s *stream) Proven() {
 	s.exchange.prove()
 	s.clock.prove()
 }
 
-// Interrupt ends the read or write that is under way, for a message that must make room
-// for others. Reads of a request that was read to its end are not interrupted: net/http
-// itself reads on by then, and would take a deadline to mean that the peer is gone.
+// Interrupt ends the read or write under way, for a message that must make room for
+// others. Reads of a request that was read to its end are not interrupted: by then
+// net/http itself is reading, and would interpret a deadline as the peer being gone.
 func (s *stream) Interrupt() {
 	if !s.ended.Load() {
 		_ = s.control.SetReadDeadline(time.Unix(1, 0))
@@ -127,7 +125,7 @@ func (s *stream) Interrupt() {
 	}
 }
 
-// release sends the part of the answer that is held back.
+// release sends the held-back part of the answer.
 func (s *stream) release() error {
 	if !s.begun {
 		s.begun = true
@@ -146,7 +144,7 @@ func (s *stream) release() error {
 	return err
 }
 
-// Flush sends everything that is held back.
+// Flush sends everything held back.
 func (s *stream) Flush() error {
 	s.clock.roll()
 	s.writes(1)
@@ -160,7 +158,7 @@ func (s *stream) Flush() error {
 }
 
 // Finish sends the rest of the answer. Without an error the network has taken it. A
-// request that is too long has no answer, unless the application gave one before.
+// request that is too long has no answer, unless the application had already answered.
 func (s *stream) Finish() error {
 	if s.long != nil && !s.call.answered {
 		return nil
@@ -190,16 +188,16 @@ func (s *stream) sendRest() error {
 	return nil
 }
 
-// drain reads the rest of the request, within its bounds. If the connection were closed
-// while the client is still sending, the client could lose the answer. A client that
-// has the answer and wants no more closes the connection itself.
+// drain reads the rest of the request, within limits. If the connection were closed while
+// the client is still sending, the client could lose the answer. A client that has the
+// answer and wants no more closes the connection itself.
 func (s *stream) drain() {
 	if !s.ended.Load() {
-		_, _ = io.Copy(io.Discard, s) // an error does not matter any more
+		_, _ = io.Copy(io.Discard, s) // errors no longer matter
 	}
 }
 
-// linger is drain for a request that exceeds its bound.
+// linger is drain for a request that exceeds its limit.
 func (s *stream) linger() {
 	if s.control.Flush() == nil {
 		_ = s.control.SetReadDeadline(time.Now().Add(lingerWait))
@@ -207,9 +205,9 @@ func (s *stream) linger() {
 	}
 }
 
-// end finishes every exchange. It closes the connection if there may be more of the
-// request on it, since the next bytes are then not the next request (RFC 9112, sections
-// 9.3 and 9.6).
+// end finishes every exchange. It closes the connection if more of the request may be on
+// it, since the next bytes are then not the next request (RFC 9112, sections 9.3 and
+// 9.6).
 func (s *stream) end() {
 	if over := s.clock.stop(); s.ended.Load() && !over {
 		return
@@ -218,8 +216,8 @@ func (s *stream) end() {
 	_ = s.control.SetReadDeadline(time.Now().Add(lastWait)) // net/http reads a little of the rest
 }
 
-// endConnection makes net/http close the connection after its answer, even if part of
-// the answer has been sent: net/http does so when a bound of [http.MaxBytesReader] is
+// endConnection makes net/http close the connection after its answer, even if part of the
+// answer has been sent: net/http does so when a limit of [http.MaxBytesReader] is
 // exceeded. That works only with net/http's own writer.
 func endConnection(w http.ResponseWriter) {
 	for {

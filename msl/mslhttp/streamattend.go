@@ -9,16 +9,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// attention is how often a handler's request is looked at, whether it was read to its end.
+// attention is how often a handler's request is checked for having been read to its end.
 const attention = time.Second
 
-// errGone is why the context of a handler ends that has nobody to answer.
+// errGone ends the context of a handler whose peer has gone away.
 var errGone = errors.New("mslhttp: the other end is gone")
 
 // Attended returns a handler for the messages of this connection whose context ends when
 // the other end goes away: nobody reads from the connection while an application that has
-// the whole request is silent. The end of a TCP stream alone does not tell that, since a
-// peer may close its sending direction and wait for the answer.
+// the whole request is silent. The end of a TCP stream does not prove this, since a peer
+// may close its sending direction and wait for the answer.
 func (c *StreamConn) Attended(handle msl.Handler) msl.Handler {
 	return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		attended, cancel := context.WithCancel(ctx)
@@ -27,7 +27,7 @@ func (c *StreamConn) Attended(handle msl.Handler) msl.Handler {
 			defer close(over)
 			c.attend(attended, m)
 		}()
-		defer func() { // the connection is read for the next message after this
+		defer func() { // after this, the connection is read for the next message
 			cancel()
 			<-over
 		}()
@@ -71,8 +71,8 @@ func (c *StreamConn) attendEnd(ctx context.Context) {
 	}
 }
 
-// quietly reads without a bound, and without saying so to the bounds of connections: the
-// application works meanwhile.
+// quietly reads without a limit, and without recording activity: the application is
+// working meanwhile.
 func (c *StreamConn) quietly(p []byte) (int, error) {
 	if w, ok := c.Conn.(*webSocket); ok {
 		w.SetReadDeadline(time.Now().Add(w.idle)) // and pings extend it
@@ -82,7 +82,7 @@ func (c *StreamConn) quietly(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// record is the connection's for the bounds of connections.
+// record is the connection's record among the counted connections.
 func (c *StreamConn) record() *underWay {
 	if w, ok := c.Conn.(*webSocket); ok {
 		return w.exchange

@@ -13,19 +13,19 @@ type StreamConn struct {
 	net.Conn
 	Source string // where the other end is, as in [SourceOf]
 
-	exchange *underWay     // its record for the bounds of connections; nil on a WebSocket, which has its own
-	idle     time.Duration // zero if something else bounds a silence
+	exchange *underWay     // its record among the counted connections; nil on a WebSocket, which has its own
+	idle     time.Duration // zero if something else limits a silence
 	pinged   bool          // a WebSocket has deadlines of its own
-	patience time.Duration // until a sender has proven its identity; negative is no bound
+	patience time.Duration // until a sender has proven its identity; negative means no limit
 	cancel   context.CancelCauseFunc
 
 	mu      sync.Mutex
-	timer   *time.Timer   // until then; nil if nothing is bounded
+	timer   *time.Timer   // until then; nil if there is no limit
 	between bool          // between two messages
-	proven  bool          // a sender of this connection was
+	proven  bool          // a sender on this connection was authenticated
 	leaving chan struct{} // closed when the server shuts down
-	coming  chan struct{} // closed when there is something to read; nil if nobody asked
-	ahead   [1]byte       // that was read to find out
+	coming  chan struct{} // closed when there is data to read; nil if not requested
+	ahead   [1]byte       // read to find out
 	got     int
 	failed  error
 }
@@ -37,7 +37,7 @@ func (c *StreamConn) begin(patience time.Duration, cancel context.CancelCauseFun
 	}
 }
 
-// end stops what watches the connection.
+// end stops watching the connection.
 func (c *StreamConn) end() {
 	c.mu.Lock()
 	coming := c.coming
@@ -51,20 +51,20 @@ func (c *StreamConn) end() {
 	}
 }
 
-// End ends the connection, and the context of its server with that cause.
+// End ends the connection, and its server's context with that cause.
 func (c *StreamConn) End(cause error) {
 	c.cancel(cause)
 	c.cut()
 }
 
-// cut closes the connection. That may wait for the peer.
+// cut closes the connection. Closing may wait for the peer.
 func (c *StreamConn) cut() { go c.Conn.Close() }
 
-// Leaving is closed when the server shuts down: what waits for the application on this
-// connection must end.
+// Leaving is closed when the server shuts down: anything that waits for the application
+// on this connection must end.
 func (c *StreamConn) Leaving() <-chan struct{} { return c.leaving }
 
-// leave ends the connection if it is between two messages, now or next.
+// leave ends the connection if it is between two messages, or as soon as it is.
 func (c *StreamConn) leave() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,7 +83,7 @@ func (c *StreamConn) isLeaving() bool {
 	}
 }
 
-// Between says that everything that was read is answered. See [msl.Server.ServeStream].
+// Between records that everything read so far is answered. See [msl.Server.ServeStream].
 func (c *StreamConn) Between() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,7 +100,7 @@ func (c *StreamConn) Between() {
 	}
 }
 
-// comes says that a message begins.
+// comes records that a message begins.
 func (c *StreamConn) comes() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,7 +110,7 @@ func (c *StreamConn) comes() {
 	c.between = false
 }
 
-// Proven says that the sender of the message under way proved its identity.
+// Proven records that the sender of the current message proved its identity.
 func (c *StreamConn) Proven() {
 	c.exchange.prove()
 	if p, ok := c.Conn.(interface{ Proven() }); ok {
@@ -123,15 +123,15 @@ func (c *StreamConn) Proven() {
 	}
 }
 
-// Readable returns a channel that is closed when there is something to read, or the
-// connection has ended.
+// Readable returns a channel that is closed when there is data to read, or the connection
+// has ended.
 func (c *StreamConn) Readable() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.await(func(p []byte) (int, error) { return c.read(p, 0) })
 }
 
-// await has something read ahead, unless that is under way. The connection must be locked.
+// await starts a read ahead, unless one is under way. The connection must be locked.
 func (c *StreamConn) await(read func([]byte) (int, error)) <-chan struct{} {
 	if c.coming != nil {
 		return c.coming
@@ -145,7 +145,7 @@ func (c *StreamConn) await(read func([]byte) (int, error)) <-chan struct{} {
 	return coming
 }
 
-// Read reads as net.Conn does. It returns io.EOF if the server shuts down between two
+// Read implements net.Conn. It returns io.EOF if the server shuts down between two
 // messages.
 func (c *StreamConn) Read(p []byte) (n int, err error) {
 	if len(p) == 0 {
@@ -156,7 +156,7 @@ func (c *StreamConn) Read(p []byte) (n int, err error) {
 	c.mu.Unlock()
 	if coming != nil {
 		if !c.pinged && c.idle > 0 {
-			c.SetReadDeadline(after(c.idle)) // which is that of the read under way
+			c.SetReadDeadline(after(c.idle)) // which the read under way uses
 		}
 		<-coming
 		n, err = copy(p, c.ahead[:c.got]), c.failed
@@ -197,7 +197,7 @@ func after(d time.Duration) time.Time {
 	return time.Now().Add(d)
 }
 
-// Write writes as net.Conn does.
+// Write implements net.Conn.
 func (c *StreamConn) Write(p []byte) (int, error) {
 	c.exchange.moves(1)
 	defer c.exchange.moves(-1)

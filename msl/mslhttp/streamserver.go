@@ -10,21 +10,22 @@ import (
 	"time"
 )
 
-// A StreamServer serves connections that last: those of listeners, and WebSockets
+// A StreamServer serves persistent connections: those of listeners, and WebSockets
 // ([StreamServer.ServeHTTP]). Its fields must not change after the first connection.
 type StreamServer struct {
-	// Serve owns the connection until it returns: it may use [msl.Server.ServeStream],
-	// or a [msl.Conn]. Its context ends with the connection's time.
+	// Serve owns the connection until it returns: it may use [msl.Server.ServeStream], or
+	// a [msl.Conn]. Its context ends when the connection's time is up.
 	Serve func(ctx context.Context, c *StreamConn) error
 
 	// Timeout is how long the sender of a message has to prove its identity, from the
 	// beginning of the connection or the first byte of a later message, and how long a
-	// message of one that never does may take; zero means one minute, negative no bound.
+	// message may take if its sender never does; zero means one minute, negative no
+	// limit.
 	Timeout time.Duration
-	// Idle ends a connection on which nothing came for that time. Zero means no bound
-	// for a proven peer: it stays connected while its system answers TCP keep-alives, or
-	// the pings of its WebSocket. A write may always wait that long, and for a minute if
-	// Idle is zero.
+	// Idle ends a connection on which nothing arrived for that time. Zero means no limit
+	// for an authenticated peer: it stays connected while its system answers TCP
+	// keep-alives, or the pings of its WebSocket. A write may always wait that long, or a
+	// minute if Idle is zero.
 	Idle time.Duration
 
 	// Context is as in http.Server.ConnContext: that of [Connections], for connections
@@ -36,13 +37,13 @@ type StreamServer struct {
 	mu      sync.Mutex
 	conns   map[*StreamConn]context.CancelCauseFunc
 	leaving bool
-	ended   *sync.Cond // a connection has ended
+	ended   *sync.Cond // signaled when a connection has ended
 }
 
 // errLeaving is why connections end when their server shuts down.
 var errLeaving = errors.New("mslhttp: the server shuts down")
 
-// ServeListener serves the connections of a listener, until that is closed.
+// ServeListener serves the connections of a listener until it is closed.
 func (s *StreamServer) ServeListener(l net.Listener) error {
 	for delay := time.Duration(0); ; {
 		conn, err := l.Accept()
@@ -67,7 +68,7 @@ func (s *StreamServer) accepted(conn net.Conn) {
 		ctx = s.Context(ctx, conn)
 	}
 	if secure, ok := conn.(*TLSConn); ok && secure.HandshakeContext(ctx) != nil {
-		return // it is reported
+		return // already reported
 	}
 	source := SourceOf(conn.RemoteAddr().String())
 	exchange, ok := beginExchange(ctx, source)
@@ -81,7 +82,7 @@ func (s *StreamServer) accepted(conn net.Conn) {
 	}
 }
 
-// originOf says where a connection is from, as a request on it would.
+// originOf describes the origin of a connection like that of a request on it.
 func originOf(conn net.Conn) *http.Request {
 	r := &http.Request{RemoteAddr: conn.RemoteAddr().String()}
 	if secure, ok := conn.(*TLSConn); ok {
@@ -97,7 +98,7 @@ func (s *StreamServer) log(ctx context.Context, source string, err error) {
 	}
 }
 
-// ServeHTTP upgrades a request to a WebSocket, and serves that.
+// ServeHTTP upgrades a request to a WebSocket and serves it.
 func (s *StreamServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := &WebSocketHandler{Idle: s.Idle, Log: s.Log, Source: s.Source}
 	h.Serve = func(ctx context.Context, conn net.Conn, r *http.Request) error {
@@ -142,9 +143,9 @@ func (s *StreamServer) remove(c *StreamConn) {
 	s.ended.Broadcast()
 }
 
-// Shutdown ends the connections that are between two messages, and waits for the
-// others until ctx ends; those that are left then are cut off, which is an error. Close
-// the listeners first.
+// Shutdown ends the connections that are between two messages, and waits for the others
+// until ctx ends; it then cuts off the rest, which is an error. Close the listeners
+// first.
 func (s *StreamServer) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

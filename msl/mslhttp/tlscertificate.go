@@ -20,9 +20,9 @@ import (
 
 // A TLSCertificate is a certificate with its private key, which may be in a token.
 //
-// An RSA key of package keystore has only one kind of signature. A key for PKCS #1 v1.5,
-// which TLS 1.3 does not have (RFC 8446 section 4.2.3), serves TLS 1.2 only. A key for
-// RSASSA-PSS ([keystore.RSAPSS2048] and longer) serves both, and so does an ECDSA key.
+// An RSA key of package keystore makes only one kind of signature. A key for PKCS #1
+// v1.5, which TLS 1.3 does not have (RFC 8446 section 4.2.3), serves TLS 1.2 only. A key
+// for RSASSA-PSS ([keystore.RSAPSS2048] and longer) serves both, as does an ECDSA key.
 type TLSCertificate struct {
 	Chain [][]byte      // DER, the certificate of the key first
 	Key   crypto.Signer // used once for each handshake that does not resume a session
@@ -35,11 +35,11 @@ type TLSCertificate struct {
 // An identity is a certificate that passed the checks for its use.
 type identity struct {
 	tls.Certificate
-	newest uint16 // version of TLS that its key can serve
+	newest uint16 // version of TLS that its key supports
 	ask    func() []byte
 
 	mu      sync.Mutex
-	stapled []byte // the response that was checked last
+	stapled []byte // the last response that was checked
 	until   time.Time
 }
 
@@ -100,8 +100,8 @@ func allows(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
 	return false
 }
 
-// signatures returns the signatures that a key can make, nil meaning all of its kind,
-// and the highest version of TLS that has them.
+// signatures returns the signatures that a key can make (nil means all of its kind), and
+// the highest version of TLS that has them.
 func signatures(key crypto.Signer) ([]tls.SignatureScheme, uint16) {
 	kept, stored := key.(keystore.Key)
 	switch key.Public().(type) {
@@ -175,7 +175,7 @@ func judgeOCSP(raw []byte, leaf, issuer *x509.Certificate) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("mslhttp: OCSP response: the responder does not know the certificate of %q", leaf.Subject)
 	}
 	if response.NextUpdate.IsZero() {
-		return time.Now().Add(time.Hour), nil // newer information is available all the time
+		return time.Now().Add(time.Hour), nil // newer information is always available
 	}
 	return response.NextUpdate, nil
 }
@@ -190,7 +190,7 @@ func (id *identity) of(c *TLSConn) tls.Certificate {
 	return certificate
 }
 
-// A notingKey keeps the error of a key, since crypto/tls passes on only its text, or
+// A notingKey records a key's errors, since crypto/tls passes on only their text, or
 // nothing.
 type notingKey struct {
 	crypto.Signer

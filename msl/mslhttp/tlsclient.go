@@ -14,15 +14,15 @@ import (
 
 // A TLSClient makes TLS connections to servers. The zero value is ready for use.
 type TLSClient struct {
-	Roots       *x509.CertPool  // trusted to vouch for servers; nil means those of the system
+	Roots       *x509.CertPool  // trusted to vouch for servers; nil means the system's roots
 	Certificate *TLSCertificate // of the client, for a server that asks for one; nil means none
-	MinVersion  uint16          // zero means TLS 1.2, the oldest that is supported
+	MinVersion  uint16          // zero means TLS 1.2, the oldest supported
 	HTTP2       bool            // ask for HTTP/2, see [TLSClient.RoundTripper]
 	ServerName  string          // required in the server's certificate; empty means the host of the address
 
 	Patience time.Duration     // for a handshake; zero means 10 seconds
-	Alerts   *tlsalert.Counter // counts alerts; nil counts none
-	Report   func(TLSEvent)    // called for each failure and warning, unless nil; it must not block
+	Alerts   *tlsalert.Counter // of alerts; nil counts none
+	Report   func(TLSEvent)    // unless nil, called for each failure and warning; it must not block
 }
 
 // Transport checks the configuration, and returns a transport for an http.Client. Each
@@ -110,7 +110,7 @@ func (d *tlsDialer) over(ctx context.Context, raw net.Conn, host string) (net.Co
 	return c, nil
 }
 
-// checkStaple refuses a server whose own OCSP response speaks against it. A server that
+// checkStaple refuses a server whose own OCSP response reports it revoked. A server that
 // staples none is accepted, and so is a good response that has expired: it proves
 // nothing.
 func checkStaple(cs tls.ConnectionState) error {

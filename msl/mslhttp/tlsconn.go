@@ -22,13 +22,13 @@ import (
 var ErrTLSTruncated = errors.New("mslhttp: TLS connection ended without close_notify")
 
 // A TLSEvent is a failure of a TLS connection, or a warning on it. Users of the
-// connection do not see it, or see only a failed read.
+// connection see at most a failed read.
 type TLSEvent struct {
 	Remote  net.Addr
 	Server  bool            // this side is the server
 	Alert   tlsalert.Alert  // if Origin is not zero
 	Origin  tlsalert.Origin // side that raised the alert; zero if there is none
-	Warning bool            // the connection goes on
+	Warning bool            // the connection continues
 	Err     error           // why it ended; nil for a warning
 }
 
@@ -51,17 +51,16 @@ func (r *tlsRules) tell(c *TLSConn, e TLSEvent) {
 	}
 }
 
-// A TLSConn is a TLS connection that ends at once with a fatal alert, sent or
-// received: it is closed, nothing more is sent on it, its context ends, and its
-// session cannot be resumed. It returns io.EOF after close_notify, and
-// [ErrTLSTruncated] if the connection ends without one. Its other failures are
-// [*tlsalert.Error].
+// A TLSConn is a TLS connection that ends immediately after a fatal alert, sent or
+// received: it is closed, nothing more is sent on it, its context ends, and its session
+// cannot be resumed. It returns io.EOF after close_notify, and [ErrTLSTruncated] if the
+// connection ends without one. Its other failures are [*tlsalert.Error].
 type TLSConn struct {
 	tls    *tls.Conn
 	wire   *tlsWire
 	rules  *tlsRules
 	server bool
-	forget func() // makes sure that the session cannot be resumed
+	forget func() // makes the session unresumable
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -74,7 +73,7 @@ type TLSConn struct {
 	err     error // why it ended
 	keyErr  error // of this side's private key
 
-	stranger string // name that the client asked for, if no certificate has it
+	stranger string // server name requested by the client, if no certificate has it
 }
 
 func newTLSConn(raw net.Conn, rules *tlsRules, server bool) *TLSConn {
@@ -87,8 +86,8 @@ func newTLSConn(raw net.Conn, rules *tlsRules, server bool) *TLSConn {
 	return c
 }
 
-// HandshakeContext performs the handshake if that has not been done. Read and Write do
-// so by themselves.
+// HandshakeContext performs the handshake if that has not been done. Read and Write do so
+// automatically.
 func (c *TLSConn) HandshakeContext(ctx context.Context) error {
 	if c.shaken.Load() {
 		return nil
@@ -109,7 +108,7 @@ func (c *TLSConn) HandshakeContext(ctx context.Context) error {
 	return nil
 }
 
-// Read reads as net.Conn does.
+// Read implements net.Conn.
 func (c *TLSConn) Read(p []byte) (int, error) {
 	if err := c.HandshakeContext(context.Background()); err != nil {
 		return 0, err
@@ -123,7 +122,7 @@ func (c *TLSConn) Read(p []byte) (int, error) {
 	return n, c.judge(err)
 }
 
-// Write writes as net.Conn does.
+// Write implements net.Conn.
 func (c *TLSConn) Write(p []byte) (int, error) {
 	if err := c.HandshakeContext(context.Background()); err != nil {
 		return 0, err
@@ -139,8 +138,8 @@ func (c *TLSConn) Write(p []byte) (int, error) {
 	return n, c.judge(err)
 }
 
-// awaitReason gives a read that is under way time to find out why the peer accepts no
-// more data: an alert says more than a broken pipe.
+// awaitReason gives a read under way time to find out why the peer accepts no more data:
+// an alert says more than a broken pipe.
 func (c *TLSConn) awaitReason(err error) error {
 	if c.reading.TryLock() {
 		c.reading.Unlock()
@@ -207,7 +206,7 @@ func (c *TLSConn) fail(cause error) error {
 	return err
 }
 
-// explain returns one error with everything that is known about the failure.
+// explain returns one error with everything known about the failure.
 func (c *TLSConn) explain(cause error, a tlsalert.Alert, origin tlsalert.Origin, isAlert bool) error {
 	var own *tlsalert.Error
 	if errors.As(cause, &own) { // from this package's own checks
@@ -243,8 +242,8 @@ func (c *TLSConn) find(err error) (tlsalert.Alert, tlsalert.Origin, bool) {
 	return tlsalert.From(err)
 }
 
-// countHidden counts the encrypted alerts that were dropped as warnings: all except
-// those that ended the connection.
+// countHidden counts the encrypted alerts that were dropped as warnings: all but those
+// that ended the connection.
 func (c *TLSConn) countHidden(ends int) {
 	for n := int(c.wire.in.encrypted.Swap(0)) - ends; n > 0; n-- {
 		c.rules.alerts.AddUnreadable()
@@ -284,8 +283,8 @@ func (c *TLSConn) Close() error {
 	c.mu.Lock()
 	again, failed := c.closing, c.err != nil
 	c.closing = true
-	// A read that is under way must end first: it could be sending a fatal alert, and
-	// nothing may be sent after that.
+	// A read under way must end first: it could be sending a fatal alert, and nothing may
+	// be sent after that.
 	c.wire.Conn.SetReadDeadline(time.Unix(1, 0))
 	c.wire.Conn.SetWriteDeadline(time.Now().Add(lingerTime))
 	c.mu.Unlock()

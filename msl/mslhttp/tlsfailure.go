@@ -13,15 +13,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
-// A FailureClass is how a server handles failures of one kind: of TLS, of the
-// connection, of a device that holds keys, or of a message. The layers are kept apart:
-// a TLS failure says nothing about MSL credentials, and an MSL error never ends a TLS
+// A FailureClass says how a server handles failures of one kind: of TLS, of the
+// connection, of a device that holds keys, or of a message. The layers are kept apart: a
+// TLS failure says nothing about MSL credentials, and an MSL error never ends a TLS
 // connection with an alert.
 type FailureClass struct {
 	Name   string     // in logs and counters
 	Level  slog.Level // of log entries
-	Answer string     // what the peer gets
-	Status int        // of HTTP, or 0 if the connection allows no answer
+	Answer string     // what the peer receives
+	Status int        // HTTP status, or 0 if the connection allows no answer
 	MSL    bool       // the answer is an MSL error message
 	Blames bool       // the answer may say that credentials were not accepted
 
@@ -30,8 +30,8 @@ type FailureClass struct {
 
 const nothing = "nothing: the connection is closed"
 
-// FailureClasses lists the classes. An error belongs to the first class that it fits,
-// so that a TLS failure inside an MSL error stays a TLS failure.
+// FailureClasses lists the classes. An error belongs to the first class that matches, so
+// that a TLS failure inside an MSL error stays a TLS failure.
 func FailureClasses() []FailureClass {
 	return []FailureClass{
 		{Name: "application", Level: slog.LevelInfo, Answer: "the MSL error that the application chose", Status: 200, MSL: true, Blames: true, is: ofApplication},
@@ -62,7 +62,7 @@ func Classify(err error) FailureClass {
 	return classes[len(classes)-1]
 }
 
-// ofApplication reports whether the peer gets an error of the application's own.
+// ofApplication reports whether the peer gets an application's own error.
 func ofApplication(err error) bool {
 	return as[*msl.AppError]()(err) && !errors.Is(err, msl.ErrTruncated)
 }

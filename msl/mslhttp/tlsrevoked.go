@@ -22,7 +22,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
-// An ownAlert is sent instead of the alert that crypto/tls would send.
+// An ownAlert replaces the alert that crypto/tls would send.
 type ownAlert struct {
 	alert  tlsalert.Alert
 	record []byte // encrypted; nil if alerts are in clear
@@ -30,14 +30,14 @@ type ownAlert struct {
 
 // A clientCheck checks the certificate of one client after crypto/tls has verified it.
 // For a refusal crypto/tls always sends bad_certificate. Up to TLS 1.2 that alert is in
-// clear, and is replaced on its way; in TLS 1.3 this package encrypts its own, with the
+// clear, and is replaced in transit; in TLS 1.3 this package encrypts its own, with the
 // secret that crypto/tls writes to a key log.
 type clientCheck struct {
 	revoked func(chain []*x509.Certificate) error
 	wire    *tlsWire
 	session *ticketed
-	logged  io.Writer // gets the key log, too; may be nil
-	secret  []byte    // of the application data that this side sends
+	logged  io.Writer // also gets the key log; may be nil
+	secret  []byte    // for the application data that this side sends
 }
 
 func (c *clientCheck) watch(config *tls.Config) {
@@ -47,8 +47,7 @@ func (c *clientCheck) watch(config *tls.Config) {
 	}
 }
 
-// Write takes a line of a key log: the kind of a secret, the connection, and the
-// secret.
+// Write parses a line of a key log: the kind of a secret, the connection, and the secret.
 func (c *clientCheck) Write(line []byte) (int, error) {
 	fields := bytes.Fields(line)
 	if len(fields) == 3 && string(fields[0]) == "SERVER_TRAFFIC_SECRET_0" {
@@ -60,7 +59,7 @@ func (c *clientCheck) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// verify checks each chain; one that is accepted is enough.
+// verify checks each chain; one accepted chain is enough.
 func (c *clientCheck) verify(cs tls.ConnectionState) error {
 	defer clear(c.secret)
 	refused := errors.New("mslhttp: the client's certificate leads to nobody")

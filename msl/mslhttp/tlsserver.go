@@ -17,32 +17,32 @@ import (
 const defaultHandshake = 10 * time.Second
 
 // A TLSServer turns the connections that a listener accepts into TLS connections. It
-// speaks TLS 1.2 and 1.3, and over them HTTP/1.1 and, if it is asked to, HTTP/2.
+// speaks TLS 1.2 and 1.3, and over them HTTP/1.1 and optionally HTTP/2.
 type TLSServer struct {
-	// Certificates are those of the server. A client that asks for a server name gets
-	// a certificate with that name. If there is none, it gets the alert
-	// unrecognized_name, at the cost of no private-key operation. A client that asks
-	// for no name gets the first certificate.
+	// Certificates are those of the server. A client that requests a server name gets a
+	// certificate with that name. If there is none, it gets the alert unrecognized_name,
+	// without a private-key operation. A client that requests no name gets the first
+	// certificate.
 	Certificates []TLSCertificate
 
 	ClientCAs *x509.CertPool // issuers of client certificates, which are then required; nil asks for none
-	// CheckClient may refuse a chain that leads from a client's certificate to one of
-	// ClientCAs. It is called in each handshake, even if a session is resumed. The client
-	// gets the alert certificate_revoked for an [entityauth.ErrRevoked], and
-	// certificate_unknown for any other error. Nil accepts all. It must be quick.
+	// CheckClient may refuse a chain from a client's certificate to one of ClientCAs. It
+	// is called in each handshake, even if a session is resumed. The client gets the
+	// alert certificate_revoked for an [entityauth.ErrRevoked], and certificate_unknown
+	// for any other error. Nil accepts all. It must be fast.
 	CheckClient func(chain []*x509.Certificate) error
-	MinVersion  uint16            // zero means TLS 1.2, the oldest that is supported
+	MinVersion  uint16            // zero means TLS 1.2, the oldest supported
 	HTTP2       bool              // clients may choose HTTP/2; the http.Server needs [AllowHTTP2]
 	Patience    time.Duration     // for a handshake; zero means 10 seconds
-	Alerts      *tlsalert.Counter // counts alerts; nil counts none
-	Report      func(TLSEvent)    // called for each failure and warning, unless nil; it must not block
+	Alerts      *tlsalert.Counter // of alerts; nil counts none
+	Report      func(TLSEvent)    // unless nil, called for each failure and warning; it must not block
 }
 
-// Listen checks the configuration, and returns a listener. Each of its connections is
-// a [*TLSConn], or with HTTP2 holds one. Give them their context with [TLSContext]. The
-// listener has a method Renew(*TLSServer) error: connections that it accepts from then on
-// get the other server's certificates, client CAs and check, versions and protocols. If
-// it fails, nothing has changed.
+// Listen checks the configuration, and returns a listener. Each of its connections is a
+// [*TLSConn], or with HTTP2 contains one. Give them their context with [TLSContext]. The
+// listener has a method Renew(*TLSServer) error: connections accepted after it get the
+// other server's certificates, client CAs and check, versions and protocols. If it fails,
+// nothing changes.
 func (s *TLSServer) Listen(l net.Listener) (net.Listener, error) {
 	t := &tlsListener{Listener: l, rules: newRules(s.Patience, s.Alerts, s.Report)}
 	if err := t.Renew(s); err != nil {
@@ -110,10 +110,10 @@ type tlsListener struct {
 	net.Listener
 	rules *tlsRules
 	deny  denyList
-	setup atomic.Pointer[tlsSetup] // of the connections that are accepted now
+	setup atomic.Pointer[tlsSetup] // for newly accepted connections
 }
 
-// A tlsSetup is what the connections of a time have in common.
+// A tlsSetup is the configuration shared by the connections of one period.
 type tlsSetup struct {
 	base       *tls.Config
 	identities []*identity
@@ -121,7 +121,7 @@ type tlsSetup struct {
 	revoked    func([]*x509.Certificate) error // or nil
 }
 
-// Renew takes the settings of another server.
+// Renew adopts the settings of another server.
 func (l *tlsListener) Renew(s *TLSServer) error {
 	setup, err := s.setup(&l.deny)
 	if err == nil {
@@ -171,7 +171,7 @@ func (l *tlsSetup) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	return config, nil
 }
 
-// named returns the certificates with that name, or all if it is empty.
+// named returns the certificates with that name, or all if the name is empty.
 func (l *tlsSetup) named(name string) []*identity {
 	if name == "" {
 		return l.identities

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// sessionMark begins the entry of this package in the extra data of a session,
-	// which others may use, too.
+	// sessionMark begins this package's entry in the extra data of a session, which
+	// others may use, too.
 	sessionMark = "msl-hsm tls session\x00\x01"
 
 	maxDenied      = 1 << 16 // sessions denied by name: a few megabytes
@@ -18,7 +18,7 @@ const (
 )
 
 // A sessionName names a TLS session and all sessions resumed from it. crypto/tls seals
-// tickets, so nobody can make up names.
+// tickets, so nobody can forge names.
 type sessionName struct {
 	era uint64
 	id  [16]byte
@@ -39,10 +39,9 @@ func sessionNameIn(extra [][]byte) (n sessionName, found bool) {
 	return n, false
 }
 
-// A denyList remembers the sessions that ended with a fatal alert. When it is full a
-// new era begins, and no session of an earlier one can be resumed: so the list is
-// bounded, but no session becomes valid again. The cost is one full handshake for
-// every client.
+// A denyList remembers the sessions that ended with a fatal alert. When it is full, a new
+// era begins, and no session of an earlier era can be resumed: the list is bounded, yet
+// no session becomes valid again. The cost is one full handshake for every client.
 type denyList struct {
 	mu     sync.Mutex
 	era    uint64
@@ -54,7 +53,7 @@ func (d *denyList) deny(n sessionName) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if n.era != d.era {
-		return // denied already
+		return // already denied
 	}
 	if int64(len(d.denied)) >= orDefault(d.max, maxDenied) {
 		d.era++
@@ -93,7 +92,7 @@ type ticketed struct {
 	given uint64 // tickets of this connection
 }
 
-// wrap names the session in its ticket.
+// wrap puts the session's name into its ticket.
 func (t *ticketed) wrap(cs tls.ConnectionState, s *tls.SessionState) ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -105,8 +104,7 @@ func (t *ticketed) wrap(cs tls.ConnectionState, s *tls.SessionState) ([]byte, er
 	return t.base.EncryptTicket(cs, s)
 }
 
-// unwrap opens a ticket, unless its session is denied: then there is a full
-// handshake.
+// unwrap opens a ticket, unless its session is denied: then a full handshake follows.
 func (t *ticketed) unwrap(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
 	s, err := t.base.DecryptTicket(ticket, cs)
 	if err != nil || s == nil {
@@ -122,7 +120,7 @@ func (t *ticketed) unwrap(ticket []byte, cs tls.ConnectionState) (*tls.SessionSt
 	return s, nil
 }
 
-// tickets is how many tickets were given on this connection.
+// tickets is how many tickets this connection issued.
 func (t *ticketed) tickets() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -138,8 +136,8 @@ func (t *ticketed) forget() {
 	}
 }
 
-// A cached records the sessions that one connection of a client used or got, in a cache
-// that all connections share.
+// A cached records the sessions that one connection of a client used or received, in a
+// cache shared by all connections.
 type cached struct {
 	shared tls.ClientSessionCache
 
@@ -154,7 +152,7 @@ func (c *cached) Get(key string) (*tls.ClientSessionState, bool) {
 	return c.shared.Get(key)
 }
 
-// Put implements tls.ClientSessionCache. Sessions that come after a fatal alert are not
+// Put implements tls.ClientSessionCache. Sessions that arrive after a fatal alert are not
 // kept.
 func (c *cached) Put(key string, s *tls.ClientSessionState) {
 	if !c.note(key) {

@@ -30,14 +30,14 @@ type records struct {
 	header    [5]byte
 	have      int           // bytes of header
 	size      int           // of the record
-	left      int           // bytes of the record that are still to come
+	left      int           // bytes of the record still to come
 	hello     []byte        // start of the first handshake message
 	encrypted atomic.Uint64 // alerts whose number is hidden
-	hidden    func()        // called at the start of each record that may be such an alert, unless nil
+	hidden    func()        // unless nil, called at the start of each record that may be such an alert
 }
 
-// helloEnough is how much of a server hello shows whether it has extensions: up to the
-// length of the session identifier (RFC 5246 section 7.4.1.3).
+// helloEnough is how many bytes of a server hello show whether it has extensions: up to
+// the length of the session identifier (RFC 5246 section 7.4.1.3).
 const helloEnough = 39
 
 // scan calls alert for each plain alert, with the index of its level byte. It stops
@@ -94,10 +94,10 @@ func (r *records) extendedServerHello() bool {
 // crypto/tls leaves to its users.
 type tlsWire struct {
 	net.Conn
-	conn *TLSConn // above
+	conn *TLSConn // the connection above this one
 
 	in, out  records
-	held     []byte      // a byte that was read too early
+	held     []byte      // a byte read too early
 	extended atomic.Bool // the client's hello had extensions
 	cut      atomic.Bool // the peer has closed the connection below TLS
 	dead     atomic.Bool
@@ -182,8 +182,8 @@ func (w *tlsWire) writeOwn(n int) (int, error) {
 }
 
 // hide is called for records sent that may be encrypted alerts, and forgets the session
-// unless it is close_notify that is sent. A record of application data with the length
-// of an alert costs a full handshake later.
+// unless the record is a close_notify. Application data with the length of an alert costs
+// a full handshake later.
 func (w *tlsWire) hide() {
 	if !w.ending.Load() {
 		w.conn.forget()
@@ -214,9 +214,9 @@ func (w *tlsWire) may(a tlsalert.Alert) bool {
 	return a.Allowed(tlsalert.Client, w.in.extendedServerHello())
 }
 
-// shut ends the connection at once. After sending an alert it lingers only so that the
-// alert reaches the peer: unread data would make the system reset the connection, and
-// the peer would never know why.
+// shut ends the connection immediately. After sending an alert it lingers only until the
+// alert reaches the peer: unread data would make the system reset the connection, and the
+// peer would never learn why.
 func (w *tlsWire) shut(linger bool) {
 	w.dead.Store(true)
 	half, ok := w.Conn.(interface{ CloseWrite() error })

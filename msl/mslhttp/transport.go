@@ -15,8 +15,8 @@ import (
 // A Transport posts MSL messages to a URL. It is safe for concurrent use.
 type Transport struct {
 	URL    string
-	Client *http.Client // nil means one with the defaults of net/http
-	// MaxAnswer bounds an answer in bytes; zero means 1 GiB, negative no bound.
+	Client *http.Client // nil means a client with the defaults of net/http
+	// MaxAnswer limits an answer, in bytes; zero means 1 GiB, negative no limit.
 	MaxAnswer int64
 }
 
@@ -28,17 +28,16 @@ const (
 	endPatience = 250 * time.Millisecond // for that end to come
 )
 
-// A client that reads the answer while it sends the request says so with this header.
-// HTTP/1.1 has none for it (RFC 9112, section 9.3, leaves it to the client).
+// A client that reads the answer while it sends the request announces it with this
+// header. HTTP/1.1 defines none (RFC 9112, section 9.3, leaves this to the client).
 const (
 	duplexHeader = "Msl-Duplex"
 	fullDuplex   = "full"
 )
 
-// FullDuplex reports whether the client of a request reads the answer while it sends:
-// it does in HTTP/2, or if it sends the header "Msl-Duplex: full", as a [Transport]
-// does. A large answer to any other client can block forever unless its request is read
-// first.
+// FullDuplex reports whether the client of a request reads the answer while it sends: in
+// HTTP/2, or if it sends the header "Msl-Duplex: full", as a [Transport] does. A large
+// answer to any other client can block forever unless its request is read first.
 func FullDuplex(r *http.Request) bool {
 	return r.ProtoMajor >= 2 || r.Header.Get(duplexHeader) == fullDuplex
 }
@@ -63,9 +62,9 @@ func (e *StatusError) Error() string {
 	return text + ": check that the URL is that of an MSL server"
 }
 
-// RoundTrip posts what write writes, and returns the body of the answer, which may
-// arrive before everything is written. Closing the body also ends the sending, and so
-// does the end of ctx.
+// RoundTrip posts what write writes, and returns the body of the answer, which may arrive
+// before everything is written. Closing the body, or the end of ctx, also ends the
+// sending.
 func (t *Transport) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	u := newUpload(write)
@@ -99,8 +98,8 @@ func (t *Transport) post(ctx context.Context, u *upload) (io.ReadCloser, error) 
 	return &message{ReadCloser: t.bounded(response.Body), mediaType: response.Header.Get("Content-Type")}, nil
 }
 
-// client is the client that posts. Unless it has rules of its own it follows no redirection
-// that would make a GET of the message, or take TLS away from below it.
+// client is the client that posts. Unless it has its own redirect policy, it follows no
+// redirect that would turn the message into a GET or drop TLS.
 func (t *Transport) client() *http.Client {
 	client := http.Client{}
 	if t.Client != nil {
@@ -112,8 +111,8 @@ func (t *Transport) client() *http.Client {
 	return &client
 }
 
-// samePost takes a redirection as the answer where the message would not go on as it is. A
-// few others are followed.
+// samePost stops at a redirect that would not repeat the message unchanged, and returns
+// it as the answer. It follows a few others.
 func samePost(next *http.Request, via []*http.Request) error {
 	last := via[len(via)-1]
 	if next.Method != last.Method || last.URL.Scheme == "https" && next.URL.Scheme != "https" || len(via) > 3 {
@@ -130,7 +129,8 @@ func (t *Transport) bounded(body io.ReadCloser) io.ReadCloser {
 	return http.MaxBytesReader(nil, body, size)
 }
 
-// An answer is the body of a response, with the request that may still be sent.
+// An answer is the body of a response, together with the request that may still be being
+// sent.
 type answer struct {
 	io.ReadCloser
 	ctx    context.Context
@@ -141,7 +141,7 @@ type answer struct {
 var errClosed = errors.New("mslhttp: the answer was closed before all of the request was sent")
 
 // Read reads the answer. If it breaks off because the request did, Read returns the
-// error of the request.
+// request's error.
 func (a *answer) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
 	if err == nil || err == io.EOF {
@@ -154,7 +154,7 @@ func (a *answer) Read(p []byte) (int, error) {
 }
 
 // Close ends both directions. If the exchange is over, it waits briefly for the end of
-// the HTTP response: the connection can be used again only after that was read.
+// the HTTP response: the connection can be reused only after that was read.
 func (a *answer) Close() error {
 	defer a.cancel()
 	if a.upload.finished() {
@@ -166,15 +166,15 @@ func (a *answer) Close() error {
 	return a.ReadCloser.Close()
 }
 
-// An upload sends a short message with its length, so that the connection can be kept
-// and the request repeated. It streams a message that is long or flushed.
+// An upload sends a short message with its length, so that the connection can be kept and
+// the request repeated. A long or flushed message is streamed.
 type upload struct {
 	write func(io.Writer) error
 	done  chan struct{}
-	err   error // of write, when that is done
+	err   error // of write, once it has returned
 
 	head      bytes.Buffer
-	streaming bool // head went through the pipe
+	streaming bool // head was sent through the pipe
 	start     chan struct{}
 	pipe      *io.PipeWriter
 	reader    *io.PipeReader
@@ -186,7 +186,7 @@ func newUpload(write func(io.Writer) error) *upload {
 	return u
 }
 
-// attach gives the request its body: at once if the message is short.
+// attach gives the request its body: immediately if the message is short.
 func (u *upload) attach(request *http.Request) error {
 	go func() {
 		u.err = u.write(u)
@@ -198,7 +198,7 @@ func (u *upload) attach(request *http.Request) error {
 		request.Body = u.reader
 	case <-request.Context().Done(): // the body did not come in time
 		return context.Cause(request.Context())
-	case <-u.done: // nothing went through the pipe, which waits for its reader
+	case <-u.done: // nothing was sent through the pipe, which waits for its reader
 		if u.err != nil {
 			return u.err
 		}
@@ -223,7 +223,7 @@ func (u *upload) Write(p []byte) (int, error) {
 	return u.pipe.Write(p)
 }
 
-// Flush begins to send.
+// Flush starts sending.
 func (u *upload) Flush() error {
 	if u.streaming {
 		return nil
@@ -245,12 +245,12 @@ func (u *upload) finished() bool {
 	}
 }
 
-// failure returns why the message could not be written, if that is known.
+// failure returns why the message could not be written, if known.
 func (u *upload) failure() error {
 	select {
 	case <-u.done:
 		if errors.Is(u.err, io.ErrClosedPipe) {
-			return nil // the transport stopped reading, and says why itself
+			return nil // the transport stopped reading, and itself says why
 		}
 		return u.err
 	default:

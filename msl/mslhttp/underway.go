@@ -9,17 +9,18 @@ import (
 // if the connection is not counted.
 type underWay struct {
 	conn   *boundConn
-	source string // that it is counted for, or empty
-	shares bool   // it shares its connection with exchanges that were under way before
+	source string // that it counts for, or empty
+	shares bool   // it shares its connection with exchanges already under way
 	lasts  bool   // it is a WebSocket, whose only activity is reads and writes
 
-	// The lock of the bounds guards the rest.
+	// The lock of the connection limits guards the fields below.
 	proven bool // the sender proved its identity
-	moving int  // reads and writes that have begun but not ended
+	moving int  // reads and writes started but not ended
 }
 
-// beginExchange counts an exchange if its connection is one of a trusted proxy, or is in use
-// by another one. It fails if its source, or all together, have too many.
+// beginExchange counts an exchange if its connection belongs to a trusted proxy, or is
+// already in use by another exchange. It fails if its source, or all together, have too
+// many.
 func beginExchange(ctx context.Context, source string) (u *underWay, ok bool) {
 	conn, _ := ctx.Value(boundKey{}).(*boundConn)
 	if conn == nil {
@@ -63,8 +64,7 @@ func (u *underWay) prove() {
 	}
 }
 
-// moves records n more reads and writes under way, or less: 1 at the start of one, -1 at
-// its end.
+// moves adds n to the reads and writes under way: 1 when one starts, -1 when it ends.
 func (u *underWay) moves(n int) {
 	if u != nil {
 		u.change(func() { u.moving += n })

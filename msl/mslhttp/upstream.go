@@ -16,14 +16,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// An Upstream is an ordinary HTTP service behind a server of messages. It may run at
+// An Upstream is an ordinary HTTP service behind a server of messages. It may run in
 // several places, its targets. [Upstream.Do] sends a request to one of them for a
-// message, and says in headers who sent it. An Upstream is safe for concurrent use. Its
+// message, and names the sender in headers. An Upstream is safe for concurrent use. Its
 // fields must not change after the first request.
 //
-// A request goes to the target with the fewest requests under way, in turn among
-// equals. It goes to another one only if no connection was made, so that no target can
-// have seen it. Such a target, and one that fails Check, is asked again only after Rest,
+// A request goes to the target with the fewest requests under way, in turn among equals.
+// It goes to another one only if no connection was made, so that no target can have seen
+// it. A target that could not be reached, or fails Check, is tried again only after Rest,
 // or if all others fail, too.
 //
 // Every request has these headers, and no client can forge them:
@@ -35,50 +35,50 @@ import (
 //	Msl-Authenticated       true or false
 //	Msl-Non-Replayable      true if the message is known not to be a replay
 //	Msl-Message-Id          the number of the message, in decimal
-//	Msl-Client-Address      IP address that the message came from, if it is known
+//	Msl-Client-Address      IP address that the message came from, if known
 //	X-Forwarded-For         the same, for programs that know this name
-//	Msl-Tls-Server-Name     name that the client asked for by TLS, if it did
-//	Msl-Tls-Client-Subject  subject of the certificate that the client proved to have by TLS, if it did
+//	Msl-Tls-Server-Name     server name that the client requested in TLS, if any
+//	Msl-Tls-Client-Subject  subject of the client certificate verified by TLS, if any
 //
 // Names in them are encoded by [EncodeName]. The last four need a [Handler] or a
-// [WebSocketHandler]. Those of TLS are about the connection to this server, whose other
+// [WebSocketHandler]. Those about TLS describe the connection to this server, whose other
 // end may be a proxy. Make sure that only this server can reach the service, since the
 // service trusts these headers.
 type Upstream struct {
 	Targets []Target   // at least one
 	TLS     *TLSClient // for https; nil means the zero TLSClient
-	Proxy   *url.URL   // of the scheme http, to pass through; nil means none, whatever the environment says
+	Proxy   *url.URL   // with scheme http, to tunnel through; nil means none, whatever the environment says
 
 	// Header is set in every request, and may be secret. It replaces headers of the
 	// same names; those that [CheckHeaderName] refuses are an error.
 	Header http.Header
 
-	Connect time.Duration // how long a connection may take; zero means 5 seconds, negative no bound
-	// Timeout is how long the service may take from the end of a request to the
-	// beginning of its response; zero means 30 seconds, negative no bound.
+	Connect time.Duration // how long connecting may take; zero means 5 seconds, negative no limit
+	// Timeout is how long the service may take from the end of a request to the beginning
+	// of its response; zero means 30 seconds, negative no limit.
 	Timeout time.Duration
 
 	// Buffer is how many bytes of a message may be read ahead to find its length, which
-	// the service gets as Content-Length. A longer message is streamed, with
+	// the service gets as Content-Length. A longer message is streamed with
 	// Transfer-Encoding: chunked, which some services do not read. Zero means 1 MiB,
-	// negative only the first chunk. [msl.Limits].Held is a bound, too.
+	// negative only the first chunk. [msl.Limits].Held also applies.
 	Buffer int
-	Whole  bool // a longer message gets an error in place of a stream
+	Whole  bool // a longer message gets an error instead of being streamed
 
-	Rest  time.Duration // how long a target that fails is spared; zero means 10 seconds
+	Rest  time.Duration // how long a failed target is spared; zero means 10 seconds
 	Check HealthCheck   // zero means none
 
 	Trusted TrustedProxies // as for the Source of the Handler
-	Log     *slog.Logger   // of targets that fail and return; nil means none
+	Log     *slog.Logger   // of targets that fail and recover; nil means none
 
-	// Report, if not nil, is told of each request when its response begins, or when it
+	// Report, if not nil, is called for each request when its response begins, or when it
 	// failed. It must not block.
 	Report func(*msl.Message, UpstreamCall)
 
-	// Transport carries the requests to all targets. Nil means a transport for each,
-	// that keeps up to 64 connections open. TLS, Proxy, Connect and Timeout are for
-	// that alone. If a Transport does not tell by httptrace that it has made no
-	// connection, a request that fails goes to no other target.
+	// Transport carries the requests to all targets. Nil means one transport per target,
+	// which keeps up to 64 connections open. TLS, Proxy, Connect and Timeout apply only
+	// to those. If a Transport does not report by httptrace that it made no connection, a
+	// failed request goes to no other target.
 	Transport http.RoundTripper
 
 	once   sync.Once
@@ -93,13 +93,13 @@ const (
 	defaultBuffer         = 1 << 20
 	defaultRest           = 10 * time.Second
 	serviceConnections    = 64 // kept open
-	// serviceIdle is how long a connection is kept: services close theirs after as
-	// little as 2 seconds, and a request that meets such an end is lost.
+	// serviceIdle is how long an idle connection is kept: services close theirs after as
+	// little as 2 seconds, and a request sent at that moment is lost.
 	serviceIdle = 1500 * time.Millisecond
 )
 
-// Start checks the fields and begins the health checks. When ctx ends, they end, and so
-// do connections that are not in use. Without Start there are no health checks.
+// Start checks the fields and starts the health checks. When ctx ends, they stop, and
+// unused connections are closed. Without Start there are no health checks.
 func (u *Upstream) Start(ctx context.Context) error {
 	if err := u.open(); err != nil {
 		return err
@@ -140,20 +140,21 @@ func (u *Upstream) open() error {
 }
 
 // Do sends a request for a message, and returns the response, whatever its status;
-// redirects are not followed. Of r it uses the context, which should be that of the
-// handler, the method, the headers, and path and query of the URL, which are added to
-// those of the target; a path with "." or ".." as a segment, which could lead out of the
-// target's, is an error. If r has no body, its body is what is left of the message's.
-// Otherwise it is sent as it is, with r.ContentLength.
+// redirects are not followed. It uses r's context, which should be the handler's, its
+// method, its headers, and the path and query of its URL, which are added to those of the
+// target; a path with "." or ".." as a segment, which could lead out of the target's, is
+// an error. If r has no body, its body is the rest of the message's. Otherwise it is sent
+// as it is, with r.ContentLength.
 //
-// Headers of r that are about the connection, that could be taken for those that Upstream
-// sets, or that HTTP does not permit, are left out. So r may have been made from what the
-// sender wrote.
+// Headers of r that concern the connection, that could be mistaken for those that
+// Upstream sets, or that HTTP does not permit, are left out. So r may be made from what
+// the sender wrote.
 //
 // An error is an [*msl.Error] to return from the handler, or says why the message could
-// not be read. It is [msl.ErrInternalException], which asks the peer to try again, if
-// the request was not sent, and [msl.ErrMSLCommsFailure] if the service may have acted.
-// So are errors of reading the response. The body of the response must be closed.
+// not be read. It is [msl.ErrInternalException], which asks the peer to try again, if the
+// request was not sent, and [msl.ErrMSLCommsFailure] if the service may have acted.
+// Errors while reading the response are the same. The body of the response must be
+// closed.
 func (u *Upstream) Do(m *msl.Message, r *http.Request) (*http.Response, error) {
 	err := u.open()
 	if err != nil {
@@ -186,7 +187,7 @@ func (u *Upstream) Do(m *msl.Message, r *http.Request) (*http.Response, error) {
 	return nil, told(msl.ErrInternalException, textUnreached, err)
 }
 
-// request makes what is sent, except for the target.
+// request makes the request to send, except for the target.
 func (u *Upstream) request(m *msl.Message, r *http.Request) (*http.Request, error) {
 	if r.Method != "" && !isToken(r.Method) {
 		return nil, told(msl.ErrMSLCommsFailure, textUnsendable, fmt.Errorf("%q is not a method of HTTP", r.Method))

@@ -13,15 +13,15 @@ import (
 
 const (
 	copySize    = 32 << 10             // bytes read at a time
-	leastCopy   = 4 << 10              // of a short answer, before which a head may come
-	streamPause = 5 * time.Millisecond // for which a stream may pause before what came is sent
+	leastCopy   = 4 << 10              // of a short answer, which may follow the head
+	streamPause = 5 * time.Millisecond // for which a stream may pause before the data is sent
 )
 
-// CopyBody sends the body of a response as the answer to a message, or as the rest of
-// it. A body of unknown length is a stream: what has come is sent on as soon as it
-// pauses, and server-sent events at once. A response with Cache-Control: no-transform
-// (RFC 9111, section 5.2.2.6) or with Msl-No-Compression: true is sent uncompressed.
-// CopyBody does not close the body.
+// CopyBody sends the body of a response as the answer to a message, or as the rest of it.
+// A body of unknown length is a stream: data is sent when the stream pauses, and
+// server-sent events immediately. A response with Cache-Control: no-transform (RFC 9111,
+// section 5.2.2.6) or with Msl-No-Compression: true is sent uncompressed. CopyBody does
+// not close the body.
 func CopyBody(w *msl.ResponseWriter, r *http.Response) error {
 	if asIs(r.Header) {
 		w.Uncompressed = true
@@ -52,7 +52,7 @@ func asIs(h http.Header) bool {
 	return false
 }
 
-// copyEvents sends everything at once, beginning with the header.
+// copyEvents sends everything immediately, beginning with the header.
 func copyEvents(w *msl.ResponseWriter, body io.Reader) error {
 	if err := w.Flush(); err != nil {
 		return err

@@ -23,7 +23,7 @@ type attempt struct {
 	body      *messageBody
 	cancel    context.CancelFunc
 	span      trace.Span  // or nil
-	traced    atomic.Bool // the transport tells of the next two
+	traced    atomic.Bool // the transport reports the next two
 	connected atomic.Bool
 	sent      atomic.Bool
 }
@@ -38,8 +38,8 @@ func (a *attempt) request() *http.Request {
 	a.cancel = cancel
 	ctx, a.span = spanOf(ctx)
 	r := a.out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		// net/http looks for a second connection only if nothing was sent on the first,
-		// or if repeating the request does no harm.
+		// net/http opens a second connection only if nothing was sent on the first, or if
+		// the request can safely be repeated.
 		GetConn:      func(string) { a.traced.Store(true); a.connected.Store(false); a.sent.Store(false) },
 		GotConn:      func(httptrace.GotConnInfo) { a.connected.Store(true) },
 		WroteHeaders: func() { a.sent.Store(true) },
@@ -71,7 +71,7 @@ func (a *attempt) run() (*http.Response, error) {
 	return response, nil
 }
 
-// because returns why the exchange ended where that ended the attempt, and else err.
+// because returns why the exchange ended if that ended the attempt, else err.
 func (a *attempt) because(err error) error {
 	if a.out.Context().Err() != nil {
 		return context.Cause(a.out.Context())
@@ -89,7 +89,7 @@ func (a *attempt) end() {
 }
 
 // judge returns what the failure of the attempt means to the peer, or nil if another
-// target may be asked.
+// target may be tried.
 func (a *attempt) judge(err error) error {
 	switch {
 	case a.body.failure() != nil:
@@ -104,8 +104,8 @@ func (a *attempt) judge(err error) error {
 	return nil
 }
 
-// refusedByTLS reports whether the service does not accept this side's certificate, or that
-// it has none. In TLS 1.3 the request is sent before that is known, but a service does not
+// refusedByTLS reports whether the service rejects this side's certificate, or the lack
+// of one. In TLS 1.3 the request is sent before that is known, but a service does not
 // read it before it has judged the certificate (RFC 8446 section 4.4.2.4).
 func refusedByTLS(err error) bool {
 	alert, origin, found := tlsalert.From(err)
@@ -121,7 +121,7 @@ func refusedByTLS(err error) bool {
 }
 
 // tells reports whether it is known if the request was sent. Transports of other packages
-// may not tell.
+// may not report it.
 func (a *attempt) tells() bool {
 	_, own := a.place.transport.(*http.Transport)
 	return own || a.traced.Load()
@@ -149,9 +149,9 @@ func (b *answerBody) Close() error {
 	return err
 }
 
-// A messageBody is the data of a message on its way to the service. It remembers why
-// the message could not be read, and ends when the request does: an HTTP client may go
-// on reading after the response, but a message must not be read after its handler has
+// A messageBody is the data of a message being sent to the service. It remembers why the
+// message could not be read, and ends when the request does: an HTTP client may continue
+// to read after the response, but a message must not be read after its handler has
 // returned.
 type messageBody struct {
 	r      io.Reader
@@ -174,7 +174,7 @@ func (b *messageBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close keeps the client from reading on. It does not wait for a read under way.
+// Close stops the client from reading on. It does not wait for a read under way.
 func (b *messageBody) Close() error {
 	b.closed.Store(true)
 	return nil

@@ -8,7 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// What the peer is told.
+// Texts for the peer.
 const (
 	textUnreached = "the service behind the server cannot be reached"
 	textLost      = "the service behind the server got the message, and its answer did not come or broke off"
@@ -32,7 +32,7 @@ func (e *ServiceError) status() string {
 	return fmt.Sprintf("HTTP %d", e.Status)
 }
 
-// refusal is the error for a service that did not do what the message asks for. A
+// refusal is the error for a service that did not do what the message asked for. A
 // failure of the service may be temporary; a refusal is not.
 func refusal(status int) error {
 	err := &ServiceError{status}
@@ -52,8 +52,8 @@ func told(code msl.Code, text string, err error) error {
 	return &msl.Error{Code: code, Op: "upstream", MessageID: -1, Text: text, Err: err}
 }
 
-// mayHaveActed is the error for a service that got the message and gave no complete
-// response. The peer is not asked to try again, since the service would then get the
+// mayHaveActed is the error for a service that received the message and gave no complete
+// response. The peer is not asked to try again, since the service would then receive the
 // message twice.
 func mayHaveActed(err error) error {
 	var own *msl.Error

@@ -15,13 +15,13 @@ const userAgent = "msl-hsm"
 
 type requestKey struct{}
 
-// withRequest has the context of a message tell in which HTTP request it came.
+// withRequest stores in the context of a message the HTTP request that carried it.
 func withRequest(ctx context.Context, r *http.Request) context.Context {
 	return context.WithValue(ctx, requestKey{}, r)
 }
 
-// headers returns what is sent for a message: of r what its sender may decide, and the
-// rest.
+// headers returns the headers to send for a message: from r those that its sender may
+// decide, and the rest.
 func (u *Upstream) headers(m *msl.Message, r *http.Request) http.Header {
 	h := make(http.Header, 16)
 	u.addAllowed(h, r.Header)
@@ -37,10 +37,10 @@ func (u *Upstream) headers(m *msl.Message, r *http.Request) http.Header {
 	return h
 }
 
-// repeatsNothing hides from net/http that a request may be repeated. It repeats any with
-// an Idempotency-Key and without data when a connection ends, though the service may have
-// acted on it and need not know that header. Names have no case (RFC 9110 section 5.1),
-// but net/http looks for the canonical one.
+// repeatsNothing hides from net/http that a request may be repeated. When a connection
+// ends, net/http repeats any request with an Idempotency-Key and without data, though the
+// service may have acted on it and need not support that header. Names are
+// case-insensitive (RFC 9110 section 5.1), but net/http looks for the canonical one.
 func repeatsNothing(h http.Header, method string) {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
@@ -54,7 +54,7 @@ func repeatsNothing(h http.Header, method string) {
 	}
 }
 
-// addSender says who sent the message.
+// addSender adds who sent the message.
 func addSender(h http.Header, m *msl.Message) {
 	h["Msl-Entity"] = []string{EncodeName(m.Identity)}
 	h["Msl-Message-Id"] = []string{strconv.FormatInt(m.MessageID, 10)}
@@ -69,7 +69,7 @@ func addSender(h http.Header, m *msl.Message) {
 	}
 }
 
-// addOrigin says where the message came from.
+// addOrigin adds where the message came from.
 func (u *Upstream) addOrigin(h http.Header, r *http.Request) {
 	if ip, ok := u.Trusted.address(r); ok {
 		address := []string{ip.String()}
@@ -117,8 +117,8 @@ func (u *Upstream) fixes(named func(string) bool) bool {
 	return false
 }
 
-// CheckHeaderName refuses a name that a header of [Upstream].Header cannot have: one that
-// is no name, or that says who sent a message, or that is about a connection.
+// CheckHeaderName refuses a name that a header in [Upstream].Header cannot have: an
+// invalid one, or one that says who sent a message or concerns a connection.
 func CheckHeaderName(name string) error {
 	plain := folded(name)
 	switch {
@@ -132,7 +132,8 @@ func CheckHeaderName(name string) error {
 	return nil
 }
 
-// checkFixed refuses headers that no request can have. It does not tell their values.
+// checkFixed refuses headers that no request can have. Its errors do not contain their
+// values.
 func (u *Upstream) checkFixed() error {
 	for name, values := range u.Header {
 		if err := CheckHeaderName(name); err != nil {

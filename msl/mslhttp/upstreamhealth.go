@@ -12,16 +12,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
-// A HealthCheck asks each target of an [Upstream] from time to time whether it works.
-// It does if it answers a GET with a status less than 400.
+// A HealthCheck regularly checks whether each target of an [Upstream] works: it does if
+// it answers a GET with a status less than 400.
 type HealthCheck struct {
-	Path     string        // as /healthz or /healthz?x=1, added to those of the target; empty means no checks
+	Path     string        // such as /healthz or /healthz?x=1, added to those of the target; empty means no checks
 	Interval time.Duration // between checks; zero means 10 seconds
 	Timeout  time.Duration // of one check; zero means 5 seconds, or Interval if that is less
 }
 
-// CheckHealthPath returns why [HealthCheck].Path cannot be a path, perhaps with a query, as
-// a request has it, or nil.
+// CheckHealthPath returns why [HealthCheck].Path is not a valid path, optionally with a
+// query, or nil.
 func CheckHealthPath(path string) error {
 	_, err := url.ParseRequestURI(path)
 	if err != nil || !strings.HasPrefix(path, "/") || strings.ContainsFunc(path, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' }) {

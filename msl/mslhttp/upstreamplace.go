@@ -15,18 +15,18 @@ import (
 	"time"
 )
 
-// A place is a target, and what is known about it.
+// A place is a target and its state.
 type place struct {
 	Target
 	transport http.RoundTripper
 	busy      atomic.Int32 // requests under way
 
 	mu    sync.Mutex
-	spare time.Time // until then it is asked only if all others fail
+	spare time.Time // until then it is tried only if all others fail
 	sick  bool      // the last health check failed
 }
 
-// fit reports whether nothing speaks against asking the place.
+// fit reports whether the place may be tried.
 func (p *place) fit(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,7 +98,7 @@ func (u *Upstream) transport(t Target) (*http.Transport, error) {
 		DialContext: d.dial, DialTLSContext: d.dialTLS,
 		ResponseHeaderTimeout: max(orDefault(u.Timeout, defaultServiceTimeout), 0),
 		MaxIdleConnsPerHost:   serviceConnections, IdleConnTimeout: serviceIdle,
-		DisableCompression: true, // a length that the service gives stays true
+		DisableCompression: true, // the length given by the service stays valid
 	}
 	switch {
 	case u.Proxy == nil || t.Socket != "":
@@ -158,7 +158,7 @@ func (d *placeDialer) reach(ctx context.Context, network, addr string) (net.Conn
 }
 
 // connect asks the proxy for a connection to addr (RFC 9110 section 9.3.6). The proxy
-// says nothing after its answer, since the client speaks first in TLS.
+// sends nothing after its answer, since the client speaks first in TLS.
 func (d *placeDialer) connect(ctx context.Context, raw net.Conn, addr string) error {
 	defer context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })()
 	raw.SetDeadline(time.Now().Add(orDefault(d.Timeout, defaultHandshake)))

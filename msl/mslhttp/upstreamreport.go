@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// An UpstreamCall is a request to a service, for those who measure.
+// An UpstreamCall is a request to a service, for metrics.
 type UpstreamCall struct {
-	Target string        // as it is configured, without a password
+	Target string        // as configured, without a password
 	Status int           // of the response, or 0 if there was none
 	Took   time.Duration // until the response began
 	Err    error
@@ -21,8 +21,8 @@ func callOf(p *place, r *http.Response, took time.Duration, err error) UpstreamC
 	return c
 }
 
-// Fit returns how many of the targets nothing speaks against, and the names of those that
-// cannot be reached or fail their health check.
+// Fit returns how many targets are usable, and the names of those that cannot be reached
+// or fail their health check.
 func (u *Upstream) Fit() (fit int, unfit []string) {
 	if u.open() != nil {
 		return 0, nil

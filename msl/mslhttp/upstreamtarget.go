@@ -9,16 +9,15 @@ import (
 	"strings"
 )
 
-// A Target is a place where the service of an [Upstream] runs. It is made by
-// [ParseTarget].
+// A Target is a place where the service of an [Upstream] runs. [ParseTarget] makes it.
 type Target struct {
 	URL    *url.URL // http or https; its path and query precede those of each request
-	Socket string   // path of the Unix socket to connect to in place of the URL's host; empty means none
+	Socket string   // path of the Unix socket to connect to instead of the URL's host; empty means none
 }
 
 // ParseTarget reads http://HOST/PATH, https://HOST/PATH, unix:SOCKET or
 // unix:SOCKET:/PATH, where SOCKET is the path of a Unix socket. A URL may have a user and
-// a password, which are sent by the scheme Basic. No error tells the password.
+// a password, which are sent by the scheme Basic. No error contains the password.
 func ParseTarget(text string) (Target, error) {
 	if socket, ok := strings.CutPrefix(text, "unix:"); ok {
 		return parseSocket(strings.TrimPrefix(socket, "//"), text)
@@ -30,8 +29,8 @@ func ParseTarget(text string) (Target, error) {
 	return Target{URL: u}, nil
 }
 
-// ValidPort reports whether the port of a URL is one that a service can have, or absent:
-// package url takes any number.
+// ValidPort reports whether the port of a URL is valid or absent: package url accepts any
+// number.
 func ValidPort(u *url.URL) bool {
 	number, err := strconv.ParseUint(u.Port(), 10, 16)
 	return u.Port() == "" || err == nil && number > 0
@@ -98,17 +97,17 @@ func (t Target) address(r *url.URL) *url.URL {
 	return &u
 }
 
-// joinPath has one slash between two paths, and leaves everything else in them as it is.
+// joinPath joins two paths with one slash, and leaves everything else in them unchanged.
 func joinPath(a, b string) string {
 	return strings.TrimSuffix(a, "/") + "/" + strings.TrimPrefix(b, "/")
 }
 
-// authorize has a request give the user and the password of the target, in place of what
-// the sender of the message may have written.
+// authorize replaces any credentials that the sender of the message wrote with the user
+// and the password of the target.
 func (t Target) authorize(r *http.Request) {
 	if user := t.URL.User; user != nil {
 		password, _ := user.Password()
-		r.Header = r.Header.Clone() // other attempts have it, too
+		r.Header = r.Header.Clone() // other attempts share it
 		r.SetBasicAuth(user.Username(), password)
 	}
 }

@@ -9,10 +9,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// tracer is the name of this library to tracers.
+// tracer is this library's name for tracers.
 const tracer = "github.com/msl-hsm/msl-hsm/msl/mslhttp"
 
-// spanOf begins the span of a request to the service, if that of the message is in ctx:
+// spanOf starts the span of a request to the service, if ctx has that of the message;
 // otherwise it returns nil.
 func spanOf(ctx context.Context) (context.Context, trace.Span) {
 	message := trace.SpanFromContext(ctx)
@@ -22,8 +22,8 @@ func spanOf(ctx context.Context) (context.Context, trace.Span) {
 	return message.TracerProvider().Tracer(tracer).Start(ctx, "upstream request", trace.WithSpanKind(trace.SpanKindClient))
 }
 
-// sendSpan names the span to the service (W3C Trace Context, level 1, sections 3.2 and 3.3), in
-// place of what a program may have sent.
+// sendSpan sends the span to the service (W3C Trace Context, level 1, sections 3.2 and
+// 3.3), instead of what a program may have sent.
 func sendSpan(span trace.Span, r *http.Request) {
 	if span == nil {
 		return
@@ -37,7 +37,7 @@ func sendSpan(span trace.Span, r *http.Request) {
 	}
 }
 
-// tellSpan says what came of a request.
+// tellSpan records what became of a request.
 func tellSpan(span trace.Span, status int, err error) {
 	if span == nil {
 		return

@@ -17,22 +17,21 @@ import (
 const (
 	defaultIdle       = time.Minute
 	defaultMaxMessage = 32 << 20
-	leastIdle         = 3 * time.Millisecond // in which three pings fit
+	leastIdle         = 3 * time.Millisecond // enough for three pings
 )
 
-// A WebSocketHandler turns requests into connections (RFC 6455), for channels and
-// for peers that talk to each other: data is sent in binary messages, and received as
-// one stream without regard to message boundaries.
+// A WebSocketHandler turns requests into connections (RFC 6455), for channels and for
+// peers that talk to each other: data is sent in binary messages, and received as one
+// stream regardless of message boundaries.
 //
-// Requests of web pages from other hosts are refused, unless the host is among Origins:
-// browsers say where a page is from, other clients need not. This is not
-// authentication; MSL does that.
+// Requests from web pages on other hosts are refused, unless the host is among Origins:
+// browsers send where a page comes from, other clients need not. This is not
+// authentication; MSL provides that.
 type WebSocketHandler struct {
-	// Serve owns the connection until it returns: it may use
-	// [msl.Server.ServeStream], or a [msl.Conn] on it. Its context ends with that of
-	// the request, which a server that shuts down must end by itself
-	// ([http.Server.BaseContext]). If Serve returns an error, the peer can tell that
-	// the connection did not end in order.
+	// Serve owns the connection until it returns: it may use [msl.Server.ServeStream], or
+	// a [msl.Conn] on it. Its context ends with the request's, which a server must itself
+	// end when it shuts down ([http.Server.BaseContext]). If Serve returns an error, the
+	// peer can see that the connection did not end normally.
 	Serve func(ctx context.Context, conn net.Conn, r *http.Request) error
 
 	Origins    []string      // hosts of web pages, in patterns of [path.Match]
@@ -40,8 +39,8 @@ type WebSocketHandler struct {
 	MaxMessage int64         // see [WebSocketDialer]
 	Log        *slog.Logger  // of connections that failed; nil means none
 
-	// Source is as in [Handler]. If [Connections] counts the exchanges on a connection
-	// by source, a WebSocket counts as one, and one too many gets HTTP 503.
+	// Source is as in [Handler]. If [Connections] counts the exchanges on a connection by
+	// source, a WebSocket counts as one; one too many gets HTTP 503.
 	Source func(*http.Request) string
 }
 
@@ -60,7 +59,7 @@ func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	withSHA1(func() { ws, err = websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: h.Origins}) })
 	if err != nil {
 		h.log(r, err)
-		return // it answered
+		return // already answered
 	}
 	conn := newWebSocket(ws, h.Idle, h.MaxMessage)
 	conn.exchange = exchange.lasting()
@@ -88,10 +87,10 @@ type WebSocketDialer struct {
 	Header http.Header  // of the request, may be nil
 
 	// Idle is how long a read may wait for the peer to send, and a write for it to
-	// receive; zero means a minute. A silent connection stays open for longer if the
-	// peer answers pings, which it does while it reads.
+	// receive; zero means a minute. A silent connection stays open longer if the peer
+	// answers pings, which it does while it reads.
 	Idle time.Duration
-	// MaxMessage bounds one WebSocket message, in bytes; zero means 32 MiB. Each MSL
+	// MaxMessage limits one WebSocket message, in bytes; zero means 32 MiB. Each MSL
 	// object ([msl.Limits]) is sent as one message, and none is ever held whole.
 	MaxMessage int64
 }
@@ -114,20 +113,20 @@ func (d *WebSocketDialer) Dial(ctx context.Context, url string) (net.Conn, error
 	return newWebSocket(ws, d.Idle, d.MaxMessage), nil
 }
 
-// withSHA1 permits SHA-1 in opening, where GODEBUG=fips140=only is set: RFC 6455 section 1.3
-// takes it to tell that the other side knows WebSockets, and nothing is secret or signed by
-// it. TLS goes on as FIPS 140-3 has it.
+// withSHA1 permits SHA-1 during open if GODEBUG=fips140=only is set: RFC 6455 section 1.3
+// uses it to check that the other side supports WebSockets; it neither hides nor signs
+// anything. TLS still follows FIPS 140-3.
 func withSHA1(open func()) { fips140.WithoutEnforcement(open) }
 
-// A webSocket is a WebSocket connection as a stream. It pings the peer, and ends if the
-// peer is silent.
+// A webSocket presents a WebSocket connection as a stream. It pings the peer, and ends if
+// the peer is silent.
 type webSocket struct {
 	net.Conn
 	ws   *websocket.Conn
 	idle time.Duration
 	stop context.CancelFunc // of the pings
 
-	exchange *underWay // its record for the bounds of connections, or nil
+	exchange *underWay // its record among the counted connections, or nil
 }
 
 func newWebSocket(ws *websocket.Conn, idle time.Duration, size int64) *webSocket {
@@ -137,7 +136,7 @@ func newWebSocket(ws *websocket.Conn, idle time.Duration, size int64) *webSocket
 		Conn: websocket.NetConn(context.Background(), ws, websocket.MessageBinary),
 		ws:   ws, idle: idle, stop: stop,
 	}
-	ws.SetReadLimit(orDefault(size, defaultMaxMessage)) // NetConn lifted it
+	ws.SetReadLimit(orDefault(size, defaultMaxMessage)) // NetConn removed the limit
 	go w.ping(ctx)
 	return w
 }
@@ -175,8 +174,7 @@ func (w *webSocket) Write(p []byte) (int, error) {
 	return w.Conn.Write(p)
 }
 
-// Proven tells the bounds of connections that the sender of a message proved its
-// identity.
+// Proven records that the sender of a message proved its identity.
 func (w *webSocket) Proven() { w.exchange.prove() }
 
 // Close ends the connection in an orderly way.

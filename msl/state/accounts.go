@@ -85,7 +85,7 @@ type UserRecord struct {
 }
 
 // AddUser registers a user under its login name, an e-mail address. The password is
-// stored as a hash; the caller wipes it. A removed user can be added again, but its
+// stored as a hash; the caller must wipe it. A removed user can be added again, but its
 // earlier tokens stay invalid; within the second of the removal, AddUser waits for the
 // next second. A registered user is [ErrExists], a revoked one [ErrRevoked].
 func (a *Accounts) AddUser(name string, pass []byte) error {
@@ -171,8 +171,8 @@ func (a *Accounts) RemoveUser(name string) error {
 	return a.update(context.Background(), "remove", func(tx kv.Tx) error { return a.users.change(tx, name, userRoll.drop) })
 }
 
-// RevokeUser marks a user as revoked, until [Accounts.UnrevokeUser]. The user need not
-// be registered: applications have users that this state does not know.
+// RevokeUser marks a user as revoked, until [Accounts.UnrevokeUser]. The user need not be
+// registered: applications have users unknown to this state.
 func (a *Accounts) RevokeUser(name string) error {
 	if err := checkName("user", name); err != nil {
 		return err
@@ -205,15 +205,16 @@ func (a *Accounts) Users() ([]UserRecord, error) {
 	return list, nil
 }
 
-// PasswordCost sets what it costs to try a password; otherwise it is the second
-// recommended option of RFC 9106, or in the FIPS mode of Go PBKDF2. A user's password gets it when it is set, and at the next
-// login. The cost must be possible, see [stretch.Cost.Possible]. PasswordCost must not be
-// called after the first use of a password.
+// PasswordCost sets the cost of checking a password; the default is the second
+// recommended option of RFC 9106, or PBKDF2 in the FIPS mode of Go. A user's password
+// gets the new cost when it is set, and at the next login. The cost must be possible, see
+// [stretch.Cost.Possible]. PasswordCost must not be called after the first use of a
+// password.
 func (a *Accounts) PasswordCost(cost stretch.Cost) { a.cost = cost }
 
-// PasswordsAtATime sets how many passwords are hashed at once; zero means 4. Each takes
-// the memory of its cost, by default 64 MiB, and up to twice the total is in use before
-// memory is released. It must not be called after the first Verify.
+// PasswordsAtATime sets how many passwords are hashed concurrently; zero means 4. Each
+// takes the memory of its cost, by default 64 MiB, and up to twice the total is in use
+// before memory is released. It must not be called after the first Verify.
 func (a *Accounts) PasswordsAtATime(n int) {
 	if n > 0 {
 		a.hashing = newHashing(n)
@@ -232,7 +233,7 @@ func (a *Accounts) FindUser(ctx context.Context, email string) (user string, err
 // Verify returns the name of the user with that e-mail address and password. It returns
 // [msl.ErrEmailPasswordIncorrect] if the user is unknown or revoked or the password is
 // wrong, in about the same time. A few passwords are hashed at a time; other calls wait
-// for their turn or for ctx.
+// for their turn or until ctx ends.
 func (a *Accounts) Verify(ctx context.Context, email string, pass []byte) (user string, err error) {
 	if err := a.hashing.enter(ctx); err != nil {
 		return "", err
@@ -251,7 +252,7 @@ func (a *Accounts) Verify(ctx context.Context, email string, pass []byte) (user 
 	return msl.CanonicalName(email), nil
 }
 
-// password finds the password of a user who may log in. For anybody else it returns a
+// password finds the password of a user who may log in. For any other name it returns a
 // dummy to check, at the same cost.
 func (a *Accounts) password(ctx context.Context, name string) (p password, known bool, err error) {
 	err = a.recall(ctx, "find user", func(tx kv.Reader) error {
@@ -295,10 +296,10 @@ func (a *Accounts) costLike(tx kv.Reader, name string) stretch.Cost {
 	return a.cost
 }
 
-// rehash stores a password under the current cost, unless it was changed or removed
-// meanwhile. A failure does not affect the user.
+// rehash stores a password under the current cost, unless it was changed or removed in
+// the meantime. A failure does not affect the user.
 func (a *Accounts) rehash(name string, old password, pass []byte) {
-	a.hashing.garbage.Add(1) // of the check before
+	a.hashing.garbage.Add(1) // of the preceding check
 	payload, err := json.Marshal(hashPassword(a.cost, pass, old.Created))
 	if err != nil {
 		return

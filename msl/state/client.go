@@ -20,11 +20,10 @@ const (
 	tableCounts  = "counts"  // by client and serial number
 )
 
-// ClientTables returns the tables that the store of clients has.
+// ClientTables returns the tables of a store of clients.
 func ClientTables() []string { return []string{tableRecords, tableCounts} }
 
-// A Client is the state of one client, in a store that several clients may use one
-// after the other.
+// A Client is the state of one client, in a store that several clients may use in turn.
 type Client struct {
 	records
 	name string
@@ -45,12 +44,12 @@ func NewClient(store kv.Store, name string) (*Client, error) {
 	return &Client{records{store}, name}, err
 }
 
-// StoredClient returns the state of a client by its name as [ClientNames] has it. An
-// earlier version may have stored two names that are one now, each with its tokens.
+// StoredClient returns the state of a client by its name as listed by [ClientNames]. An
+// earlier version may have stored two names that are now one, each with its tokens.
 func StoredClient(store kv.Store, name string) *Client { return &Client{records{store}, name} }
 
-// storedName returns the name under which a client has its tokens: an earlier version
-// stored it as it came.
+// storedName returns the name under which a client has its tokens: earlier versions did
+// not normalize it.
 func storedName(store kv.Store, name string) (string, error) {
 	stored := msl.CanonicalName(name)
 	names, err := ClientNames(store)
@@ -65,7 +64,7 @@ func storedName(store kv.Store, name string) (string, error) {
 	return stored, nil
 }
 
-// ClientNames returns the names of the clients whose tokens a store has, or had.
+// ClientNames returns the names of the clients whose tokens a store has or had.
 func ClientNames(store kv.Store) (names []string, err error) {
 	err = records{store}.view(context.Background(), "list clients", func(tx kv.Reader) error {
 		names = nil

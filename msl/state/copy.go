@@ -10,15 +10,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// importKey is in the settings while a copy is not complete.
+// importKey is in the settings while a copy is incomplete.
 const importKey = "importing"
 
-// errUnfinished: a copy was begun and not completed.
+// errUnfinished: a copy was started and not completed.
 var errUnfinished = fmt.Errorf("%w: it was not copied completely: copy it again", ErrDamaged)
 
-// Each calls fn for every record of one moment, by table and in the order of keys. fn must
-// not retain what it gets. If the records of that moment get lost meanwhile, since the store
-// only keeps them for a while, the error is one, and everything has to be read again.
+// Each calls fn for every record as of one moment, by table and in the order of keys. fn
+// must not retain its arguments. If the records of that moment are lost in the meantime,
+// since the store keeps them only for a while, Each returns an error, and everything has
+// to be read again.
 func (s *Server) Each(ctx context.Context, fn func(table string, p kv.Pair) error) error {
 	return eachRecord(ctx, s.store, fn)
 }
@@ -47,8 +48,8 @@ func eachRecord(ctx context.Context, store kv.Store, fn func(table string, p kv.
 	})
 }
 
-// eachSetting calls fn for the settings that make up a state. Others are of its store, or of
-// a backup.
+// eachSetting calls fn for the settings that make up a state. Others belong to its store,
+// or to a backup.
 func eachSetting(tx kv.Reader, fn func(table string, p kv.Pair) error) error {
 	for _, key := range []string{beganKey, keepKey} {
 		value, err := tx.Get(kv.Settings, []byte(key))
@@ -62,7 +63,7 @@ func eachSetting(tx kv.Reader, fn func(table string, p kv.Pair) error) error {
 	return nil
 }
 
-// A Digest tells whether two states are equal.
+// A Digest shows whether two states are equal.
 type Digest struct {
 	Records int
 	sum     [sha256.Size]byte
@@ -71,7 +72,7 @@ type Digest struct {
 // Digest reads every record.
 func (s *Server) Digest(ctx context.Context) (Digest, error) { return DigestOf(ctx, s.store) }
 
-// DigestOf is the digest of the state in a store, which may be a copy that is not finished.
+// DigestOf returns the digest of the state in a store, which may be an unfinished copy.
 func DigestOf(ctx context.Context, store kv.Store) (d Digest, err error) {
 	h := sha256.New()
 	err = eachRecord(ctx, store, func(table string, p kv.Pair) error {
@@ -86,8 +87,8 @@ func DigestOf(ctx context.Context, store kv.Store) (d Digest, err error) {
 	return d, err
 }
 
-// CopyTo writes every record of a state into a store that has none, or those of an earlier
-// copy that was not completed. The store is not opened as a state before [FinishCopy].
+// CopyTo writes every record of a state into a store that is empty or has records of an
+// earlier, incomplete copy. The store cannot be opened as a state before [FinishCopy].
 // progress is called with the number of records so far, and may be nil.
 func (s *Server) CopyTo(ctx context.Context, to kv.Store, progress func(records int)) error {
 	if err := beginCopy(ctx, to); err != nil {
@@ -106,7 +107,7 @@ func FinishCopy(ctx context.Context, store kv.Store) error {
 	return records{store}.update(ctx, "finish a copy", func(tx kv.Tx) error { return tx.Delete(kv.Settings, []byte(importKey)) })
 }
 
-// beginCopy refuses a store with records that are not of a copy.
+// beginCopy refuses a store with records that do not belong to a copy.
 func beginCopy(ctx context.Context, to kv.Store) error {
 	return records{to}.update(ctx, "begin a copy", func(tx kv.Tx) error {
 		begun, err := tx.Get(kv.Settings, []byte(importKey))
@@ -122,7 +123,7 @@ func beginCopy(ctx context.Context, to kv.Store) error {
 	})
 }
 
-// checkComplete refuses a store whose copy is not complete.
+// checkComplete refuses a store whose copy is incomplete.
 func checkComplete(tx kv.Reader) error {
 	begun, err := tx.Get(kv.Settings, []byte(importKey))
 	if err == nil && begun != nil {

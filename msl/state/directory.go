@@ -112,7 +112,7 @@ func (e EntityRecord) entity() (*msl.Entity, error) {
 func decodeEntity(identity string, payload []byte, m mark) (e EntityRecord, err error) {
 	err = decodeJSON(payload, &e)
 	if msl.CanonicalName(e.Identity) == msl.CanonicalName(identity) {
-		identity = e.Identity // as its keys were sealed for it
+		identity = e.Identity // its keys were sealed for it
 	}
 	e.Identity, e.Revoked, e.Removed, e.Since = identity, m.revoked, false, m.since
 	return e, err
@@ -189,7 +189,7 @@ func (d *Directory) RemoveEntity(identity string) error {
 }
 
 // RevokeEntity marks an identity as revoked, until [Directory.UnrevokeEntity]. It need
-// not be registered: an entity with a certificate may be revoked too.
+// not be registered: an entity with a certificate can also be revoked.
 func (d *Directory) RevokeEntity(identity string) error {
 	if err := checkName("entity", identity); err != nil {
 		return err
@@ -282,7 +282,7 @@ func (d *Directory) Entity(ctx context.Context, identity string) (*msl.Entity, e
 		return err
 	})
 	if errors.Is(err, keystore.ErrNotFound) {
-		// The identity was sent by a stranger, so it is kept out of logs.
+		// The identity may come from a stranger, so it is kept out of logs.
 		return nil, fmt.Errorf("state: no such entity: %w", keystore.ErrNotFound)
 	}
 	if err != nil {
@@ -294,7 +294,7 @@ func (d *Directory) Entity(ctx context.Context, identity string) (*msl.Entity, e
 	return found.entity, nil
 }
 
-// loadEntity returns old, which may be nil, if the record is still that.
+// loadEntity returns old, which may be nil, if it is still the current record.
 func (d *Directory) loadEntity(tx kv.Reader, identity string, old *parsedEntity) (*parsedEntity, error) {
 	key, apart, err := d.entities.find(tx, identity)
 	if err != nil {
@@ -322,7 +322,7 @@ func (d *Directory) loadEntity(tx kv.Reader, identity string, old *parsedEntity)
 	return parseEntity(key, payload, m)
 }
 
-// A parsedEntity is an entity with the records that it was made of.
+// A parsedEntity is an entity with the records that it was made from.
 type parsedEntity struct {
 	entity  *msl.Entity
 	payload []byte // nil if it is not registered
@@ -341,7 +341,7 @@ func parseEntity(key string, payload []byte, m mark) (*parsedEntity, error) {
 // maxCachedEntities bounds the memory for parsed entities, at about 2 KiB each.
 const maxCachedEntities = 4096
 
-// An entityCache avoids parsing an entity for every message, and reading it where no other
+// An entityCache avoids parsing an entity for every message, and reading it if no other
 // process can change it.
 type entityCache struct {
 	mu      sync.RWMutex

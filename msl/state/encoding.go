@@ -71,7 +71,7 @@ func decodeNewestSequence(b []byte) (newestSequence, error) {
 	return newestSequence{msl.Sequence{Newest: n[0], Asked: n[1]}, time.Unix(n[2], 0)}, nil
 }
 
-// seconds returns the seconds since 1970; a clock before that has not been set yet.
+// seconds returns the seconds since 1970; a clock before that has not been set.
 func seconds(t time.Time) int64 { return max(0, t.Unix()) }
 
 func encodeInts(n ...int64) []byte {
@@ -97,8 +97,8 @@ func decodeInts(b []byte, count int) ([]int64, error) {
 	return n, nil
 }
 
-// decodeJSON rejects unknown fields: a restriction of an entity added by a later
-// version must not be ignored by this one.
+// decodeJSON rejects unknown fields: this version must not ignore a restriction of an
+// entity that a later one added.
 func decodeJSON(b []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()

@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A family tells which further identities a record covers: it is the character between
-// the record's identity and the rest of theirs, or 0 for none.
+// A family says which further identities a record covers: it is the character between the
+// record's identity and the rest of theirs, or 0 for none.
 type family byte
 
 const (
@@ -148,7 +148,7 @@ func unambiguous(tx kv.Reader, e EntityRecord) error {
 	return nil
 }
 
-// isFamily reports whether there is a record of head with that family.
+// isFamily reports whether head has a record with that family.
 func isFamily(tx kv.Reader, head string, own family) (bool, error) {
 	payload, err := tx.Get(tableEntities, []byte(head))
 	if err != nil || payload == nil {

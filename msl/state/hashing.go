@@ -10,8 +10,8 @@ import (
 // passwordsAtATime bounds the memory of password checks: each takes 64 MiB by default.
 const passwordsAtATime = 4
 
-// A hashing bounds the memory of password hashes: how many are computed at once, and
-// how much garbage they leave. Left alone, the garbage collector would wait for several
+// A hashing bounds the memory of password hashes: how many are computed concurrently, and
+// how much garbage they leave. By itself, the garbage collector would wait for several
 // times the live memory, which includes the hashes in progress.
 type hashing struct {
 	places  chan struct{}
@@ -20,7 +20,7 @@ type hashing struct {
 
 func newHashing(atATime int) *hashing { return &hashing{places: make(chan struct{}, atATime)} }
 
-// enter waits for a place. The caller calls leave when it no longer needs the hash.
+// enter waits for a place. The caller must call leave when it no longer needs the hash.
 func (h *hashing) enter(ctx context.Context) error {
 	select {
 	case h.places <- struct{}{}:

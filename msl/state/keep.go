@@ -10,10 +10,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// The records of a token are needed until no token of its serial number is accepted
-// any more. The records contain the time they were last touched. How long they are kept
-// after that follows from the tokens presented: the code that checks a token first
-// reports until when the token will be accepted.
+// The records of a token are needed until no token with its serial number is accepted
+// anymore. The records contain the time they were last touched. How long they are kept
+// after that depends on the tokens presented: the code that checks a token first reports
+// until when it will be accepted.
 
 // A keep says that until a given time, records are kept for a given duration after they
 // were touched.
@@ -22,8 +22,8 @@ type keep struct {
 	until time.Time
 }
 
-// keeps holds those in force, the shortest first. There are several if token lifetimes
-// have changed or differ between issuers.
+// keeps holds those in force, shortest first. There are several if token lifetimes have
+// changed or differ between issuers.
 type keeps struct {
 	mu  sync.Mutex
 	all []keep
@@ -31,15 +31,14 @@ type keeps struct {
 
 const (
 	keepKey = "keep" // in the settings
-	// keepSlack allows for messages that are under way, truncated seconds and clocks
-	// that were corrected.
+	// keepSlack allows for messages under way, truncated seconds and corrected clocks.
 	keepSlack = time.Hour
-	// keepMost is for how long at most records are kept after they were touched. A token may
-	// be said to live longer than a duration can be (292 years).
+	// keepMost is the longest time that records are kept after they were touched. A token
+	// may claim a longer life than a duration can hold (292 years).
 	keepMost = 100 * 365 * 24 * time.Hour
 )
 
-// lives returns how long the records of a token are kept that is accepted until then.
+// lives returns how long the records of a token that is accepted until then are kept.
 func lives(now, until time.Time) time.Duration { return min(until.Sub(now), keepMost) }
 
 // Expect implements msl.Forgetter. It writes only if a token outlives earlier ones,
@@ -65,7 +64,7 @@ func (t *Tokens) Expect(ctx context.Context, until time.Time) error {
 }
 
 // cover reports whether a token that is accepted until then needs no further keep. Other
-// servers that share the state may know more, but remove nothing before its time.
+// servers sharing the state may know more, but remove nothing too early.
 func (k *keeps) cover(now, until time.Time) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -100,8 +99,8 @@ func covered(all []keep, long time.Duration, until time.Time) bool {
 }
 
 // withKeep adds a token that is accepted until the given time. A token that lives about
-// as long as those of an existing keep extends it, with some to spare; no token extends
-// a keep that is far longer than it needs.
+// as long as those of an existing keep extends it, with some margin; no token extends a
+// keep that is far longer than it needs.
 func withKeep(old []keep, now, until time.Time) []keep {
 	long := lives(now, until)
 	spare := keep{long: (long + long/64).Truncate(time.Second) + time.Minute, until: until.Add(long / 8).Truncate(time.Second).Add(time.Minute)}

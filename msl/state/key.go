@@ -17,16 +17,17 @@ import (
 //	Check(data, tag []byte) (fits bool, err error)
 type Key = authkv.Key
 
-// KeyOf returns the key of a store with that label, whose algorithm makes it a MAC. Its
-// newest version makes tags, each version checks its own, and versions that another process
-// made are looked up when they are first met, see [keystore.Changing]. What it is used for begins with
-// "msl-hsm state root", so that a key may be shared with a use whose data never does.
+// KeyOf returns the key of a store with that label, whose algorithm must make it a MAC.
+// Its newest version makes tags, and each version checks its own. Versions that another
+// process made are looked up when they are first encountered, see [keystore.Changing].
+// The authenticated data begins with "msl-hsm state root", so that the key may be shared
+// with a use whose data never does.
 func KeyOf(store keystore.Store, label string) (Key, error) {
 	k := &versions{store: store, label: label}
 	return k, k.look()
 }
 
-// versions are the versions of a key, the newest first.
+// versions are the versions of a key, newest first.
 type versions struct {
 	store keystore.Store
 	label string
@@ -35,8 +36,8 @@ type versions struct {
 	all []keystore.Version
 }
 
-// search looks for versions that another process made. Who wrote a tag may be anybody, but
-// whoever can write one can as well end the service by a wrong one.
+// search looks for versions that another process made. Anyone may have written a tag, but
+// whoever can write one can also stop the service with a wrong one.
 func (k *versions) search() error {
 	if changing, ok := k.store.(keystore.Changing); ok {
 		if err := changing.Refresh(k.label); err != nil {
@@ -71,7 +72,7 @@ func (k *versions) version(number uint32) (mac keystore.MAC, found bool, err err
 
 // Tag implements [Key]: the number of the version, in 4 bytes, before its MAC.
 func (k *versions) Tag(data []byte) ([]byte, error) {
-	if err := k.look(); err != nil { // the store knows of newer ones before this does
+	if err := k.look(); err != nil { // in case the store knows newer ones
 		return nil, err
 	}
 	k.mu.Lock()

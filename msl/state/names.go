@@ -8,14 +8,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// Names are stored in their canonical form ([msl.CanonicalName]). Earlier versions
-// stored them as they came, and so could hold two names that are one now.
+// Names are stored in their canonical form ([msl.CanonicalName]). Earlier versions did
+// not normalize them, and could therefore hold two names that are now one.
 
-// A roster knows the names of a roll that an earlier version stored in another form.
-// It does not change: no name is stored in another form any more.
+// A roster knows the names in a roll that an earlier version stored in another form. It
+// does not change: names are no longer stored in other forms.
 type roster struct {
 	of  roll
-	old map[string][]string // by their canonical form
+	old map[string][]string // by canonical form
 }
 
 // readRoster finds those names.
@@ -46,9 +46,9 @@ func (r *roster) note(name string) {
 // plain reports whether a name has only its canonical form here.
 func (r roster) plain(name string) bool { return len(r.old[msl.CanonicalName(name)]) == 0 }
 
-// find returns the key of a name. Where names are registered that are one now, apart
-// says that this spelling is refused: only the canonical one goes on, since the others
-// may be those of somebody else.
+// find returns the key of a name. If several registered names are now one, apart says
+// that this spelling is refused: only the canonical one still works, since the others may
+// belong to someone else.
 func (r roster) find(tx kv.Reader, name string) (key string, apart bool, err error) {
 	c := msl.CanonicalName(name)
 	if r.plain(name) {
@@ -66,7 +66,7 @@ func (r roster) find(tx kv.Reader, name string) (key string, apart bool, err err
 	switch {
 	case slices.Contains(registered, name):
 		return name, name != c && len(registered) > 1, nil
-	case slices.Contains(marked, name): // it was removed, or revoked, for itself
+	case slices.Contains(marked, name): // removed or revoked separately
 		return name, false, nil
 	case len(registered) > 0:
 		return registered[0], registered[0] != c && len(registered) > 1, nil
@@ -76,7 +76,7 @@ func (r roster) find(tx kv.Reader, name string) (key string, apart bool, err err
 	return c, false, nil
 }
 
-// in returns those of the names that a table has.
+// in returns those of the names that are in a table.
 func (r roster) in(tx kv.Reader, table string, names []string) (found []string, err error) {
 	for _, name := range names {
 		b, err := tx.Get(table, []byte(name))
@@ -106,7 +106,7 @@ func (r roster) key(tx kv.Reader, name string) (string, error) {
 	return key, err
 }
 
-// change does something to the key of a name.
+// change applies do to the key of a name.
 func (r roster) change(tx kv.Tx, name string, do func(tx kv.Tx, key string) error) error {
 	key, err := r.key(tx, name)
 	if err != nil {
@@ -115,15 +115,15 @@ func (r roster) change(tx kv.Tx, name string, do func(tx kv.Tx, key string) erro
 	return do(tx, key)
 }
 
-// A SpelledApart name is refused: another one differs from it in its Unicode
-// normalization only.
+// A SpelledApart name is refused: another one differs from it only in its Unicode
+// normalization.
 type SpelledApart struct {
 	Kind string // entity or user
 	Name string
 }
 
 // Apart returns the names that are refused because they are spelled like others. An
-// earlier version registered them; removing one of them ends it.
+// earlier version registered them; removing one of them ends the conflict.
 func (s *Server) Apart(ctx context.Context) (all []SpelledApart, err error) {
 	err = s.recall(ctx, "compare names", func(tx kv.Reader) error {
 		all = nil

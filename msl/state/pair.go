@@ -9,8 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A Pair says which keys a state was used with: by version of the key that authenticates
-// tokens, what that version makes of a text that is always the same. It is no secret.
+// A Pair records which keys a state was used with: for each version of the key that
+// authenticates tokens, its tag of a constant text. It is not secret.
 type Pair map[uint32][]byte
 
 const (
@@ -18,11 +18,11 @@ const (
 	maxVersions = 64     // that are remembered
 )
 
-// Pair returns the keys that the state was used with. It is empty if no server has used the
-// state yet, or only one of a version that did not note it.
+// Pair returns the keys that the state was used with. It is empty if no server has used
+// the state yet, or only an earlier version that did not record it.
 func (s *Server) Pair(ctx context.Context) (Pair, error) { return PairIn(ctx, s.store) }
 
-// PairIn is Server.Pair of a store that need not be opened as a state.
+// PairIn is Server.Pair for a store that need not be opened as a state.
 func PairIn(ctx context.Context, store kv.Store) (p Pair, err error) {
 	err = records{store}.view(ctx, "read which keys the state belongs to", func(tx kv.Reader) error {
 		p, err = readPair(tx)
@@ -39,11 +39,11 @@ func readPair(tx kv.Reader) (p Pair, err error) {
 	return p, err
 }
 
-// AddPair notes that the state is used with these versions. Older ones stay, up to 64; one with
-// the same number, or a newer one, is not there any more. There is at least one.
+// AddPair records that the state is used with these versions, at least one. Older ones
+// stay, up to 64; earlier ones with the same or a higher number are dropped.
 func (s *Server) AddPair(ctx context.Context, own Pair) error { return NotePair(ctx, s.store, own) }
 
-// NotePair is Server.AddPair of a store that need not be opened as a state.
+// NotePair is Server.AddPair for a store that need not be opened as a state.
 func NotePair(ctx context.Context, store kv.Store, own Pair) error {
 	return records{store}.update(ctx, "note which keys the state belongs to", func(tx kv.Tx) error {
 		known, err := readPair(tx)
@@ -76,7 +76,7 @@ func (p Pair) with(own Pair) Pair {
 	return all
 }
 
-// ForgetPair has the state belong to the keys with which it is used next.
+// ForgetPair makes the state belong to the keys with which it is used next.
 func (s *Server) ForgetPair(ctx context.Context) error {
 	return s.update(ctx, "forget which keys the state belonged to", func(tx kv.Tx) error {
 		return tx.Delete(kv.Settings, []byte(pairSetting))

@@ -22,27 +22,27 @@ const (
 	firstRest     = 5 * time.Minute
 )
 
-// Pruning configures how a [Server] forgets by itself.
+// Pruning configures how a [Server] forgets automatically.
 type Pruning struct {
 	// Keep is how long a record of an earlier version is kept after it was touched: the
-	// lifetime of a master token plus the time in which it can be renewed after that.
-	// Records of tokens that live longer are kept longer (see [Server.Expect]).
+	// lifetime of a master token plus the time in which it can still be renewed. Records
+	// of longer-lived tokens are kept longer (see [Server.Expect]).
 	Keep time.Duration
-	// Interval is the approximate pause between prunings, give or take a tenth; zero
+	// Interval is the approximate pause between prunings, plus or minus a tenth; zero
 	// means a 24th of Keep, and less than a minute means a minute.
 	Interval time.Duration
 	Log      *slog.Logger // nil means none
 }
 
-// pruning is what StopPruning ends.
+// pruning is what StopPruning stops.
 type pruning struct {
 	mu   sync.Mutex
 	stop context.CancelFunc
 	done chan struct{}
 }
 
-// StartPruning begins to remove periodically, until [Server.StopPruning], what no
-// accepted token needs any more. It must be called only once.
+// StartPruning starts removing periodically, until [Server.StopPruning], what no accepted
+// token needs anymore. It must be called only once.
 func (s *Server) StartPruning(p Pruning) {
 	ctx, stop := context.WithCancel(context.Background())
 	s.pruning.mu.Lock()
@@ -57,7 +57,7 @@ func (s *Server) StartPruning(p Pruning) {
 	go s.pruneUntil(ctx, p, s.pruning.done)
 }
 
-// StopPruning ends what [Server.StartPruning] began, if anything.
+// StopPruning stops what [Server.StartPruning] started, if anything.
 func (s *Server) StopPruning() {
 	s.pruning.mu.Lock()
 	defer s.pruning.mu.Unlock()
@@ -87,14 +87,14 @@ func (s *Server) pruneUntil(ctx context.Context, p Pruning, done chan<- struct{}
 	}
 }
 
-// jittered spreads the work of servers that were started together.
+// jittered spreads the work of servers started at the same time.
 func jittered(d time.Duration) time.Duration {
 	d = max(d, leastInterval)
 	return d - d/10 + rand.N(d/5+1)
 }
 
-// clockJumped reports whether the wall clock disagrees with the time that passed. What
-// only looks old by a temporarily wrong clock must not be forgotten.
+// clockJumped reports whether the wall clock disagrees with the elapsed time. Records
+// that look old only by a temporarily wrong clock must not be forgotten.
 func clockJumped(before, after time.Time) bool {
 	return jumped(after.Round(0).Sub(before.Round(0)), after.Sub(before))
 }
@@ -121,11 +121,11 @@ type Forgotten struct {
 	Names  int `json:"names"`  // marks of removed entities
 }
 
-// Forget removes immediately what no accepted token needs any more, in small steps
-// between which others can write. keep is as in [Pruning]. It removes the records of
-// master tokens, and the marks of entities that were removed before the oldest accepted
-// token was issued. Revocations stay until they are lifted. The marks of removed users
-// also stay, since a user ID token is renewed for as long as its master token is.
+// Forget immediately removes what no accepted token needs anymore, in small steps between
+// which others can write. keep is as in [Pruning]. It removes the records of master
+// tokens, and the marks of entities that were removed before the oldest accepted token
+// was issued. Revocations stay until they are lifted. The marks of removed users also
+// stay, since a user ID token is renewed as long as its master token is.
 func (s *Server) Forget(ctx context.Context, keep time.Duration) (f Forgotten, err error) {
 	now := time.Now()
 	kept, err := s.kept(ctx)
@@ -218,7 +218,7 @@ func (s sweep) lookFor(ctx context.Context, from []byte) (keys [][]byte, next []
 	return keys, next, err
 }
 
-// forget removes the records of keys, except those touched meanwhile.
+// forget removes the records of keys, except those touched in the meantime.
 func (s sweep) forget(ctx context.Context, keys [][]byte) (n int, err error) {
 	if len(keys) == 0 {
 		return 0, nil
@@ -248,7 +248,7 @@ func (s sweep) forget(ctx context.Context, keys [][]byte) (n int, err error) {
 	return n, nil
 }
 
-// touched returns when anything was last recorded of a token. A renewed token keeps its
+// touched returns when a token's records were last changed. A renewed token keeps its
 // serial number, so its ids must be kept too.
 func touched(tx kv.Reader, key []byte) (time.Time, error) {
 	var last time.Time

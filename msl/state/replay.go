@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// Tokens remembers how the tokens of a server were used, for as long as it matters:
-// their largest non-replayable ids and their renewals.
+// Tokens remembers how a server's tokens were used, as long as that matters: their
+// largest non-replayable ids and their renewals.
 type Tokens struct {
 	records
 	keeps  keeps
@@ -20,29 +20,30 @@ type Tokens struct {
 	behind behind
 }
 
-// behind is told once that the state is older than a token.
+// behind reports once that the state is older than a token.
 type behind struct {
 	once sync.Once
 	tell func(identity string) // or nil
 }
 
-// WhenBehind has tell called once if a token is seen that was renewed more often than the state
-// knows of: then the state is an older copy, and also forgot which messages were taken and who
-// was revoked since. It is to be set before the first token is seen. That nothing is told
-// proves nothing: devices whose tokens were not renewed meanwhile show no difference.
+// WhenBehind makes tell be called once if a token appears that was renewed more often
+// than the state knows: then the state is an older copy, which has also lost which
+// messages were accepted and who was revoked since then. Set it before the first token.
+// Silence proves nothing: devices whose tokens were not renewed in the meantime show no
+// difference.
 func (t *Tokens) WhenBehind(tell func(identity string)) { t.behind.tell = tell }
 
-// compare looks whether a token is one that the state must know of, and does not. The first
-// number of a token is 0, and the others are given after they were recorded.
+// compare checks whether the state should know a token, but does not. The first number of
+// a token is 0, and later ones are issued after they were recorded.
 func (b *behind) compare(identity string, known bool, newest, sequence int64) {
 	if b.tell != nil && (known && sequence > newest || !known && sequence > 0) {
 		b.once.Do(func() { b.tell(identity) })
 	}
 }
 
-// step makes a step of a token. In a store that several servers share, those of this server
-// that come at the same time go together; a file joins the changes of transactions itself.
-// There refusing must not cost a write, and so it is found out first.
+// step performs a step of a token. In a store shared by several servers, concurrent steps
+// of this server are combined; a file itself combines the changes of transactions. There
+// a refusal must not cost a write, so it is determined first.
 func (t *Tokens) step(ctx context.Context, op string, s *tokenStep) error {
 	if _, ok := t.store.(kv.Shared); ok {
 		return wrap(op, t.steps.pass(ctx, t.store, s))

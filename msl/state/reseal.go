@@ -9,8 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// Reseal replaces the pre-shared keys of an entity by the same keys, sealed in another way.
-// Tokens and marks stay as they are. If the entity has other keys than old by now, the
+// Reseal replaces the pre-shared keys of an entity with the same keys, sealed in another
+// way. Tokens and marks stay as they are. If the entity now has keys other than old, the
 // error is [ErrConflict]; if it is not registered, [ErrUnknown].
 func (d *Directory) Reseal(ctx context.Context, identity string, old, again msl.SealedPSK) error {
 	defer d.cache.drop(identity)

@@ -12,7 +12,7 @@ import (
 type roll struct {
 	what           string
 	records, marks string
-	// family returns which names a record covers beside its own.
+	// family returns which names a record covers besides its own.
 	family func(payload []byte) (family, error)
 }
 
@@ -23,14 +23,14 @@ var (
 
 func familyOfUser([]byte) (family, error) { return 0, nil }
 
-// A mark says that all tokens of a name are refused, or those from before a time. It
-// outlives the record, because tokens do too.
+// A mark says that all tokens of a name are refused, or those issued before some time.
+// Like tokens, it outlives the record.
 type mark struct {
 	revoked bool // until the revocation is lifted
 	removed bool // until it is added again
 	family  family
 	since   time.Time // when it was revoked or removed
-	counts  time.Time // since when its tokens count; zero means always
+	counts  time.Time // its tokens count from then on; zero means always
 }
 
 const (
@@ -110,8 +110,8 @@ func (r roll) setMark(tx kv.Tx, name string, m mark) error {
 // tokens contain only whole seconds.
 func secondAfter(t time.Time) time.Time { return time.Unix(t.Unix()+1, 0) }
 
-// restart ends all tokens issued so far. The clock of the server that did so last may have
-// been ahead of this one: what counted then does not any more.
+// restart ends all tokens issued so far. The clock of the server that last did so may
+// have been ahead of this one: tokens that counted then no longer do.
 func (m *mark) restart(now time.Time) { m.counts = later(secondAfter(now), secondAfter(m.counts)) }
 
 // add stores a record for a name that has none. A name that was marked as removed
@@ -125,7 +125,7 @@ func (r roll) add(tx kv.Tx, name string, payload []byte) error {
 	return r.replace(tx, name, payload)
 }
 
-// replace stores a record for a name, whether it has one or not.
+// replace stores a record for a name, whether or not it has one.
 func (r roll) replace(tx kv.Tx, name string, payload []byte) error {
 	m, err := r.mark(tx, name)
 	if err != nil {
@@ -186,7 +186,7 @@ func (r roll) revoke(tx kv.Tx, name string) error {
 }
 
 // markWithFamily returns the mark of a name, with the family of its record if there is
-// one: the mark has to contain it when the record is gone.
+// one: the mark has to contain it once the record is gone.
 func (r roll) markWithFamily(tx kv.Reader, name string) (mark, error) {
 	m, err := r.mark(tx, name)
 	if err != nil {

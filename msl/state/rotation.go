@@ -9,19 +9,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A Rotation says how far the servers of a state are on their way to other versions of
-// their keys. Each change has the next number, and servers say which they have followed.
+// A Rotation says how far the servers of a state have progressed toward other versions of
+// their keys. Each change has the next number, and servers record which one they have
+// followed.
 type Rotation struct {
 	Number int64 `json:"number"`
 	Step   Step  `json:"step"`
 	// Former are the versions by label that are used until Step is [StepUsed], and
-	// Versions those that are used from then on.
+	// Versions those used from then on.
 	Former   map[string]uint32 `json:"former"`
 	Versions map[string]uint32 `json:"versions"`
-	// Least are the oldest versions by label that servers still open anything with.
+	// Least are the oldest versions, by label, that servers still use to open anything.
 	Least map[string]uint32 `json:"least,omitempty"`
-	// Replaced are the times since which no server has used the version before one, by
-	// label and that version.
+	// Replaced are the times since which no server has used the predecessor of a version,
+	// by label and that version.
 	Replaced map[string]map[uint32]time.Time `json:"replaced,omitempty"`
 }
 
@@ -39,8 +40,8 @@ const (
 // Pending reports whether the former versions are still used.
 func (r *Rotation) Pending() bool { return r.Step == StepAnnounced || r.Step == StepMade }
 
-// A Presence says that a server uses the state, and what it followed. It has another Beat
-// whenever it is written.
+// A Presence says that a server uses the state, and which rotation it has followed. It
+// has another Beat whenever it is written.
 type Presence struct {
 	Name    string `json:"name"` // for people
 	Number  int64  `json:"number"`
@@ -53,7 +54,7 @@ const (
 	presenceKey = "server "  // likewise, before the id of a server
 )
 
-// ErrConflict: something else was changed meanwhile.
+// ErrConflict: something else was changed in the meantime.
 var ErrConflict = fmt.Errorf("state: it was changed meanwhile")
 
 // Rotation returns the newest rotation. Before the first one, its number is 0.
@@ -73,8 +74,8 @@ func readRotation(tx kv.Reader) (r Rotation, err error) {
 	return r, err
 }
 
-// SetRotation makes r, whose number is one more than that of the newest, the newest.
-// Otherwise the error is [ErrConflict].
+// SetRotation stores r as the newest rotation. Its number must be one more than the
+// previous one's. Otherwise the error is [ErrConflict].
 func (s *Server) SetRotation(ctx context.Context, r Rotation) error {
 	text, err := json.Marshal(r)
 	if err != nil {
@@ -92,7 +93,7 @@ func (s *Server) SetRotation(ctx context.Context, r Rotation) error {
 	})
 }
 
-// SetPresence writes that of the server with an id.
+// SetPresence stores the presence of the server with an id.
 func (s *Server) SetPresence(ctx context.Context, id string, p Presence) error {
 	text, err := json.Marshal(p)
 	if err != nil {
@@ -110,7 +111,7 @@ func (s *Server) RemovePresence(ctx context.Context, id string) error {
 	})
 }
 
-// Presences returns the servers by id. Those that were killed are among them.
+// Presences returns the servers by id, including any that were killed.
 func (s *Server) Presences(ctx context.Context) (all map[string]Presence, err error) {
 	err = s.view(ctx, "list the servers", func(tx kv.Reader) error {
 		all = map[string]Presence{}

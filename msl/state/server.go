@@ -24,8 +24,8 @@ func ServerTables() []string {
 	return append(LastingTables(), TokenTables()...)
 }
 
-// TokenTables returns those of the [ServerTables] that say how tokens were used. They change
-// with every non-replayable message, and no other table depends on them.
+// TokenTables returns those of the [ServerTables] that record how tokens were used. They
+// change with every non-replayable message, and no other table depends on them.
 func TokenTables() []string { return []string{tableIDs, tableSequences} }
 
 // LastingTables returns the others.
@@ -136,10 +136,10 @@ func (s *Server) Revoked(ctx context.Context, identity, user string) error {
 	})
 }
 
-// CountSince implements msl.TokenDates. The time is that of the last removal for a name
-// that was added again, that of the last password change for a user, and that of
-// [EndTokens] for all names, whichever is latest. The time of a PSK_PROFILE key set or
-// NONE_SUFFIXED root applies to all identities of its family.
+// CountSince implements msl.TokenDates. The time is the latest of these: the last
+// removal, for a name that was added again; the last password change, for a user; and
+// [EndTokens], for all names. The time of a PSK_PROFILE key set or NONE_SUFFIXED root
+// applies to all identities of its family.
 func (s *Server) CountSince(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error) {
 	err = s.recall(ctx, "check the age of tokens", func(tx kv.Reader) error {
 		m, _, err := s.entities.mark(tx, identity)

@@ -14,8 +14,8 @@ func (r records) view(ctx context.Context, op string, fn func(kv.Reader) error) 
 	return wrap(op, r.store.View(ctx, fn))
 }
 
-// recall is view for what messages are judged by. Of a store that several servers share it
-// reads the copy in memory.
+// recall is view for judging messages. In a store shared by several servers it reads the
+// copy in memory.
 func (r records) recall(ctx context.Context, op string, fn func(kv.Reader) error) error {
 	if shared, ok := r.store.(kv.Shared); ok {
 		return wrap(op, shared.Recall(ctx, fn))
@@ -28,7 +28,7 @@ func (r records) update(ctx context.Context, op string, fn func(kv.Tx) error) er
 }
 
 // returning makes a change after which only new tokens of a name count, and waits until
-// tokens issued from now on do.
+// newly issued tokens do.
 func (r records) returning(op string, of roster, name string, fn func(kv.Tx) error) error {
 	var counts time.Time
 	err := r.update(context.Background(), op, func(tx kv.Tx) error {

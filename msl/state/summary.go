@@ -19,7 +19,7 @@ type Summary struct {
 	IDs             int       `json:"ids"`       // master tokens that were used with a non-replayable id
 	Sequences       int       `json:"sequences"` // master tokens that were renewed
 	Latest          time.Time `json:"latest,omitzero"`
-	// The remaining fields are for a state in a file: package bolt fills them in.
+	// The remaining fields are for a state in a file; package bolt fills them in.
 	Bytes int64 `json:"bytes"` // of the file
 	Free  int64 `json:"free"`  // bytes of it that the next records will use
 }

@@ -10,33 +10,34 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A turnstile lets steps of tokens that come at the same time share a transaction, where each
-// alone costs two requests: while one transaction is under way, further steps collect for
-// the next. A single step waits for no other. Each has its own outcome.
+// A turnstile combines concurrent steps of tokens into a shared transaction, since each
+// one alone costs two requests: while a transaction is under way, further steps collect
+// for the next. A single step does not wait for others. Each has its own outcome.
 type turnstile struct {
 	mu      sync.Mutex
 	waiting []*tokenStep
 	running bool
 }
 
-// A tokenStep puts a record of a token in the place of another one, or refuses to. Refusing
-// does not touch the steps of others.
+// A tokenStep replaces a record of a token, or refuses to. A refusal does not affect the
+// steps of others.
 type tokenStep struct {
 	table string
 	key   []byte
 	next  func(old []byte) ([]byte, error) // may be called again
 
-	made []byte          // what next returned last
+	made []byte          // last result of next
 	ctx  context.Context // of the caller
 	err  error
 	done chan struct{} // closed when err is final
 }
 
-// maxTogether is how many steps share a transaction, each of which compares and changes a
-// record: every store accepts as many.
+// maxTogether is how many steps share a transaction, each of which compares and changes
+// one record: every store accepts that many.
 const maxTogether = 64
 
-// pass makes a step, and returns when it is made or ctx ends. It may be made after that.
+// pass performs a step, and returns when it is done or ctx ends. It may still be
+// performed after that.
 func (t *turnstile) pass(ctx context.Context, store kv.Store, s *tokenStep) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -57,7 +58,7 @@ func (t *turnstile) pass(ctx context.Context, store kv.Store, s *tokenStep) erro
 	}
 }
 
-// run makes steps until none waits.
+// run performs steps until none is waiting.
 func (t *turnstile) run(store kv.Store) {
 	for {
 		t.mu.Lock()
@@ -73,8 +74,8 @@ func (t *turnstile) run(store kv.Store) {
 	}
 }
 
-// makeSteps makes steps in one transaction, unless all callers leave. A record that is not
-// authentic, with which nothing was changed, fails the step of its token alone.
+// makeSteps performs steps in one transaction, unless all callers leave. An inauthentic
+// record, with which nothing was changed, fails only the step of its token.
 func makeSteps(store kv.Store, steps []*tokenStep) {
 	ctx, leave := context.WithCancel(context.Background())
 	defer leave()
@@ -101,8 +102,8 @@ func makeSteps(store kv.Store, steps []*tokenStep) {
 	}
 }
 
-// judgeSteps makes steps in their order: a later one of the same token sees what an earlier
-// one put.
+// judgeSteps performs steps in order: a later one of the same token sees the result of an
+// earlier one.
 func judgeSteps(tx kv.Tx, steps []*tokenStep) error {
 	keys := map[string][][]byte{}
 	for _, s := range steps {
@@ -122,7 +123,8 @@ func judgeSteps(tx kv.Tx, steps []*tokenStep) error {
 	return nil
 }
 
-// make makes a step in a transaction, or returns why it is refused; err is of the store.
+// make performs a step in a transaction, or returns why it is refused; err is an error of
+// the store.
 func (s *tokenStep) make(tx kv.Tx) (refused, err error) {
 	old, err := tx.Get(s.table, s.key)
 	if err != nil {

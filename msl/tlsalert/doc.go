@@ -24,17 +24,17 @@
 //   - Alerts that are sent are fatal, except close_notify and no_renegotiation.
 //   - Alerts received as fatal are fatal.
 //   - Of the alerts received as warnings, user_canceled, no_renegotiation,
-//     unrecognized_name, certificate_unobtainable and no_certificate are warnings:
-//     the sender says that it continues, and the identity of this side is not in
-//     doubt. All others are fatal, above all those about certificates: a connection
-//     must not continue as if nothing had been said when a peer does not trust this
-//     side's certificate.
+//     unrecognized_name, certificate_unobtainable and no_certificate are warnings: the
+//     sender says that it continues, and the identity of this side is not in doubt. All
+//     others are fatal, especially those about certificates: a connection must not
+//     continue as if nothing had happened when a peer does not trust this side's
+//     certificate.
 //   - In TLS 1.3 the level means nothing (RFC 8446 section 6): every alert except
 //     close_notify and user_canceled is fatal.
 //
 // # What it does not protect
 //
-// Before a connection is encrypted its alerts are not authenticated: anyone on the
-// path can send one. An alert is a hint for an operator, never a proof. An error that
-// does not come from crypto/tls is taken for one of its errors if the text is the same.
+// Before a connection is encrypted its alerts are not authenticated: anyone on the path
+// can send one. An alert is a hint for an operator, never a proof. An error that does not
+// come from crypto/tls is mistaken for one of its errors if the text is the same.
 package tlsalert

@@ -113,7 +113,7 @@ func inType(err error, side Side) (Alert, Origin, bool) {
 	switch e := err.(type) {
 	case *Error:
 		return e.Alert, e.Origin, true
-	case tls.AlertError: // of QUIC, which reports a received alert in another way
+	case tls.AlertError: // of QUIC, which reports a received alert differently
 		return Alert(e), Sent, true
 	case *net.OpError:
 		return inOperation(e.Op, e.Err)

@@ -10,8 +10,8 @@ const (
 
 // Fatal reports whether a received alert is fatal, by the policy that the package
 // documents. level is the first byte of its record; version is that of the connection
-// (tls.VersionTLS12, …), or 0 before it is agreed on. close_notify is not fatal: it
-// ends the connection, but is not a failure.
+// (tls.VersionTLS12, …), or 0 before it is negotiated. close_notify is not fatal: it ends
+// the connection, but is not a failure.
 func (a Alert) Fatal(level uint8, version uint16) bool {
 	switch {
 	case a == CloseNotify:

@@ -11,14 +11,14 @@ import (
 
 // EmailPassword is the scheme EMAIL_PASSWORD (MSL wiki, "Email/Password").
 type EmailPassword struct {
-	// Verify returns the name of the user with that e-mail address and password.
-	// The error for a wrong pair is msl.ErrEmailPasswordIncorrect. The password
-	// is overwritten when Verify returns.
+	// Verify returns the name of the user with that e-mail address and password. A wrong
+	// pair is msl.ErrEmailPasswordIncorrect. The password is overwritten when Verify
+	// returns.
 	Verify func(ctx context.Context, email string, password []byte) (user string, err error)
 
-	// Find returns the name of the user with that e-mail address, or "" if there is
-	// none who may log in. A server counts wrong guesses by that name. If Find is nil,
-	// it counts them by the address, in lower case.
+	// Find returns the name of the user with that e-mail address, or "" if no user who
+	// may log in has it. A server counts wrong guesses by that name. If Find is nil, it
+	// counts them by the address in lower case.
 	Find func(ctx context.Context, email string) (user string, err error)
 }
 
@@ -65,7 +65,7 @@ func (e *EmailPassword) Claimed(ctx context.Context, authdata []byte) (user stri
 	return user, true, nil
 }
 
-// Authenticate refuses a blank address or password with 5005 and a wrong pair with
+// Authenticate refuses a blank address or password with error 5005 and a wrong pair with
 // 5007.
 func (e *EmailPassword) Authenticate(ctx context.Context, _ string, authdata []byte) (string, error) {
 	email, password, err := e.parse(authdata)
@@ -91,7 +91,7 @@ func (e *EmailPassword) parse(authdata []byte) (email string, password []byte, e
 // EmailPasswordData returns a client's proof of a user by this scheme. It holds the
 // password in the clear until it is garbage-collected; the caller wipes its own copy.
 func EmailPasswordData(email string, password []byte) *msl.UserAuthData {
-	e := wire.NewEncoder(64 + 6*(len(email)+len(password))) // escaped: it must not grow
+	e := wire.NewEncoder(64 + 6*(len(email)+len(password))) // escaped; it must not grow
 	e.Begin()
 	e.String("email", email)
 	e.Secret("password", password)

@@ -9,24 +9,24 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// UserIDToken is the scheme USER_ID_TOKEN (MSL wiki, "User ID Token"): the user
-// of an earlier session of the same entity, proven by the tokens of that session.
-// A user ID token that expired is accepted for as long as the issuer would renew it.
+// UserIDToken is the scheme USER_ID_TOKEN (MSL wiki, "User ID Token"): the user of an
+// earlier session of the same entity, proven by the tokens of that session. An expired
+// user ID token is accepted as long as the issuer would renew it.
 type UserIDToken struct {
 	// Issuer opens the tokens. If Tokens is set, it opens master tokens instead: a
 	// Server's OpenMasterToken accepts only those in use.
 	Issuer *msl.Issuer
 	Tokens func(*msl.MasterToken) (*msl.Session, error)
 
-	// Permitted reports whether this user of this entity may use the scheme. It is
-	// asked before Revoked, as the protocol has it, and a Server's PermitUser after it.
+	// Permitted reports whether this user of this entity may use the scheme. It is called
+	// before Revoked, in the protocol's order; a Server's PermitUser is called after it.
 	// Nil permits all. Names are in the form of msl.CanonicalName.
 	Permitted func(ctx context.Context, identity, user string) (bool, error)
 	// Revoked returns an error with an msl.Code if the user of the entity is revoked,
-	// as a State's Revoked does. Any other error means that this could not be
-	// determined. Nil leaves the check to the server, which makes it in any case.
+	// like a State's Revoked. Any other error means that this could not be determined.
+	// Nil leaves the check to the server, which makes it in any case.
 	Revoked func(ctx context.Context, identity, user string) error
-	// Dates tells from when on the tokens of the user count; a State may implement it.
+	// Dates returns from when on the tokens of the user count; a State may implement it.
 	// Nil accepts tokens of any age.
 	Dates msl.TokenDates
 }
@@ -61,10 +61,9 @@ func parseTokens(authdata []byte) (*msl.MasterToken, *msl.UserIDToken, error) {
 	return mt, uit, nil
 }
 
-// Authenticate opens the tokens. The errors are 5025 for a master token of another
-// issuer, 5032 for one of another entity, 5021 for a user ID token of another issuer,
-// 5041 for a user who may not use the scheme, and 5043 if it is unknown whether the
-// user is revoked.
+// Authenticate opens the tokens. The error is 5025 for a master token of another issuer,
+// 5032 for one of another entity, 5021 for a user ID token of another issuer, 5041 for a
+// user who may not use the scheme, and 5043 if it is unknown whether the user is revoked.
 func (u *UserIDToken) Authenticate(ctx context.Context, identity string, authdata []byte) (string, error) {
 	mt, uit, err := parseTokens(bytes.Clone(authdata)) // the functions that open tokens may keep the bytes
 	if err != nil {
@@ -134,7 +133,7 @@ func (u *UserIDToken) revoked(ctx context.Context, identity, user string) error 
 }
 
 // counts refuses a token that is older than the user's registration or password, or
-// that expired too long ago.
+// expired too long ago.
 func (u *UserIDToken) counts(ctx context.Context, identity, user string, t *msl.UserIDToken) error {
 	if err := u.Issuer.CheckUser(t); err != nil || u.Dates == nil {
 		return err
@@ -149,7 +148,7 @@ func (u *UserIDToken) counts(ctx context.Context, identity, user string, t *msl.
 	return nil
 }
 
-// UserIDTokenData returns a client's proof of a user by this scheme, made of the
+// UserIDTokenData returns a client's proof of a user by this scheme, made from the
 // encoded tokens of an earlier session.
 func UserIDTokenData(masterToken, userIDToken []byte) *msl.UserAuthData {
 	e := wire.NewEncoder(64 + len(masterToken) + len(userIDToken))

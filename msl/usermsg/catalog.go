@@ -11,11 +11,11 @@ import (
 	"golang.org/x/text/language"
 )
 
-// A Catalog is a [msl.UserMessages] of fixed texts, which are filled in with Add. The
-// zero Catalog is empty. It must not change once it is in use.
+// A Catalog is a [msl.UserMessages] of fixed texts, added with Add. The zero Catalog is
+// empty. It must not change once it is in use.
 type Catalog struct{ languages []texts }
 
-// texts are those of one language, by what they are about.
+// texts are those of one language, by subject.
 type texts struct {
 	name string
 	tag  language.Tag
@@ -33,9 +33,9 @@ type subject struct {
 //
 //   - the number or the name of an MSL error, like 5007 or EMAILPASSWORD_INCORRECT,
 //   - an internalcode of an application, which is 110000 or more,
-//   - a response code, like USERDATA_REAUTH, for all errors without a text of their own.
+//   - a response code, like USERDATA_REAUTH, for all errors without their own text.
 //
-// The first language that is added is for peers that want none of the others.
+// The first language added is for peers that want none of the others.
 func (c *Catalog) Add(tag, about, text string) error {
 	parsed, err := language.Parse(tag)
 	if err != nil || parsed == language.Und {
@@ -56,7 +56,7 @@ func (c *Catalog) Add(tag, about, text string) error {
 	return nil
 }
 
-// language is the place of the texts of a language.
+// language returns the texts of a language, adding it if necessary.
 func (c *Catalog) language(name string, tag language.Tag) *texts {
 	at := slices.IndexFunc(c.languages, func(l texts) bool { return l.tag == tag })
 	if at < 0 {
@@ -112,7 +112,7 @@ func numbered(n int64, unknown error) (subject, error) {
 	return subject{internal: n}, nil
 }
 
-// subjects are what a text for an error may be about, the best first.
+// subjects are the subjects of a text for an error, best first.
 func subjects(err error) []subject {
 	var own *msl.AppError
 	var code msl.Code
@@ -132,8 +132,8 @@ func subjects(err error) []subject {
 	return nil
 }
 
-// UserMessage returns the text for an error in the language that fits best among those
-// that have one, or an empty text.
+// UserMessage returns the text for an error, in the best matching language that has one,
+// or "".
 func (c *Catalog) UserMessage(err error, languages []string) string {
 	about := subjects(err)
 	var tags []language.Tag
@@ -156,14 +156,14 @@ func (c *Catalog) UserMessage(err error, languages []string) string {
 	return found[best]
 }
 
-// Bounds on what is read of the languages of a peer. RFC 5646, section 4.4.1, expects
+// Limits on how many of a peer's languages are read. RFC 5646, section 4.4.1, expects
 // tags of up to 35 bytes.
 const (
 	maxLanguages = 16
 	maxTag       = 100
 )
 
-// wanted are the languages of a peer that are ones.
+// wanted are the valid languages of a peer.
 func wanted(languages []string) (tags []language.Tag) {
 	for _, name := range languages[:min(len(languages), maxLanguages)] {
 		if len(name) > maxTag {

@@ -15,9 +15,9 @@ import (
 type application struct {
 	proof   proof.Proof
 	offered proof.Offered
-	raw     []byte // the proof as it was received
+	raw     []byte // the proof as received
 	record  Record
-	was     version // of what is stored
+	was     version // of the stored record
 	verdict verdict
 	now     time.Time
 }
@@ -44,7 +44,7 @@ func (n *application) judge(p *Policy) (err error) {
 }
 
 // checkRenewer requires that a current key vouches for the new ones. If the answer to a
-// renewal was lost, the device repeats it, and the new keys are current already.
+// renewal was lost, the device repeats it, and the new keys are already current.
 func (n *application) checkRenewer() error {
 	old, err := proof.ParsePublic(n.proof.Renewal.Key)
 	if err != nil {
@@ -59,7 +59,7 @@ func (n *application) checkRenewer() error {
 }
 
 // complete reports whether the device is enrolled with these keys and has certificates
-// that stay valid for some time, for instance because the last answer was lost.
+// that stay valid for some time, for example because the last answer was lost.
 func (n *application) complete(ca *issuer) bool {
 	r := &n.record
 	if r.State != Enrolled || r.Registered != r.Name || !sameLists(r.current(), n.offered.Names()) {
@@ -84,7 +84,7 @@ func (n *application) keep() {
 	r.Issuer, r.IssuerURL = v.ek.issuer()
 }
 
-// waiting changes the record to that of a device that waits for a person.
+// waiting changes the record to that of a device waiting for a person.
 func (n *application) waiting() {
 	n.spend()
 	r := &n.record
@@ -96,7 +96,7 @@ func (n *application) waiting() {
 	n.keep()
 }
 
-// refused changes the record to that of a device that the policy refused.
+// refused changes the record to that of a device refused by the policy.
 func (n *application) refused(why error) {
 	n.spend()
 	r := &n.record
@@ -127,8 +127,9 @@ func (n *application) enrolled(ca *issuer) error {
 	return nil
 }
 
-// contested reports whether the record has keys that another server may be about to register:
-// when it finds that it was too late, it may register again what the record said before.
+// contested reports whether the record has keys that another server may be about to
+// register: when that finds that it was too late, it may register again what the record
+// said before.
 func (n *application) contested() bool {
 	return slices.ContainsFunc(n.record.Keys, func(k Key) bool {
 		mine := slices.ContainsFunc(n.offered.Names(), func(name []byte) bool { return bytes.Equal(name, k.Name) })
@@ -136,7 +137,7 @@ func (n *application) contested() bool {
 	})
 }
 
-// begins reports whether what was given to the name before may belong to another device.
+// begins reports whether earlier data under the name may belong to another device.
 func (n *application) begins() bool {
 	r := &n.record
 	same := r.State == Enrolled && sameLists(r.current(), n.offered.Names()) // only its certificates are new
@@ -168,7 +169,7 @@ func (n *application) acceptKeys(ca *issuer) error {
 	return nil
 }
 
-// result makes the message that tells the device its name and its certificates.
+// result makes the message that gives the device its name and its certificates.
 func (n *application) result(ca *issuer) (*proof.Result, error) {
 	p := &proof.Result{Type: proof.TypeResult, Version: proof.Version, State: proof.StateEnrolled, ID: n.record.ID.String(), Name: n.record.Name}
 	if ca == nil {

@@ -11,15 +11,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// An Attested is the last attestation of an enrolled device: a quote that it sent by itself,
-// without enrolling anew.
+// An Attested is the last attestation of an enrolled device: a quote that it sent on its
+// own, without enrolling again.
 type Attested struct {
 	Time time.Time  `json:"time"`
 	Why  string     `json:"why,omitempty"` // the state is not allowed; empty if it is
 	PCRs []PCRValue `json:"pcrs,omitempty"`
 }
 
-// A PCRValue is a PCR of the SHA-256 bank, as a person reads it.
+// A PCRValue is a PCR of the SHA-256 bank in readable form.
 type PCRValue struct {
 	Index  uint     `json:"index"`
 	Digest HexBytes `json:"digest"`
@@ -34,7 +34,7 @@ func (r *Record) Left() bool {
 // macAttest is a use of the key of challenges.
 const macAttest = "msl-hsm tpm enrolment 1: attest challenge"
 
-// An attester is the part of an authority that hears of devices after they enrolled.
+// An attester is the part of an authority that receives attestations of enrolled devices.
 type attester struct{ *Authority }
 
 // challenge answers the first message, and reveals nothing of what is known about the EK.
@@ -86,9 +86,9 @@ func (k *challenger) checkAttest(m *proof.Attestation, now time.Time) error {
 	return nil
 }
 
-// take judges the state that an enrolled device proves. What is not allowed is noted in its
-// record, and revokes it if the policy says so. Everything that can be checked without the
-// record is checked first.
+// take judges the state that an enrolled device proves. A state that is not allowed is
+// noted in its record, and revokes the device if the policy says so. Everything that can
+// be checked without the record is checked first.
 func (a attester) take(ctx context.Context, request []byte) (answer any, d Decision, err error) {
 	m, err := proof.Parse[proof.Attestation](request, proof.TypeAttestation)
 	if err != nil {
@@ -115,7 +115,7 @@ func (a attester) take(ctx context.Context, request []byte) (answer any, d Decis
 }
 
 // note records an attestation. The record is the zero value if the device did not prove
-// that it is the one of the record.
+// that it is the record's.
 func (a attester) note(ctx context.Context, m *proof.Attestation) (r Record, err error) {
 	defer a.enter(ID(m.ID))()
 	for err = errMoved; errors.Is(err, errMoved) && ctx.Err() == nil; {
@@ -124,7 +124,7 @@ func (a attester) note(ctx context.Context, m *proof.Attestation) (r Record, err
 	return r, err
 }
 
-// noteNow does it once. If the record is another one meanwhile, the error is
+// noteNow does it once. If the record has changed in the meantime, the error is
 // [errMoved], and nothing is recorded.
 func (a attester) noteNow(ctx context.Context, m *proof.Attestation) (Record, error) {
 	r, was, err := a.find(ctx, ID(m.ID), a.now())
@@ -150,7 +150,7 @@ func (a attester) noteNow(ctx context.Context, m *proof.Attestation) (Record, er
 }
 
 // attests checks that an attestation is by the AK with which the device enrolled, and is
-// newer than what came before.
+// newer than earlier ones.
 func (r *Record) attests(m *proof.Attestation) error {
 	if r.Evidence == nil {
 		return proof.Fail(ErrAttestation, "nothing is known of the AK of EK hash %s", r.ID)
@@ -168,7 +168,7 @@ func (r *Record) attests(m *proof.Attestation) error {
 	return nil
 }
 
-// attested tells what is not allowed of the state of a device, or returns "".
+// attested says what is not allowed about the state of a device, or returns "".
 func (p *Policy) attested(r *Record, m *proof.Attestation) string {
 	if r.Measured != "" && r.Measured == measurement(&m.Quote) {
 		return ""
@@ -194,9 +194,9 @@ func (r *Record) noteAttested(why string, m *proof.Attestation, now time.Time) {
 	}
 }
 
-// left returns the error for a device that left the policy, after it revoked the device if
-// the policy wants that: for a value that it proved, and not for those that it left out, which
-// may be a matter of a setting.
+// left returns the error for a device that left the policy. If the policy asks for it,
+// the device is revoked first, but only for a value that it proved, not for one that it
+// left out, which may be due to a setting.
 func (a attester) left(ctx context.Context, r *Record) error {
 	why := proof.Fail(ErrPolicy, "EK hash %s: %s", r.ID, r.Attested.Why)
 	if !a.policy.RevokeChanged || !a.policy.PCRs.disprove(r) {

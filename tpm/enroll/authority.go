@@ -28,39 +28,38 @@ type Config struct {
 	Validity    time.Duration // of certificates; default one year, never longer than the CA's
 	CRLLife     time.Duration // until the next CRL; default seven days
 
-	// MAC returns the versions of an HMAC-SHA256 key, the newest first, which makes
-	// challenges; the others recognize theirs. Servers with the same key accept one
-	// another's challenges. What it is over begins with "msl-hsm tpm enrolment", so that it
-	// may have another use whose data never does. The default is a key in
-	// memory: devices that have a challenge begin again after a restart.
+	// MAC returns the versions of an HMAC-SHA256 key, newest first. The newest makes
+	// challenges; each recognizes its own. Servers with the same key accept one another's
+	// challenges. The authenticated data begins with "msl-hsm tpm enrolment", so that the
+	// key may have another use whose data never does. The default is a key in memory:
+	// after a restart, devices with a challenge begin again.
 	MAC           func() ([]keystore.MAC, error)
 	ChallengeLife time.Duration // default ten minutes: chips are slow
 
 	MaxPending int     // devices that may wait for a person; default 1000
 	PerSecond  float64 // messages from all devices together, two for an enrollment; default 50, with bursts of twice as many
-	Window     Window  // counts them for several authorities together; nil means for this one
+	Window     Window  // counts them for several authorities together; nil means only for this one
 
-	// Register makes a device known to the protocol above, before it is
-	// enrolled, and replaces other keys of its name. It is called again after a
-	// crash or an error, so it must be idempotent, and for several devices at the
-	// same time. Nil does nothing.
+	// Register makes a device known to the protocol above before it is enrolled,
+	// replacing other keys of its name. It is called again after a crash or an error, so
+	// it must be idempotent, and concurrently for several devices. Nil does nothing.
 	Register func(context.Context, Identity) error
-	// Withdraw undoes Register for these keys of that name, but not for keys that
-	// the name got since: another device may have it by now. It is called again
-	// after an error, so it must be idempotent, and for several devices at the same
-	// time. Nil does nothing.
+	// Withdraw undoes Register for these keys of that name, but not for keys that the
+	// name has received since then: another device may have it by now. It is called again
+	// after an error, so it must be idempotent, and concurrently for several devices. Nil
+	// does nothing.
 	Withdraw func(context.Context, Identity) error
 
-	// Revoked reports whether the protocol above has revoked a name. What it had revoked
-	// before this authority withdraws a device stays so when the device enrolls again, and
-	// when another one gets the name. Nil says that no name is revoked.
+	// Revoked reports whether the protocol above has revoked a name. A name revoked
+	// before this authority withdraws a device stays revoked when the device enrolls
+	// again, and when another one gets the name. Nil says that no name is revoked.
 	Revoked func(ctx context.Context, name string) (bool, error)
 
 	Time func() time.Time // default time.Now
 }
 
-// An Authority enrolls devices. It is safe for use by many goroutines, and must be
-// the only one that changes its records.
+// An Authority enrolls devices. It is safe for concurrent use, and must be the only one
+// that changes its records.
 type Authority struct {
 	policy     Policy
 	challenges challenger
@@ -72,8 +71,8 @@ type Authority struct {
 	ledger
 }
 
-// NewAuthority makes an authority. It is an error if there are no records, if the CA
-// cannot issue certificates, or if the key of challenges is of the wrong kind.
+// NewAuthority makes an authority. Missing records, a CA that cannot issue certificates,
+// and a key of challenges of the wrong kind are errors.
 func NewAuthority(c Config) (*Authority, error) {
 	if c.Records == nil {
 		return nil, fmt.Errorf("enroll: an authority needs records")

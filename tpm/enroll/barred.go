@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// barred returns which names of devices the protocol above has revoked before this authority
-// does.
+// barred returns which names of devices the protocol above had revoked before this
+// authority did.
 func (l *ledger) barred(ctx context.Context, g registry, ids ...ID) (map[string]bool, error) {
 	there := map[string]bool{}
 	for _, id := range ids {
@@ -23,7 +23,7 @@ func (l *ledger) barred(ctx context.Context, g registry, ids ...ID) (map[string]
 	return there, nil
 }
 
-// ask adds the names of a record that are revoked, unless this authority did that.
+// ask adds the names of a record that are revoked, unless this authority revoked them.
 func (g registry) ask(ctx context.Context, r *Record, there map[string]bool) error {
 	if g.revoked == nil || r.Withdrawn {
 		return nil
@@ -38,7 +38,7 @@ func (g registry) ask(ctx context.Context, r *Record, there map[string]bool) err
 	return nil
 }
 
-// namesOfDevice are those by which the protocol above may know a device.
+// namesOfDevice are the names by which the protocol above may know a device.
 func namesOfDevice(r *Record) (all []string) {
 	for _, name := range []string{r.Registered, r.Name} {
 		if name != "" && !slices.Contains(all, name) {
@@ -48,7 +48,7 @@ func namesOfDevice(r *Record) (all []string) {
 	return all
 }
 
-// bar notes what ask found.
+// bar records what ask found.
 func bar(r *Record, there map[string]bool) {
 	for _, name := range namesOfDevice(r) {
 		revoked, asked := there[name]
@@ -62,8 +62,8 @@ func bar(r *Record, there map[string]bool) {
 	}
 }
 
-// leave bars the name that a device is about to give up for another, if it is revoked. That
-// is found out once: after a crash it is this authority that revoked it.
+// leave bars the name that a device is about to give up for another, if it is revoked.
+// This is checked once: after a crash, it was this authority that revoked the name.
 func (g registry) leave(ctx context.Context, r *Record) error {
 	if r.Registered == "" || r.Registered == r.Name || r.Leaving == r.Registered {
 		return nil

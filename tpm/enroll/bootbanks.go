@@ -6,15 +6,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// maxBanks is how many algorithms a log may have digests of: no TPM has as many banks.
+// maxBanks is how many digest algorithms a log may have: no TPM has that many banks.
 const maxBanks = 16
 
 // checkBanks reads the algorithms in the first event of a log (TCG PC Client Platform
-// Firmware Profile, section 10.4.5.1). The parser makes room for a digest once for each
-// entry of its algorithm, of the size that is told there: a short log could have it work
-// for minutes. What has no such event is for the parser to judge.
+// Firmware Profile, section 10.4.5.1). For each entry of an algorithm, the parser
+// allocates a digest of the size declared there: a short log could keep it busy for
+// minutes. Logs without such an event are left to the parser.
 func checkBanks(raw []byte) error {
-	const first, size, noAction = 4 + 4 + 20 + 4, 4, 3 // bytes of a head, and of a bank
+	const first, size, noAction = 4 + 4 + 20 + 4, 4, 3 // bytes of an event's header, and of a bank
 	const head = 16 + 4 + 4 + 4                        // bytes before the first bank
 	if len(raw) < first+head || binary.LittleEndian.Uint32(raw[4:]) != noAction {
 		return nil

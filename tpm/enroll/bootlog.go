@@ -16,13 +16,13 @@ import (
 // MaxEventLog is the largest event log in bytes.
 const MaxEventLog = proof.MaxEventLog
 
-// maxBootEvents is how many events a log may have: the longest of real machines have some
-// hundred.
+// maxBootEvents is how many events a log may have: the longest logs of real machines have
+// some hundred.
 const maxBootEvents = 4096
 
-// A BootEvent is an entry of an event log (TCG PC Client Platform Firmware Profile, section
-// 10). Only the digest is proved, if the log leads to the value of a PCR. Type and text are
-// what the log says of it.
+// A BootEvent is an entry of an event log (TCG PC Client Platform Firmware Profile,
+// section 10). Only the digest is proved, if the log leads to the value of a PCR. Type
+// and text are the log's claims about it.
 type BootEvent struct {
 	PCR    uint     `json:"pcr"`
 	Type   string   `json:"type"` // as EV_SEPARATOR
@@ -30,7 +30,7 @@ type BootEvent struct {
 	Text   string   `json:"text,omitempty"` // of its data, where that can be shown
 }
 
-// String has the parts that a person looks for.
+// String returns the parts that a person looks for.
 func (e BootEvent) String() string {
 	if e.Text == "" {
 		return fmt.Sprintf("%s %.8s", e.Type, e.Digest)
@@ -38,17 +38,18 @@ func (e BootEvent) String() string {
 	return fmt.Sprintf("%s %q %.8s", e.Type, e.Text, e.Digest)
 }
 
-// A BootLog is what an event log tells of the values of PCRs.
+// A BootLog is what an event log says about the values of PCRs.
 type BootLog struct {
-	Events []BootEvent // that led to the values, in their order
-	Astray []uint      // PCRs to whose values the log does not lead
+	Events []BootEvent // that led to the values, in order
+	Astray []uint      // PCRs whose values the log does not lead to
 }
 
-// ReadBootLog replays an event log, in the crypto-agile form with SHA-256, to the values of
-// PCRs, which have to be known to be those of a TPM. What is no event log is [ErrEventLog].
+// ReadBootLog replays an event log, in the crypto-agile form with SHA-256, up to the
+// values of PCRs, which must be known to come from a TPM. Data that is not an event log
+// is [ErrEventLog].
 func ReadBootLog(raw []byte, values []PCR) (l BootLog, err error) {
 	defer func() {
-		if trouble := recover(); trouble != nil { // in the parser of others
+		if trouble := recover(); trouble != nil { // in third-party parser code
 			l, err = BootLog{}, proof.Fail(ErrEventLog, "%.100v", trouble)
 		}
 	}()
@@ -68,7 +69,7 @@ func ReadBootLog(raw []byte, values []PCR) (l BootLog, err error) {
 	return replay(log, values), nil
 }
 
-// replay looks at one PCR at a time: that one differs says nothing of the others.
+// replay checks one PCR at a time: a mismatch in one says nothing about the others.
 func replay(log *tcg.EventLog, values []PCR) (l BootLog) {
 	var all []tcg.Event
 	for _, v := range values {

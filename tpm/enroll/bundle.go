@@ -15,16 +15,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Bundle is the certificates of trusted manufacturers of TPMs.
+// A Bundle has the certificates of trusted TPM manufacturers.
 type Bundle struct {
 	Roots         *x509.CertPool
 	Intermediates *x509.CertPool
 
-	known names // of both, by ParseBundle
+	known names // of both, set by ParseBundle
 }
 
-// ParseBundle reads certificates in PEM or DER. Those that are their own issuer are roots,
-// the others are intermediates. At least one root is required.
+// ParseBundle reads certificates in PEM or DER. Self-issued certificates are roots, the
+// others intermediates. At least one root is required.
 func ParseBundle(texts ...[]byte) (Bundle, error) {
 	var all []*x509.Certificate
 	for _, text := range texts {
@@ -48,7 +48,7 @@ func ParseBundle(texts ...[]byte) (Bundle, error) {
 	return b, nil
 }
 
-// bundled reads all certificates of a file. A block that is damaged, or of another kind, is
+// bundled reads all certificates of a file. A damaged block, or one of another kind, is
 // an error.
 func bundled(text []byte) (all []*x509.Certificate, err error) {
 	if !strictpem.Is(text) {
@@ -71,9 +71,9 @@ func bundled(text []byte) (all []*x509.Certificate, err error) {
 	return all, nil
 }
 
-// fromDER reads certificates one after another, up to the white space that an editor may
-// have added. The last byte of a certificate may look like that, so only its own length
-// tells where it ends.
+// fromDER reads consecutive certificates, up to white space that an editor may have
+// added. The last byte of a certificate may look like white space, so only its own length
+// determines where it ends.
 func fromDER(in cryptobyte.String) (all []*x509.Certificate, err error) {
 	for len(bytes.TrimSpace(in)) > 0 {
 		var der cryptobyte.String
@@ -89,21 +89,22 @@ func fromDER(in cryptobyte.String) (all []*x509.Certificate, err error) {
 	return all, nil
 }
 
-// A path is the way from the certificate of an EK to a trusted root.
+// A path leads from the certificate of an EK to a trusted root.
 type path struct {
 	chain [][]byte  // DER, the EK's own first
-	at    time.Time // when all of it was valid, if the time of a part has run out since
+	at    time.Time // when all of it was valid, if part of it has expired since then
 }
 
-// certified reports whether there is a path that is valid now.
+// certified reports whether there is a currently valid path.
 func (p path) certified() bool { return p.chain != nil && p.at.IsZero() }
 
-// expired reports whether there is a path whose time has run out.
+// expired reports whether there is a path that has expired.
 func (p path) expired() bool { return p.chain != nil && !p.at.IsZero() }
 
-// verify finds a path from the certificate of an EK to a root (RFC 5280 section 6). The
-// certificates above it may help to find it. If there is none now, but there was one at the
-// first or the last moment of the certificate, the time of it or of one above has run out.
+// verify finds a path from the certificate of an EK to a root (RFC 5280 section 6), with
+// the help of the certificates above it. If there is none now, but there was one at the
+// first or last moment of the certificate's validity, that certificate or one above it
+// has expired.
 func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, error) {
 	intermediates := x509.NewCertPool()
 	if b.Intermediates != nil {
@@ -130,13 +131,13 @@ func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, er
 		}
 		if chains, err = e.paths(b.Roots, intermediates, at); err == nil {
 			return path{chain: rawChain(chains[0]), at: at}, nil
-		} // else that is worse than its age
+		} // otherwise something worse than its age is wrong
 	}
 	return path{}, err
 }
 
 func (e *EKCertificate) paths(roots, intermediates *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {
-	if roots == nil { // the standard library would take those of the system
+	if roots == nil { // otherwise the standard library would use the system's
 		return nil, proof.Fail(ErrEKCertificate, "no roots are configured")
 	}
 	chains, err := e.Verify(x509.VerifyOptions{
@@ -153,8 +154,8 @@ func (e *EKCertificate) paths(roots, intermediates *x509.CertPool, now time.Time
 	return chains, nil
 }
 
-// issuer returns who issued the certificate, and where it says that the issuer's own is.
-// Both are empty without a certificate.
+// issuer returns the issuer of the certificate, and the URL it gives for the issuer's
+// own. Both are empty without a certificate.
 func (e *EKCertificate) issuer() (name, url string) {
 	if e.Certificate == nil {
 		return "", ""
@@ -166,7 +167,7 @@ func (e *EKCertificate) issuer() (name, url string) {
 	return name, url
 }
 
-// writtenName returns a Name as text, shortened for people.
+// writtenName returns a Name as text, shortened for display.
 func writtenName(der []byte) string {
 	name, err := proof.ParseName(der)
 	if err != nil {

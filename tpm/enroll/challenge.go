@@ -35,7 +35,7 @@ func macOf(key keystore.MAC) (macFunc, error) {
 	return key.Sum, nil
 }
 
-// macsOf returns what tells the functions of the keys that a configuration names.
+// macsOf returns a function that returns the MAC functions of the configured keys.
 func macsOf(c *Config) func() ([]macFunc, error) {
 	if c.MAC == nil {
 		secret := random(sha256.Size)
@@ -123,8 +123,8 @@ func (k macFunc) sum(use string, parts ...[]byte) ([]byte, error) {
 	return tag, nil
 }
 
-// check checks that a proof answers a challenge of this authority in time. Whether the
-// challenge was used before depends on the record.
+// check checks that a proof answers a challenge of this authority in time. Only the
+// record shows whether the challenge was used before.
 func (k *challenger) check(p *proof.Proof, now time.Time) error {
 	mac, err := k.maker(p)
 	if err != nil {
@@ -152,7 +152,7 @@ func (k *challenger) maker(p *proof.Proof) (macFunc, error) {
 	return mac, err
 }
 
-// made returns the function by which a tag was made, or nil.
+// made returns the function that made a tag, or nil.
 func (k *challenger) made(tag []byte, by func(macFunc) ([]byte, error)) (macFunc, error) {
 	macs, err := k.macs()
 	if err != nil {

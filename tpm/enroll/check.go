@@ -8,8 +8,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// Check reads everything and counts the records by their state. What does not lead
-// to a record, or does not fit it, is [ErrDamaged].
+// Check reads everything and counts the records by state. Entries that do not lead to a
+// record, or do not match it, are [ErrDamaged].
 func (s Stored) Check() (states map[State]int, err error) {
 	err = s.store.View(context.Background(), func(r kv.Reader) error {
 		states = map[State]int{}
@@ -22,7 +22,7 @@ func (s Stored) Check() (states map[State]int, err error) {
 	return states, err
 }
 
-// check counts the records, and reports whether the derived tables fit them.
+// check counts the records, and reports whether the derived tables match them.
 func (t storedTx) check(states map[State]int) (fits bool, err error) {
 	leads, standing := map[string]int{}, 0
 	fits = true
@@ -60,7 +60,7 @@ func (t storedTx) check(states map[State]int) (fits bool, err error) {
 	return t.indexed(states)
 }
 
-// listed reports whether the derived tables have what a record gives them.
+// listed reports whether the derived tables contain a record's entries.
 func (t storedTx) listed(r *Record) (bool, error) {
 	for _, want := range derivedOf(r) {
 		found, err := t.tx.Get(want.table, want.key)
@@ -71,7 +71,7 @@ func (t storedTx) listed(r *Record) (bool, error) {
 	return true, nil
 }
 
-// checkCount wants as many entries as the records have.
+// checkCount checks that a table has as many entries as follow from the records.
 func (t storedTx) checkCount(table string, want int) error {
 	n, err := count(t.tx, table)
 	if err == nil && n != want {

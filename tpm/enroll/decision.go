@@ -10,20 +10,20 @@ import (
 type Decision struct {
 	ID    ID
 	Name  string
-	State State  // of the record afterwards
-	Why   string // it is in this state, or why it is not enrolled
+	State State  // of the record after the decision
+	Why   string // why it is in this state, or why it is not enrolled
 	// Renewed says that a key of the device vouched for the new one.
 	Renewed bool
-	// Attests says that an enrolled device told in which state it was started.
+	// Attests says that the message was an attestation by an enrolled device.
 	Attests bool
 
 	Manufacturer string // of the EK certificate, as "id:53544D20"
 	Model        string
 	Issuer       string // of the EK certificate
-	IssuerURL    string // where that issuer's certificate is
+	IssuerURL    string // of that issuer's certificate
 }
 
-// decision is the one that led to err, or to an enrollment without one.
+// decision is the decision that led to err, or to an enrollment if err is nil.
 func (n *application) decision(err error) Decision {
 	r, ek := &n.record, &n.verdict.claim.ek
 	d := Decision{
@@ -48,7 +48,7 @@ func (d *Decision) id() string {
 	return d.ID.String()
 }
 
-// LogValue has the parts that are not empty.
+// LogValue returns the parts that are not empty.
 func (d Decision) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.String("ek", d.id())}
 	for _, part := range []struct{ name, value string }{
@@ -65,7 +65,7 @@ func (d Decision) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// reason is the text of an error without what its kind and its package say.
+// reason is the text of an error without its kind and its package.
 func reason(err error) string {
 	text := strings.TrimPrefix(err.Error(), "enroll: ")
 	if errors.Is(err, ErrEKCertificate) {

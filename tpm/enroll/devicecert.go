@@ -8,12 +8,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A deviceClaim is what the maker's certificate of a device is worth.
+// A deviceClaim is what the manufacturer's certificate of a device is worth.
 type deviceClaim struct {
 	path        // to a root of the policy
-	proves bool // that the AK is in the TPM of the device
+	proves bool // that the AK is in the device's TPM
 	name   string
-	unused string // why it counts as none
+	unused string // why it counts as absent
 }
 
 // remark is what the certificate adds to the reason why a device is not accepted.
@@ -31,8 +31,8 @@ func (c *deviceClaim) remark() string {
 // Profile, section 2.1.5.9: tcg-kp-AIKCertificate).
 func attestationUsage() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 23, 133, 8, 3} }
 
-// claimDevice judges the maker's certificate that a device showed, if any. Its proof was
-// checked before.
+// claimDevice judges the manufacturer's certificate that a device sent, if any. Its proof
+// was checked before.
 func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim) {
 	if d == nil || p.Devices.Roots == nil {
 		return c
@@ -52,9 +52,10 @@ func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim
 	return c
 }
 
-// deviceCertificate reads the maker's certificate, which must be for the key that signed. Its
-// subject alternative name, which may be critical, tells the serial number of the hardware
-// in a form that the standard library does not support (RFC 4108 section 5).
+// deviceCertificate reads the manufacturer's certificate, which must be for the key that
+// signed. Its subject alternative name, which may be critical, contains the serial number
+// of the hardware in a form that the standard library does not support (RFC 4108 section
+// 5).
 func deviceCertificate(d *proof.DeviceProof) (e EKCertificate, err error) {
 	key, err := proof.ParsePublic(d.Key)
 	if err == nil {
@@ -73,8 +74,8 @@ func deviceCertificate(d *proof.DeviceProof) (e EKCertificate, err error) {
 	return e, nil
 }
 
-// verifyDevice checks the chain of the maker's certificate of the device, if the record has
-// one.
+// verifyDevice checks the chain of the manufacturer's certificate of the device, if the
+// record has one.
 func (v Verifier) verifyDevice(e *Evidence, p *proof.Proof) error {
 	if len(e.DeviceChain) == 0 {
 		return nil

@@ -17,12 +17,12 @@ type EKCertificate struct {
 	Firmware     string
 }
 
-// ParseEKCertificate reads a certificate in DER or PEM, which may have the header and the
-// padding that it has in a TPM. It reads what makers issued, even if that is not quite as
-// RFC 5280 has it. Its subject alternative name, which is critical if the subject is empty,
+// ParseEKCertificate reads a certificate in DER or PEM, possibly with the header and the
+// padding that it has in a TPM. It reads what manufacturers issued, even if it deviates
+// from RFC 5280. Its subject alternative name, which is critical if the subject is empty,
 // names the manufacturer and model of the TPM; the standard library does not support that
-// form of name. A certificate that does not say that it is of a TPM, or is for another use,
-// is an error like a malformed one: [ErrEKCertificate].
+// form of name. A malformed certificate, or one that does not say that it is for a TPM,
+// or is for another use, is [ErrEKCertificate].
 func ParseEKCertificate(data []byte) (EKCertificate, error) {
 	e, err := readCertificate(data)
 	if err != nil {
@@ -36,7 +36,7 @@ func ParseEKCertificate(data []byte) (EKCertificate, error) {
 	return e, e.checkUsage()
 }
 
-// readCertificate reads what a maker issued, for an EK or for a device.
+// readCertificate reads a manufacturer's certificate for an EK or a device.
 func readCertificate(data []byte) (e EKCertificate, err error) {
 	if found := proof.Certificates(data); len(found) > 0 {
 		data = found[0]
@@ -48,15 +48,15 @@ func readCertificate(data []byte) (e EKCertificate, err error) {
 	return e, nil
 }
 
-// understand takes an extension from those that are critical and not known.
+// understand removes an extension from the unknown critical ones.
 func (e *EKCertificate) understand(id asn1.ObjectIdentifier) {
 	e.UnhandledCriticalExtensions = slices.DeleteFunc(e.UnhandledCriticalExtensions, id.Equal)
 }
 
 func subjectAltName() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 5, 29, 17} }
 
-// directoryAttributes is the extension that tells the version of the TPM specification
-// and how the TPM was evaluated (TCG EK Credential Profile, section 3.2.10).
+// directoryAttributes is the extension with the version of the TPM specification and the
+// evaluation of the TPM (TCG EK Credential Profile, section 3.2.10).
 func directoryAttributes() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 5, 29, 9} }
 
 // checkUsage refuses a certificate that is not for an EK (TCG EK Credential Profile,

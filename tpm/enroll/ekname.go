@@ -11,9 +11,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// readName looks in GeneralNames (RFC 5280 section 4.2.1.6) for the attributes of a TPM in a
-// directory name, and reports whether it found one. They are one set or several, and makers
-// wrote them with any type of string, in any character set.
+// readName looks in GeneralNames (RFC 5280 section 4.2.1.6) for the attributes of a TPM
+// in a directory name, and reports whether it found one. They are in one set or several,
+// and manufacturers wrote them with any string type, in any character set.
 func (e *EKCertificate) readName(der []byte) bool {
 	var names cryptobyte.String
 	in := cryptobyte.String(der)
@@ -77,8 +77,8 @@ func (e *EKCertificate) readAttribute(in cryptobyte.String) bool {
 	return true
 }
 
-// vendorCode spells the code of a vendor as the profile has it, with capital digits after
-// "id:". Other text stays as it is.
+// vendorCode spells a vendor code as the profile does, with uppercase digits after "id:".
+// Other text stays as it is.
 func vendorCode(text string) string {
 	digits := strings.ToUpper(text)
 	for _, prefix := range []string{"ID:", "0X"} {

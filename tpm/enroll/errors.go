@@ -16,8 +16,7 @@ var (
 	ErrRejected = proof.ErrRejected
 	// ErrRevoked: the device was revoked by its EK.
 	ErrRevoked = proof.ErrRevoked
-	// ErrKeyRevoked: the key that was offered is revoked; a new key may be
-	// enrolled.
+	// ErrKeyRevoked: the offered key is revoked; a new key may be enrolled.
 	ErrKeyRevoked = proof.ErrKeyRevoked
 	// ErrPolicy: the policy refuses the EK without asking a person.
 	ErrPolicy = proof.ErrPolicy
@@ -26,8 +25,8 @@ var (
 	ErrEKCertificate = proof.ErrEKCertificate
 	// ErrMalformed: a message is not one of this protocol.
 	ErrMalformed = proof.ErrMalformed
-	// ErrStale: the challenge was made by another authority, has expired, or was
-	// used before, or a newer one was. Begin again.
+	// ErrStale: the challenge was made by another authority, has expired, or was used
+	// before, or there was a newer one. Begin again.
 	ErrStale = proof.ErrStale
 	// ErrActivation: the secret of the challenge is wrong, so the EK and the AK
 	// are not in the same TPM.
@@ -36,7 +35,7 @@ var (
 	ErrNonce = proof.ErrNonce
 	// ErrKey: a key has the wrong type, curve, size, scheme or attributes.
 	ErrKey = proof.ErrKey
-	// ErrAttestation: what the AK signed is not what was asked for.
+	// ErrAttestation: what the AK signed is not what was requested.
 	ErrAttestation = proof.ErrAttestation
 	// ErrSignature: a signature does not verify.
 	ErrSignature = proof.ErrSignature
@@ -55,13 +54,13 @@ var (
 	ErrUnknown = errors.New("no such enrollment")
 	// ErrName: the name cannot be used, or another device has it.
 	ErrName = errors.New("name cannot be used")
-	// ErrEventLog: an event log is too long, or is none.
+	// ErrEventLog: an event log is too long or invalid.
 	ErrEventLog = proof.ErrEventLog
-	// ErrState: the state of the record does not allow it.
+	// ErrState: not possible in the state of the record.
 	ErrState = errors.New("not possible in this state")
 	// ErrDamaged: a file is not what this package wrote.
 	ErrDamaged = kv.ErrDamaged
-	// ErrForged: somebody without the key changed a file that is authenticated.
+	// ErrForged: someone without the key changed an authenticated file.
 	ErrForged = kv.ErrForged
 	// ErrInUse: another process has the file open.
 	ErrInUse = kv.ErrInUse

@@ -38,8 +38,8 @@ func rawText(e tcg.Event) string {
 	return ""
 }
 
-// variableName returns the name in an UEFI_VARIABLE_DATA, which is after a GUID, its length in
-// characters and that of the value.
+// variableName returns the name in a UEFI_VARIABLE_DATA, which follows a GUID, its length
+// in characters and the value's length.
 func variableName(data []byte) string {
 	const header = 16 + 8 + 8
 	if len(data) < header {
@@ -84,7 +84,7 @@ func utf16Text(data []byte) string {
 	return strings.TrimRight(string(utf16.Decode(units)), "\x00")
 }
 
-// printable reports whether data is text in ASCII, which a zero byte may end.
+// printable reports whether data is ASCII text, optionally with a terminating zero byte.
 func printable(data []byte) bool {
 	data = bytes.TrimRight(data, "\x00\r\n")
 	return len(data) > 0 && bytes.IndexFunc(data, func(r rune) bool { return r < ' ' || r > '~' }) < 0

@@ -18,7 +18,8 @@ import (
 // has mode 0600 and holds no secrets.
 type File struct {
 	Stored
-	// Verdict is how the authentication of the file was found when it was opened.
+	// Verdict is the result of checking the authentication of the file when it was
+	// opened.
 	Verdict Verdict
 	db      *boltkv.DB
 }
@@ -26,18 +27,18 @@ type File struct {
 // A RootKey authenticates records.
 type RootKey = authkv.Key
 
-// A Guard says by what a file is authenticated.
+// A Guard says how a file is authenticated.
 type Guard = authkv.Guard
 
-// A Verdict tells how the authentication of a file was found.
+// A Verdict is the result of checking the authentication of a file.
 type Verdict = authkv.Verdict
 
-// Files opens and makes files that are authenticated, so that whoever can write one cannot
-// lift a revocation or slip in a device unseen. Its zero value, which the functions of this
-// package have, opens those that are not.
+// Files opens and makes authenticated files, so that someone who can write one cannot
+// lift a revocation or add a device undetected. Its zero value, which the functions of
+// this package use, opens unauthenticated files.
 type Files struct{ Guard Guard }
 
-// ownKey has tags for a use of their own.
+// ownKey makes tags specific to this use.
 type ownKey struct{ RootKey }
 
 const use = "msl-hsm state root of enrollments\x00"
@@ -50,13 +51,13 @@ func (k ownKey) Check(data, tag []byte) (bool, error) {
 	return k.RootKey.Check(append([]byte(use), data...), tag)
 }
 
-// KeyOfRecords returns the key that authenticates records, of one that may be used for
-// something else, too.
+// KeyOfRecords returns the key that authenticates records, from one that may also have
+// another use.
 func KeyOfRecords(k RootKey) RootKey { return ownKey{k} }
 
-// layout is that of files from before there were checksums of every entry: records
-// have one of their own, and the rest has to lead to them. Opening sets fits, whether the
-// derived tables are those of the records.
+// layout is the layout of files that predate checksums for every entry: records have
+// their own, and everything else must lead to them. Opening sets fits if the derived
+// tables match the records.
 func layout(fits *bool) boltkv.Layout {
 	return boltkv.Layout{
 		Kind:    "enrollments",
@@ -74,14 +75,14 @@ func layout(fits *bool) boltkv.Layout {
 	}
 }
 
-// OpenFile opens the file at path, or makes it in a directory that is there. All
-// of it is read and checked: [ErrDamaged]. So is one with nothing in it. One process
-// has it open at a time: [ErrInUse], after two seconds.
+// OpenFile opens the file at path, or makes it in an existing directory. All of it is
+// read and checked; a damaged or empty file is [ErrDamaged]. Only one process can have it
+// open: otherwise the error is [ErrInUse], after two seconds.
 func OpenFile(path string) (*File, error) { return Files{}.Open(path) }
 
-// Open is [OpenFile]. All of the file is compared with what authenticates it: one that was
-// changed by somebody without the key is [ErrForged]. One without a root is what
-// [Guard.Trust] says. A file that is made is authenticated.
+// Open is [OpenFile] with authentication. The whole file is checked: one changed by
+// someone without the key is [ErrForged]. [Guard.Trust] decides about a file without a
+// root. A new file is authenticated.
 func (f Files) Open(path string) (*File, error) {
 	making := f
 	making.Guard.Trust = authkv.Vouch
@@ -107,7 +108,8 @@ func (f Files) open(path string, how boltkv.Opening) (*File, error) {
 	return file, nil
 }
 
-// unguarded opens a file as it is, and makes the derived tables fit its records.
+// unguarded opens a file without authenticating it, and makes the derived tables match
+// its records.
 func unguarded(path string, how boltkv.Opening) (*File, error) {
 	fits := true
 	db, err := boltkv.Open(path, layout(&fits), how)
@@ -124,7 +126,7 @@ func unguarded(path string, how boltkv.Opening) (*File, error) {
 	return file, nil
 }
 
-// guard has the records authenticated, and what leads to them. The derived tables were
+// guard authenticates the records, and what leads to them. The derived tables were
 // compared with those.
 func (f Files) guard(file *File) error {
 	g := f.Guard
@@ -145,7 +147,7 @@ func (f Files) guard(file *File) error {
 	return err
 }
 
-// explainGuard names the file in an error of what authenticates it.
+// explainGuard adds the name of the file to an authentication error.
 func explainGuard(path string, err error) error {
 	if errors.Is(err, ErrForged) {
 		return fmt.Errorf("enroll: %s cannot be used: %w", path, err)
@@ -154,8 +156,8 @@ func explainGuard(path string, err error) error {
 }
 
 // Check verifies that the file is authentic, if it is authenticated, reads everything and
-// counts the records by their state. What does not lead to a record, or does not fit it, is
-// [ErrDamaged].
+// counts the records by state. Entries that do not lead to a record, or do not match it,
+// are [ErrDamaged].
 func (f *File) Check() (map[State]int, error) {
 	if authentic, ok := f.store.(*authkv.Store); ok {
 		if err := authentic.Verify(context.Background()); err != nil {
@@ -165,7 +167,8 @@ func (f *File) Check() (map[State]int, error) {
 	return f.Stored.Check()
 }
 
-// Renew has the newest version of the key authenticate the file, if it is authenticated.
+// Renew makes the newest version of the key authenticate the file, if it is
+// authenticated.
 func (f *File) Renew(ctx context.Context) error {
 	if authentic, ok := f.store.(*authkv.Store); ok {
 		return authentic.Renew(ctx)
@@ -176,10 +179,10 @@ func (f *File) Renew(ctx context.Context) error {
 // Close waits for what is under way and closes the file.
 func (f *File) Close() error { return f.db.Close() }
 
-// Snapshot writes the records of this moment to w, as a file that can be opened.
+// Snapshot writes the current records to w, as a file that can be opened.
 func (f *File) Snapshot(w io.Writer) error { return f.db.Snapshot(w) }
 
-// explain says what to do about an error of a file.
+// explain adds what to do about an error of a file.
 func explain(path string, err error) error {
 	switch {
 	case errors.Is(err, ErrInUse):

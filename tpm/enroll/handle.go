@@ -10,18 +10,18 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// This is the way of a message through an authority, from top to bottom.
+// The path of a message through an authority, from top to bottom.
 
 // Handle answers one message of a device, of at most [MaxMessage] bytes. There is always
-// a response to send. The error is for the log of the authority; it is nil if the device
-// got a challenge or was enrolled. See [ErrPending] and the errors after it.
+// a response to send. The error is for the authority's log; it is nil if the device got a
+// challenge or was enrolled. See [ErrPending] and the errors after it.
 func (a *Authority) Handle(ctx context.Context, request []byte) (response []byte, err error) {
 	response, _, err = a.Decide(ctx, request)
 	return response, err
 }
 
-// Decide is Handle, and also tells what was decided about the device. The decision is the
-// zero value unless the device proved its EK with this message.
+// Decide is Handle, and also returns what was decided about the device. The decision is
+// the zero value unless the device proved its EK with this message.
 func (a *Authority) Decide(ctx context.Context, request []byte) (response []byte, d Decision, err error) {
 	allowed, err := a.limit.allow(ctx)
 	if err == nil && !allowed {
@@ -84,7 +84,7 @@ func (a *Authority) begin(ctx context.Context, request []byte) (*proof.Challenge
 	return c, a.challenges.fill(c, &b, &o, max(a.now().UnixNano(), r.Newest+1))
 }
 
-// enroll answers a proof: afterwards the record of the device is pending, refused or
+// enroll answers a proof: afterward the record of the device is pending, refused or
 // enrolled. Everything that can be checked without the record is checked first.
 func (a *Authority) enroll(ctx context.Context, request []byte) (n *application, answer any, err error) {
 	if n, err = a.challenges.verify(request, a.now()); err != nil {
@@ -104,8 +104,8 @@ func (a *Authority) enroll(ctx context.Context, request []byte) (n *application,
 	return n, answer, err
 }
 
-// decide decides about a device by its record. If that is another one meanwhile, the error
-// is [errMoved], and nothing is decided.
+// decide decides about a device by its record. If the record has changed in the meantime,
+// the error is [errMoved], and nothing is decided.
 func (a *Authority) decide(ctx context.Context, n *application) error {
 	if err := n.judge(&a.policy); err != nil {
 		return a.refuse(ctx, n, err)
@@ -142,8 +142,8 @@ func (a *Authority) hold(ctx context.Context, n *application) error {
 	return proof.Fail(ErrPending, "an operator has to approve EK hash %s: %s", n.record.ID, n.verdict.waits)
 }
 
-// refuse keeps the evidence of a device that the policy refuses, if nothing was decided about
-// it before, so that a person sees it and may approve it.
+// refuse keeps the evidence of a device refused by the policy, unless something was
+// decided about it before, so that a person sees it and may approve it.
 func (a *Authority) refuse(ctx context.Context, n *application, why error) error {
 	byPolicy := errors.Is(why, ErrPolicy) || errors.Is(why, ErrEKCertificate)
 	if !byPolicy || n.record.State != "" && n.record.State != Refused {
@@ -156,16 +156,16 @@ func (a *Authority) refuse(ctx context.Context, n *application, why error) error
 	return why
 }
 
-// confirm records that a device came again that is enrolled already.
+// confirm records that an enrolled device came again.
 func (a *Authority) confirm(ctx context.Context, n *application) error {
 	n.spend()
 	n.record.log(n.now, "came again with the same keys")
 	return a.put(ctx, n.was, n.record)
 }
 
-// accept enrolls the device. It is registered before its record says that it is
-// enrolled. The record has the keys even before that, so that after a crash in between
-// a revocation finds what was registered.
+// accept enrolls the device. It is registered before its record says that it is enrolled.
+// The record has the keys even before that, so that after a crash in between, a
+// revocation finds what was registered.
 func (a *Authority) accept(ctx context.Context, n *application) error {
 	if err := a.registry.leave(ctx, &n.record); err != nil {
 		return err
@@ -193,7 +193,7 @@ func (a *Authority) accept(ctx context.Context, n *application) error {
 	return moved
 }
 
-// takeOver finds out whether this authority revoked a name that is new to a device when
+// takeOver checks whether this authority revoked a name that is new to a device when
 // another one, or the device itself, gave it up.
 func (l *ledger) takeOver(ctx context.Context, r *Record) error {
 	if r.Withdrawn || r.Name == r.Registered {
@@ -205,8 +205,8 @@ func (l *ledger) takeOver(ctx context.Context, r *Record) error {
 	})
 }
 
-// settle has the protocol above know what a record says, after something else was
-// registered while another server changed the record.
+// settle makes the protocol above match a record, after something else was registered
+// while another server changed the record.
 func (a *Authority) settle(ctx context.Context, id ID) error {
 	for {
 		r, was, err := a.find(ctx, id, a.now())
@@ -222,8 +222,8 @@ func (a *Authority) settle(ctx context.Context, id ID) error {
 	}
 }
 
-// note adds what is about to be registered to the stored record: the keys, and since when
-// the name is the device's, so that what was given to the name before ends no later.
+// note adds to the stored record what is about to be registered: the keys, and since when
+// the name is the device's, so that earlier data under the name ends no later.
 func (a *Authority) note(ctx context.Context, n *application) (err error) {
 	r := n.record
 	r.Keys, r.Certificates = slices.Clone(r.Keys), slices.Clone(r.Certificates)

@@ -9,10 +9,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// An ID, also called EK hash, identifies a device: it is the SHA-256 of the public key
-// of its EK as a SubjectPublicKeyInfo (RFC 5280 section 4.1). It does not cover the
-// other attributes of the public area, which nothing proves: a device could change them
-// to look like another. It can be computed from a certificate, too:
+// An ID, also called EK hash, identifies a device: it is the SHA-256 of the public key of
+// its EK as a SubjectPublicKeyInfo (RFC 5280 section 4.1). It does not cover the other
+// attributes of the public area, which nothing proves: a device could change them to look
+// like another. It can also be computed from a certificate:
 //
 //	openssl x509 -in ek.pem -pubkey -noout | openssl pkey -pubin -outform DER | sha256sum
 type ID [sha256.Size]byte
@@ -57,6 +57,5 @@ const (
 // EKKinds are all of them.
 func EKKinds() []EKKind { return proof.EKKinds() }
 
-// HexBytes are bytes, such as the TPM Name of a key, that are written as hexadecimal
-// digits.
+// HexBytes are bytes, such as the TPM Name of a key, written as hexadecimal digits.
 type HexBytes = proof.HexBytes

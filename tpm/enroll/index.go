@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// The derived tables, by which lists and counts cost the same however many records there
-// are. They follow from the records, and are made anew where they do not fit.
+// The derived tables, which keep the cost of lists and counts independent of the number
+// of records. They follow from the records, and are rebuilt if they do not match.
 const (
 	tableStates = "states" // empty, by state, time of the last change, and ID
 	tableCounts = "counts" // number of records, by state
@@ -25,14 +25,14 @@ func derived() []string { return []string{tableStates, tableCounts, tableSince} 
 // States are all states of a record.
 func States() []State { return []State{Pending, Approved, Enrolled, Refused, Rejected, Revoked} }
 
-// stateKey returns the beginning of all keys of a state.
+// stateKey returns the prefix of all keys of a state.
 func stateKey(s State) []byte { return append([]byte(s), 0) }
 
 // positionSize is the size of a position: a time in microseconds and an ID.
 const positionSize = 8 + len(ID{})
 
-// position is the place of a record in a list. Positions are in the order of time: the sign
-// bit is turned, so that times before 1970 come first.
+// position is the place of a record in a list. Positions are ordered by time: the sign
+// bit is inverted, so that times before 1970 come first.
 func position(updated time.Time, id ID) []byte {
 	b := binary.BigEndian.AppendUint64(nil, uint64(updated.UnixMicro())^1<<63)
 	return append(b, id[:]...)
@@ -40,7 +40,7 @@ func position(updated time.Time, id ID) []byte {
 
 func stateLead(r *Record) []byte { return append(stateKey(r.State), position(r.Updated, r.ID)...) }
 
-// derivedOf returns what the derived tables have of a record, but for the counts.
+// derivedOf returns a record's entries in the derived tables, except for the counts.
 func derivedOf(r *Record) []lead {
 	return append(standings(r), lead{tableStates, stateLead(r), []byte{}})
 }
@@ -73,9 +73,9 @@ func (t storedTx) addCount(s State, n int) error {
 	return t.tx.Put(tableCounts, stateKey(s), binary.BigEndian.AppendUint64(nil, uint64(was+n)))
 }
 
-// indexed reports whether the derived tables have an entry for each record, of which there
-// are so many in each state, and no other. The entries themselves are compared record by
-// record, by check.
+// indexed reports whether the derived tables have exactly as many entries as follow from
+// the numbers of records in each state. check compares the entries themselves, record by
+// record.
 func (t storedTx) indexed(states map[State]int) (bool, error) {
 	all := 0
 	for s, want := range states {
@@ -97,7 +97,7 @@ func (t storedTx) indexed(states map[State]int) (bool, error) {
 	return entries == all, err
 }
 
-// unlessDamaged drops an error about what can be made anew.
+// unlessDamaged drops an error about damage that can be repaired by rebuilding.
 func unlessDamaged(err error) error {
 	if errors.Is(err, ErrDamaged) {
 		return nil
@@ -105,12 +105,12 @@ func unlessDamaged(err error) error {
 	return err
 }
 
-// indexStep is how many records a step of reindex takes: more than every [kv.Store] accepts
-// to change at once, but files do.
+// indexStep is how many records a step of reindex takes: more than every [kv.Store]
+// accepts in one change, but files do.
 const indexStep = 1000
 
-// reindex makes the derived tables anew, in steps that bound the memory for them. If it is
-// interrupted, the next opening finds that they do not fit.
+// reindex rebuilds the derived tables, in steps that bound the memory for them. If it is
+// interrupted, the next opening finds that they do not match.
 func (s Stored) reindex() error {
 	for _, table := range derived() {
 		if err := s.steps(table, func(t storedTx, p kv.Pair) error { return t.tx.Delete(table, p.Key) }); err != nil {

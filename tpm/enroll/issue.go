@@ -16,7 +16,7 @@ import (
 const skew = 5 * time.Minute
 
 // NewCA makes a self-signed certificate for the key of an authority, with a name of 1 to
-// 64 bytes. It is only for certificates of devices and revocation lists (path length 0).
+// 64 bytes. It is only for device certificates and revocation lists (path length 0).
 func NewCA(key crypto.Signer, name string, from time.Time, validity time.Duration) (*x509.Certificate, error) {
 	if name == "" || len(name) > 64 || validity <= 0 {
 		return nil, fmt.Errorf("enroll: a CA needs a name of 1 to 64 bytes and a time to live")
@@ -65,8 +65,8 @@ type issuer struct {
 	crlLife     time.Duration // of revocation lists
 }
 
-// issue adds a certificate for a key to a record. Its subject is the name of the record,
-// and it is only for client authentication.
+// issue adds a certificate for a key to a record. Its subject is the record's name, and
+// it is only for client authentication.
 func (c *issuer) issue(r *Record, k proof.Public, now time.Time) error {
 	until := now.Add(c.validity)
 	if until.After(c.certificate.NotAfter) {

@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// names are the Names of authorities in their own certificates, by their bytes and by what
-// plainName makes of them.
+// names are the Names of authorities in their own certificates, by the bytes of the Name
+// and by its plainName.
 type names map[string][]byte
 
 func namesOf(authorities []*x509.Certificate) names {
@@ -25,9 +25,10 @@ func namesOf(authorities []*x509.Certificate) names {
 	return n
 }
 
-// respelled returns a certificate with the name of its issuer as that has it in its own
-// certificate: makers wrote one name with several types of strings, and the standard library
-// compares the bytes. That changes where to look for the issuer, and not what it signed.
+// respelled returns a certificate with its issuer's name replaced by the spelling in the
+// issuer's own certificate: manufacturers wrote one name with several string types, and
+// the standard library compares the bytes. That changes where to look for the issuer, not
+// what it signed.
 func respelled(c *x509.Certificate, authorities ...names) *x509.Certificate {
 	for _, form := range []string{string(c.RawIssuer), plainName(c.RawIssuer)} {
 		for _, n := range authorities {
@@ -41,15 +42,15 @@ func respelled(c *x509.Certificate, authorities ...names) *x509.Certificate {
 	return c
 }
 
-// sameWritten compares Names as RFC 5280 section 7.1 has it: neither the type of a string
-// counts, nor its letter case, nor how much white space is in it.
+// sameWritten compares Names as in RFC 5280 section 7.1: string types, letter case and
+// the amount of white space do not matter.
 func sameWritten(a, b []byte) bool {
 	plain := plainName(a)
 	return bytes.Equal(a, b) || plain != "" && plain == plainName(b)
 }
 
-// plainName returns the attributes of each part of a Name, in a form that no DER has, or nothing
-// if it is empty or cannot be read.
+// plainName returns the attributes of each part of a Name, in a form that no DER has, or
+// "" if it is empty or cannot be read.
 func plainName(der []byte) string {
 	sequence, err := proof.ParseName(der)
 	if err != nil || len(sequence) == 0 {

@@ -11,12 +11,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A ledger is the records of an authority. Devices change their own records at the same
-// time, so that they share the syncs of the disk; an operator changes any, alone. What
-// several servers share another one may change meanwhile, which is found out when a record
-// is written. Its exported methods only read, and are those of an [Authority], too.
+// A ledger is the records of an authority. Devices change their own records concurrently,
+// so that they share the syncs of the disk; an operator changes any record, exclusively.
+// Records shared by several servers may be changed by another one in the meantime, which
+// is detected when a record is written. Its exported methods only read, and are also
+// those of an [Authority].
 type ledger struct {
-	mu         sync.RWMutex // from the reading of a record to its change: shared by devices
+	mu         sync.RWMutex // from reading a record to changing it: shared by devices
 	devices    [64]sync.Mutex
 	records    Records
 	maxPending int
@@ -31,8 +32,8 @@ func (l *ledger) Get(ctx context.Context, id ID) (r Record, err error) {
 	return r, err
 }
 
-// Standing tells since when tokens of a device's name count; the zero value if no device has
-// it. Of records that several servers share it asks what is in memory.
+// Standing returns since when tokens of a device's name count; the zero value if no
+// device has it. For records shared by several servers it uses the copy in memory.
 func (l *ledger) Standing(ctx context.Context, name string) (s Standing, err error) {
 	err = l.records.Recall(ctx, func(tx Tx) error {
 		s, err = tx.Standing(name)
@@ -53,8 +54,8 @@ func (l *ledger) Named(ctx context.Context, name string) (r Record, err error) {
 	return r, err
 }
 
-// List returns all records, in the order of their IDs. Page does not take them all into
-// memory at once.
+// List returns all records, in the order of their IDs. Page does not load them all into
+// memory.
 func (l *ledger) List(ctx context.Context) (list []Record, err error) {
 	err = l.records.View(ctx, func(tx Tx) error {
 		list = nil
@@ -63,7 +64,7 @@ func (l *ledger) List(ctx context.Context) (list []Record, err error) {
 	return list, err
 }
 
-// Each calls fn for every record, by rising ID.
+// Each calls fn for every record, in increasing order of ID.
 func (l *ledger) Each(ctx context.Context, fn func(Record) error) error {
 	return l.records.View(ctx, func(tx Tx) error { return tx.All(fn) })
 }
@@ -79,11 +80,12 @@ func (l *ledger) enter(id ID) (leave func()) {
 	}
 }
 
-// errMoved: another server changed the record meanwhile. Here the locks rule that out.
+// errMoved: another server changed the record in the meantime. Within a server, the locks
+// rule that out.
 var errMoved = errors.New("enroll: another server changed the record meanwhile")
 
-// A version tells a record from what it was before and will be later. The zero value means
-// that there is no record.
+// A version distinguishes a record from its earlier and later contents. The zero value
+// means that there is no record.
 type version [sha256.Size]byte
 
 // read returns a record and its version, or [ErrUnknown].
@@ -100,8 +102,8 @@ func (r *Record) version() (version, error) {
 	return sha256.Sum256(text), err
 }
 
-// find returns the record of a device and its version, or a new one. The caller holds its
-// lock.
+// find returns the record of a device and its version, or a new one. The caller must hold
+// its lock.
 func (l *ledger) find(ctx context.Context, id ID, now time.Time) (r Record, v version, err error) {
 	err = l.records.View(ctx, func(tx Tx) error {
 		r, v, err = read(tx, id)
@@ -113,8 +115,8 @@ func (l *ledger) find(ctx context.Context, id ID, now time.Time) (r Record, v ve
 	return r, v, err
 }
 
-// replace calls fn to write a record in the place of what it was, which fn gets: if that is
-// another one by now, the error is [errMoved]. The caller holds its lock.
+// replace calls fn to replace the record of a device; fn gets the stored record. If its
+// version is not was, the error is [errMoved]. The caller must hold its lock.
 func (l *ledger) replace(ctx context.Context, id ID, was version, fn func(tx Tx, old Record) error) error {
 	return l.records.Update(ctx, func(tx Tx) error {
 		old, now, err := read(tx, id)
@@ -128,13 +130,13 @@ func (l *ledger) replace(ctx context.Context, id ID, was version, fn func(tx Tx,
 	})
 }
 
-// put writes a record in the place of what it was.
+// put replaces the record of version was.
 func (l *ledger) put(ctx context.Context, was version, r Record) error {
 	return l.replace(ctx, r.ID, was, func(tx Tx, _ Record) error { return tx.Put(r) })
 }
 
-// putPending writes a pending record in the place of what it was, or returns [ErrBusy] if
-// too many others are.
+// putPending replaces the record of version was with a pending one, or returns [ErrBusy]
+// if too many others are pending.
 func (l *ledger) putPending(ctx context.Context, was version, r Record) error {
 	return l.replace(ctx, r.ID, was, func(tx Tx, old Record) error {
 		if old.State == Pending {
@@ -151,12 +153,12 @@ func (l *ledger) putPending(ctx context.Context, was version, r Record) error {
 	})
 }
 
-// maxRefused is how many refused devices are remembered: anybody can come with a TPM in
-// software, and with another, without end.
+// maxRefused is how many refused devices are remembered: anyone can come with any number
+// of software TPMs.
 const maxRefused = 1000
 
-// putRefused writes the record of a refused device, and removes the one that is refused
-// for longest if there are too many.
+// putRefused writes the record of a refused device, and removes the one refused longest
+// ago if there are too many.
 func (l *ledger) putRefused(ctx context.Context, was version, r Record) error {
 	return l.replace(ctx, r.ID, was, func(tx Tx, _ Record) error {
 		if err := tx.Put(r); err != nil {

@@ -17,14 +17,14 @@ import (
 // A Query asks for some of the records, a page at a time. The zero value asks for all.
 type Query struct {
 	State State     // only those in this state; empty means any
-	Since time.Time // only those that changed then or later; the zero time means any
-	Name  string    // only those whose name begins so
-	// Left asks only for those that are enrolled and attested to a state that the policy does
-	// not allow. It is a matter of looking at each enrolled one.
+	Since time.Time // only those changed then or later; the zero time means any
+	Name  string    // only those whose name has this prefix
+	// Left asks only for enrolled devices that attested to a state that the policy does
+	// not allow. Each enrolled one has to be looked at.
 	Left bool
-	// After is the Next of the page before; empty for the first page.
+	// After is the Next of the previous page; empty for the first page.
 	After string
-	Limit int // of records in a page, from 1 to [MaxPage]; zero means 100
+	Limit int // records per page, from 1 to [MaxPage]; zero means 100
 	// Evidence includes the evidence, which is by far the largest part of a record.
 	Evidence bool
 }
@@ -32,14 +32,14 @@ type Query struct {
 // MaxPage is the largest number of records in a [Page].
 const MaxPage = 1000
 
-// A Page is a part of the answer to a [Query]. Records are in the order of their last
-// change, the newest last, and those of a query by name in the order of names. Following
-// Next finds every record that was there from the first page to the last; one that changes
-// meanwhile may come twice.
+// A Page is part of the answer to a [Query]. Records are ordered by their last change,
+// newest last, and for a query by name, in the order of names. Following Next finds every
+// record that existed from the first page to the last; one that changes in between may
+// come twice.
 type Page struct {
 	Records []Record `json:"records"`
 	// Next is for the After of the next page, and empty after the last. A page may have
-	// fewer records than asked for, or none, although there are more.
+	// fewer records than requested, or none, although more follow.
 	Next string `json:"next,omitempty"`
 }
 
@@ -65,9 +65,10 @@ func (l *ledger) Count(ctx context.Context, s State) (n int, err error) {
 	return n, err
 }
 
-// Find returns the record of the device with an EK hash in hexadecimal, or with a name, or
-// else those whose EK hash begins so, with six digits or more: at most two, as they are not
-// one device. If there is none it is [ErrUnknown].
+// Find returns the record of the device with a name, or with an EK hash in hexadecimal.
+// Otherwise it returns those whose EK hash has that prefix of at least six digits, at
+// most two, since they are different devices. If there is none, the error is
+// [ErrUnknown].
 func (l *ledger) Find(ctx context.Context, what string) (found []Record, err error) {
 	err = l.records.View(ctx, func(tx Tx) error {
 		found, err = findIn(tx, what)
@@ -99,7 +100,7 @@ func findIn(tx Tx, what string) ([]Record, error) {
 func (t storedTx) Beginning(prefix string, most int) (found []Record, err error) {
 	from, err := hex.DecodeString(prefix + strings.Repeat("0", len(prefix)%2))
 	if err != nil {
-		return nil, nil // no ID begins so
+		return nil, nil // no ID has this prefix
 	}
 	page, err := t.tx.Range(tableRecords, from, nil, most)
 	for _, p := range page {
@@ -131,7 +132,8 @@ func (t storedTx) Page(q Query) (Page, error) {
 	return t.byTime(&q, after)
 }
 
-// byName looks at as many names as a page may have records, whatever else is asked for.
+// byName looks at as many names as a page may have records, whatever else the query asks
+// for.
 func (t storedTx) byName(q *Query, after []byte) (p Page, err error) {
 	from := []byte(q.Name)
 	if len(after) > 0 {
@@ -159,7 +161,7 @@ func (t storedTx) byName(q *Query, after []byte) (p Page, err error) {
 	return p, nil
 }
 
-// shown returns a record as the query asks for it.
+// shown returns a record in the form requested by the query.
 func (q *Query) shown(r Record) Record {
 	if !q.Evidence {
 		r.Evidence = nil
@@ -167,7 +169,7 @@ func (q *Query) shown(r Record) Record {
 	return r
 }
 
-// byTime merges the beginnings of what is left of each state.
+// byTime merges the starts of what remains in each state.
 func (t storedTx) byTime(q *Query, after []byte) (p Page, err error) {
 	states := slices.DeleteFunc(States(), func(s State) bool {
 		return q.State != "" && s != q.State || q.Left && s != Enrolled
@@ -199,7 +201,7 @@ func (t storedTx) byTime(q *Query, after []byte) (p Page, err error) {
 	return p, err
 }
 
-// at returns the records at these positions that the query asks for.
+// at returns those records at these positions that match the query.
 func (t storedTx) at(q *Query, positions [][]byte) (all []Record, err error) {
 	var ids [][]byte
 	for _, position := range positions {

@@ -11,9 +11,9 @@ import (
 )
 
 // Approve approves a device that is pending or has not come yet. It is enrolled when it
-// comes (again); a device that is enrolled stays so until then. An empty name keeps the
-// one that it has; the note is for the record. A device that waits is approved with the
-// PCRs that it proved, whatever the policy allows. A revoked device is [ErrState]: use
+// comes (again); an enrolled device stays enrolled until then. An empty name keeps the
+// current one; the note is for the record. A waiting device is approved with the PCRs
+// that it proved, whatever the policy allows. A revoked device is [ErrState]: use
 // Reinstate first.
 func (a *Authority) Approve(ctx context.Context, id ID, name, note string) error {
 	if err := (Approval{Name: name}).check(); err != nil {
@@ -24,7 +24,7 @@ func (a *Authority) Approve(ctx context.Context, id ID, name, note string) error
 	})
 }
 
-// An Approval is what Approve is told about one device.
+// An Approval has the arguments of Approve for one device.
 type Approval struct {
 	ID   ID     `json:"id"`
 	Name string `json:"name,omitempty"`
@@ -38,8 +38,8 @@ func (p Approval) check() error {
 	return checkName(p.Name)
 }
 
-// ApproveAll approves many devices in a few transactions. It returns an error for each, nil
-// for those that it approved, and a failure with one does not touch the others.
+// ApproveAll approves many devices in a few transactions. It returns an error for each,
+// nil for those that it approved; a failure with one does not affect the others.
 func (a *Authority) ApproveAll(ctx context.Context, list []Approval) []error {
 	var errs []error
 	for most := a.records.AtOnce(); len(list) > 0; most = min(most+1, a.records.AtOnce()) {
@@ -54,11 +54,12 @@ func (a *Authority) ApproveAll(ctx context.Context, list []Approval) []error {
 	return errs
 }
 
-// errCrowded ends a transaction that others came before several times.
+// errCrowded ends a transaction that lost to concurrent changes several times.
 var errCrowded = errors.New("enroll: too many others change records")
 
-// approveSome approves devices in one transaction. It is crowded if others changed records
-// meanwhile, several times: what takes longer than their changes would never come to an end.
+// approveSome approves devices in one transaction. crowded reports that others changed
+// records several times in the meantime: a transaction longer than the gaps between their
+// changes would never succeed.
 func (a *Authority) approveSome(ctx context.Context, list []Approval) (errs []error, crowded bool) {
 	const patience = 2
 	a.mu.Lock()
@@ -120,7 +121,7 @@ func (r *Record) approve(name, note string, now time.Time) error {
 }
 
 // change changes the record of a device, which may be new, and withdraws the identities
-// that end with it. After an error it can be repeated.
+// that this ends. It can be repeated after an error.
 func (a *Authority) change(ctx context.Context, id ID, edit func(*Record, time.Time) (ended []Identity, err error)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -153,7 +154,7 @@ func remark(note string) string {
 	return ": " + proof.Shorten(note)
 }
 
-// Reject rejects a device, and revokes the certificates that it was given.
+// Reject rejects a device, and revokes its certificates.
 func (a *Authority) Reject(ctx context.Context, id ID, note string) error {
 	return a.end(ctx, id, Rejected, privilegeWithdrawn, note)
 }
@@ -161,7 +162,7 @@ func (a *Authority) Reject(ctx context.Context, id ID, note string) error {
 // RevokeDevice revokes an EK, known or not, with all certificates of its device. The EK
 // is not enrolled again until Reinstate.
 //
-// A TPM may have several EKs, each with a record of its own. Revoke them all.
+// A TPM may have several EKs, each with its own record. Revoke them all.
 func (a *Authority) RevokeDevice(ctx context.Context, id ID, note string) error {
 	return a.end(ctx, id, Revoked, keyCompromise, note)
 }
@@ -172,7 +173,7 @@ func (a *Authority) end(ctx context.Context, id ID, state State, reason int, not
 		if ended, err = r.known(); err != nil {
 			return nil, err
 		}
-		if r.Created.IsZero() { // else it may have given its name away
+		if r.Created.IsZero() { // otherwise it may have given up its name
 			r.Name, r.Created = defaultName(id), now
 		}
 		r.State, r.Approved, r.Waits, r.Withdrawn = state, false, "", true
@@ -182,7 +183,7 @@ func (a *Authority) end(ctx context.Context, id ID, state State, reason int, not
 	})
 }
 
-// Reinstate lets a rejected or revoked device apply again. Its former certificates stay
+// Reinstate lets a rejected or revoked device apply again. Its earlier certificates stay
 // revoked, and the policy or a person decides again.
 func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
 	return a.change(ctx, id, func(r *Record, now time.Time) ([]Identity, error) {
@@ -199,8 +200,8 @@ func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
 	})
 }
 
-// Remove deletes the record of a device that was never enrolled, to make room. Other
-// records are [ErrState], because revocations must be remembered.
+// Remove deletes the record of a device that was never enrolled, to make room. Records of
+// other devices are [ErrState], because revocations must be remembered.
 func (a *Authority) Remove(ctx context.Context, id ID) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

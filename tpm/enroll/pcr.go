@@ -13,13 +13,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// PCRRules are the values that PCRs of the SHA-256 bank may have, by their index: a device
-// has to quote each of these, and its value has to be one of them. Nil means no rules.
+// PCRRules are the allowed values of PCRs in the SHA-256 bank, by index: a device must
+// quote each of these PCRs, and its value must be one of those listed. Nil means no
+// rules.
 type PCRRules map[uint][]HexBytes
 
-// check tells what is wrong with the state that a device proved, or returns "". explain adds
-// what is known of the cause, for a PCR, and ask says how a device is made to quote those
-// PCRs that follow.
+// check says what is wrong with the state that a device proved, or returns "". explain
+// adds what is known about the cause, for a PCR, and ask says how to make a device quote
+// missing PCRs.
 func (rules PCRRules) check(quote *proof.Quote, explain func(index uint) string, ask func(pcrs []string) string) string {
 	var missing, wrong, why []string
 	for _, i := range slices.Sorted(maps.Keys(rules)) {
@@ -39,7 +40,7 @@ func (rules PCRRules) check(quote *proof.Quote, explain func(index uint) string,
 	return strings.Join(why, "; ")
 }
 
-// These say how a device is made to quote PCRs.
+// These say how to make a device quote PCRs.
 func byEnrolling(pcrs []string) string { return "enroll with --pcr " + strings.Join(pcrs, ",") }
 
 func byQuoting(pcrs []string) string {
@@ -56,8 +57,8 @@ func (rules PCRRules) allow(index uint, value []byte) bool {
 	return !ruled || slices.ContainsFunc(values, func(v HexBytes) bool { return bytes.Equal(v, value) })
 }
 
-// disprove reports whether a device attested to a value that neither the rules allow nor a
-// person approved. What it left out proves nothing: it could as well be silent.
+// disprove reports whether a device attested to a value that neither the rules allow nor
+// a person approved. What it left out proves nothing: it could as well send nothing.
 func (rules PCRRules) disprove(r *Record) bool {
 	approved, err := r.PCRs()
 	if err != nil || measurementOf(approved) != r.Measured {
@@ -92,7 +93,7 @@ func quotedIndices(q *proof.Quote) (all []string) {
 	return all
 }
 
-// measurement is a digest of the state that a quote proves, and empty without one.
+// measurement is a digest of the state that a quote proves, or "" without a quote.
 func measurement(q *proof.Quote) string {
 	if q == nil {
 		return ""
@@ -115,8 +116,8 @@ func measurementOf(list []PCR) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// PCRs returns the state that a device proved when it last enrolled or applied, which may
-// be nothing. The values are those that its AK signed, as [Verifier.Verify] checks.
+// PCRs returns the state that a device proved when it last enrolled or applied, if any.
+// The values are those that its AK signed, as [Verifier.Verify] checks.
 func (r *Record) PCRs() ([]PCR, error) {
 	if r.Evidence == nil {
 		return nil, proof.Fail(ErrEvidence, "there is none for EK hash %s", r.ID)
@@ -132,8 +133,8 @@ func (r *Record) PCRs() ([]PCR, error) {
 	return list, nil
 }
 
-// measuredBy is the state of a device that waits, which a person sees and approves. One that
-// proved none has to do that still: no approval stands for it.
+// measuredBy is the state of a waiting device, which a person sees and approves. A device
+// that proved none must still do so: no approval replaces it.
 func measuredBy(r *Record) string {
 	if r.State != Pending && r.State != Refused || r.Evidence == nil {
 		return r.Measured
@@ -145,8 +146,8 @@ func measuredBy(r *Record) string {
 	return cmp.Or(measurement(p.Quote), r.Measured)
 }
 
-// Differences returns what the values of PCRs have that the policy does not allow, or "". log
-// is the event log that led to them, which may be empty.
+// Differences returns which values of PCRs the policy does not allow, or "". log is the
+// event log that led to them, which may be empty.
 func (p *Policy) Differences(values []PCR, log []byte) string {
 	q := &proof.Quote{}
 	for _, v := range values {

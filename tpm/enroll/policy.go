@@ -7,7 +7,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Policy decides which TPMs are accepted. It is applied once a device has proved that
+// A Policy decides which TPMs are accepted. It is applied after a device has proved that
 // it has the EK, in this order:
 //
 //  1. If a person rejected or revoked the record, it is refused, regardless of the
@@ -16,50 +16,49 @@ import (
 //     person may approve an EK hash before its device comes.
 //  3. A renewal that an enrolled key signed is accepted, since the device was accepted
 //     before.
-//  4. An EK certificate that leads to a root of Bundle is accepted. If its time, or that
-//     of a certificate above it, has run out, it waits for a person, unless
-//     AcceptExpired is set or the device is enrolled with the same keys.
-//  5. A device is accepted whose maker issued a certificate for an initial attestation
-//     key (IAK) in the TPM, which leads to a root of Devices. An initial device identity
-//     (IDevID) is noted for the person who decides: it does not prove in which TPM
-//     the keys are.
+//  4. An EK certificate that leads to a root of Bundle is accepted. If it or a
+//     certificate above it has expired, it waits for a person, unless AcceptExpired is
+//     set or the device is enrolled with the same keys.
+//  5. A device is accepted if its manufacturer certified an initial attestation key (IAK)
+//     in the TPM, and the certificate leads to a root of Devices. An initial device
+//     identity (IDevID) is noted for the person who decides: it does not prove in which
+//     TPM the keys are.
 //  6. Any other EK waits for a person, or is refused with RefuseUnknown.
 //
-// A device that would be accepted also has to prove that it was started in an allowed state,
-// if there are rules for PCRs. One that does not waits for a person, or is refused with
+// If there are rules for PCRs, a device that would be accepted must also prove that it
+// was started in an allowed state. Otherwise it waits for a person, or is refused with
 // RefuseUnknown, even if it is enrolled and renews its keys.
 //
-// A certificate that cannot be used, for whatever reason, counts as none, and the record
-// says why. EKs of kinds that are not in Kinds are always refused.
+// A certificate that cannot be used, for whatever reason, counts as absent, and the
+// record says why. EKs of kinds not in Kinds are always refused.
 type Policy struct {
 	Bundle        Bundle
-	Devices       Bundle // makers of devices
+	Devices       Bundle // manufacturers of devices
 	Allowed       map[ID]bool
 	RefuseUnknown bool
-	// AcceptExpired accepts EK certificates whose time has run out: makers issue them for
-	// ten years or so, and TPMs live longer.
+	// AcceptExpired accepts expired EK certificates: manufacturers issue them for ten
+	// years or so, and TPMs live longer.
 	AcceptExpired bool
-	// Kinds are the accepted kinds of EKs; empty means all. A TPM may have several
-	// EKs, and each counts as a device of its own, so that a TPM whose EK was
-	// revoked could come back with another. Name one kind if only certificates
-	// decide.
+	// Kinds are the accepted kinds of EKs; empty means all. A TPM may have several EKs,
+	// and each counts as a separate device, so that a TPM whose EK was revoked could come
+	// back with another. Name one kind if only certificates decide.
 	Kinds []EKKind
 	// PCRs are the states in which devices may have been started.
 	PCRs PCRRules
 	// EventLogs asks devices that quote PCRs for the event log of their start. References
-	// are the events that led to the allowed states: where a PCR has another value, they
-	// tell which event differs. Neither decides anything.
+	// are the events that led to the allowed states: if a PCR has another value, they
+	// show which event differs. Neither affects decisions.
 	EventLogs  bool
 	References []Reference
 	// RevokeChanged revokes an enrolled device that attests to a state that PCRs do not
-	// allow. Otherwise that is noted in its record.
+	// allow. Otherwise this is only noted in its record.
 	RevokeChanged bool
-	// Monitor accepts devices that steps 4 to 6, or the rules for PCRs, would not, and notes that in
-	// Record.Accepted: a way to try a policy on a fleet.
+	// Monitor accepts devices that steps 4 to 6, or the rules for PCRs, would not accept,
+	// and notes that in Record.Accepted: a way to try a policy on a fleet.
 	Monitor bool
-	// HoldChanged makes an enrolled device wait for a person if it comes with
-	// another key for which the enrolled one does not vouch, as after its TPM was
-	// cleared or its files were lost.
+	// HoldChanged makes an enrolled device wait for a person if it comes with a new key
+	// for which the enrolled one does not vouch, as after its TPM was cleared or its
+	// files were lost.
 	HoldChanged bool
 }
 
@@ -74,11 +73,11 @@ type verdict struct {
 type claim struct {
 	ek     EKCertificate
 	path   path   // empty if no roots are configured
-	unused string // why it counts as none
+	unused string // why it counts as absent
 	device deviceClaim
 }
 
-// claim reads the certificate that a device brought, if any.
+// claim reads the certificate that a device sent, if any.
 func (p *Policy) claim(o *proof.Offered, b *proof.Begin, now time.Time) (c claim) {
 	if len(b.EKCertificates) == 0 {
 		return c
@@ -99,7 +98,7 @@ func (p *Policy) claim(o *proof.Offered, b *proof.Begin, now time.Time) (c claim
 	return c
 }
 
-// expired names the certificate that would admit the device, had its time not run out.
+// expired names the certificate that would admit the device if it had not expired.
 func (c *claim) expired() string {
 	switch {
 	case c.path.expired():
@@ -191,7 +190,7 @@ func (p *Policy) started(r *Record, from *proof.Proof, v *verdict) error {
 	return nil
 }
 
-// holds reports whether other keys than the enrolled ones have to wait.
+// holds reports whether keys other than the enrolled ones must wait.
 func (p *Policy) holds(r *Record, o *proof.Offered, renews bool) bool {
 	enrolled := len(r.current()) > 0 && (r.State == Enrolled || r.State == Pending)
 	return p.HoldChanged && enrolled && !renews && !sameLists(r.current(), o.Names())

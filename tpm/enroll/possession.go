@@ -6,7 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Use is the purpose of a key that is certified outside an enrollment.
+// A Use is the purpose of a key certified outside an enrollment.
 type Use int
 
 // The uses of certified keys.
@@ -17,8 +17,8 @@ const (
 
 // Certified checks that the AK of the enrolled device with a name certified a key with
 // this use and qualifying data: the key is in the TPM of the device and cannot leave it.
-// area is its TPMT_PUBLIC, attest a TPMS_ATTEST, and signature a TPMT_SIGNATURE. A name
-// that is not known is [ErrUnknown], one that is not enrolled [ErrState].
+// area is its TPMT_PUBLIC, attest a TPMS_ATTEST, and signature a TPMT_SIGNATURE. An
+// unknown name is [ErrUnknown], one that is not enrolled [ErrState].
 func (l *ledger) Certified(ctx context.Context, name string, use Use, area, attest, signature, qualifying []byte) error {
 	r, err := l.Named(ctx, name)
 	if err != nil {

@@ -12,7 +12,7 @@ func parseQuote(evidence []byte) (proof.StandaloneQuote, error) {
 	return proof.Parse[proof.StandaloneQuote](evidence, proof.TypeQuote)
 }
 
-// QuotedLog returns the event log that came with a quote, or nil. [ReadBootLog] tells whether
+// QuotedLog returns the event log sent with a quote, or nil. [ReadBootLog] checks whether
 // it leads to the PCRs.
 func QuotedLog(evidence []byte) ([]byte, error) {
 	q, err := parseQuote(evidence)
@@ -22,8 +22,8 @@ func QuotedLog(evidence []byte) ([]byte, error) {
 	return proof.UnpackLog(q.EventLog)
 }
 
-// VerifyQuote checks evidence that Device.Quote of package identity returned: that the
-// AK of the enrolled device quoted these PCRs for the nonce. It returns the PCRs.
+// VerifyQuote checks evidence from Device.Quote of package identity: that the AK of the
+// enrolled device quoted these PCRs for the nonce. It returns the PCRs.
 func VerifyQuote(evidence []byte, r *Record, nonce []byte) ([]PCR, error) {
 	q, err := parseQuote(evidence)
 	if err != nil {

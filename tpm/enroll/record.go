@@ -36,27 +36,27 @@ type Record struct {
 	Updated  time.Time `json:"updated"`
 	Newest   int64     `json:"newest"` // time of the newest used challenge, in nanoseconds since 1970
 
-	// Registered is the name under which it was last registered. It differs from
-	// Name if a person changed that since.
+	// Registered is the name under which it was last registered. It differs from Name if
+	// a person has changed that since then.
 	Registered string `json:"registered,omitempty"`
-	// FormerNames are those under which it was registered, and which this authority revoked
-	// when it got another one, the newest last.
+	// FormerNames are names under which it was registered earlier, and which this
+	// authority revoked when it got another one, newest last.
 	FormerNames []string `json:"former_names,omitempty"`
-	// Leaving is the name that it is about to give up, and Barred are the names of which it
-	// was found that the protocol above had revoked them before this authority did: no device
-	// gets them.
+	// Leaving is the name that it is about to give up. Barred are the names that the
+	// protocol above was found to have revoked before this authority did: no device gets
+	// them.
 	Leaving string   `json:"leaving,omitempty"`
 	Barred  []string `json:"barred,omitempty"`
-	// Measured is a digest of the PCRs with which a person approved the device, which it
-	// may have besides those that the policy allows.
+	// Measured is a digest of the PCRs with which a person approved the device, which are
+	// allowed in addition to the policy's.
 	Measured string `json:"measured,omitempty"`
 	// Attested is the last attestation since the device enrolled, or nil.
 	Attested *Attested `json:"attested,omitempty"`
-	// Withdrawn says that this authority revoked what is registered under Name,
-	// so that it may undo that when the device enrolls again.
+	// Withdrawn says that this authority revoked what is registered under Name, and may
+	// therefore undo that when the device enrolls again.
 	Withdrawn bool `json:"withdrawn,omitempty"`
-	// Since is when the device last enrolled without an earlier key vouching for
-	// it. Anything given to its name before may belong to another device.
+	// Since is when the device last enrolled without an earlier key vouching for it.
+	// Anything issued to its name before may belong to another device.
 	Since time.Time `json:"since,omitzero"`
 
 	Manufacturer string `json:"manufacturer,omitempty"` // of the EK certificate, as "id:53544D20"
@@ -75,13 +75,13 @@ type Record struct {
 type Evidence struct {
 	Proof []byte   `json:"proof"`           // the message of the device
 	Chain [][]byte `json:"chain,omitempty"` // DER, from the EK certificate to the root that was trusted
-	// DeviceChain is the same of the certificate of the device's maker.
+	// DeviceChain is the same for the certificate from the device's manufacturer.
 	DeviceChain [][]byte  `json:"device_chain,omitempty"`
 	Checked     time.Time `json:"checked"`
-	// Expired is the latest known time when the chain was valid, if its time had run
-	// out when it was checked.
+	// Expired is the latest known time when the chain was valid, if it had expired when
+	// it was checked.
 	Expired time.Time `json:"expired,omitzero"`
-	// DeviceExpired is the same of DeviceChain.
+	// DeviceExpired is the same for DeviceChain.
 	DeviceExpired time.Time `json:"device_expired,omitzero"`
 }
 
@@ -94,7 +94,7 @@ type Key struct {
 	Revoked *Revocation `json:"revoked,omitempty"`
 }
 
-// A Certificate is one that was issued for a key.
+// A Certificate is one issued for a key.
 type Certificate struct {
 	Serial  string      `json:"serial"` // hexadecimal
 	DER     []byte      `json:"der"`
@@ -138,7 +138,7 @@ type IdentityKey struct {
 const (
 	maxEvents       = 50
 	maxFormerNames  = 16
-	maxIssued       = 64 // keys or certificates of one record that are remembered
+	maxIssued       = 64 // keys or certificates remembered per record
 	rememberRetired = 90 * 24 * time.Hour
 )
 
@@ -150,10 +150,10 @@ func (r *Record) log(now time.Time, format string, args ...any) {
 	}
 }
 
-// touch records a change. The clocks of servers differ a little: a change by one that is behind
-// must not move a record to a place in a list that was read already.
+// touch records a change. Server clocks differ slightly: a change by a server whose clock
+// is behind must not move a record to a place in a list that was already read.
 func (r *Record) touch(now time.Time) {
-	const skew = 5 * time.Second // a clock that is further ahead was wrong
+	const skew = 5 * time.Second // a clock further ahead was wrong
 	if ahead := r.Updated.Sub(now); ahead <= 0 || ahead > skew {
 		r.Updated = now
 	}
@@ -220,7 +220,8 @@ func (r *Record) revokeCertificates(key []byte, why Revocation) {
 }
 
 // prune removes expired certificates, and keys that were retired long ago. Recently
-// retired keys stay, because a device whose renewal was not answered names them again.
+// retired keys stay, because a device that received no answer to a renewal names them
+// again.
 func (r *Record) prune(now time.Time) {
 	r.Certificates = slices.DeleteFunc(r.Certificates, func(c Certificate) bool { return c.Expires.Before(now) })
 	r.Keys = slices.DeleteFunc(r.Keys, func(k Key) bool {
@@ -228,7 +229,7 @@ func (r *Record) prune(now time.Time) {
 	})
 }
 
-// issued counts the keys or certificates that a device was given recently.
+// issued counts the keys or certificates recently given to a device.
 func (r *Record) issued() int {
 	keys := 0
 	for _, k := range r.Keys {
@@ -273,10 +274,11 @@ func (r *Record) registered() (Identity, error) {
 	return id, err
 }
 
-// withdrawn reports whether this authority, and nobody before it, revoked a name.
+// withdrawn reports whether this authority, and nothing before it, revoked a name.
 func withdrawn(r *Record, name string) bool { return r.Withdrawn && !slices.Contains(r.Barred, name) }
 
-// rename records that the device is registered under its name, and no more under another.
+// rename records that the device is registered under its name, and no longer under
+// another.
 func (r *Record) rename() {
 	if r.Registered != "" && r.Registered != r.Name {
 		r.FormerNames = append(slices.Clone(r.FormerNames), r.Registered)
@@ -313,15 +315,15 @@ func (r *Record) renamed(now time.Time) {
 	}
 }
 
-// defaultName is the name of a device that a person has not named.
+// defaultName is the name of a device that nobody has named.
 func defaultName(id ID) string { return "tpm-" + id.String()[:32] }
 
-// secondName is the name of a device that gave its name, perhaps the default one, to
+// secondName is the name of a device that gave its name, possibly the default one, to
 // another.
 func secondName(id ID) string { return "tpm-" + id.String()[:60] }
 
-// checkName refuses names that do not fit into a certificate (RFC 5280
-// appendix A.1: ub-common-name) or could be misread.
+// checkName refuses names that do not fit in a certificate (RFC 5280 appendix A.1:
+// ub-common-name) or could be misread.
 func checkName(name string) error {
 	const most = 64
 	if name == "" || len(name) > most {

@@ -10,14 +10,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Reference is the events of the start of a device, with which those of others are
+// A Reference is the events of one device's start, with which those of others are
 // compared.
 type Reference struct {
 	Device string      `json:"device"`
 	Events []BootEvent `json:"events"`
 }
 
-// MaxReferences is the size in bytes up to which a file may be one of references.
+// MaxReferences is the maximum size of a file of references, in bytes.
 const MaxReferences = 16 << 20
 
 type references struct {
@@ -49,7 +49,7 @@ func ParseReferences(text []byte) ([]Reference, error) {
 	return r.References, nil
 }
 
-// explainer is explain for what a device sent.
+// explainer is explain for data that a device sent.
 func (p *Policy) explainer(packed []byte, q *proof.Quote) func(uint) string {
 	if len(packed) == 0 || q == nil {
 		return func(uint) string { return "" }
@@ -65,8 +65,8 @@ func (p *Policy) explainer(packed []byte, q *proof.Quote) func(uint) string {
 	return p.explain(raw, values)
 }
 
-// explain returns a function that tells, for a PCR whose value is not allowed, which event
-// led to it. The log is read when it is first asked.
+// explain returns a function that says, for a PCR whose value is not allowed, which event
+// led to it. It reads the log on the first call.
 func (p *Policy) explain(raw []byte, values []PCR) func(uint) string {
 	if len(raw) == 0 {
 		return func(uint) string { return "" }
@@ -84,8 +84,8 @@ func (p *Policy) explain(raw []byte, values []PCR) func(uint) string {
 	}
 }
 
-// closest returns the events of a PCR of the reference that has the most of the first ones in
-// common, or nil.
+// closest returns the events of a PCR in the reference with the longest common start, or
+// nil.
 func (p *Policy) closest(events []BootEvent, index uint) (best []BootEvent) {
 	own := of(events, index)
 	for _, r := range p.References {
@@ -96,7 +96,7 @@ func (p *Policy) closest(events []BootEvent, index uint) (best []BootEvent) {
 	return best
 }
 
-// same counts the first events that two lists have in common.
+// same counts the events at the start that two lists have in common.
 func same(a, b []BootEvent) (n int) {
 	for n < len(a) && n < len(b) && bytes.Equal(a[n].Digest, b[n].Digest) {
 		n++

@@ -10,7 +10,7 @@ import (
 // A registry is the protocol above, which identifies devices by their names.
 type registry struct {
 	register, withdraw func(context.Context, Identity) error       // nil does nothing
-	revoked            func(context.Context, string) (bool, error) // nil says that none is
+	revoked            func(context.Context, string) (bool, error) // nil says that no name is
 }
 
 // enter registers the device of a record, and withdraws it under its former name.

@@ -19,8 +19,8 @@ const (
 	privilegeWithdrawn = 9
 )
 
-// RevokeCertificate revokes one certificate, by its serial number in hexadecimal. Its key
-// may get another one. An unknown number is [ErrUnknown].
+// RevokeCertificate revokes one certificate, by its serial number in hexadecimal. Another
+// one may be issued for its key. An unknown number is [ErrUnknown].
 func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) error {
 	serial = strings.ToLower(strings.TrimLeft(strings.ReplaceAll(serial, ":", ""), "0"))
 	a.mu.Lock()
@@ -45,8 +45,9 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 	})
 }
 
-// RevokeKey revokes a key of a device for good, by its TPM Name, with its certificates.
-// The device may enroll another key. After an error of Withdraw it can be repeated.
+// RevokeKey permanently revokes a key of a device, by its TPM Name, with its
+// certificates. The device may enroll another key. It can be repeated after an error of
+// Withdraw.
 func (a *Authority) RevokeKey(ctx context.Context, id ID, name HexBytes, note string) error {
 	return a.change(ctx, id, func(r *Record, now time.Time) (ended []Identity, err error) {
 		k := r.key(name)

@@ -9,9 +9,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Standing says since when tokens of a device's name can be those of the device.
+// A Standing says from when on tokens of a device's name can belong to the device.
 type Standing struct {
-	// Since is that of the [Record]: what was given to the name before may belong to
+	// Since is that of the [Record]: anything issued to the name before may belong to
 	// another device.
 	Since time.Time
 	// Compromised is when a certificate with the name was last revoked without a
@@ -19,14 +19,15 @@ type Standing struct {
 	Compromised time.Time
 }
 
-// standingKey is the place of the standing that a record gives a name: a name may pass to
-// another device while the first one is still registered by it.
+// standingKey is the key of the standing that a record gives a name: a name may pass to
+// another device while the first one is still registered under it.
 func standingKey(name string, id ID) []byte { return append(standingPrefix(name), id[:]...) }
 
 func standingPrefix(name string) []byte { return append([]byte(name), 0) }
 
-// standings are the entries of a record: one for its name, one for that by which it is
-// registered, if that is another, and one for each former or barred name, which tells no time.
+// standings are the entries of a record: one for its name, one for the name under which
+// it is registered, if that differs, and one for each former or barred name, without
+// times.
 func standings(r *Record) (all []lead) {
 	for i, name := range []string{r.Name, r.Registered} {
 		if name == "" || i > 0 && name == r.Name {
@@ -63,7 +64,7 @@ func (t storedTx) Passed(name string) (passed bool, err error) {
 	return passed, nil
 }
 
-// gave reports whether this authority revoked a name that a device had and has no more.
+// gave reports whether this authority revoked a name that a device no longer has.
 func (r *Record) gave(name string) bool {
 	ended := r.Withdrawn || r.State == Revoked || r.State == Rejected
 	return slices.Contains(r.FormerNames, name) || ended && r.Registered == name && r.Name != name
@@ -79,7 +80,7 @@ func (r *Record) standing(name string) Standing {
 	return s
 }
 
-// encode returns both times in nanoseconds since 1970; 0 is none.
+// encode writes both times in nanoseconds since 1970; 0 means none.
 func (s Standing) encode() []byte {
 	var b []byte
 	for _, t := range []time.Time{s.Since, s.Compromised} {
@@ -104,7 +105,7 @@ func decodeStanding(b []byte) (s Standing, err error) {
 	return s, nil
 }
 
-// Standing implements [Tx]. Of several devices the latest times count.
+// Standing implements [Tx]. With several devices, the latest times count.
 func (t storedTx) Standing(name string) (latest Standing, err error) {
 	prefix := standingPrefix(name)
 	for p, err := range kv.All(t.tx, tableSince, prefix, kv.PrefixEnd(prefix)) {

@@ -13,17 +13,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// Records are what an authority knows of devices. A [File] keeps them, and belongs to one
-// [Authority] at a time. Package tpm/enroll/etcd keeps them for several.
+// Records are what an authority knows about devices. A [File] keeps them, and belongs to
+// one [Authority] at a time. Package tpm/enroll/etcd keeps them for several.
 type Records interface {
 	// View calls fn with a state that does not change. fn may run again.
 	View(ctx context.Context, fn func(Tx) error) error
-	// Recall is View for what every message of a device is judged by: of records that
-	// several servers share it reads what is in memory, and makes no request.
+	// Recall is View for judging every message of a device: for records shared by several
+	// servers it reads the copy in memory, without a request.
 	Recall(ctx context.Context, fn func(Tx) error) error
-	// Update calls fn. All that it changed is durable when Update returns, or
-	// none of it if there was an error. fn may run again: what it leaves in
-	// variables must be set anew each time.
+	// Update calls fn. All its changes are durable when Update returns, or none if there
+	// was an error. fn may run again: it must set any variables anew each time.
 	Update(ctx context.Context, fn func(Tx) error) error
 	// AtOnce returns how many records one Update may change, at most.
 	AtOnce() int
@@ -35,27 +34,27 @@ type Tx interface {
 	Get(ID) (Record, error)
 	// Put adds or replaces a record. A name that another one has is [ErrName].
 	Put(Record) error
-	// Delete removes a record, if it is there.
+	// Delete removes a record, if it exists.
 	Delete(ID) error
 	// BySerial finds the record of a certificate, by its hexadecimal serial
 	// number, or [ErrUnknown].
 	BySerial(serial string) (ID, error)
 	// ByName finds the record with a name, or [ErrUnknown].
 	ByName(name string) (ID, error)
-	// Standing tells since when a device has a name; the zero value if none has it.
+	// Standing returns since when a device has a name; the zero value if none has it.
 	Standing(name string) (Standing, error)
-	// Passed reports whether a device had a name of which this authority took it, so that
-	// the name is revoked until another device has it, or the same one again. A name that was
-	// revoked before is not passed on.
+	// Passed reports whether this authority took the name from a device that had it. The
+	// name is then revoked until another device gets it, or the same one again. A name
+	// revoked earlier is not passed on.
 	Passed(name string) (bool, error)
 	// Count counts the records in a state.
 	Count(State) (int, error)
-	// Page returns the records that a query asks for, or the first of them.
+	// Page returns the records that match a query, or the first of them.
 	Page(Query) (Page, error)
-	// Beginning returns the records whose ID in hexadecimal begins with prefix, in
-	// lower case and by rising ID, at most as many.
+	// Beginning returns up to most records whose ID in lower-case hexadecimal has that
+	// prefix, in increasing order of ID.
 	Beginning(prefix string, most int) ([]Record, error)
-	// All calls fn for every record, by rising ID.
+	// All calls fn for every record, in increasing order of ID.
 	All(fn func(Record) error) error
 }
 
@@ -69,17 +68,17 @@ const (
 
 func tables() []string { return []string{tableRecords, tableNames, tableSerials, tablePending} }
 
-// Tables are those of a database of records. All but that of the records, [RecordTable], are
-// small: they lead to records, or follow from them.
+// Tables are those of a database of records. All except that of the records,
+// [RecordTable], are small: they lead to records, or follow from them.
 func Tables() []string { return append(tables(), derived()...) }
 
-// RecordTable has the records, of some kilobytes each, and nothing else.
+// RecordTable has only the records, of some kilobytes each.
 const RecordTable = tableRecords
 
 // Stored are [Records] in a database, which has the [Tables].
 type Stored struct{ store kv.Store }
 
-// StoredIn returns the records in a database. The caller closes it.
+// StoredIn returns the records in a database. The caller must close it.
 func StoredIn(db kv.Store) Stored { return Stored{db} }
 
 // View implements [Records].
@@ -95,7 +94,7 @@ func (s Stored) Recall(ctx context.Context, fn func(Tx) error) error {
 	return s.View(ctx, fn)
 }
 
-// AtOnce implements [Records]. Files take more than every [kv.Store] accepts.
+// AtOnce implements [Records]. Files accept more than every [kv.Store] does.
 func (Stored) AtOnce() int { return 100 }
 
 func reading(fn func(Tx) error) func(kv.Reader) error {
@@ -148,8 +147,8 @@ func (t storedTx) Put(r Record) error {
 	return t.tx.Put(tableRecords, r.ID[:], frame(r.ID, payload))
 }
 
-// list has the other tables tell of a record, or of none if it is nil, in the place of what
-// is stored. It changes only what differs: each change of an entry costs a request in some
+// list makes the other tables describe a record, or none if it is nil, instead of what is
+// stored. It changes only what differs: each change of an entry costs a request in some
 // databases.
 func (t storedTx) list(id ID, r *Record) error {
 	var was, is []lead
@@ -170,7 +169,7 @@ func (t storedTx) list(id ID, r *Record) error {
 	return t.exchange(was, is)
 }
 
-// move counts a record in another state; an empty one is none.
+// move counts a record in another state; an empty state means none.
 func (t storedTx) move(before, after State) (err error) {
 	if before == after {
 		return nil
@@ -184,7 +183,7 @@ func (t storedTx) move(before, after State) (err error) {
 	return err
 }
 
-// exchange has entries in the place of others.
+// exchange replaces entries with others.
 func (t storedTx) exchange(was, is []lead) error {
 	if err := t.prefetch(append(slices.Clone(was), is...)); err != nil {
 		return err
@@ -208,8 +207,8 @@ func (t storedTx) exchange(was, is []lead) error {
 	return nil
 }
 
-// prefetch reads entries that are going to be changed: a database that authenticates its
-// records reads each before.
+// prefetch reads entries that are about to be changed: a database that authenticates its
+// records reads each first.
 func (t storedTx) prefetch(all []lead) error {
 	keys := map[string][][]byte{}
 	for _, l := range all {
@@ -242,7 +241,7 @@ func leadsTo(r *Record) (all []lead) {
 	return all
 }
 
-// isAt reports whether two entries have the same place.
+// isAt reports whether two entries have the same key.
 func (l lead) isAt(other lead) bool { return l.table == other.table && bytes.Equal(l.key, other.key) }
 
 // Delete implements [Tx].
@@ -309,7 +308,7 @@ func (t storedTx) All(fn func(Record) error) error {
 	return nil
 }
 
-// frame puts a checksum before a record, which covers its place too.
+// frame prepends a checksum to a record, which also covers its key.
 func frame(id ID, payload []byte) []byte {
 	sum := sha256.Sum256(append(id[:], payload...))
 	return append(sum[:], payload...)

@@ -9,22 +9,23 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A Window counts what several authorities do together.
+// A Window limits what several authorities do together.
 type Window interface {
-	// Take takes from what may be done now, at most want: a bucket that fills with so many
-	// in a second, and is full with twice as many and one. It returns how many it took.
+	// Take takes up to want from the window: a bucket that fills at perSecond, and holds
+	// twice that plus one. It returns how much it took.
 	Take(ctx context.Context, perSecond float64, want int) (taken int, err error)
 }
 
-// A throttle limits the messages of an authority, or of all that have its window.
+// A throttle limits the messages of an authority, or of all authorities that share its
+// window.
 type throttle struct {
 	own       *rate.Limiter
 	perSecond float64
 	window    Window // or nil
 
-	turn   chan struct{} // holds one while a message looks at what follows
-	share  int           // of the window, which was taken and not used
-	closed time.Time     // until then the window is not asked
+	turn   chan struct{} // holds one element while a message uses the fields below
+	share  int           // taken from the window and not yet used
+	closed time.Time     // the window is not asked until then
 	lost   error         // why it did not answer
 }
 
@@ -60,14 +61,14 @@ func (t *throttle) allow(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// ask takes as much of the window as a tenth of a second has. Where that is nothing, or no
-// answer comes, a flood of messages costs no flood of requests, and those that wait do not
-// each wait for an answer of their own. What a lost answer took is not used.
+// ask takes a tenth of a second's share of the window. If the window is empty or does not
+// answer, a flood of messages does not cause a flood of requests, and waiting messages do
+// not each wait for a separate answer. What a lost answer took is not used.
 func (t *throttle) ask(ctx context.Context) error {
 	const pause = 100 * time.Millisecond
 	want := max(1, int(math.Ceil(t.perSecond*pause.Seconds())))
 	taken, err := t.window.Take(ctx, t.perSecond, want)
-	if ctx.Err() != nil { // which says nothing of the window
+	if ctx.Err() != nil { // says nothing about the window
 		return cmp.Or(err, ctx.Err())
 	}
 	if t.lost = err; err == nil {

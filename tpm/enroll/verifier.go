@@ -15,12 +15,12 @@ type Verifier struct {
 	// Roots must contain the root of the EK certificate, if the record has a
 	// chain to one.
 	Roots *x509.CertPool
-	// DeviceRoots is the same for the certificate of the device's maker.
+	// DeviceRoots is the same for the certificate from the device's manufacturer.
 	DeviceRoots *x509.CertPool
 	// CA, if set, must have signed the certificates of the record.
 	CA *x509.Certificate
-	// Time is when EK certificates must be valid; the zero time means when the
-	// authority checked them, or before their time ran out if it accepted that.
+	// Time is when EK certificates must be valid; the zero time means when the authority
+	// checked them, or before they expired if it accepted that.
 	Time time.Time
 }
 
@@ -29,8 +29,8 @@ type Verifier struct {
 // exchange, that each LDevID signed its request, and that these are the keys in use and
 // those of their certificates. Any change to the evidence is [ErrEvidence].
 //
-// Nobody can check later that the secret of the challenge could only be known with the
-// EK: for that, Verify relies on the authority.
+// That the secret of the challenge could only be known with the EK cannot be checked
+// later: for that, Verify relies on the authority.
 func (v Verifier) Verify(r *Record) error {
 	if r.Evidence == nil {
 		return proof.Fail(ErrEvidence, "there is none for EK hash %s", r.ID)
@@ -94,7 +94,7 @@ func (v Verifier) verifyChain(r *Record, b *proof.Begin, o *proof.Offered) error
 	return verifyPath(ek, chain, v.Roots, at)
 }
 
-// verifyPath checks that a recorded chain is one from the certificate to a root. The
+// verifyPath checks that a recorded chain leads from the certificate to a root. The
 // intermediate certificates are those of the record.
 func verifyPath(ek EKCertificate, recorded [][]byte, roots *x509.CertPool, at time.Time) error {
 	above := x509.NewCertPool()

@@ -11,9 +11,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
 )
 
-// Each calls fn for all that is stored at one moment, table by table and in the order of
-// keys. fn must not retain what it gets. If the database does not remember that moment for
-// as long, the error is one, and everything has to be read again.
+// Each calls fn for everything that is stored at one moment, table by table and in the
+// order of keys. fn must not retain its arguments. If the database does not remember that
+// moment long enough, Each returns an error, and everything has to be read again.
 func (s Stored) Each(ctx context.Context, fn func(table string, p kv.Pair) error) error {
 	began := false
 	return s.store.View(ctx, func(r kv.Reader) error {
@@ -36,13 +36,13 @@ func (s Stored) Each(ctx context.Context, fn func(table string, p kv.Pair) error
 }
 
 // WriteFile writes records, wherever they are kept, to a new file at path, checks it, and
-// counts them by their state. If there is a file, the error is [ErrExists]; if writing
-// fails, the file is removed.
+// counts them by state. If the file exists, the error is [ErrExists]; if writing fails,
+// the file is removed.
 func WriteFile(ctx context.Context, path string, from Stored) (states map[State]int, err error) {
 	return Files{}.Write(ctx, path, from)
 }
 
-// Write is [WriteFile], for a file that is authenticated.
+// Write is [WriteFile] for an authenticated file.
 func (f Files) Write(ctx context.Context, path string, from Stored) (states map[State]int, err error) {
 	db, err := boltkv.Open(path, layout(new(bool)), boltkv.CreateNew)
 	if err != nil {

@@ -9,12 +9,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// An Authority enrolls devices and registers them as entities of an MSL server. It
-// is safe for use by many goroutines. Records in a file belong to it alone; those in
-// etcd other servers have, too, which also share the state.
+// An Authority enrolls devices and registers them as entities of an MSL server. It is
+// safe for concurrent use. Records in a file belong to it exclusively; those in etcd are
+// shared with other servers, which must also share the state.
 type Authority struct {
 	*enroll.Authority
-	// Written, if not nil, is told of each record of a device that was written. It must be
+	// Written, if not nil, is called with each device record that was written. It must be
 	// set before the authority is used, and must not block.
 	Written func(enroll.Record)
 
@@ -33,9 +33,9 @@ type Registry interface {
 }
 
 // NewAuthority makes an authority that registers devices in the state of a server, with
-// keystore.KeyID as the id of their keys. It sets Register, Withdraw and
-// Revoked of the settings itself. The caller closes the state and the records when the authority is no
-// longer used.
+// keystore.KeyID as the id of their keys. It sets Register, Withdraw and Revoked of the
+// settings itself. The caller must close the state and the records when the authority is
+// no longer used.
 //
 // The errors are those of [enroll.NewAuthority].
 func NewAuthority(state Registry, settings enroll.Config) (*Authority, error) {
@@ -52,7 +52,7 @@ func NewAuthority(state Registry, settings enroll.Config) (*Authority, error) {
 	return a, nil
 }
 
-// written tells of a record that was written.
+// written reports a record that was written.
 func (a *Authority) written(r enroll.Record) {
 	if a.Written != nil {
 		a.Written(r)

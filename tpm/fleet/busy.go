@@ -13,14 +13,15 @@ import (
 )
 
 const (
-	busyTries   = 6                // of one message
+	busyTries   = 6                // per message
 	longestWait = 30 * time.Second // that a server may ask for
 )
 
-// whenNotBusy calls send again while the server answers HTTP 503 and when to come back, or the
-// authority that it is busy: they did not act on the message (RFC 9110 section 15.6.4). Each wait is longer than the one before,
-// and of a random length, as many devices may have come at once. A server that asks for more
-// than [longestWait] gets no other try.
+// whenNotBusy repeats send while the server answers HTTP 503 with a time to come back, or
+// the authority says that it is busy: they did not act on the message (RFC 9110 section
+// 15.6.4). Each wait is longer than the last, and of random length, since many devices
+// may have come at the same time. If a server asks for more than [longestWait], there are
+// no more tries.
 func whenNotBusy(ctx context.Context, send func() ([]byte, error)) (answer []byte, err error) {
 	for try := range busyTries {
 		answer, err = send()
@@ -38,8 +39,8 @@ func whenNotBusy(ctx context.Context, send func() ([]byte, error)) (answer []byt
 	return answer, err
 }
 
-// comeBack reports whether a server or its authority was busy, and after which time it wants to
-// be asked again (RFC 9110 section 10.2.3).
+// comeBack reports whether a server or its authority was busy, and after what time it
+// wants to be asked again (RFC 9110 section 10.2.3).
 func comeBack(answer []byte, err error) (after time.Duration, busy bool) {
 	if err == nil {
 		return time.Second, unread(answer)
@@ -55,9 +56,9 @@ func comeBack(answer []byte, err error) (after time.Duration, busy bool) {
 	return max(time.Until(at), 0), err == nil
 }
 
-// unread reports whether an authority was too busy to look at a message: the answer is about
-// no device. One to which it is busy because too many devices wait for approval will not be
-// welcome a few seconds later either.
+// unread reports whether an authority was too busy to look at a message: the answer is
+// not about the device. An authority that is busy because too many devices wait for
+// approval will still be busy a few seconds later.
 func unread(answer []byte) bool {
 	r, err := proof.Parse[proof.Result](answer, proof.TypeResult)
 	return err == nil && r.ID == "" && r.State == proof.FaultWord(proof.ErrBusy)

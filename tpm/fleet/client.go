@@ -24,9 +24,9 @@ func NewClient(peers []msl.EntityScheme, transport msl.Transport) *msl.Client {
 	}
 }
 
-// Exchange carries the messages of identity.Device.Enroll and Renew to the endpoint
-// of the server with that identity. A server that is busy, and says when to come back, is
-// asked again for a while.
+// Exchange carries the messages of identity.Device.Enroll and Renew to the endpoint of
+// the server with that identity. If a busy server says when to come back, it is asked
+// again for a while.
 func Exchange(client *msl.Client, recipient string) identity.Exchange {
 	return func(ctx context.Context, request []byte) ([]byte, error) {
 		return whenNotBusy(ctx, func() ([]byte, error) { return exchange(ctx, client, recipient, request) })

@@ -14,8 +14,8 @@ import (
 )
 
 // A Device is this machine's TPM: its keys, and the identity whose attestation key
-// vouches for them. Both fields are required and must belong to the same TPM; the
-// caller closes the store. It implements keyx.TPMDevice.
+// vouches for them. Both fields are required and must belong to the same TPM; the caller
+// must close the store. It implements keyx.TPMDevice.
 type Device struct {
 	Store    *tpm.Store
 	Identity *identity.Device

@@ -16,7 +16,7 @@
 //   - [NewEndpoint] is the HTTP handler to which devices send their enrollment.
 //   - [Authority.TokenJudge] for msl.Server.JudgeToken, always: a name outlives the
 //     TPM that proves it, and the old TPM still has tokens that name it.
-//   - [X509] in place of entityauth.X509 where the CA issues certificates.
+//   - [X509] instead of entityauth.X509 if the CA issues certificates.
 //   - [Verifier] for the key exchange TPM_IMPORT (keyx.TPMResponder.Verifier).
 //
 // On the device:
@@ -32,22 +32,23 @@
 //     operator, and sends the [StorageProof].
 //  2. The server reads it with [ParseStorageProof], checks it with
 //     [CertifiedKey.Check] and wraps the keys with [WrapPSK].
-//  3. The device reads the answer with [ParseWrappedPSK] and takes the keys into its
+//  3. The device reads the answer with [ParseWrappedPSK] and imports the keys into its
 //     TPM with [Device.ImportPSK].
 //
 // # What it does not protect
 //
-//   - Anyone can send to the endpoint. It limits the memory and the rate of messages
-//     for all devices together, so a flood of them keeps others from enrolling, though
-//     not from the server beside it.
+//   - Anyone can send to the endpoint. It limits the memory and the rate of messages for
+//     all devices together, so a flood keeps others from enrolling, but does not affect
+//     the server beside it.
 //   - The endpoint forgets everything between messages, and its tokens are valid only
 //     there, and at endpoints with the same key. A recorded message can be sent again; the challenge in it counts once.
 //   - A [WrappedPSK] does not say who made it, and its maker knows the keys: get it
 //     from the server unchanged. The server has them in memory while it wraps them.
 //   - Master tokens have times in seconds, so a token that was issued in the second in
 //     which a name passed to another device is still accepted.
-//   - Of an operator's decisions in a file, [Authority.TokenJudge] knows only those that went
-//     through the same Authority: have a running server carry them out.
+//   - If records are in a file, [Authority.TokenJudge] knows only those operator
+//     decisions that were made through the same Authority: let a running server carry
+//     them out.
 //   - This package does not protect anything that tpm/enroll and tpm/identity do not
 //     protect.
 package fleet

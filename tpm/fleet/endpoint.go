@@ -30,11 +30,11 @@ const (
 	// and Proven).
 	EndpointMemory = 16 << 20
 
-	// messagesPerSecond limits the messages to an endpoint where nothing else is said.
+	// messagesPerSecond is the default limit of messages to an endpoint.
 	messagesPerSecond = 100
 
-	// sessions is how many sessions have their keys in memory: a device needs its own for
-	// two messages, and another is opened again.
+	// sessions is how many sessions keep their keys in memory: a device needs its own for
+	// two messages, and a dropped one is opened again.
 	sessions = 1000
 
 	// maxMessage limits a message in its MSL form, and maxWithLog one with an event log.
@@ -47,27 +47,27 @@ type EndpointConfig struct {
 	Name  string          // identity of the server
 	Local msl.LocalEntity // authenticates the server
 
-	// Limits are those of the server beside the endpoint. The sizes of messages and
-	// the memory for them are the endpoint's own.
+	// Limits are those of the server beside the endpoint. The sizes of messages and the
+	// memory for them are set by the endpoint.
 	Limits  msl.Limits
-	Timeout time.Duration                // for a message and its answer, as mslhttp.Handler.Timeout
-	Source  func(*http.Request) string   // as mslhttp.Handler.Source
+	Timeout time.Duration                // for a message and its answer, like mslhttp.Handler.Timeout
+	Source  func(*http.Request) string   // like mslhttp.Handler.Source
 	Log     *slog.Logger                 // nil means none
-	Refused func(context.Context, error) // is told why an enrollment failed; nil means nobody is
+	Refused func(context.Context, error) // called with the reason when an enrollment failed; may be nil
 
-	// Decided is told of every device that enrolled, and of every message that failed,
-	// with the error. The decision is the zero value if the device did not prove its EK.
-	// Nil logs it, unless Refused is set.
+	// Decided is called for every device that enrolled, and for every message that
+	// failed, with the error. The decision is the zero value if the device did not prove
+	// its EK. Nil logs it, unless Refused is set.
 	Decided func(context.Context, enroll.Decision, error)
 
 	// Key is the HMAC-SHA256 key from which those of the endpoint are derived, so that a
-	// device may send each of its messages to another server with the same one, or after a
-	// restart. What it is over begins with "msl-hsm tpm enrolment endpoint". Nil means keys
-	// that end with the process.
+	// device may send each of its messages to a different server with the same key, or
+	// after a restart. The authenticated data begins with "msl-hsm tpm enrolment
+	// endpoint". Nil means keys that end with the process.
 	Key keystore.MAC
 
-	// EventLogs takes messages of 1 MiB in place of 256 KiB, as they are with the event logs
-	// for which enroll.Policy.EventLogs asks.
+	// EventLogs accepts messages of 1 MiB instead of 256 KiB, for the event logs that
+	// enroll.Policy.EventLogs asks for.
 	EventLogs bool
 
 	// PerSecond limits the messages; zero means 100. An enrollment takes three, and the
@@ -84,7 +84,7 @@ type Endpoint struct {
 }
 
 // NewEndpoint makes the endpoint of an authority. More messages than PerSecond get HTTP
-// 503. Close it when its last request is over.
+// 503. Close it after its last request.
 func NewEndpoint(a *Authority, c EndpointConfig) (*Endpoint, error) {
 	store := soft.New()
 	issuer, err := temporaryIssuer(store, c.Name, c.Key)
@@ -128,7 +128,7 @@ func answer(a *Authority, c EndpointConfig) msl.Handler {
 	}
 }
 
-// tell passes on what was decided, or logs it.
+// tell reports what was decided, or logs it.
 func (c *EndpointConfig) tell(ctx context.Context, d enroll.Decision, err error) {
 	if err != nil && c.Refused != nil {
 		c.Refused(ctx, err)
@@ -141,8 +141,8 @@ func (c *EndpointConfig) tell(ctx context.Context, d enroll.Decision, err error)
 	}
 }
 
-// LogDecision logs what was decided about a device, or why a message of one failed. A
-// failure that is not the device's is a warning, and so is a device that left the policy.
+// LogDecision logs what was decided about a device, or why its message failed. A failure
+// that is not the device's is a warning, as is a device that left the policy.
 func LogDecision(ctx context.Context, log *slog.Logger, d enroll.Decision, err error) {
 	text, level := "device enrolled", slog.LevelInfo
 	switch {
@@ -175,8 +175,8 @@ func endpointLimits(l msl.Limits, most int) msl.Limits {
 	return l
 }
 
-// temporaryIssuer makes an issuer in a store with nothing else, whose keys are derived from
-// one, or end with the process.
+// temporaryIssuer makes an issuer in an otherwise empty store, whose keys are derived
+// from a key, or end with the process.
 func temporaryIssuer(store *soft.Store, name string, from keystore.MAC) (*msl.Issuer, error) {
 	if from != nil {
 		for _, role := range keystore.SealingRoles() {
@@ -198,8 +198,8 @@ func temporaryIssuer(store *soft.Store, name string, from keystore.MAC) (*msl.Is
 	}}}, nil
 }
 
-// derive makes a key of the endpoint of a server, at random if there is none to derive it
-// from. It is one step of HKDF-Expand (RFC 5869 section 2.3) by that key.
+// derive makes a key of a server's endpoint, at random if from is nil. It is one step of
+// HKDF-Expand (RFC 5869 section 2.3) with that key.
 func derive(store *soft.Store, from keystore.MAC, label string, a keystore.Algorithm, server string) (keystore.Version, error) {
 	if from == nil {
 		return store.Create(label, a)
@@ -212,8 +212,8 @@ func derive(store *soft.Store, from keystore.MAC, label string, a keystore.Algor
 	return store.Provision(label, a, raw[:min(len(raw), a.Size())])
 }
 
-// noState remembers nothing about the senders, whose number is unlimited: a token is
-// not renewed, and no message is non-replayable.
+// noState remembers nothing about the senders, whose number is unlimited: tokens are not
+// renewed, and no message is non-replayable.
 type noState struct{}
 
 func (noState) Revoked(context.Context, string, string) error { return nil }

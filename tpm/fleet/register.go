@@ -17,10 +17,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// Reasons why a device cannot be registered by its name. Each comes in a
+// Reasons why a device cannot be registered under its name. Each comes in a
 // [ConflictError].
 var (
-	// ErrRevoked: an operator revoked the entity, other than through the authority.
+	// ErrRevoked: an operator revoked the entity, but not through the authority.
 	ErrRevoked = errors.New("was revoked by an operator")
 	// ErrRegistered: the entity is registered with keys that are not the device's.
 	ErrRegistered = errors.New("is registered with other keys")
@@ -41,9 +41,9 @@ func (e *ConflictError) Error() string {
 // Unwrap returns ErrRevoked or ErrRegistered.
 func (e *ConflictError) Unwrap() error { return e.Err }
 
-// register registers a device as an entity: by its first key, and by the name in its
-// certificates. It does not change an entity of that name that is not the device's own,
-// nor a revocation that this authority did not make.
+// register registers a device as an entity: under its first key, and under the name in
+// its certificates. It changes neither an entity of that name that is not the device's
+// own, nor a revocation that this authority did not make.
 func (a *Authority) register(ctx context.Context, i enroll.Identity) error {
 	if len(i.Keys) == 0 {
 		return fmt.Errorf("device %s has no keys", i.ID)
@@ -73,8 +73,8 @@ func schemeOf(public crypto.PublicKey) string {
 	return "RSA"
 }
 
-// makeRoom undoes this authority's own revocation of a device's name, and checks that
-// an entity registered by that name is the device's own.
+// makeRoom undoes this authority's own revocation of a device's name, and checks that an
+// entity registered under that name is the device's own.
 func (a *Authority) makeRoom(ctx context.Context, i enroll.Identity) error {
 	old, err := a.state.Entity(ctx, i.Name)
 	switch {
@@ -88,7 +88,7 @@ func (a *Authority) makeRoom(ctx context.Context, i enroll.Identity) error {
 		return &ConflictError{i.Name, ErrRegistered}
 	}
 	if !i.Withdrawn {
-		return nil // what an operator revoked of it stays so
+		return nil // an operator's revocation of it stays
 	}
 	for _, identity := range []string{i.Name, CertificateIdentity(i.Name)} {
 		err := a.state.UnrevokeEntity(identity)
@@ -126,8 +126,8 @@ func sameKey(a, b crypto.PublicKey) bool {
 	return ok && b != nil && key.Equal(b)
 }
 
-// dropPSK removes pre-shared keys that went into a different TPM than the one that has
-// the name now.
+// dropPSK removes pre-shared keys that were imported into a different TPM than the one
+// that now has the name.
 func (a *Authority) dropPSK(ctx context.Context, i enroll.Identity) error {
 	e, err := a.state.Record(ctx, PSKIdentity(i.Name))
 	switch {

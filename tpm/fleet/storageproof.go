@@ -43,9 +43,9 @@ func CheckNonce(nonce []byte) error {
 	return nil
 }
 
-// ProveStorageKey has the attestation key certify the TPM's storage key with a nonce of
-// 16 to 32 bytes from the server's operator, who chooses a new random one each time.
-// The errors are those of [CheckNonce] and of identity.Device.Certify.
+// ProveStorageKey makes the attestation key certify the TPM's storage key with a nonce of
+// 16 to 32 bytes from the server's operator, who chooses a new random one each time. The
+// errors are those of [CheckNonce] and of identity.Device.Certify.
 func (d *Device) ProveStorageKey(nonce []byte) (*StorageProof, error) {
 	if err := CheckNonce(nonce); err != nil {
 		return nil, err
@@ -70,8 +70,8 @@ func provisioning(nonce []byte) []byte {
 }
 
 // A CertifiedKey is a storage key that a device claims is in its TPM: a [StorageProof]
-// with the name of the device and the nonce that it was given. It contains all that the
-// check needs, for a process that has the authority.
+// with the name of the device and the nonce given to it. It contains everything needed
+// for the check, for a process that has the authority.
 type CertifiedKey struct {
 	Device                                string // name
 	Public, Attest, Signature, Qualifying []byte

@@ -19,14 +19,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// A Verifier checks what requesters of the key exchange TPM_IMPORT prove, by the
+// A Verifier checks what requesters of the key exchange TPM_IMPORT prove with the
 // attestation keys of enrolled devices. It implements keyx.TPMVerifier.
 type Verifier struct{ Authority *Authority }
 
 var _ keyx.TPMVerifier = Verifier{}
 
-// verdicts returns the errors that are a verdict on what a device sent. Any other error
-// means that nothing was judged.
+// verdicts returns the errors that are a verdict on what a device sent. Other errors mean
+// that nothing was judged.
 func verdicts() []error {
 	return []error{
 		enroll.ErrUnknown, enroll.ErrState, enroll.ErrMalformed, enroll.ErrKey,

@@ -10,7 +10,7 @@ import (
 )
 
 // A PSK is the bytes of a pre-shared key set. No verb of package fmt prints them. The
-// caller wipes them.
+// caller must wipe them.
 type PSK struct {
 	Encryption []byte // 16 bytes
 	MAC        []byte // 32 bytes
@@ -21,8 +21,8 @@ type PSK struct {
 func (PSK) Format(w fmt.State, _ rune) { io.WriteString(w, "pre-shared keys") }
 
 // A WrappedPSK is a pre-shared key set in transit to one TPM, the only one that can
-// unwrap it. It is written with encoding/json and read with [ParseWrappedPSK]. It is
-// not secret, but must come from the server unchanged: nothing in it says who made it.
+// unwrap it. It is written with encoding/json and read with [ParseWrappedPSK]. It is not
+// secret, but must come from the server unchanged: it does not say who made it.
 type WrappedPSK struct {
 	Identity   string     `json:"identity"` // see PSKIdentity
 	Encryption WrappedKey `json:"encryption"`
@@ -37,8 +37,8 @@ type WrappedKey struct {
 	Seed      []byte `json:"seed"`      // contents of the TPM2B_ENCRYPTED_SECRET
 }
 
-// ParseWrappedPSK reads a WrappedPSK, a JSON object. An unknown member is an error.
-// Only the TPM can tell whether the keys are valid.
+// ParseWrappedPSK reads a WrappedPSK, a JSON object. An unknown member is an error. Only
+// the TPM can check whether the keys are valid.
 func ParseWrappedPSK(text []byte) (*WrappedPSK, error) { return parse(text, &WrappedPSK{}) }
 
 // WrapPSK wraps the keys of an identity for the TPM with that storage key
@@ -82,7 +82,7 @@ type ImportedKey struct {
 	Version   uint32
 }
 
-// ImportPSK takes a key set into the TPM, as the next versions of the provisioned keys
+// ImportPSK imports a key set into the TPM, as the next versions of the provisioned keys
 // IDENTITY-encryption, IDENTITY-mac and IDENTITY-revealing: all of them, or none.
 //
 // Keys whose identity is not the [PSKIdentity] of this device are an
@@ -117,7 +117,7 @@ func (d *Device) ImportPSK(set *WrappedPSK) ([]ImportedKey, error) {
 	return done, nil
 }
 
-// takeBack destroys the keys of a set that was not imported completely.
+// takeBack destroys the keys of an incompletely imported set.
 func (d *Device) takeBack(keys []ImportedKey) error {
 	var errs []error
 	for _, k := range keys {

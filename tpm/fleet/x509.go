@@ -9,16 +9,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// X509 is the entity scheme X509 of a server where devices enroll: if a certificate
-// names a device, its key must be one that the device has now and that is not
-// revoked. Certificates that name no device are judged by the embedded scheme only.
+// X509 is the entity scheme X509 of a server at which devices enroll: if a certificate
+// names a device, its key must be a current, unrevoked key of the device. Certificates
+// that name no device are judged only by the embedded scheme.
 type X509 struct {
 	*entityauth.X509
 	Authority *Authority
 }
 
-// Open judges the certificate, then the key. A revoked or rejected device, and a
-// revoked or replaced key, is msl.ErrEntityRevoked.
+// Open judges the certificate, then the key. A revoked or rejected device, or a revoked
+// or replaced key, is msl.ErrEntityRevoked.
 func (x X509) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	sender, release, err := x.X509.Open(ctx, authdata)
 	if err != nil {

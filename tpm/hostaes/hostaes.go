@@ -1,6 +1,6 @@
 // Package hostaes is a [keystore.Store] for the many TPMs that lack the command
 // TPM2_EncryptDecrypt2: keys for AES in CBC mode are in the memory of this process, and
-// sealed to the TPM when they have to outlast it. All other keys are in the TPM.
+// sealed to the TPM if they have to outlast it. All other keys are in the TPM.
 package hostaes
 
 import (
@@ -14,21 +14,21 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// A Store is a store of a TPM, except for the AES session keys. It is safe for use by many
-// goroutines.
+// A Store is a TPM's store, except for the AES session keys. It is safe for concurrent
+// use.
 type Store struct {
 	*tpm.Store
 	host *soft.Store
 }
 
-// New makes a Store over that of a TPM, which the caller closes after this one.
+// New makes a Store on top of a TPM's, which the caller must close after this one.
 func New(chip *tpm.Store) *Store { return &Store{Store: chip, host: soft.New()} }
 
 // onHost reports whether keys of an algorithm are in this process.
 func onHost(a keystore.Algorithm) bool { return a == keystore.AES128CBC || a == keystore.AES256CBC }
 
-// Generate makes a session key or a session key pair. AES keys come from a peer, so that
-// none are generated: they are errors.ErrUnsupported.
+// Generate makes a session key or a session key pair. AES keys come from a peer and are
+// never generated: that is errors.ErrUnsupported.
 func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
 	if onHost(a) {
 		return nil, fmt.Errorf("hostaes: generate %v: only import it: %w", a, errors.ErrUnsupported)
@@ -81,7 +81,7 @@ func (k *key) Close() error {
 	return k.Cipher.Close()
 }
 
-// take returns the bytes of a key that is not locked, and locks it.
+// take returns the bytes of an unlocked key, and locks it.
 func (k *key) take() (*lockedmem.Buffer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -96,7 +96,8 @@ func (k *key) take() (*lockedmem.Buffer, error) {
 	return raw, nil
 }
 
-// Seal returns a blob of a session key, which only this TPM opens again, and locks the key.
+// Seal returns a blob of a session key, which only this TPM can open again, and locks the
+// key.
 func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	own, ok := k.(*key)
 	if !ok {
@@ -129,12 +130,12 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	return k, nil
 }
 
-// Live counts the session keys that are not closed.
+// Live counts the open session keys.
 func (s *Store) Live() (objects, sessions int) {
 	n, _ := s.host.Live()
 	m, _ := s.Store.Live()
 	return n + m, 0
 }
 
-// Close wipes the AES keys. The store of the TPM stays open.
+// Close wipes the AES keys. The TPM's store stays open.
 func (s *Store) Close() error { return s.host.Close() }

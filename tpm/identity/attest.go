@@ -9,11 +9,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// Attest tells the authority in which state this machine was started, by a quote of PCRs,
-// and with the event log if the authority asks for it. It needs no EK, changes nothing on
-// this machine, and other methods can be used meanwhile. The error is [ErrPolicy] if the
-// authority does not allow that state, [ErrRevoked] if it has revoked the device, and
-// [ErrMalformed] if it knows no attestations.
+// Attest proves to the authority in which state this machine was started, with a quote of
+// PCRs, and with the event log if the authority asks for it. It needs no EK, changes
+// nothing on this machine, and other methods can be used meanwhile. The error is
+// [ErrPolicy] if the authority does not allow that state, [ErrRevoked] if it has revoked
+// the device, and [ErrMalformed] if it does not support attestation.
 func (d *Device) Attest(ctx context.Context, exchange Exchange) error {
 	s, err := d.Status()
 	if err != nil {
@@ -63,7 +63,7 @@ func (d *Device) attestation(id []byte, c proof.AttestChallenge) (a proof.Attest
 	a = proof.Attestation{Type: proof.TypeAttestation, Version: proof.Version, ID: id, Challenge: c, AK: d.file.state.AK.Public}
 	if c.EventLog {
 		if a.EventLog, err = proof.PackLog(d.EventLog); err != nil {
-			a.EventLog = nil // it is of no use to the authority
+			a.EventLog = nil // the authority has no use for it
 		}
 	}
 	a.Quote, err = d.quote(a.Digest(), d.PCRs)

@@ -5,10 +5,10 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 )
 
-// Certify lets the AK certify that a key is in its TPM (TPM2_Certify), with qualifying
-// data of at most 32 bytes. lend passes the key and the TPM to its function, as the
-// With methods of package tpm do. Certify returns a TPMS_ATTEST and a TPMT_SIGNATURE,
-// for Authority.Certified of package enroll.
+// Certify lets the AK certify that a key is in its TPM (TPM2_Certify), with at most 32
+// bytes of qualifying data. lend passes the key and the TPM to its function, like the
+// With methods of package tpm. Certify returns a TPMS_ATTEST and a TPMT_SIGNATURE, for
+// Authority.Certified of package enroll.
 func (d *Device) Certify(lend func(f func(t transport.TPM, key tpm2.NamedHandle) error) error, qualifying []byte) (attest, signature []byte, err error) {
 	if err := d.acquireReady(); err != nil {
 		return nil, nil, err

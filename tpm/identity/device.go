@@ -14,15 +14,15 @@ import (
 )
 
 // A Device is the identity of this machine: its keys in a TPM, and a state file with
-// their blobs and certificates. It is safe for use by many goroutines. Every method
-// reads the file again, since another process may have renewed the identity.
+// their blobs and certificates. It is safe for concurrent use. Every method reads the
+// file again, since another process may have renewed the identity.
 type Device struct {
-	// PCRs are the platform configuration registers (0 to 23, of the SHA-256
-	// bank) that are quoted when the device enrolls. It may be empty.
+	// PCRs are the platform configuration registers (0 to 23, in the SHA-256 bank) that
+	// are quoted when the device enrolls. It may be empty.
 	PCRs []uint
 	// EventLog is the event log of this start (TCG PC Client Platform Firmware Profile,
-	// section 10), which the kernel has as binary_bios_measurements. It is sent with the
-	// PCRs to an authority that asks for it. It may be empty.
+	// section 10), which the kernel provides as binary_bios_measurements. It is sent with
+	// the PCRs to an authority that asks for it. It may be empty.
 	EventLog []byte
 	Time     func() time.Time // nil means time.Now
 
@@ -30,9 +30,9 @@ type Device struct {
 	keyring
 }
 
-// Open reads the state file at path, which need not exist; a damaged one is
-// [ErrDamaged]. The keys are under the storage key of the store, which the caller
-// closes after the last use of the Device.
+// Open reads the state file at path, which need not exist; a damaged one is [ErrDamaged].
+// The keys are under the storage key of the store, which the caller must close after the
+// last use of the Device.
 func Open(store *tpm.Store, path string) (*Device, error) {
 	f := &file{path: path}
 	if err := f.read(); err != nil {
@@ -71,8 +71,8 @@ func (d *Device) now() time.Time {
 }
 
 // Check checks that the TPM still has the identity. The error is [ErrOtherTPM],
-// [ErrCleared], or an error of the TPM. The EK is left out if it cannot be made without a
-// password of the endorsement hierarchy that was not given: the other keys tell, too.
+// [ErrCleared], or an error of the TPM. The EK is not checked if making it needs an
+// endorsement password that was not given: the other keys are sufficient.
 func (d *Device) Check() error {
 	if err := d.acquireReady(); err != nil {
 		return err
@@ -90,9 +90,9 @@ func (d *Device) Check() error {
 	return nil
 }
 
-// Diagnose finds out why the store of an identity does not open, from the EK and the
-// storage key. It returns [ErrOtherTPM], [ErrCleared], or nil if the storage key of the
-// identity is in the TPM or can be made again there. path is that of the state file of the identity.
+// Diagnose finds out, from the EK and the storage key, why the store of an identity does
+// not open. It returns [ErrOtherTPM], [ErrCleared], or nil if the storage key of the
+// identity is in the TPM or can be made again there. path is the identity's state file.
 func Diagnose(device *tpm.Device, path string) error {
 	s, _, err := readState(path)
 	if err == nil {

@@ -12,19 +12,19 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// ekInfo says how to make a kind of EK, and where a TPM keeps it and what belongs to it.
+// ekInfo says how to make a kind of EK, and where a TPM keeps it and related data.
 // Indices that are 0 do not exist.
 type ekInfo struct {
 	kind        EKKind
 	certificate tpm2.TPMHandle // NV index
 	nonce       tpm2.TPMHandle // NV index
-	stored      tpm2.TPMHandle // NV index of a template that takes the place of the usual one
+	stored      tpm2.TPMHandle // NV index of a template that replaces the usual one
 	persistent  tpm2.TPMHandle // where a manufacturer may have put the key
 	template    tpm2.TPMTPublic
 }
 
-// ekInfos are the kinds of EK, with those that most TPMs have first (TCG EK Credential
-// Profile, sections 2.2.1.4 and 2.2.1.5, appendix B).
+// ekInfos are the kinds of EK, most common first (TCG EK Credential Profile, sections
+// 2.2.1.4 and 2.2.1.5, appendix B).
 func ekInfos() []ekInfo {
 	return []ekInfo{
 		{EKRSA2048, 0x01c00002, 0x01c00003, 0x01c00004, 0x81010001, tpm2.RSAEKTemplate},
@@ -54,8 +54,8 @@ func ekInfoOf(kind EKKind) (ekInfo, error) {
 	return ekInfo{}, fmt.Errorf("enroll: there is no kind of EK %q: name one of %v", kind, EKKinds())
 }
 
-// highRSA and highECC are the templates of the high range: the policy is PolicyB, and
-// nothing is given of the key.
+// highRSA and highECC are the templates of the high range: the policy is PolicyB, and the
+// unique field is empty.
 func highRSA(bits uint16, hash tpm2.TPMAlgID, aes uint16) tpm2.TPMTPublic {
 	t := highRange(tpm2.TPMAlgRSA, hash)
 	t.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgRSA, &tpm2.TPMSRSAParms{Symmetric: aesCFB(aes), KeyBits: tpm2.TPMKeyBits(bits)})

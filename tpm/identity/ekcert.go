@@ -13,8 +13,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// certificates returns those at the NV index of a kind of EK, its own first, or why there is
-// none that can be read.
+// certificates returns those at the NV index of a kind of EK, its own first, or why none
+// can be read.
 func (e ekInfo) certificates(t transport.TPM) (list [][]byte, why string, err error) {
 	data, why, err := readNV(t, e.certificate)
 	if err != nil || data == nil {
@@ -26,8 +26,8 @@ func (e ekInfo) certificates(t transport.TPM) (list [][]byte, why string, err er
 	return list, why, nil
 }
 
-// certifiedKey returns the key that the certificate of a kind of EK is for, or nil if there
-// is no certificate that can be read.
+// certifiedKey returns the key that is certified for a kind of EK, or nil if no
+// certificate can be read.
 func certifiedKey(t transport.TPM, kind EKKind) (crypto.PublicKey, error) {
 	e, err := ekInfoOf(kind)
 	if err != nil {
@@ -39,15 +39,15 @@ func certifiedKey(t transport.TPM, kind EKKind) (crypto.PublicKey, error) {
 	}
 	c, err := proof.ParseCertificate(list[0])
 	if err != nil {
-		return nil, nil // it counts as none, which the authority says
+		return nil, nil // counts as no certificate, which the authority reports
 	}
 	return c.PublicKey, nil
 }
 
-// readCertificates returns the certificate of an EK and the certificates above it that the
+// readCertificates returns the certificate of an EK and those above it that the
 // manufacturer stored (TCG EK Credential Profile, section 2.2.1.5.2). own is one from a
-// file, which takes the place of that in the TPM. There may be none. note gets a line for
-// each index that cannot be used.
+// file, which replaces the one in the TPM. There may be none. note gets a line for each
+// index that cannot be used.
 func readCertificates(t transport.TPM, kind EKKind, own [][]byte, note func(string)) ([][]byte, error) {
 	e, err := ekInfoOf(kind)
 	if err != nil {
@@ -78,7 +78,7 @@ func readCertificates(t transport.TPM, kind EKKind, own [][]byte, note func(stri
 	return list, nil
 }
 
-// readChain returns what is in the indices of certificates above those of EKs.
+// readChain returns the contents of the indices for certificates above those of EKs.
 func readChain(t transport.TPM, note func(string)) ([][]byte, error) {
 	const firstOfChain, lastOfChain = 0x01c00100, 0x01c001ff
 	handles, err := nvHandles(t, firstOfChain, lastOfChain)
@@ -119,8 +119,8 @@ func nvHandles(t transport.TPM, first, last uint32) (found []tpm2.TPMHandle, err
 
 const neverWritten = "it was never written"
 
-// readNV reads an NV index with an empty password, or as the owner. If there is none, data is
-// nil; if there is one that cannot be read, why says so in a few words.
+// readNV reads an NV index with an empty password, or as the owner. If it does not exist,
+// data is nil; if it exists but cannot be read, why says so in a few words.
 func readNV(t transport.TPM, index tpm2.TPMHandle) (data []byte, why string, err error) {
 	if index == 0 {
 		return nil, "", nil
@@ -154,8 +154,8 @@ func readNV(t transport.TPM, index tpm2.TPMHandle) (data []byte, why string, err
 
 var errNobody = errors.New("nobody may read it without a policy or the platform")
 
-// readAllowed reads an index by its attributes. Where a wrong password is counted, the owner
-// comes first, whose password is none of those that are.
+// readAllowed reads an index according to its attributes. If a wrong password is counted,
+// the owner comes first, since the owner's password is not counted.
 func readAllowed(t transport.TPM, index tpm2.NamedHandle, area *tpm2.TPMSNVPublic) (data []byte, err error) {
 	empty := func() error {
 		data, err = readNVData(t, func() (tpm2.AuthHandle, error) { return authorized(index), nil }, index, int(area.DataSize))
@@ -177,7 +177,8 @@ func readAllowed(t transport.TPM, index tpm2.NamedHandle, area *tpm2.TPMSNVPubli
 	return data, err
 }
 
-// readNVData reads an index as whoever may, who is asked anew for each command.
+// readNVData reads an index with the authorization from as, which is called again for
+// each command.
 func readNVData(t transport.TPM, as func() (tpm2.AuthHandle, error), index tpm2.NamedHandle, size int) ([]byte, error) {
 	const step = 512 // bytes that every TPM returns in one response
 	var data []byte

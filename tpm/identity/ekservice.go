@@ -15,8 +15,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// addCertificates asks the maker's service for the certificates of an EK that has none in
-// the TPM, in the file or in the state file. What it does not give is no reason to stop.
+// addCertificates asks the manufacturer's service for the certificates of an EK that has
+// none in the TPM, in the file or in the state file. A missing answer is no reason to
+// stop.
 func (i *initialization) addCertificates(ctx context.Context, next *ekState) error {
 	old := i.file.state.EK
 	known := old != nil && sameEK(old.Public, next.Public) && len(old.Certificates) > 0
@@ -59,9 +60,9 @@ func (i *initialization) ask(ctx context.Context, next *ekState) ([][]byte, erro
 	return list[:min(len(list), proof.MaxCertificates)], nil
 }
 
-// answered returns the certificates in the answer of a maker's service, or in a file in which
-// it was kept: DER as it is, or in byte strings of CBOR (RFC 8949), PEM, base64, or base64url
-// in a string of JSON, as Intel has it.
+// answered returns the certificates in the answer of a manufacturer's service, or in a
+// file with such an answer: plain DER, byte strings of CBOR (RFC 8949), PEM, base64, or
+// base64url in a JSON string, as from Intel.
 func answered(answer []byte) [][]byte {
 	var members map[string]any
 	if json.Unmarshal(answer, &members) != nil {
@@ -78,8 +79,8 @@ func answered(answer []byte) [][]byte {
 	return proof.Certificates(parts...)
 }
 
-// fromText decodes base64 in either alphabet, with or without padding, which may be escaped
-// as in a URL. Other text stays as it is.
+// fromText decodes base64 in either alphabet, with or without padding, which may be
+// URL-escaped. Other text stays as it is.
 func fromText(text string) []byte {
 	plain, err := url.PathUnescape(text)
 	if err != nil {

@@ -22,15 +22,15 @@ type ek struct {
 	public []byte
 }
 
-// is reports whether it is a wanted key; nil means any.
+// is reports whether it is the wanted key; nil means any.
 func (k ek) is(wanted crypto.PublicKey) bool {
 	p, err := proof.ParsePublic(k.public)
 	return err == nil && (wanted == nil || proof.SameKey(p.Key, wanted))
 }
 
-// useEK gives f the wanted EK, or any for nil: the persistent one of the manufacturer, or
-// one that is made again, which is the same key as long as the TPM keeps its endorsement
-// seed. If none is the wanted one, f gets that of the usual template: not if one could only
+// useEK passes the wanted EK to f, or any for nil: the manufacturer's persistent one, or
+// one made again, which is the same key as long as the TPM keeps its endorsement seed. If
+// none is the wanted one, f gets that of the usual template, unless some EK merely could
 // not be made now.
 func useEK(t transport.TPM, kind EKKind, wanted crypto.PublicKey, f func(ek) error) error {
 	e, err := ekInfoOf(kind)
@@ -58,7 +58,7 @@ func useEK(t transport.TPM, kind EKKind, wanted crypto.PublicKey, f func(ek) err
 	return unread
 }
 
-// kept returns the persistent EK, if it is of one of the templates.
+// kept returns the persistent EK, if it matches one of the templates.
 func (e ekInfo) kept(t transport.TPM, templates []tpm2.TPMTPublic) (k ek, ok bool, err error) {
 	r, err := tpm2.ReadPublic{ObjectHandle: e.persistent}.Execute(t)
 	if err = tpm.CommandError("TPM2_ReadPublic", err); refusesAlways(err) {
@@ -79,7 +79,7 @@ func (e ekInfo) kept(t transport.TPM, templates []tpm2.TPMTPublic) (k ek, ok boo
 	return k, false, nil
 }
 
-// useTemplate makes the key of a template, and gives it to f if it is fit.
+// useTemplate makes the key of a template, and passes it to f if it is fit.
 func useTemplate(t transport.TPM, template tpm2.TPMTPublic, fit func(ek) bool, f func(ek) error) (used bool, err error) {
 	endorsement, err := tpm.Hierarchy(t, tpm2.TPMRHEndorsement)
 	if err != nil {
@@ -101,10 +101,10 @@ func useTemplate(t transport.TPM, template tpm2.TPMTPublic, fit func(ek) bool, f
 	return true, f(k)
 }
 
-// templates returns the templates that the EK may be of, the usual one last. A manufacturer
-// may have stored another, and a nonce that belongs into either (TCG EK Credential Profile,
-// section 2.2.1.6). What is stored and is none counts as not there. unread tells of what is
-// there and may not be read.
+// templates returns the possible templates of the EK, the usual one last. A manufacturer
+// may have stored another, and a nonce for either (TCG EK Credential Profile, section
+// 2.2.1.6). An invalid stored template counts as absent. unread describes what exists but
+// may not be read.
 func (e ekInfo) templates(t transport.TPM) (list []tpm2.TPMTPublic, unread, err error) {
 	stored, whyStored, err := readNV(t, e.stored)
 	if err != nil {
@@ -127,7 +127,7 @@ func (e ekInfo) templates(t transport.TPM) (list []tpm2.TPMTPublic, unread, err 
 	return append(list, plain...), unread, nil
 }
 
-// unreadable is the error of an index without which an EK cannot be made again, or nil.
+// unreadable is the error for an index without which an EK cannot be made again, or nil.
 func unreadable(index tpm2.TPMHandle, why string) error {
 	if why == "" || why == neverWritten {
 		return nil
@@ -148,10 +148,9 @@ func parseTemplate(raw []byte) (*tpm2.TPMTPublic, bool) {
 	return template, a.FixedTPM && a.FixedParent && a.Restricted && a.Decrypt && !a.SignEncrypt
 }
 
-// withNonce puts a nonce at the beginning of what a template gives of the key, and zeros
-// after it.
+// withNonce puts a nonce, followed by zeros, into the unique field of a template.
 func withNonce(template tpm2.TPMTPublic, nonce []byte) (tpm2.TPMTPublic, bool) {
-	const rsaSize, eccSize = 256, 32 // of the low range, which alone has nonces
+	const rsaSize, eccSize = 256, 32 // of the low range, the only one with nonces
 	fill := func(size int) []byte { return append(bytes.Clone(nonce), make([]byte, size-len(nonce))...) }
 	switch {
 	case len(nonce) == 0:
@@ -185,7 +184,8 @@ func (s *ekState) key() (crypto.PublicKey, error) {
 	return p.Key, err
 }
 
-// use gives f the EK of a state file, or returns [ErrOtherTPM] if the TPM has another.
+// use passes the EK of a state file to f, or returns [ErrOtherTPM] if the TPM has
+// another.
 func (s *ekState) use(t transport.TPM, path string, f func(ek) error) error {
 	key, err := s.key()
 	if err != nil {

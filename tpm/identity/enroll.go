@@ -18,10 +18,10 @@ import (
 type Exchange func(ctx context.Context, request []byte) (response []byte, err error)
 
 // Enroll proves the identity to an authority, and keeps the name and the certificates
-// that it gets. It can be repeated at any time: it also completes an interrupted
-// renewal, and gets the answer for a device that waited for a person ([ErrPending]). See
-// [ErrPending] and the errors after it for what an authority may answer. progress, if
-// not nil, is called before each step.
+// that it receives. It can be repeated at any time: it also completes an interrupted
+// renewal, and gets the answer for a device that waited for approval ([ErrPending]). See
+// [ErrPending] and the errors after it for the answers of an authority. progress, if not
+// nil, is called before each step.
 func (d *Device) Enroll(ctx context.Context, exchange Exchange, progress func(string)) error {
 	if err := d.acquireReady(); err != nil {
 		return err
@@ -121,7 +121,8 @@ func (a *application) run(ctx context.Context) error {
 	return errors.Join(err, a.file.save(func(s *state) { s.Last = &last }))
 }
 
-// novelties are what an older authority does not know, the newest first.
+// novelties returns functions that each drop what an older authority does not know,
+// newest first.
 func (a *application) novelties() (all []func()) {
 	if a.log != nil {
 		all = append(all, func() { a.log = nil })
@@ -151,7 +152,7 @@ func (a *application) keys() []tpm.Blob {
 	return a.file.state.Keys
 }
 
-// converse sends the two messages of a device, and returns the answer to the second.
+// converse sends a device's two messages, and returns the answer to the second.
 func (a *application) converse(ctx context.Context) (proof.Result, error) {
 	b, err := a.begin()
 	if err != nil {

@@ -15,8 +15,8 @@ var (
 	ErrRejected = proof.ErrRejected
 	// ErrRevoked: the device was revoked by its EK.
 	ErrRevoked = proof.ErrRevoked
-	// ErrKeyRevoked: the key that was offered is revoked. Make new ones with
-	// InitOptions.NewKeys, and enroll them.
+	// ErrKeyRevoked: the offered key is revoked. Make new ones with InitOptions.NewKeys,
+	// and enroll them.
 	ErrKeyRevoked = proof.ErrKeyRevoked
 	// ErrPolicy: the policy refuses the EK without asking a person.
 	ErrPolicy = proof.ErrPolicy
@@ -48,21 +48,20 @@ var (
 var (
 	// ErrNotInitialized: the device has no keys yet. [Device.Init] makes them.
 	ErrNotInitialized = errors.New("device has no identity")
-	// ErrNotEnrolled: the device has keys and no identity yet. [Device.Enroll]
-	// gets one.
+	// ErrNotEnrolled: the device has keys but no identity yet. [Device.Enroll] gets one.
 	ErrNotEnrolled = errors.New("device is not enrolled")
-	// ErrCleared: the keys of the device do not load any more. Its EK is the
-	// same, and so is its record: Init and Enroll bring the identity back.
+	// ErrCleared: the keys of the device no longer load. Its EK, and therefore its
+	// record, is the same: Init and Enroll restore the identity.
 	ErrCleared = errors.New("keys do not load, the TPM was cleared")
 	// ErrOtherTPM: the state file was made with another TPM. If the TPM was
 	// replaced, Init with InitOptions.Replace, Enroll, and let an operator merge
 	// the records.
 	ErrOtherTPM = errors.New("state file is of another TPM")
-	// ErrOtherEK: Init was asked for an EK of another kind than the device has.
-	// InitOptions.Replace gives the identity up for that.
+	// ErrOtherEK: Init was asked for a different kind of EK than the device has.
+	// InitOptions.Replace gives up the identity for that.
 	ErrOtherEK = errors.New("with another EK it is another device")
 	// ErrDamaged: the state file is not what this package wrote.
 	ErrDamaged = errors.New("file is damaged")
-	// ErrInUse: another process changed the state file meanwhile.
+	// ErrInUse: another process changed the state file in the meantime.
 	ErrInUse = errors.New("file is in use")
 )

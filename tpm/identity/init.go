@@ -19,9 +19,10 @@ import (
 // InitOptions are the options of [Device.Init]. The zero value is the usual choice.
 type InitOptions struct {
 	EK          EKKind // default: that of Certificate, or the first kind with a certificate, else EKRSA2048
-	Certificate []byte // of the EK, PEM, DER or as Service gives it, and those above it; default: what the TPM has
-	// Service is asked for the certificate of an EK of which the TPM has none, once: what it
-	// gives is kept. Uncertified is told why it gave none. Nil asks, and tells, nobody.
+	Certificate []byte // of the EK, PEM, DER or as from Service, and those above it; default: those in the TPM
+	// Service is asked once for the certificate of an EK if the TPM has none; its answer
+	// is kept. Uncertified is called with the reason why it gave none. Nil for either
+	// means no call.
 	Service     func(ctx context.Context, ek crypto.PublicKey) ([]byte, error)
 	Uncertified func(error)
 	AK          keystore.Algorithm   // default ECDSAP256
@@ -36,7 +37,7 @@ type InitOptions struct {
 // nothing. Keys that no longer load, because the TPM was cleared, are replaced. The
 // error is [ErrOtherTPM] or [ErrOtherEK] if the identity belongs to another TPM or EK.
 //
-// It may take minutes on a chip. progress, if not nil, is called before each step.
+// On a chip it may take minutes. progress, if not nil, is called before each step.
 func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string)) error {
 	if err := d.acquire(); err != nil {
 		return err
@@ -74,10 +75,10 @@ func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string))
 type initialization struct {
 	InitOptions
 	keyring
-	replaced *ekState // that takes the place of another TPM's, once there is an AK for it
+	replaced *ekState // replaces another TPM's, once there is an AK for it
 }
 
-// findEK finds the EK of the TPM, and checks that it is that of the identity.
+// findEK finds the EK of the TPM, and checks that it is the identity's.
 func (i *initialization) findEK(ctx context.Context) error {
 	kind := i.EK
 	if i.file.state.EK != nil && !i.Replace {
@@ -106,8 +107,7 @@ func (i *initialization) findEK(ctx context.Context) error {
 	return proof.Fail(ErrOtherTPM, "%s", i.file.path)
 }
 
-// discover finds the EK: that of the identity, or else that of the certificate, or else
-// any.
+// discover finds the EK: the identity's, else the certificate's, else any.
 func (i *initialization) discover(t transport.TPM, next *ekState) (err error) {
 	var certified, wanted crypto.PublicKey
 	if len(i.Certificate) > 0 {
@@ -140,7 +140,7 @@ func (i *initialization) discover(t transport.TPM, next *ekState) (err error) {
 	})
 }
 
-// givenKey returns the key that a certificate from a file is for.
+// givenKey returns the key that a certificate from a file certifies.
 func givenKey(list [][]byte) (crypto.PublicKey, error) {
 	if len(list) == 0 {
 		return nil, proof.Fail(ErrEKCertificate, "the file has none")
@@ -153,8 +153,8 @@ func givenKey(list [][]byte) (crypto.PublicKey, error) {
 }
 
 // makeAK makes the AK if it is missing or no longer loads, under the storage key of the
-// store; an AK that loads stays under its own. What is lost is given up in the same write
-// that brings the new AK.
+// store; an AK that loads stays under its own. Lost keys are given up in the same write
+// that stores the new AK.
 func (i *initialization) makeAK() error {
 	if i.replaced == nil && i.file.state.AK != nil {
 		if err := i.loads(*i.file.state.AK); !errors.Is(err, ErrCleared) {

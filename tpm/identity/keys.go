@@ -23,7 +23,7 @@ func checkAlgorithm(a keystore.Algorithm) error {
 }
 
 func flush(t transport.TPM, h tpm2.TPMHandle) {
-	tpm2.FlushContext{FlushHandle: h}.Execute(t) // the Device flushes what is left
+	tpm2.FlushContext{FlushHandle: h}.Execute(t) // the Device flushes the rest
 }
 
 // authorized returns a handle with an empty password.
@@ -37,7 +37,7 @@ type keyring struct {
 	file  *file
 }
 
-// do gives f the TPM.
+// do gives f exclusive use of the TPM.
 func (k keyring) do(f func(transport.TPM) error) error { return k.store.Device().Do(f) }
 
 // create makes a key under the storage key of the identity.
@@ -64,9 +64,9 @@ func (k keyring) loads(b tpm.Blob) error {
 	return k.do(func(t transport.TPM) error { return k.use(t, b, func(tpm2.NamedHandle) error { return nil }) })
 }
 
-// cleared makes [ErrCleared] of the error with which an existing key does not load. That a
-// handle is empty tells nothing of the seed of the owner: only that its storage key cannot be
-// made again, or does not open the key, does.
+// cleared turns the error with which an existing key does not load into [ErrCleared]. An
+// empty handle proves nothing about the owner seed; only if the storage key cannot be
+// made again, or does not open the key, was the TPM cleared.
 func cleared(err error) error {
 	if errors.Is(err, keystore.ErrForeign) || errors.Is(err, keystore.ErrNotFound) && !errors.Is(err, tpm2.TPMRCHandle) {
 		return proof.Fail(ErrCleared, "%w", err)
@@ -90,7 +90,8 @@ func (k keyring) certify(t transport.TPM, key tpm2.NamedHandle, qualifying []byt
 	return attest, signature, err
 }
 
-// withEK gives f the EK, or returns [ErrOtherTPM] if it is not that of the state file.
+// withEK passes the EK to f, or returns [ErrOtherTPM] if it is not the one in the state
+// file.
 func (k keyring) withEK(t transport.TPM, f func(ek) error) error {
 	return k.file.state.EK.use(t, k.file.path, f)
 }
@@ -121,8 +122,9 @@ func (k keyring) activate(t transport.TPM, c proof.Challenge) (secret []byte, er
 	return secret, err
 }
 
-// notActivated tells a credential for another TPM from a failing TPM. Some TPMs answer
-// TPM_RC_FAILURE to a seed that does not decrypt, and a failed one answers it to every command.
+// notActivated distinguishes a credential for another TPM from a failing TPM. Some TPMs
+// answer TPM_RC_FAILURE to a seed that does not decrypt, and a failed one answers it to
+// every command.
 func notActivated(t transport.TPM, err error) error {
 	err = tpm.CommandError("TPM2_ActivateCredential", err)
 	if errors.Is(err, tpm2.TPMRCFailure) {

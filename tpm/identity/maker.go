@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A makerKey is a persistent key with a certificate of the device's maker: an IAK, which is
-// restricted, or an IDevID.
+// A makerKey is a persistent key with a certificate from the device's manufacturer: an
+// IAK, which is restricted, or an IDevID.
 type makerKey struct {
 	tpm2.NamedHandle
 	public       proof.Public
@@ -21,8 +21,8 @@ type makerKey struct {
 
 func (k *makerKey) restricted() bool { return k.public.Area.ObjectAttributes.Restricted }
 
-// findMakerKey looks for a key of the device's maker, an IAK first (TCG TPM 2.0 Keys for
-// Device Identity and Attestation). It returns nil if there is none.
+// findMakerKey looks for a manufacturer's key, an IAK first (TCG TPM 2.0 Keys for Device
+// Identity and Attestation). It returns nil if there is none.
 func findMakerKey(t transport.TPM) (*makerKey, error) {
 	certificates, err := makerCertificates(t)
 	if err != nil || len(certificates) == 0 {
@@ -46,8 +46,8 @@ func findMakerKey(t transport.TPM) (*makerKey, error) {
 	return found, nil
 }
 
-// makerCertificates returns what is in the NV indices for certificates of device keys (TCG
-// Registry of Reserved TPM 2.0 Handles and Localities).
+// makerCertificates returns the contents of the NV indices for certificates of device
+// keys (TCG Registry of Reserved TPM 2.0 Handles and Localities).
 func makerCertificates(t transport.TPM) ([][]byte, error) {
 	const first, last = 0x01c90000, 0x01c9ffff
 	handles, err := nvHandles(t, first, last)
@@ -65,7 +65,8 @@ func makerCertificates(t transport.TPM) ([][]byte, error) {
 	return proof.Certificates(contents...), nil
 }
 
-// readMakerKey reads a persistent key, or returns nil if it is none that an authority knows.
+// readMakerKey reads a persistent key, or returns nil if it is of no kind that an
+// authority knows.
 func readMakerKey(t transport.TPM, at tpm2.TPMHandle) (*makerKey, error) {
 	r, err := tpm2.ReadPublic{ObjectHandle: at}.Execute(t)
 	if err = tpm.CommandError("TPM2_ReadPublic", err); refusesAlways(err) {
@@ -81,7 +82,7 @@ func readMakerKey(t transport.TPM, at tpm2.TPMHandle) (*makerKey, error) {
 	return &makerKey{NamedHandle: tpm2.NamedHandle{Handle: at, Name: r.Name}, public: public}, nil
 }
 
-// certify finds the certificate of the key, and reports whether there is one. Those of
+// certify finds the certificate of the key, and reports whether it exists. Those of
 // authorities follow it.
 func (k *makerKey) certify(certificates [][]byte) bool {
 	var own, above [][]byte
@@ -100,8 +101,8 @@ func (k *makerKey) certify(certificates [][]byte) bool {
 	return own != nil
 }
 
-// proveDevice lets the key of the device's maker vouch for the AK. One that the TPM does not
-// let be used counts as none.
+// proveDevice lets the manufacturer's key vouch for the AK. A key that the TPM does not
+// let it use counts as absent.
 func (a *application) proveDevice(p *proof.Proof) error {
 	return a.do(func(t transport.TPM) error {
 		k := a.maker
@@ -115,7 +116,7 @@ func (a *application) proveDevice(p *proof.Proof) error {
 			})
 		}
 		guess := vouch
-		if !k.public.Area.ObjectAttributes.NoDA { // its password may not be the empty one
+		if !k.public.Area.ObjectAttributes.NoDA { // its password may not be empty
 			guess = func() error { return tpm.Guess(t, k.Name.Buffer, vouch) }
 		}
 		err := guess()

@@ -22,6 +22,5 @@ const (
 	EKP256High    = proof.EKP256High    // template H-2
 )
 
-// HexBytes are bytes, such as the TPM Name of a key, that are written as hexadecimal
-// digits.
+// HexBytes are bytes, such as the TPM Name of a key, written as hexadecimal digits.
 type HexBytes = proof.HexBytes

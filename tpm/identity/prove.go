@@ -75,7 +75,7 @@ func signatureAlgorithm(key crypto.PublicKey) x509.SignatureAlgorithm {
 	return x509.SHA256WithRSA
 }
 
-// proveKey has the AK certify a key, and the key sign a request.
+// proveKey makes the AK certify a key, and the key sign a request.
 func (a *application) proveKey(k tpm.Blob, qualifying []byte) (p proof.KeyProof, err error) {
 	err = a.do(func(t transport.TPM) error {
 		return a.use(t, k, func(key tpm2.NamedHandle) (err error) {

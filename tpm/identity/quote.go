@@ -18,8 +18,8 @@ const (
 )
 
 // Quote lets the AK sign the values of PCRs (0 to 23, of the SHA-256 bank), with a nonce
-// of 16 to 32 bytes from the verifier. The event log of the Device goes with them. The result
-// is JSON, for VerifyQuote of package enroll.
+// of 16 to 32 bytes from the verifier. The event log of the Device is included. The
+// result is JSON, for VerifyQuote of package enroll.
 func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
 	if err := d.acquireReady(); err != nil {
 		return nil, err
@@ -39,8 +39,8 @@ func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
 	return proof.Encode(s), err
 }
 
-// quote repeats TPM2_Quote until the PCRs that it reads have the values that were
-// signed: they may change in between.
+// quote repeats TPM2_Quote until the PCRs that it reads have the signed values: they may
+// change in between.
 func (k keyring) quote(qualifying []byte, pcrs []uint) (q proof.Quote, err error) {
 	for _, i := range pcrs {
 		if i >= numberPCRs {
@@ -92,7 +92,8 @@ func (k keyring) quoteOnce(t transport.TPM, qualifying []byte, pcrs []uint) (q p
 	return q, err
 }
 
-// readPCRs reads one PCR at a time: a TPM returns at most eight at once, or fewer.
+// readPCRs reads one PCR at a time: a TPM returns at most eight in one response, or
+// fewer.
 func readPCRs(t transport.TPM, indices []uint) ([]proof.PCR, error) {
 	var values []proof.PCR
 	for _, i := range indices {

@@ -9,10 +9,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// refusesAlways reports whether an error of a TPM is about what it was asked for: who may have
-// it, and with what. It is the same at any other time, so that what was asked for can count as
-// not there. Any other error tells something of the TPM at this time, such as that it is busy,
-// locked, failed or not started, and nothing of what was asked for.
+// refusesAlways reports whether a TPM's error is about the request itself: who may make
+// it, and for what. The result is the same at any other time, so the requested object can
+// count as absent. Any other error describes the TPM at this time, for example that it is
+// busy, locked, failed or not started, not the requested object.
 func refusesAlways(err error) bool {
 	var password *tpm.PasswordError
 	var guess *tpm.GuessError
@@ -20,12 +20,12 @@ func refusesAlways(err error) bool {
 	return errors.As(err, &password) || errors.As(err, &guess) || errors.As(err, &rc) && (formatOne(rc) || slices.Contains(permanent(), rc))
 }
 
-// formatOne tells the codes about a parameter, a handle or a session (TPM 2.0 Library, Part 2,
-// clause 6.6.2).
+// formatOne reports whether a code is about a parameter, a handle or a session (TPM 2.0
+// Library, Part 2, clause 6.6.2).
 func formatOne(rc tpm2.TPMRC) bool { return rc <= 0xfff && rc&0x80 != 0 }
 
-// permanent are the other codes that tell what an NV index is, who may use what, or that the
-// TPM does not have a command (clause 6.6.3).
+// permanent are the other codes that describe an NV index, a permission, or a missing
+// command (clause 6.6.3).
 func permanent() []tpm2.TPMRC {
 	return []tpm2.TPMRC{
 		tpm2.TPMRCNVUninitialized, tpm2.TPMRCNVAuthorization, tpm2.TPMRCNVRange, tpm2.TPMRCNVSize, tpm2.TPMRCNVLocked,

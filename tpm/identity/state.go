@@ -95,8 +95,8 @@ func (f *file) read() error {
 	return err
 }
 
-// save changes the state and writes it; after an error the state is as before. If
-// another process changed the file meanwhile, the error is [ErrInUse].
+// save changes the state and writes it; after an error the state is unchanged. If another
+// process changed the file in the meantime, the error is [ErrInUse].
 func (f *file) save(change func(*state)) error {
 	if _, sum, err := readState(f.path); err != nil || sum != f.sum {
 		return errors.Join(err, proof.Fail(ErrInUse, "another process changed %s meanwhile: do it again", f.path))
@@ -112,7 +112,7 @@ func (f *file) save(change func(*state)) error {
 }
 
 // readState reads a file, or returns an empty state if there is none. Its checksum keeps
-// damage from being taken for a cleared TPM.
+// damage from being mistaken for a cleared TPM.
 func readState(path string) (s state, sum string, err error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -1,5 +1,5 @@
-// Package makers has the certificates under which makers of TPMs issue certificates of
-// endorsement keys. The README of this directory tells where they are from.
+// Package makers contains the certificates with which TPM manufacturers issue endorsement
+// key certificates. The README of this directory says where they come from.
 package makers
 
 import (
@@ -18,7 +18,7 @@ var text []byte
 // PEM returns all certificates.
 func PEM() []byte { return bytes.Clone(text) }
 
-// A Certificate is one of them, as an operator sees it.
+// A Certificate describes one of them for an operator.
 type Certificate struct {
 	Name      string    `json:"name"` // common name; Intel's is that of its site
 	Subject   string    `json:"subject"`
@@ -29,7 +29,7 @@ type Certificate struct {
 	SHA256    string    `json:"sha256"` // of the certificate in DER, hexadecimal
 }
 
-// List returns all certificates, in the order of their makers.
+// List returns all certificates, by manufacturer.
 func List() ([]Certificate, error) {
 	var all []Certificate
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {

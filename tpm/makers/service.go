@@ -23,18 +23,18 @@ import (
 const (
 	// ServiceTime is how long a maker's service may take to answer.
 	ServiceTime = 30 * time.Second
-	// MaxAnswer is the size in bytes up to which its answer is read.
+	// MaxAnswer is how many bytes of its answer are read, at most.
 	MaxAnswer = 64 << 10
 )
 
-// A Service is where a maker gives out the certificates of endorsement keys that its TPMs
-// do not have themselves. The zero value is none.
+// A Service is where a manufacturer publishes endorsement key certificates that its TPMs
+// do not contain. The zero value is none.
 type Service struct {
 	maker string
-	base  string // URL that the name of a key follows
+	base  string // URL, to be followed by the name of a key
 }
 
-// places are the services of the makers that have one.
+// places are the services of the manufacturers that have one.
 func places() map[string]string {
 	return map[string]string{
 		"intel": "https://ekop.intel.com/ekcertservice/",
@@ -42,9 +42,9 @@ func places() map[string]string {
 	}
 }
 
-// ParseService reads intel or amd, for the service of that maker, or intel:URL or amd:URL,
-// for another place that answers as that one does. The URL has to begin with https, unless
-// it is of this machine (a loopback address).
+// ParseService reads intel or amd, for the service of that manufacturer, or intel:URL or
+// amd:URL, for another place that answers in the same way. The URL must begin with https,
+// unless it is on this machine (a loopback address).
 func ParseService(text string) (s Service, err error) {
 	maker, place, own := strings.Cut(text, ":")
 	s = Service{maker: maker, base: places()[maker]}
@@ -70,8 +70,8 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// URL returns where the certificate of an endorsement key is: at a hash of what the TPM
-// gives as its public key, in the form of the maker.
+// URL returns where the certificate of an endorsement key is: at a hash of the public key
+// as the TPM reports it, in the manufacturer's form.
 func (s Service) URL(ek crypto.PublicKey) (string, error) {
 	key, kind, err := publicPart(ek)
 	if err != nil {
@@ -85,8 +85,8 @@ func (s Service) URL(ek crypto.PublicKey) (string, error) {
 	return s.base + url.QueryEscape(base64.URLEncoding.EncodeToString(sum[:])), nil
 }
 
-// publicPart returns modulus and exponent of an RSA key, or the coordinates of a point, in
-// their full length, and the byte by which AMD tells the two.
+// publicPart returns modulus and exponent of an RSA key, or the coordinates of a point,
+// in their full length, and the byte by which AMD distinguishes the two.
 func publicPart(ek crypto.PublicKey) (key []byte, kind byte, err error) {
 	switch k := ek.(type) {
 	case *rsa.PublicKey:
@@ -96,12 +96,12 @@ func publicPart(ek crypto.PublicKey) (key []byte, kind byte, err error) {
 		if err != nil {
 			return nil, 0, fmt.Errorf("makers: %w", err)
 		}
-		return point[1:], 0x44, nil // without the mark of an uncompressed point
+		return point[1:], 0x44, nil // without the byte that marks an uncompressed point
 	}
 	return nil, 0, fmt.Errorf("makers: no maker certifies a %T", ek)
 }
 
-// amdOrder has the exponent of an RSA key first, in four bytes.
+// amdOrder puts the exponent of an RSA key first, in four bytes.
 func amdOrder(ek crypto.PublicKey, key []byte) []byte {
 	k, ok := ek.(*rsa.PublicKey)
 	if !ok {
@@ -115,9 +115,9 @@ func exponent(k *rsa.PublicKey, size int) []byte {
 	return all[len(all)-size:]
 }
 
-// Ask returns what the service answers for an endorsement key, of at most [MaxAnswer]
-// bytes, within [ServiceTime]. What is in it is for the caller to judge: nothing of the
-// answer is followed, and no redirection either.
+// Ask returns what the service answers for an endorsement key, at most [MaxAnswer] bytes,
+// within [ServiceTime]. The caller must judge the content: no redirect or link in the
+// answer is followed.
 func (s Service) Ask(ctx context.Context, ek crypto.PublicKey) ([]byte, error) {
 	place, err := s.URL(ek)
 	if err != nil {

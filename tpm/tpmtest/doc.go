@@ -1,5 +1,5 @@
 // Package tpmtest makes software TPMs with swtpm, each for one test. Its state is in a
-// temporary directory of the test, and nothing else of the machine is used.
+// temporary directory of the test, and nothing else on the machine is used.
 //
 // # Which function do I want
 //

@@ -21,7 +21,7 @@ func StartCertified(t testing.TB) (*TPM, []*x509.Certificate) {
 	return p, manufacture(t, p.State)
 }
 
-// maker are the files of the manufacturer's authority. It is one for all tests of a process,
+// maker are the files of the manufacturer's authority. All tests of a process share it,
 // since making its keys takes longer than making a TPM.
 var maker struct {
 	sync.Mutex
@@ -32,7 +32,7 @@ func makerNames() []string {
 	return []string{"swtpm-localca-rootca-privkey.pem", "swtpm-localca-rootca-cert.pem", "signkey.pem", "issuercert.pem", "certserial"}
 }
 
-// putMaker writes the files of the manufacturer into dir, if there is one.
+// putMaker writes the files of the manufacturer into dir, if they exist.
 func putMaker(t testing.TB, dir string) {
 	t.Helper()
 	for name, text := range maker.files {
@@ -42,7 +42,7 @@ func putMaker(t testing.TB, dir string) {
 	}
 }
 
-// keepMaker takes the files of the manufacturer, and what its last serial number was, from dir.
+// keepMaker takes the manufacturer's files, including its last serial number, from dir.
 func keepMaker(t testing.TB, dir string) {
 	t.Helper()
 	files := map[string][]byte{}
@@ -93,9 +93,8 @@ func manufacture(t testing.TB, state string) []*x509.Certificate {
 	return certificates
 }
 
-// plainDir is a directory whose path is short, for a Unix socket's address has
-// 108 bytes, and has no # of a test's name, which begins a comment in the
-// configuration of swtpm.
+// plainDir is a directory with a short path, since a Unix socket address has 108 bytes,
+// and without the # of a test's name, which starts a comment in swtpm's configuration.
 func plainDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tpm")

@@ -9,14 +9,14 @@ import (
 	"testing"
 )
 
-// A BootEvent is what a firmware measures: its data, whose digest it extends a PCR with.
+// A BootEvent is a measurement by firmware: its data, with whose digest it extends a PCR.
 type BootEvent struct {
 	PCR  uint32
 	Type uint32 // such as 4, EV_SEPARATOR
 	Data string
 }
 
-// EventLog writes the event log of these events as a firmware does, crypto-agile with
+// EventLog writes the event log of these events as firmware does, crypto-agile with
 // SHA-256 (TCG PC Client Platform Firmware Profile, section 10.2).
 func EventLog(events ...BootEvent) []byte {
 	little := binary.LittleEndian
@@ -33,7 +33,7 @@ func EventLog(events ...BootEvent) []byte {
 	return log
 }
 
-// PCRAfter is the value that a PCR of the SHA-256 bank has after these events.
+// PCRAfter is the value of a PCR in the SHA-256 bank after these events.
 func PCRAfter(pcr uint32, events ...BootEvent) []byte {
 	value := make([]byte, sha256.Size)
 	for _, e := range events {
@@ -46,7 +46,7 @@ func PCRAfter(pcr uint32, events ...BootEvent) []byte {
 	return value
 }
 
-// Measure extends the PCRs of a TPM by these events (TPM2_PCR_Extend).
+// Measure extends the PCRs of a TPM with these events (TPM2_PCR_Extend).
 func Measure(t testing.TB, conn io.ReadWriter, events ...BootEvent) {
 	t.Helper()
 	for _, e := range events {

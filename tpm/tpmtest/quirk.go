@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// A Quirk stands between a program and its TPM. It answers one command: by itself, or
+// A Quirk stands between a program and its TPM. It answers one command, either itself or
 // with the response that send gets from the TPM.
 type Quirk func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error)
 
-// Interpose returns a connection whose commands go through a quirk.
+// Interpose returns a connection whose commands pass through a quirk.
 func Interpose(conn io.ReadWriteCloser, quirk Quirk) io.ReadWriteCloser {
 	return &interposed{conn: conn, quirk: quirk}
 }
 
-// Quirky is a Dial function whose connections go through a quirk.
+// Quirky is a Dial function whose connections pass through a quirk.
 func (p *TPM) Quirky(quirk Quirk) func() (io.ReadWriteCloser, error) {
 	return func() (io.ReadWriteCloser, error) {
 		conn, err := p.Dial()
@@ -105,7 +105,7 @@ func WithoutEncryptDecrypt(command []byte, send func([]byte) ([]byte, error)) ([
 }
 
 // Without makes a TPM look like one that lacks some commands: it refuses them with
-// TPM_RC_COMMAND_CODE, and does not list them.
+// TPM_RC_COMMAND_CODE and does not list them.
 func Without(missing ...uint32) Quirk {
 	return func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
 		switch cc := Command(command); {
@@ -122,7 +122,7 @@ func Without(missing ...uint32) Quirk {
 	}
 }
 
-// withoutCommands takes commands from a list (TPML_CCA).
+// withoutCommands removes commands from a list (TPML_CCA).
 func withoutCommands(answer []byte, missing []uint32) []byte {
 	kept := bytes.Clone(answer[:19])
 	for list := answer[19:]; len(list) >= 4; list = list[4:] {
@@ -135,7 +135,7 @@ func withoutCommands(answer []byte, missing []uint32) []byte {
 	return kept
 }
 
-// FewSessions makes a TPM look like one that has room for n sessions: the next one is
+// FewSessions makes a TPM look like one with room for n sessions: one more is
 // TPM_RC_SESSION_MEMORY.
 func FewSessions(n int) Quirk {
 	return func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
@@ -165,7 +165,7 @@ func RefuseCommand(cc, code uint32) Quirk {
 }
 
 // Retry answers every command n times with a code, such as TPM_RC_RETRY (0x922), before
-// it passes it on.
+// forwarding it.
 func Retry(code uint32, n int) Quirk {
 	var refused atomic.Int32
 	return func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {

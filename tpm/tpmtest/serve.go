@@ -38,8 +38,8 @@ func serveUnix(t testing.TB, dir string) string {
 	return "tpm:?unix=" + path
 }
 
-// Tools returns the name of a TPM of [Serve] for tpm2-tools, as the variable TPM2TOOLS_TCTI
-// of the environment gives it.
+// Tools returns the name of a TPM of [Serve] for tpm2-tools, for the environment variable
+// TPM2TOOLS_TCTI.
 func Tools(uri string) string { return "swtpm:path=" + strings.TrimPrefix(uri, "tpm:?unix=") }
 
 // ServeQuirky runs a TPM for other processes behind a quirk, and returns its tpm: URI. It
@@ -112,7 +112,7 @@ func ServeTCP(t testing.TB) string {
 	return "tpm:?tcp=" + address
 }
 
-// serve starts swtpm and waits until it takes connections.
+// serve starts swtpm and waits until it accepts connections.
 func serve(t testing.TB, state, network, address, server string, more ...string) {
 	t.Helper()
 	p, err := run(state, nil, append([]string{"--server", server}, more...)...)

@@ -50,7 +50,7 @@ func need(t testing.TB, programs ...string) {
 }
 
 // Dial switches the TPM off and on, and returns the only connection to it. Closing the
-// connection switches the TPM off.
+// connection switches off the TPM.
 func (p *TPM) Dial() (io.ReadWriteCloser, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,8 +86,8 @@ func (p *TPM) Freeze(t testing.TB) {
 	}
 }
 
-// Clear switches the TPM off, on, sends TPM2_Clear and switches it off: the
-// owner's keys are gone, and the endorsement key stays.
+// Clear power-cycles the TPM, sends TPM2_Clear and switches it off: the owner's keys are
+// gone, and the endorsement key stays.
 func (p *TPM) Clear(t testing.TB) {
 	t.Helper()
 	conn, err := p.Dial()
@@ -98,8 +98,9 @@ func (p *TPM) Clear(t testing.TB) {
 	sendClear(t, conn)
 }
 
-// ClearCommand is TPM2_Clear by an empty lockout password: TPM_ST_SESSIONS, size, TPM_CC_Clear,
-// TPM_RH_LOCKOUT, and a password session (TPM 2.0 Library, Part 3, clause 24.6).
+// ClearCommand is TPM2_Clear with an empty lockout password: TPM_ST_SESSIONS, size,
+// TPM_CC_Clear, TPM_RH_LOCKOUT, and a password session (TPM 2.0 Library, Part 3, clause
+// 24.6).
 func ClearCommand() []byte {
 	return []byte{
 		0x80, 0x02, 0, 0, 0, 27, 0, 0, 0x01, 0x26, 0x40, 0, 0, 0x0a,
@@ -115,7 +116,7 @@ func sendClear(t testing.TB, conn io.ReadWriter) {
 	}
 }
 
-// Replace makes another TPM of it: new seeds, nothing kept.
+// Replace turns it into another TPM: new seeds, nothing kept.
 func (p *TPM) Replace(t testing.TB) {
 	t.Helper()
 	p.Kill()
@@ -139,14 +140,13 @@ func socketPair() (ours, theirs *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "tpm"), os.NewFile(uintptr(fds[1]), "swtpm"), nil
 }
 
-// A process is a swtpm that runs, or ran.
+// A process is a swtpm that is or was running.
 type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
 }
 
-// run starts swtpm on a state directory. file, if there is one, is its
-// descriptor 3.
+// run starts swtpm on a state directory. file, if not nil, is its descriptor 3.
 func run(state string, file *os.File, args ...string) (*process, error) {
 	args = append([]string{
 		"socket", "--tpm2", "--tpmstate", "dir=" + state, "--flags", "not-need-init,startup-clear",

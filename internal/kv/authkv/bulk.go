@@ -8,13 +8,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A Bulk is a table of large records that is apart: neither copied nor in the sum. In its
-// place a table of digests is, so that a record which was changed, added, removed or put
-// back is found when it is read.
+// A Bulk is a table of large records that is apart: neither copied nor in the sum. A
+// table of digests replaces it there, so that a record that was changed, added, removed
+// or put back is detected when it is read.
 type Bulk struct{ Table, Digests string }
 
-// Over returns a store in which the digests are kept and compared. The one below
-// authenticates them.
+// Over returns a store that keeps and compares the digests. The store below authenticates
+// them.
 func (b Bulk) Over(store kv.Store) kv.Store {
 	over := bulkStore{store, b}
 	if shared, ok := store.(kv.Shared); ok {
@@ -38,7 +38,7 @@ func (s bulkStore) Update(ctx context.Context, fn func(kv.Tx) error) error {
 	return s.Store.Update(ctx, func(tx kv.Tx) error { return fn(bulkTx{bulkReader{tx, s.bulk}, tx}) })
 }
 
-// A bulkShared store has no copy of the large records: who recalls one gets an error.
+// A bulkShared store has no copy of the large records: recalling one is an error.
 type bulkShared struct {
 	bulkStore
 	shared kv.Shared
@@ -85,7 +85,7 @@ func (r bulkReader) Range(table string, from, to []byte, limit int) ([]kv.Pair, 
 	return page, err
 }
 
-// fits reports whether a record has a digest, or neither is there.
+// fits reports whether a record matches its digest, or neither exists.
 func fits(value, digest []byte) bool {
 	if value == nil || digest == nil {
 		return value == nil && digest == nil
@@ -132,7 +132,7 @@ func (t bulkTx) Delete(table string, key []byte) error {
 	return t.tx.Delete(table, key)
 }
 
-// Digest returns what the table of digests has for a record.
+// Digest returns a record's entry in the table of digests.
 func (Bulk) Digest(value []byte) []byte {
 	sum := sha256.Sum256(value)
 	return sum[:]

@@ -9,59 +9,61 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A Guard says by what a store is authenticated that one process at a time has open, such as
-// a file. The zero value has no key.
+// A Guard says how to authenticate a store that only one process at a time has open, such
+// as a file. The zero value has no key.
 type Guard struct {
-	// Key returns the key, and where it is kept that there is a root. It is called once, when
-	// the store is open, and may be nil. A nil key means that there is none here: a store that
-	// is authenticated can then be read as it is, and not be changed. The mark may be nil.
+	// Key returns the key, and the mark that records elsewhere that a root exists. It is
+	// called once, when the store is open, and may be nil. A nil key means that the key
+	// is not available: an authenticated store can then be read without verification, but
+	// not changed. The mark may be nil.
 	Key func() (Key, Mark, error)
-	// Trust says what becomes of a store that has no root.
+	// Trust says how to treat a store without a root.
 	Trust Trust
 }
 
-// A Mark says, in a place that those who write the store cannot change, that the store was
-// authenticated: without a root it is not accepted then.
+// A Mark records, in a place that writers of the store cannot change, that the store was
+// authenticated: without a root it is then not accepted.
 type Mark interface {
 	// There reports whether the mark was made.
 	There() (bool, error)
-	// Make makes it.
+	// Make makes the mark.
 	Make() error
 }
 
-// Trust is how far a store is believed.
+// Trust is how far a store is trusted.
 type Trust int
 
 const (
 	// Judge accepts a store without a root as it is, unless there is a mark. It changes
 	// nothing.
 	Judge Trust = iota
-	// Adopt signs such a store, marks it, and has the newest version of the key
+	// Adopt signs such a store, marks it, and makes the newest version of the key
 	// authenticate one that has a root.
 	Adopt
-	// Vouch signs whatever is in the store, and marks it: somebody says that it is right.
+	// Vouch signs whatever is in the store, and marks it: an operator says that it is
+	// right.
 	Vouch
 )
 
 // Errors of a Guard, wrapped with context.
 var (
-	// ErrNoKey: the store is authenticated, and there is no key to change it with.
+	// ErrNoKey: the store is authenticated, and the key to change it is missing.
 	ErrNoKey = errors.New("its records are authenticated with a key of the server, and no key store that has it was named")
-	// ErrUnsigned is a [kv.ErrForged]: the store has no root, and there is a mark.
+	// ErrUnsigned is a [kv.ErrForged]: the store has no root, although there is a mark.
 	ErrUnsigned = fmt.Errorf("%w: the record that authenticates the others is missing, and the key store says that there was one", kv.ErrForged)
 )
 
-// A Verdict tells how a store was found.
+// A Verdict is the result of checking a store.
 type Verdict struct {
-	Authentic bool  // it is authenticated
-	New       bool  // since now
+	Authentic bool  // the store is authenticated
+	New       bool  // as of now
 	Unmarked  error // why it could not be marked, or nil
 }
 
-// Over returns the store over another one that has it authenticated, after it was compared
-// with its root, or that one itself if it is not authenticated. tables are those in the sum;
-// former are others that earlier versions had there, too. They stay there until Adopt or Vouch
-// signs the store.
+// Over returns an authenticated store on top of another one, after comparing that with
+// its root, or the other store itself if it is not authenticated. tables are those in the
+// sum; former are others that earlier versions included. They stay included until Adopt
+// or Vouch signs the store.
 func (g Guard) Over(ctx context.Context, store kv.Store, tables, former []string) (kv.Store, Verdict, error) {
 	rooted, err := HasRoot(ctx, store)
 	if err != nil {
@@ -119,8 +121,8 @@ func (g Guard) judge(ctx context.Context, s *Store, former []string, rooted bool
 	return found, err
 }
 
-// verify makes sure that a store fits its root, which may be one of an earlier version. No set of
-// records has the sum of another: what fits in either way is what was signed.
+// verify checks that a store matches its root, which may be one of an earlier version. No
+// set of records has the sum of another: a match in either way is what was signed.
 func (g Guard) verify(ctx context.Context, s *Store, former []string) error {
 	tables := s.tables
 	err := s.Verify(ctx)
@@ -137,16 +139,16 @@ func (g Guard) verify(ctx context.Context, s *Store, former []string) error {
 	return err
 }
 
-// An unjudged store is authenticated by a key that is not here.
+// An unjudged store is authenticated by a key that is not available.
 type unjudged struct{ kv.Store }
 
-// Update is [ErrNoKey].
+// Update returns [ErrNoKey].
 func (unjudged) Update(context.Context, func(kv.Tx) error) error {
 	return fmt.Errorf("authkv: %w", ErrNoKey)
 }
 
-// A soleKey has tags for stores that one process at a time has open: their sums are made
-// otherwise.
+// A soleKey has distinct tags for stores that only one process at a time has open: their
+// sums are computed differently.
 type soleKey struct{ Key }
 
 const soleUse = "msl-hsm state root of a file\x00"
@@ -161,7 +163,7 @@ func (k soleKey) Check(data, tag []byte) (bool, error) {
 	return k.Key.Check(append([]byte(soleUse), data...), tag)
 }
 
-// noMark is that of who keeps none.
+// noMark is used if no mark is kept.
 type noMark struct{}
 
 // There implements [Mark].

@@ -9,27 +9,27 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A memory has the roots of a store that only this process changes. One that it did not make
-// was put there by somebody else.
+// A memory has the roots of a store that only this process changes. A root that it did
+// not make was put there by someone else.
 type memory struct {
 	mu   sync.Mutex
-	made map[uint64][]byte // the newest roots, by their changes
-	done uint64            // changes of the newest that is in the store for sure
+	made map[uint64][]byte // the newest roots, by their change counts
+	done uint64            // change count of the newest one certainly in the store
 }
 
-// remembered is how many roots are kept: readers may still see former ones.
+// remembered is how many roots are kept: readers may still see earlier ones.
 const remembered = 64
 
-// errUnknownRoot: it is not one of those remembered. It may be too old for that.
+// errUnknownRoot: the root is not among those remembered, possibly because it is too old.
 var errUnknownRoot = errors.New("unknown root")
 
-// remember returns a memory of the root that is in a store.
+// remember returns a memory of the root in a store.
 func remember(b []byte) *memory {
 	changes := changesIn(b)
 	return &memory{made: map[uint64][]byte{changes: bytes.Clone(b)}, done: changes}
 }
 
-// sealed notes a root that is going to be in the store.
+// sealed records a root that is about to be stored.
 func (m *memory) sealed(changes uint64, b []byte) {
 	if m == nil {
 		return
@@ -40,7 +40,7 @@ func (m *memory) sealed(changes uint64, b []byte) {
 	delete(m.made, changes-remembered)
 }
 
-// committed notes that a root was in the store, or one that followed it.
+// committed records that a root, or a later one, was stored.
 func (m *memory) committed(changes uint64) {
 	if m == nil {
 		return
@@ -50,15 +50,15 @@ func (m *memory) committed(changes uint64) {
 	m.done = max(m.done, changes)
 }
 
-// newest returns the changes of a root that is in the store, or one that followed it.
+// newest returns the change count of a stored root, or of a later one.
 func (m *memory) newest() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.done
 }
 
-// knows makes sure that a root was made here, and is not older than the changes that were in
-// the store already.
+// knows checks that a root was made here, and is not older than the changes already
+// stored.
 func (m *memory) knows(b []byte, least uint64) error {
 	if len(b) < headSize {
 		return errUnknownRoot
@@ -72,7 +72,8 @@ func (m *memory) knows(b []byte, least uint64) error {
 	return nil
 }
 
-// view reads the store, of which a former moment may be seen that was forgotten meanwhile.
+// view reads the store. It may see an earlier state whose root has been forgotten in the
+// meantime.
 func (m *memory) view(view func(func(kv.Reader) error) error, fn func(kv.Reader) error) error {
 	for {
 		least := m.newest()

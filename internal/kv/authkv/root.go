@@ -11,10 +11,10 @@ import (
 
 // A Key makes and checks tags. Both methods may be slow, or fail for a while.
 type Key interface {
-	// Tag returns a tag over data. It may say which version of the key made it.
+	// Tag returns a tag over data. It may contain the version of the key that made it.
 	Tag(data []byte) ([]byte, error)
-	// Check reports whether a tag is one over data. An error says that it could not find
-	// out.
+	// Check reports whether a tag is one over data. An error means that this could not be
+	// determined.
 	Check(data, tag []byte) (bool, error)
 }
 
@@ -25,8 +25,8 @@ var ErrOtherKey = fmt.Errorf("%w: the record that authenticates the others was n
 // rootKey is a key in the settings.
 const rootKey = "root"
 
-// A root says what is in a store. Its id is that of one store, so that a former one in the
-// same place, which may have had more changes, is told from it.
+// A root says what is in a store. Its id identifies one store, so that an earlier one in
+// the same place, which may have had more changes, is distinguished from it.
 type root struct {
 	id      [idSize]byte
 	changes uint64 // so far
@@ -45,7 +45,7 @@ func newRoot(of sum) root {
 	return r
 }
 
-// follows makes sure that a root can be one of the same store that was made after old.
+// follows checks that a root can be a later one of the same store as old.
 func (r *root) follows(old *root) error {
 	switch {
 	case r.id != old.id:
@@ -56,7 +56,7 @@ func (r *root) follows(old *root) error {
 	return nil
 }
 
-// signed returns what the tag is over.
+// signed returns the data that the tag covers.
 func (r root) signed() []byte {
 	return append([]byte("msl-hsm state root 2\x00"), r.head()...)
 }
@@ -75,7 +75,7 @@ func (r root) encode(k Key) ([]byte, error) {
 	return append(r.head(), tag...), nil
 }
 
-// readRoot returns the root in a store, whose tag fits.
+// readRoot returns the root in a store, after checking its tag.
 func readRoot(r kv.Reader, k Key) (root, error) {
 	b, err := r.Get(kv.Settings, []byte(rootKey))
 	if err != nil {
@@ -84,7 +84,7 @@ func readRoot(r kv.Reader, k Key) (root, error) {
 	return decodeRoot(b, k)
 }
 
-// readHead reads a root without looking at its tag.
+// readHead reads a root without checking its tag.
 func readHead(b []byte) root {
 	r := root{changes: changesIn(b), sum: decodeSum(b[idSize+8:])}
 	copy(r.id[:], b)

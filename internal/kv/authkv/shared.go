@@ -10,26 +10,27 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A Shared is a [Store] over a [kv.Shared] store, whose copy in memory it verifies.
+// A Shared is a [Store] on top of a [kv.Shared] store, whose copy in memory it verifies.
 type Shared struct {
 	*Store
 	copied kv.Shared
 	seen   *Seen
 
 	mu       sync.Mutex
-	verified []byte // the newest root whose tag was found right
-	told     root   // what that says, after it was found
+	verified []byte // the newest root whose tag was verified
+	told     root   // its content
 }
 
 var _ kv.Shared = (*Shared)(nil)
 
-// OpenShared is Open for a store with a copy in memory, whose records seen has seen.
+// OpenShared is Open for a store with a copy in memory, whose records were passed to
+// seen.
 func OpenShared(store kv.Shared, key Key, tables []string, seen *Seen) *Shared {
 	return &Shared{Store: Open(store, key, tables), copied: store, seen: seen}
 }
 
 // Recall implements [kv.Shared]. A copy that differs from its root, or is older than one
-// that was seen before, is [kv.ErrForged].
+// seen before, is [kv.ErrForged].
 func (s *Shared) Recall(ctx context.Context, fn func(kv.Reader) error) error {
 	return s.copied.Recall(ctx, func(r kv.Reader) error {
 		b, err := r.Get(kv.Settings, []byte(rootKey))
@@ -43,9 +44,9 @@ func (s *Shared) Recall(ctx context.Context, fn func(kv.Reader) error) error {
 	})
 }
 
-// Update implements [kv.Store]. It looks at the root that it made, and so notices if that is
-// taken back. If what fn read was not authentic, which the copy tells by then, the error is
-// [kv.ErrForged], although the change was made: nothing may follow from it.
+// Update implements [kv.Store]. It checks the root that it made, and so notices if that
+// is reverted. If what fn read was not authentic, which the copy shows by then, the error
+// is [kv.ErrForged], although the change was made: nothing may depend on it.
 func (s *Shared) Update(ctx context.Context, fn func(kv.Tx) error) error {
 	changed, err := s.update(ctx, func(tx *tx) error { return fn(tx) })
 	if err != nil || !changed {
@@ -55,7 +56,7 @@ func (s *Shared) Update(ctx context.Context, fn func(kv.Tx) error) error {
 	if errors.Is(err, kv.ErrForged) {
 		return err
 	}
-	return nil // a copy that is old, or that ctx did not wait for, tells of that the next time
+	return nil // a copy that is old, or that ctx did not wait for, reports this the next time
 }
 
 // judge compares the root, which is in the copy, with the sum of the copy.
@@ -80,23 +81,23 @@ func (s *Shared) judge(b []byte) error {
 	return s.told.compare(&s.seen.sum)
 }
 
-// Seen is the sum of the records of a copy. Its methods are called while the copy changes,
-// and so never at the same time as Recall reads it.
+// Seen is the sum of the records of a copy. Its methods are called while the copy
+// changes, and therefore never while Recall reads it.
 type Seen struct {
 	tables []string
 	sum    sum
-	back   error // the root was once put back, or removed, while this watched
+	back   error // the root was put back, or removed, at some point during the watch
 }
 
-// NewSeen returns a sum of nothing.
+// NewSeen returns the sum of no records.
 func NewSeen(tables []string) *Seen { return &Seen{tables: tables} }
 
 // Reset forgets all records: the copy is made anew.
 func (s *Seen) Reset() { s.sum = sum{} }
 
-// Changed replaces a record; a nil value is none. A root that does not follow the one before
-// is remembered even if nobody recalls anything before the next one: whoever put back a
-// store could have it go on from there.
+// Changed replaces a record; a nil value means none. A root that does not follow the
+// previous one is remembered even if nothing is recalled before the next one: otherwise
+// someone who put back a store could let it continue from there.
 func (s *Seen) Changed(table string, key, old, value []byte) {
 	if table == kv.Settings && string(key) == rootKey && old != nil && s.back == nil {
 		s.back = judgeNext(old, value)
@@ -112,7 +113,7 @@ func (s *Seen) Changed(table string, key, old, value []byte) {
 	}
 }
 
-// judgeNext judges a root by the one before, without their tags.
+// judgeNext compares a root with the previous one, without checking their tags.
 func judgeNext(old, value []byte) error {
 	if len(old) < headSize || len(value) < headSize {
 		return fmt.Errorf("authkv: %w: the record that authenticates the others was removed or replaced", kv.ErrForged)

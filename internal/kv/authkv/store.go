@@ -9,16 +9,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A Store is a store whose records are authenticated. Its tables but those apart are in
-// the sum.
+// A Store is a store whose records are authenticated. All its tables except those apart
+// are in the sum.
 type Store struct {
 	kv.Store
 	key    Key
 	tables []string // in the sum, without the settings
 	hash   hasher
-	memory *memory // of a store that only this process changes, or nil
-	shares bool    // commits, so that a root is made by finish
-	last   *commit // that was begun; only for who is in a transaction
+	memory *memory // of a store that only this process changes; otherwise nil
+	shares bool    // commits, so that finish makes the root
+	last   *commit // the one started; only for use within a transaction
 }
 
 // A commit is what several functions change together.
@@ -37,8 +37,8 @@ func (s *Store) finish(inner kv.Tx) error {
 	return s.last.seal(s)
 }
 
-// commitOf returns what the functions of a transaction change together. A function that fails
-// after a change takes the whole transaction with it.
+// commitOf returns what the functions of a transaction change together. A function that
+// fails after a change aborts the whole transaction.
 func (s *Store) commitOf(inner kv.Tx) *commit {
 	if !s.shares {
 		return &commit{tx: inner}
@@ -49,13 +49,13 @@ func (s *Store) commitOf(inner kv.Tx) *commit {
 	return s.last
 }
 
-// Open returns an authenticated store over another one, which has a root. tables are those
-// in the sum; the settings are in it, too.
+// Open returns an authenticated store on top of another one, which has a root. tables are
+// those in the sum; the settings are always included.
 func Open(store kv.Store, key Key, tables []string) *Store {
 	return &Store{Store: store, key: key, tables: tables, hash: hash}
 }
 
-// own has the store notice when somebody else changes its root.
+// own makes the store notice if another process changes its root.
 func (s *Store) own(ctx context.Context) error {
 	return s.Store.View(ctx, func(r kv.Reader) error {
 		b, err := r.Get(kv.Settings, []byte(rootKey))
@@ -66,7 +66,7 @@ func (s *Store) own(ctx context.Context) error {
 	})
 }
 
-// share has the functions of a commit share a root.
+// share lets the functions of a commit share a root.
 func (s *Store) share() {
 	if c, ok := s.Store.(kv.Committer); ok {
 		s.shares = true
@@ -82,7 +82,8 @@ func (s *Store) View(ctx context.Context, fn func(kv.Reader) error) error {
 	return s.memory.view(func(fn func(kv.Reader) error) error { return s.Store.View(ctx, fn) }, fn)
 }
 
-// rootIn returns the root in a store. One that this process made needs no look at its tag.
+// rootIn returns the root in a store. The tag of a root that this process made need not
+// be checked.
 func (s *Store) rootIn(r kv.Reader) (root, []byte, error) {
 	b, err := r.Get(kv.Settings, []byte(rootKey))
 	if err != nil {
@@ -103,7 +104,7 @@ func Begin(ctx context.Context, store kv.Store, key Key) error {
 	return NewSeen(nil).MakeRoot(ctx, store, key)
 }
 
-// MakeRoot makes the root of a store that has the records that were seen.
+// MakeRoot makes the root of a store with the records that were seen.
 func (s *Seen) MakeRoot(ctx context.Context, store kv.Store, key Key) error {
 	first, err := newRoot(s.sum).encode(key)
 	if err != nil {
@@ -112,7 +113,7 @@ func (s *Seen) MakeRoot(ctx context.Context, store kv.Store, key Key) error {
 	return store.Update(ctx, func(tx kv.Tx) error { return tx.Put(kv.Settings, []byte(rootKey), first) })
 }
 
-// Sign makes the root of a store that has records: they are authentic from then on, whoever
+// Sign makes the root of a store with records: they are authentic from then on, whoever
 // wrote them.
 func (s *Store) Sign(ctx context.Context) error {
 	return s.Store.Update(ctx, func(tx kv.Tx) error {
@@ -128,7 +129,7 @@ func (s *Store) Sign(ctx context.Context) error {
 	})
 }
 
-// HasRoot reports whether a store has a root, whatever it says.
+// HasRoot reports whether a store has a root, without checking it.
 func HasRoot(ctx context.Context, store kv.Store) (has bool, err error) {
 	err = store.View(ctx, func(r kv.Reader) error {
 		b, err := r.Get(kv.Settings, []byte(rootKey))
@@ -138,9 +139,10 @@ func HasRoot(ctx context.Context, store kv.Store) (has bool, err error) {
 	return has, err
 }
 
-// inSum reports whether a record is in the sum over tables. The format record is that of
-// the store below, the root says what is in it, the mark of a copy that is not complete
-// only makes that no state, and what is attached to a backup is no part of it.
+// inSum reports whether a record is in the sum over tables. Not included are the format
+// record, which belongs to the store below, the root itself, the mark of an incomplete
+// copy, which only prevents its use as a state, and what is attached to a backup, which
+// is not part of it.
 func inSum(tables []string, table string, key []byte) bool {
 	if table == kv.Settings {
 		return !slices.Contains([]string{rootKey, "format", "importing", "attached"}, string(key))
@@ -179,7 +181,8 @@ func (s *Store) sumOf(r kv.Reader) (found sum, err error) {
 	return found, nil
 }
 
-// errDiffers is a [kv.ErrForged]: the root is authentic, and not one of these records.
+// errDiffers is a [kv.ErrForged]: the root is authentic, but does not match these
+// records.
 var errDiffers = fmt.Errorf("%w: records were changed, added, removed or put back by somebody without the key of these servers", kv.ErrForged)
 
 func (r *root) compare(found *sum) error {
@@ -189,13 +192,13 @@ func (r *root) compare(found *sum) error {
 	return nil
 }
 
-// Update implements [kv.Store]. A root that does not fit its tag is [kv.ErrForged].
+// Update implements [kv.Store]. A root whose tag does not match is [kv.ErrForged].
 func (s *Store) Update(ctx context.Context, fn func(kv.Tx) error) error {
 	_, err := s.update(ctx, func(tx *tx) error { return fn(tx) })
 	return err
 }
 
-// update also reports whether there is another root.
+// update also reports whether there is a new root.
 func (s *Store) update(ctx context.Context, fn func(*tx) error) (changed bool, err error) {
 	var own *commit
 	err = s.Store.Update(ctx, func(inner kv.Tx) error {
@@ -212,8 +215,8 @@ func (s *Store) update(ctx context.Context, fn func(*tx) error) (changed bool, e
 	return changed, err
 }
 
-// Renew has the newest version of the key authenticate the store, which must be authentic.
-// It changes nothing where that version does already.
+// Renew makes the newest version of the key authenticate the store, which must be
+// authentic. It changes nothing if that version already does.
 func (s *Store) Renew(ctx context.Context) error {
 	_, err := s.update(ctx, func(tx *tx) error {
 		r, b, err := s.rootIn(tx.Tx)
@@ -225,7 +228,7 @@ func (s *Store) Renew(ctx context.Context) error {
 			return err
 		}
 		tx.own = s.commitOf(tx.Tx)
-		return tx.Tx.Put(kv.Settings, []byte(rootKey), bytes.Clone(b)) // a change, for the root to follow
+		return tx.Tx.Put(kv.Settings, []byte(rootKey), bytes.Clone(b)) // a change, so that a new root is made
 	})
 	return err
 }
@@ -252,8 +255,8 @@ func (t *tx) Delete(table string, key []byte) error {
 	return err
 }
 
-// change makes a change, and takes the old record out of the sum. It returns the commit, or
-// nil for a record that is not in the sum.
+// change makes a change, and removes the old record from the sum. It returns the commit,
+// or nil for a record that is not in the sum.
 func (t *tx) change(table string, key []byte, do func() error) (*commit, error) {
 	if !inSum(t.store.tables, table, key) {
 		return nil, do()
@@ -262,7 +265,7 @@ func (t *tx) change(table string, key []byte, do func() error) (*commit, error) 
 	if err != nil {
 		return nil, err
 	}
-	old := bytes.Clone(found) // which do may overwrite
+	old := bytes.Clone(found) // do may overwrite it
 	if err := do(); err != nil {
 		return nil, err
 	}

@@ -9,8 +9,8 @@ import (
 )
 
 // A sum is the LtHash16 of a set of records: the sum of their hashes, each a vector of
-// numbers modulo 2^16. The zero value is that of the empty set.
-// Four of them are in a word, the first in its highest bits.
+// numbers modulo 2^16. The zero value is that of the empty set. Each word has four of
+// them, the first in its highest bits.
 type sum [words]uint64
 
 const (
@@ -18,23 +18,24 @@ const (
 	sumSize = 8 * words
 )
 
-// low and high are the bits of the numbers in a word: the highest of each, and the others.
+// low has all bits of the numbers in a word except the highest of each, which are in
+// high.
 const (
 	low  = 0x7fff7fff7fff7fff
 	high = ^uint64(low)
 )
 
-// add puts a record into the set.
+// add adds a record to the set.
 func (s *sum) add(table string, key, value []byte) {
 	s.plus(hash(&room{}, table, key, value))
 }
 
-// remove takes a record out of the set.
+// remove removes a record from the set.
 func (s *sum) remove(table string, key, value []byte) {
 	s.minus(hash(&room{}, table, key, value))
 }
 
-// plus adds the numbers of a hash. No carry goes from one to the next.
+// plus adds the numbers of a hash. No carry passes from one to the next.
 func (s *sum) plus(h *[sumSize]byte) {
 	for i, a := range s {
 		b := binary.BigEndian.Uint64(h[8*i:])
@@ -42,7 +43,7 @@ func (s *sum) plus(h *[sumSize]byte) {
 	}
 }
 
-// minus takes them away.
+// minus subtracts them.
 func (s *sum) minus(h *[sumSize]byte) {
 	for i, a := range s {
 		b := binary.BigEndian.Uint64(h[8*i:])
@@ -56,13 +57,13 @@ func (s *sum) plusSum(other *sum) {
 	}
 }
 
-// A room is what a hasher works in, so that the next hash needs no other.
+// A room is the working memory of a hasher, reused for the next hash.
 type room struct {
 	text []byte
 	out  [sumSize]byte
 }
 
-// write returns a record with its place as one text.
+// write returns a record with its table and key as one text.
 func (r *room) write(table string, key, value []byte) []byte {
 	t := binary.BigEndian.AppendUint64(r.text[:0], uint64(len(table)))
 	t = append(t, table...)
@@ -73,7 +74,7 @@ func (r *room) write(table string, key, value []byte) []byte {
 	return r.text
 }
 
-// A hasher expands a record with its place to the size of a sum, in the room.
+// A hasher expands a record with its table and key to the size of a sum, in the room.
 type hasher func(in *room, table string, key, value []byte) *[sumSize]byte
 
 // hash does it with SHAKE128.
@@ -84,13 +85,13 @@ func hash(in *room, table string, key, value []byte) *[sumSize]byte {
 	return &in.out
 }
 
-// hashFast does it with SHA-256, whose result is the key of AES-256 in counter mode, where
-// each change waits for the one before.
+// hashFast does it with SHA-256, whose result is the key for AES-256 in counter mode, for
+// stores in which each change waits for the previous one.
 func hashFast(in *room, table string, key, value []byte) *[sumSize]byte {
 	seed := sha256.Sum256(in.write(table, key, value))
 	block, err := aes.NewCipher(seed[:])
 	if err != nil {
-		panic(err) // a key of 32 bytes is one
+		panic(err) // a key of 32 bytes is always valid
 	}
 	var counter [aes.BlockSize]byte
 	clear(in.out[:])

@@ -18,8 +18,8 @@ type group struct {
 	running bool
 }
 
-// A write is done when its function returned nil and the transaction was synced, or
-// when the function returned an error, which only its own caller gets.
+// A write is done when its function returned nil and the transaction was synced, or when
+// the function returned an error, which only its own caller receives.
 type write struct {
 	fn   func(kv.Tx) error
 	err  error
@@ -31,7 +31,7 @@ var (
 	errSpoiled        = errors.New("a function failed after it had written")
 )
 
-// write waits until fn has run and its changes are on the disk.
+// write waits until fn has run and its changes are on disk.
 func (d *DB) write(fn func(kv.Tx) error) error {
 	w := &write{fn: fn, done: make(chan struct{})}
 	g := &d.writes
@@ -63,9 +63,8 @@ func (d *DB) writeWaiting() {
 	}
 }
 
-// commit runs writes in one transaction. A write that fails after it has changed
-// something spoils the transaction: that write is done, and the others are returned, to
-// run again.
+// commit runs writes in one transaction. A write that fails after changing something
+// spoils the transaction: that write is done, and the others are returned to run again.
 func (d *DB) commit(writes []*write) (again []*write) {
 	at := -1
 	err := d.update(func(t *bbolt.Tx) error {
@@ -79,7 +78,7 @@ func (d *DB) commit(writes []*write) (again []*write) {
 			wrote = wrote || own.wrote
 		}
 		if !wrote {
-			return errNothingToWrite // so there is nothing to sync
+			return errNothingToWrite // so nothing needs syncing
 		}
 		if d.finish != nil {
 			return d.finish(own)

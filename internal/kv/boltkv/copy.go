@@ -15,8 +15,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/throwaway"
 )
 
-// Begin returns a reader of all that from has. What does not begin as a database does, and may
-// be of any size, is [kv.ErrDamaged] before it is copied; an empty file is none of that.
+// Begin returns a reader of the whole content of from. Data of any size that does not
+// begin like a database is [kv.ErrDamaged] before it is copied; an empty file is
+// accepted.
 func Begin(from io.Reader) (io.Reader, error) {
 	const firstPages = 128 << 10
 	r := bufio.NewReaderSize(from, firstPages)
@@ -66,8 +67,8 @@ func (l Layout) Restore(backup io.Reader, path string, prepare func(copied strin
 	return aside, nil
 }
 
-// replace puts a file in place of the one at path, which it keeps locked so that nobody
-// opens it meanwhile. There is a file at path at all times.
+// replace replaces the file at path, which it keeps locked so that no other process opens
+// it in between. A file exists at path at all times.
 func replace(path string, copied beside) (aside string, err error) {
 	old, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -86,10 +87,9 @@ func replace(path string, copied beside) (aside string, err error) {
 	return aside, copied.become(path)
 }
 
-// Compact rewrites the file at path without the space left by removed records, and
-// returns its sizes in bytes. If another process has the file open, it returns
-// [kv.ErrInUse]. The new file replaces the old one only if verify, which is called with
-// its path, returns nil.
+// Compact rewrites the file at path without the space of removed records, and returns its
+// sizes in bytes. If another process has the file open, it returns [kv.ErrInUse]. The new
+// file replaces the old one only if verify, which is called with its path, returns nil.
 func (l Layout) Compact(path string, verify func(copied string) error) (before, after int64, err error) {
 	if path, err = settled(path); err != nil {
 		return 0, 0, l.Explain(path, err)
@@ -139,8 +139,7 @@ func sizeOf(path string) (int64, error) {
 	return info.Size(), nil
 }
 
-// settled resolves symbolic links: a replacement must take the place of the file, not
-// of a link to it.
+// settled resolves symbolic links: a replacement must replace the file, not a link to it.
 func settled(path string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {

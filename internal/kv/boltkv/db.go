@@ -23,7 +23,7 @@ type DB struct {
 	writes group
 	finish func(kv.Tx) error // or nil
 	opened fs.FileInfo       // of the file, when it was opened
-	size   atomic.Int64      // the most bytes that it had: it never shrinks
+	size   atomic.Int64      // the largest size seen: it never shrinks
 	broken atomic.Pointer[error]
 }
 
@@ -40,7 +40,7 @@ func (d *DB) View(ctx context.Context, fn func(kv.Reader) error) error {
 	return d.view(func(t *bbolt.Tx) error { return fn(&tx{tx: t, layout: &d.layout}) })
 }
 
-// Update implements [kv.Store]. Once begun, it does not return before the disk has
+// Update implements [kv.Store]. Once started, it does not return before the disk has
 // answered, even if ctx is done.
 func (d *DB) Update(ctx context.Context, fn func(kv.Tx) error) error {
 	if err := ctx.Err(); err != nil {
@@ -108,13 +108,13 @@ func guard(fn func() error) (err error) {
 	return fn()
 }
 
-// sound makes sure that the file is still at its path, and whole: otherwise what is written is
-// lost, and what is read may not be there.
+// sound checks that the file is still at its path, and whole: otherwise writes are lost,
+// and reads may find nothing.
 func (d *DB) sound() error {
 	if broken := d.broken.Load(); broken != nil {
 		return *broken
 	}
-	before := d.size.Load() // before the file is looked at, since it may grow at any time
+	before := d.size.Load() // before the file is examined, since it may grow at any time
 	now, err := os.Stat(d.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && !os.SameFile(now, d.opened):
@@ -128,8 +128,8 @@ func (d *DB) sound() error {
 	return nil
 }
 
-// view reads. A crash before the transaction has begun leaves a lock of bbolt that nobody releases,
-// so nothing asks it again.
+// view reads. A crash before the transaction has started leaves a bbolt lock that nothing
+// releases, so the file is not used again.
 func (d *DB) view(fn func(*bbolt.Tx) error) error {
 	began := false
 	return d.once(&began, func() error {
@@ -140,14 +140,14 @@ func (d *DB) view(fn func(*bbolt.Tx) error) error {
 	})
 }
 
-// update writes. A crash leaves a lock wherever it happens.
+// update writes. A crash anywhere leaves a lock.
 func (d *DB) update(fn func(*bbolt.Tx) error) error {
 	never := false
 	return d.once(&never, func() error { return d.db.Update(fn) })
 }
 
-// once runs a transaction. If it crashes, and harmless is not set by then, its error is that of all
-// that follow.
+// once runs a transaction. If it crashes while harmless is not set, all later ones fail
+// with its error.
 func (d *DB) once(harmless *bool, transaction func() error) error {
 	if err := d.sound(); err != nil {
 		return err
@@ -170,8 +170,8 @@ func (d *DB) once(harmless *bool, transaction func() error) error {
 	return err
 }
 
-// readable reads a file after a crash: pages that the disk does not give, while the file is
-// mapped, crash as those do that are not there.
+// readable reads a file after a crash: in a mapped file, pages that the disk cannot read
+// crash just like missing ones.
 func readable(path string) error {
 	f, err := os.Open(path)
 	if err != nil {

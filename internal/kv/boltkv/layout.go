@@ -16,17 +16,17 @@ import (
 type Layout struct {
 	// Kind is stored in the file: a file of another kind is [kv.ErrFormat].
 	Kind string
-	// Name is used for the file in errors, such as "state file".
+	// Name denotes the file in errors, such as "state file".
 	Name string
-	// Tables lists the tables whose records have checksums. The table [kv.Settings] has
-	// them too and need not be listed.
+	// Tables lists the tables whose records have checksums. The table [kv.Settings] also
+	// has them and need not be listed.
 	Tables []string
 	// Plain lists the tables of files made before there were checksums: their records
 	// have none. If such tables exist, a file without a format record is accepted and
 	// gets one.
 	Plain []string
 	// Derived lists tables without checksums that follow from the others. A file may lack
-	// them: they read as empty while it is checked, and are made, empty, before Open
+	// them: they read as empty while it is checked, and are created, empty, before Open
 	// returns. The caller of Open compares them with the rest, and fills them.
 	Derived []string
 	// Check checks the records when a file is opened, in addition to their checksums.
@@ -34,7 +34,7 @@ type Layout struct {
 	Check func(kv.Reader) error
 	// Strict makes an empty file [kv.ErrEmpty]. Otherwise an empty file counts as new.
 	Strict bool
-	// Guarded is true if the records of such files may be authenticated, see
+	// Guarded is true if the records of such files may be authenticated; see
 	// [DB.SetAuthenticated].
 	Guarded bool
 	// LockWait is how long to wait for another process; zero means forever.
@@ -44,8 +44,8 @@ type Layout struct {
 	Explain func(path string, err error) error
 }
 
-// The versions of files. Programs that only know the first would change records without
-// what authenticates them.
+// The versions of files. Programs that know only the first would change records without
+// the data that authenticates them.
 const (
 	plainVersion         = 1
 	authenticatedVersion = 2
@@ -136,8 +136,8 @@ func (l *Layout) putFormat(b *bbolt.Bucket, version int) error {
 	return b.Put([]byte(formatKey), value)
 }
 
-// SetAuthenticated has programs that know nothing of the authentication of records refuse
-// the file, whose layout is Guarded.
+// SetAuthenticated makes programs that do not support authenticated records refuse the
+// file, whose layout must be Guarded.
 func (d *DB) SetAuthenticated() error {
 	var found format
 	err := d.view(func(t *bbolt.Tx) (err error) {

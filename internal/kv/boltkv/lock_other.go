@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// lock would lock a file as bbolt does. On this platform an open file cannot be
-// replaced anyway.
+// lock would lock a file like bbolt. On this platform an open file cannot be replaced
+// anyway.
 func lock(*os.File) error {
 	return errors.New("an open file cannot be replaced on this system: move it away first")
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// lock locks a file as bbolt does, or returns [kv.ErrInUse].
+// lock locks a file like bbolt, or returns [kv.ErrInUse].
 func lock(f *os.File) error {
 	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
 		return kv.ErrInUse

@@ -32,7 +32,7 @@ const (
 // is checked first: bbolt trusts the pages it maps and may crash the process on a
 // damaged one.
 func Open(path string, l Layout, how Opening) (*DB, error) {
-	l.Strict = l.Strict || how == OpenExisting // whoever only reads makes nothing of it
+	l.Strict = l.Strict || how == OpenExisting // a mere reader does not turn it into a database
 	there, size, err := l.examine(path)
 	switch {
 	case err != nil:
@@ -61,7 +61,7 @@ func (l *Layout) open(path string, there bool, size int64) (*bbolt.DB, error) {
 			return nil, err
 		}
 	}
-	dir, err := os.Open(filepath.Dir(path)) // before there is a file whose name could not be made durable
+	dir, err := os.Open(filepath.Dir(path)) // before creating a file whose name could not be made durable
 	if err != nil {
 		return nil, err
 	}
@@ -79,15 +79,14 @@ func (l *Layout) open(path string, there bool, size int64) (*bbolt.DB, error) {
 	if err == nil {
 		return db, nil
 	}
-	if !there && db.Close() == nil { // what was begun in a full disk
+	if !there && db.Close() == nil { // left incomplete by a full disk
 		err = errors.Join(err, abandon(path))
 	}
 	db.Close()
 	return nil, err
 }
 
-// abandon removes a file that was not made to its end, in which there is no table yet, unless
-// another process goes on with it.
+// abandon removes an incomplete file without tables, unless another process is using it.
 func abandon(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -117,7 +116,7 @@ func located(path string, err error) error {
 	return fmt.Errorf("open %s: %w", path, err)
 }
 
-// examine reports whether there is a file, and returns its size.
+// examine reports whether a file exists, and returns its size.
 func (l *Layout) examine(path string) (there bool, size int64, err error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -133,7 +132,7 @@ func (l *Layout) examine(path string) (there bool, size int64, err error) {
 	if !info.Mode().IsRegular() {
 		return false, 0, fmt.Errorf("%s is not a regular file: name a file", path)
 	}
-	if info.Mode().Perm()&0o077 != 0 && !isBolt(path) { // its mode is somebody else's business
+	if info.Mode().Perm()&0o077 != 0 && !isBolt(path) { // its mode is not this package's business
 		return false, 0, fmt.Errorf("%s is not a %s: name another file", path, l.Name)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
@@ -142,7 +141,7 @@ func (l *Layout) examine(path string) (there bool, size int64, err error) {
 	return true, info.Size(), nil
 }
 
-// isBolt reports whether a file begins as bbolt's do. It is true for what cannot be read, and
+// isBolt reports whether a file begins like bbolt's. It is true for unreadable files, and
 // for an empty file, which becomes one.
 func isBolt(path string) bool {
 	f, err := os.Open(path)
@@ -155,8 +154,8 @@ func isBolt(path string) bool {
 	return err == io.EOF || begins(start[:n])
 }
 
-// begins reports whether bytes begin as bbolt's files do: with the header of a page and a
-// number. Where the first page is damaged, that is in the second one.
+// begins reports whether bytes begin like bbolt's files: with a page header and a number.
+// If the first page is damaged, those are in the second one.
 func begins(start []byte) bool {
 	for at := 0; at+pageHeader+4 <= len(start); at = max(minPageSize, 2*at) {
 		if binary.NativeEndian.Uint32(start[at+pageHeader:]) == metaMagic {

@@ -33,7 +33,7 @@ const (
 
 // pages checks that everything bbolt would follow stays inside the file and inside its
 // page, without trusting any of it. These files have buckets only in the root, so any
-// other bucket is damage too.
+// other bucket is also damage.
 type pages struct {
 	r      io.ReaderAt
 	size   int64
@@ -75,7 +75,7 @@ func (c *pages) newestMeta() error {
 	for id := range int64(2) {
 		b := make([]byte, pageHeader+metaSize)
 		switch _, err := c.r.ReadAt(b, id*c.page); {
-		case err == io.EOF: // the file ends before
+		case err == io.EOF: // the file ends before it
 			continue
 		case err != nil: // it may be the newest
 			return diskFails(fmt.Errorf("read meta page %d: %w", id, err))
@@ -132,8 +132,8 @@ func (c *pages) read(id uint64) (kind uint16, b []byte, err error) {
 	return binary.NativeEndian.Uint16(b[8:]), b, nil
 }
 
-// readAt reads from the beginning of a page. That a page cannot be read says nothing of what
-// is in it.
+// readAt reads from the beginning of a page. A failure to read it says nothing about its
+// content.
 func (c *pages) readAt(b []byte, id uint64) error {
 	_, err := c.r.ReadAt(b, int64(id)*c.page)
 	switch {
@@ -145,7 +145,7 @@ func (c *pages) readAt(b []byte, id uint64) error {
 	return nil
 }
 
-// diskFails says what to do about an error of the operating system.
+// diskFails adds what to do about an error of the operating system.
 func diskFails(err error) error {
 	return fmt.Errorf("%w: the disk is failing, and the kernel log says more: copy the file to another one, or restore a backup there", err)
 }

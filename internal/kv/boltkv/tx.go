@@ -39,7 +39,7 @@ func (t *tx) Get(table string, key []byte) ([]byte, error) {
 	return t.layout.payload(table, key, value)
 }
 
-// Prefetch implements [kv.Reader]: reading costs nothing to speak of.
+// Prefetch implements [kv.Reader]: reading is cheap.
 func (t *tx) Prefetch(string, ...[]byte) error { return nil }
 
 // Range implements [kv.Reader].
@@ -54,7 +54,7 @@ func (t *tx) Range(table string, from, to []byte, limit int) (page []kv.Pair, er
 			break
 		}
 		if table == formatTable && string(k) == formatKey {
-			continue // it has no checksum, and is no record of the caller's
+			continue // has no checksum, and is not the caller's record
 		}
 		payload, err := t.layout.payload(table, k, v)
 		if err != nil {
@@ -98,7 +98,7 @@ func (l *Layout) stored(table string, key, payload []byte) []byte {
 	return kv.Frame(table, key, payload)
 }
 
-// payload returns the payload that was passed to stored. It is a part of value.
+// payload returns the payload that was passed to stored, as a part of value.
 func (l *Layout) payload(table string, key, value []byte) ([]byte, error) {
 	if l.plain(table) {
 		return value, nil

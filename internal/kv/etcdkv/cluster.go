@@ -17,11 +17,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A cluster answers requests, and what it answered last is remembered.
+// A cluster answers requests. It remembers the newest revision that it has answered with.
 type cluster struct {
 	config Config
 	prefix string // of all keys of the store; ends in "/"
-	// newest is the newest revision seen: an older one is not the cluster's history.
+	// newest is the newest revision seen: an older one does not belong to the cluster's
+	// history.
 	newest atomic.Int64
 	client *clientv3.Client // nil once closed
 }
@@ -30,9 +31,9 @@ func (c *cluster) connect(ctx context.Context) (err error) {
 	to := clientv3.Config{
 		Endpoints:            c.config.Endpoints,
 		DialTimeout:          c.config.DialTimeout,
-		DialKeepAliveTime:    10 * time.Second, // finds a member that no longer answers
+		DialKeepAliveTime:    10 * time.Second, // detects a member that no longer answers
 		DialKeepAliveTimeout: 5 * time.Second,
-		MaxUnaryRetries:      2, // one after a new login; ask does the rest
+		MaxUnaryRetries:      2, // one, after a new login; ask does the rest
 		Username:             c.config.User,
 		Logger:               zap.NewNop(),
 		DialOptions:          c.dialing(),
@@ -58,8 +59,8 @@ func (c *cluster) connect(ctx context.Context) (err error) {
 	return err
 }
 
-// dialing has requests fail while there is no connection, with an error that says why,
-// which is lost if they wait for one; ask repeats them.
+// dialing makes requests fail while there is no connection, with an error that says why;
+// the reason is lost if they wait for a connection. ask repeats them.
 func (c *cluster) dialing() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
@@ -72,8 +73,8 @@ func (c *cluster) dialing() []grpc.DialOption {
 	}
 }
 
-// ask repeats a request, whose repetition must do no harm, while the cluster is
-// unavailable.
+// ask repeats a request while the cluster is unavailable. Repeating the request must be
+// harmless.
 func (c *cluster) ask(ctx context.Context, request func(context.Context) error) error {
 	whole, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
@@ -96,15 +97,15 @@ func (c *cluster) ask(ctx context.Context, request func(context.Context) error) 
 	return told
 }
 
-// once makes one attempt, whose time is bounded: the next may be at another member.
+// once makes one attempt of limited duration: the next may be at another member.
 func (c *cluster) once(ctx context.Context, request func(context.Context) error) error {
 	attempt, cancel := context.WithTimeout(ctx, c.config.Timeout/3)
 	defer cancel()
 	return request(attempt)
 }
 
-// see checks that a revision, which was answered to a request made when before was the
-// newest, is not older.
+// see checks that a revision is not older than before, the newest one when the request
+// was made.
 func (c *cluster) see(before, revision int64) error {
 	if revision < before {
 		return fail(kv.ErrDamaged, "the etcd cluster went back from revision %d to %d: was a backup restored? Make all older tokens invalid, then restart the servers", before, revision)

@@ -11,7 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// An attempt is a transaction that is sent once, under a mark.
+// An attempt is a transaction sent once, under a mark.
 type attempt struct {
 	db   *DB
 	mark *mark
@@ -34,7 +34,7 @@ func (d *DB) commit(ctx context.Context, t *tx) error {
 	return err
 }
 
-// send sends the changes, to be made if what was read is unchanged.
+// send sends the changes, to be made if nothing that was read has changed.
 func (a attempt) send(ctx context.Context, compares []clientv3.Cmp, operations []clientv3.Op) error {
 	a.mark.value = markValue()
 	before := a.db.newest.Load()
@@ -63,8 +63,8 @@ func (a attempt) send(ctx context.Context, compares []clientv3.Cmp, operations [
 	return a.refused(answer)
 }
 
-// refused tells why something compared was not as expected. If the mark is of this attempt,
-// it was made, and came to etcd twice. A mark that is not as it was is not used again.
+// refused says why a comparison failed. If the mark is of this attempt, the attempt
+// succeeded, and reached etcd twice. A mark in an unexpected state is not used again.
 func (a attempt) refused(answer *clientv3.TxnResponse) error {
 	format, own := answer.Responses[0].GetResponseRange().Kvs, answer.Responses[1].GetResponseRange().Kvs
 	if len(format) == 0 || format[0].ModRevision != a.db.made {
@@ -81,7 +81,8 @@ func (a attempt) refused(answer *clientv3.TxnResponse) error {
 }
 
 // settle finds out whether an unanswered transaction was made. If not, it changes the
-// mark, and so rules out that it still will be, and it is safe to run it again.
+// mark, which rules out that the transaction is made later, so that it is safe to run it
+// again.
 func (a attempt) settle(ctx context.Context, cause error) error {
 	fence := a.mark.value + " refused"
 	var answer *clientv3.TxnResponse
@@ -104,14 +105,14 @@ func (a attempt) settle(ctx context.Context, cause error) error {
 		return a.uncertain(ctx, cause)
 	}
 	a.mark.revision = found[0].ModRevision
-	if string(found[0].Value) == fence { // by an attempt of this request that was not answered
+	if string(found[0].Value) == fence { // by an unanswered attempt of this request
 		return errAgain
 	}
 	return a.db.see(0, a.mark.revision)
 }
 
-// afterFull tells whether a transaction was made although the database is full: a member
-// may say so after it has made it.
+// afterFull finds out whether a transaction was made although the database is full: a
+// member may report that after making it.
 func (a attempt) afterFull(ctx context.Context) error {
 	var answer *clientv3.GetResponse
 	err := a.db.ask(ctx, func(ctx context.Context) (err error) {

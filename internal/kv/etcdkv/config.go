@@ -15,25 +15,26 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A Config tells how to reach a store. Endpoints must be set.
+// A Config says how to reach a store. Endpoints must be set.
 type Config struct {
 	// Endpoints are the URLs of the members of the cluster, such as
 	// https://etcd-1.example.com:2379. All have the same scheme, http or https.
 	Endpoints []string
-	// Prefix is before all keys of the store. Zero means "msl-hsm".
+	// Prefix precedes all keys of the store. Zero means "msl-hsm".
 	Prefix string
 	// TLS has the roots for https and, if etcd asks for it, a client certificate, whose
-	// private key is any crypto.Signer. Nil means the roots of the system.
+	// private key is any crypto.Signer. Nil means the system's roots.
 	TLS *tls.Config
 	// User is the name of a user of etcd. Zero means none.
 	User string
-	// Password returns the password of User. It is called once, by Open, which
-	// overwrites the result. The client of etcd keeps a copy, to log in again.
+	// Password returns the password of User. It is called once, by Open, which overwrites
+	// the result. The client of etcd keeps a copy to log in again.
 	Password func(context.Context) ([]byte, error)
 	// DialTimeout is how long Open waits for the first answer. Zero means 5 seconds.
 	DialTimeout time.Duration
 	// Timeout is how long a request waits while the cluster is unavailable, for example
-	// elects a leader. Each attempt takes a third of it at most. Zero means 6 seconds.
+	// while it elects a leader. Each attempt takes at most a third of it. Zero means 6
+	// seconds.
 	Timeout time.Duration
 }
 
@@ -44,25 +45,25 @@ type Layout struct {
 	// Tables lists the tables. [kv.Settings] need not be listed. Names begin with a letter
 	// and do not contain "/".
 	Tables []string
-	// Apart lists those of the tables that a [Follower] does not copy.
+	// Apart lists the tables that a [Follower] does not copy.
 	Apart []string
 }
 
 // Following says how a copy of a store is kept.
 type Following struct {
-	// Staleness bounds how long the copy is used after it was last found to be up to date:
-	// afterwards it is [kv.ErrStale]. Zero means 5 seconds.
+	// Staleness limits how long the copy is used after it was last confirmed up to date:
+	// after that, it is [kv.ErrStale]. Zero means 5 seconds.
 	Staleness time.Duration
-	// Notice is called with the reason when the copy cannot be checked any more, and with
+	// Notice is called with the reason when the copy can no longer be checked, and with
 	// nil when it can again. It may be nil.
 	Notice func(error)
-	// Observer is told of what is in the copy. It may be nil.
+	// Observer is informed of the contents of the copy. It may be nil.
 	Observer Observer
 }
 
-// An Observer is told of each record of a copy as it changes, and never while the copy is
-// read. Reset means that the copy is made anew. A value is nil where there is no record,
-// and must not be retained.
+// An Observer is called for each record of a copy as it changes, never while the copy is
+// read. Reset means that the copy is made anew. A value is nil if there is no record, and
+// must not be retained.
 type Observer interface {
 	Reset()
 	Changed(table string, key, old, value []byte)
@@ -81,8 +82,8 @@ const (
 // ErrUncertain: a change may or may not have been made, since etcd did not answer.
 var ErrUncertain = errors.New("the change may or may not have been made")
 
-// A failure is an error with a text of its own that is also another error, whose text
-// speaks of files.
+// A failure is an error with its own text that is also another error, whose text refers
+// to files.
 type failure struct {
 	text string
 	is   error
@@ -95,7 +96,7 @@ func fail(is error, format string, args ...any) error {
 	return failure{fmt.Sprintf(format, args...), is}
 }
 
-// withDefaults returns a copy in which every field is set that needs to be.
+// withDefaults returns a copy with all necessary fields set.
 func (c Config) withDefaults() Config {
 	if c.Prefix == "" {
 		c.Prefix = "msl-hsm"
@@ -169,8 +170,8 @@ func (l Layout) has(table string) bool {
 	return table == kv.Settings || slices.Contains(l.Tables, table)
 }
 
-// place returns the part of a key for a table. Tables that are not copied come after all
-// others, so that the others are one range of keys.
+// place returns the part of a key for a table. Tables that are not copied sort after all
+// others, so that the others form one range of keys.
 func (l Layout) place(table string) string {
 	if slices.Contains(l.Apart, table) {
 		return apart + table
@@ -178,5 +179,5 @@ func (l Layout) place(table string) string {
 	return table
 }
 
-// apart is the beginning of the place of a table that is not copied.
+// apart begins the place of a table that is not copied.
 const apart = "~"

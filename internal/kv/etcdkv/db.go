@@ -21,7 +21,7 @@ type DB struct {
 	// made is the revision at which the store was made: every transaction compares it.
 	made int64
 	// turn is held by the one Update of this process that runs again after a conflict:
-	// they would only disturb each other.
+	// several would only disturb each other.
 	turn  chan struct{}
 	marks marks
 
@@ -75,7 +75,7 @@ func (d *DB) repeat(ctx context.Context, run func() error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	const patient = 5 // whoever lost more often would wait longer than a change takes, and lose again
+	const patient = 5 // with longer waits, an Update that lost often would wait longer than a change takes, and lose again
 	for try := 0; err == errAgain && pause(ctx, min(try, patient)); try++ {
 		err = run()
 	}
@@ -85,8 +85,8 @@ func (d *DB) repeat(ctx context.Context, run func() error) error {
 	return err
 }
 
-// pause waits, the longer the more often something was tried, and at random, so that
-// those who disturb each other do not do so again. It returns false once ctx is done.
+// pause waits, longer with each try and for a random time, so that conflicting callers do
+// not conflict again. It returns false once ctx is done.
 func pause(ctx context.Context, try int) bool {
 	const first, longest = time.Millisecond, 250 * time.Millisecond
 	timer := time.NewTimer(rand.N(min(first<<min(try, 10), longest)))

@@ -30,7 +30,7 @@ func codeOf(err error) codes.Code {
 }
 
 // isFinal reports whether a request was refused: it has changed nothing and would be
-// refused again. Other errors may be an answer that was lost.
+// refused again. Other errors may mean a lost answer.
 func isFinal(err error) bool {
 	switch codeOf(err) {
 	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied, codes.ResourceExhausted,
@@ -82,7 +82,7 @@ func (c *cluster) explainConnection(err error) error {
 	return fmt.Errorf("etcdkv: etcd at %s: %s", at, text)
 }
 
-// A symptom is a part of the text of gRPC, which has no types for what is wrong.
+// A symptom is a part of a gRPC error text; gRPC has no types for the causes.
 type symptom struct{ part, advice string }
 
 // certain are symptoms with one cause.
@@ -102,8 +102,8 @@ func certain() []symptom {
 	}
 }
 
-// broken are symptoms of a connection that ended. Before etcd ever answered, that is because
-// of how it was begun.
+// broken are symptoms of a connection that ended. If etcd has never answered, the cause
+// is how the connection was opened.
 func broken() []symptom {
 	return []symptom{
 		{"authentication handshake failed: EOF", "it does not speak TLS: use http, or give etcd a certificate"},
@@ -114,7 +114,7 @@ func broken() []symptom {
 	}
 }
 
-// advise finds what to do in the text of an error, or returns "".
+// advise finds advice for the text of an error, or returns "".
 func advise(text string, answered bool) string {
 	shows := func(s symptom) bool { return strings.Contains(text, s.part) }
 	all := certain()
@@ -130,6 +130,6 @@ func advise(text string, answered bool) string {
 	return ""
 }
 
-// answered reports whether the cluster ever answered. Which of its members a connection was
-// to, gRPC does not say, and all of them are spoken to in the same way.
+// answered reports whether the cluster ever answered. gRPC does not say to which member a
+// connection was, and all are contacted in the same way.
 func (c *cluster) answered() bool { return c.newest.Load() > 0 }

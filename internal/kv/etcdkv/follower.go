@@ -13,16 +13,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A Follower is a store with a copy of its tables in memory, except those that are
+// A Follower is a store with a copy of its tables in memory, except for those that are
 // [Layout.Apart]. A watch keeps the copy up to date, and a request each second, or more
-// often, finds out whether it is. Close ends both.
+// often, confirms that it is. Close ends both.
 //
-// While etcd does not answer these requests, an Update fails at once, and Recall goes on
-// until the copy is stale.
+// While etcd does not answer these requests, an Update fails immediately, and Recall
+// works until the copy is stale.
 type Follower struct {
 	*DB
 	Following
-	tables []string // that are copied
+	tables []string // those copied
 	stop   context.CancelFunc
 	done   chan struct{}
 	now    chan struct{} // asks for a check before it is due
@@ -38,8 +38,8 @@ type Follower struct {
 
 var _ kv.Shared = (*Follower)(nil)
 
-// Follow copies the tables, and follows their changes until Close. It takes over the
-// store, which is closed if Follow fails.
+// Follow copies the tables, and follows their changes until Close. It takes ownership of
+// the store, which is closed if Follow fails.
 func Follow(ctx context.Context, d *DB, how Following) (*Follower, error) {
 	if how.Staleness == 0 {
 		how.Staleness = 5 * time.Second
@@ -53,7 +53,7 @@ func Follow(ctx context.Context, d *DB, how Following) (*Follower, error) {
 	running, stop := context.WithCancel(context.Background())
 	f.stop = stop
 	go f.run(running)
-	f.await(ctx, time.Now()) // to copy much takes longer than the copy may be old
+	f.await(ctx, time.Now()) // copying much may take longer than Staleness
 	return f, nil
 }
 
@@ -70,7 +70,7 @@ func (f *Follower) Recall(ctx context.Context, fn func(kv.Reader) error) error {
 	return fn(f.copied)
 }
 
-// usable tells why the copy cannot be relied on.
+// usable returns why the copy cannot be relied on, or nil.
 func (f *Follower) usable() error {
 	switch {
 	case f.broken != nil:
@@ -83,8 +83,8 @@ func (f *Follower) usable() error {
 	return fail(kv.ErrStale, "the copy of the state is %v old", age(f.fresh).Truncate(time.Millisecond))
 }
 
-// age returns the time since t, by the clock that is further ahead: one may have stood
-// still while the machine did.
+// age returns the time since t, by the clock that is further ahead: one may have stopped
+// while the machine was suspended.
 func age(t time.Time) time.Duration {
 	return max(time.Since(t), time.Now().Round(0).Sub(t.Round(0)))
 }
@@ -106,7 +106,7 @@ func (f *Follower) Update(ctx context.Context, fn func(kv.Tx) error) error {
 	return err
 }
 
-// unreachable tells why etcd cannot be asked now.
+// unreachable returns why etcd cannot be asked now, or nil.
 func (f *Follower) unreachable() error {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -116,7 +116,7 @@ func (f *Follower) unreachable() error {
 	return nil
 }
 
-// A noting transaction notes whether it changes a table that is copied.
+// A noting transaction notes whether it changes a copied table.
 type noting struct {
 	kv.Tx
 	apart  []string
@@ -137,8 +137,8 @@ func (n *noting) Delete(table string, key []byte) error {
 
 func (n *noting) note(table string) { n.copied = n.copied || !slices.Contains(n.apart, table) }
 
-// await returns when the copy is as etcd was at a time, or when that takes too long: what
-// was changed is changed anyway, and other servers see it.
+// await returns when the copy is up to date as of a time, or when that takes too long:
+// the change is made in any case, and other servers see it.
 func (f *Follower) await(ctx context.Context, at time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, f.Staleness)
 	defer cancel()
@@ -161,7 +161,7 @@ func (f *Follower) await(ctx context.Context, at time.Time) {
 	}
 }
 
-// set changes fields, and wakes those who wait for that.
+// set changes fields, and wakes those waiting for changes.
 func (f *Follower) set(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -170,7 +170,7 @@ func (f *Follower) set(change func()) {
 	f.changed = make(chan struct{})
 }
 
-// Close ends the watch and closes the store.
+// Close stops the watch and closes the store.
 func (f *Follower) Close() error {
 	f.stop()
 	<-f.done

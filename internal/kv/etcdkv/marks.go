@@ -14,22 +14,22 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Tables of etcdkv's own.
+// Tables that belong to etcdkv.
 const (
 	marked   = ".marks"   // by process and number
 	removals = ".removed" // by table
 	news     = "=news"    // one record, which changes with any record that followers copy
 )
 
-// A mark is a record in etcd that one Update at a time has for itself. Each transaction
-// compares its revision and changes it, and so it shows which transaction was the last.
+// A mark is a record in etcd that only one Update at a time uses. Each transaction
+// compares its revision and changes it, so it shows which transaction was the last.
 type mark struct {
 	key      string
 	revision int64
 	value    string // of the last attempt
 }
 
-// marks are those that no Update uses now.
+// marks are those that no Update is using.
 type marks struct {
 	at   *cluster
 	mu   sync.Mutex
@@ -45,8 +45,8 @@ func (m *mark) compare() clientv3.Cmp {
 // markValue returns a value that occurs only once, with the time.
 func markValue() string { return strconv.FormatInt(time.Now().Unix(), 10) + " " + rand.Text() }
 
-// take returns a mark for the caller alone. A new one is made first, so that its
-// absence always means that it was removed.
+// take returns a mark for exclusive use. A new one is created first, so that a missing
+// mark always means that it was removed.
 func (all *marks) take(ctx context.Context) (*mark, error) {
 	if m := all.used(); m != nil {
 		return m, nil
@@ -59,7 +59,7 @@ func (all *marks) take(ctx context.Context) (*mark, error) {
 			return err
 		}
 		m.revision = answer.Header.Revision
-		if !answer.Succeeded { // an attempt that was not answered made it
+		if !answer.Succeeded { // an unanswered attempt made it
 			m.revision = answer.Responses[0].GetResponseRange().Kvs[0].ModRevision
 		}
 		return all.at.see(before, answer.Header.Revision)
@@ -92,8 +92,8 @@ func (all *marks) name() string {
 	return fmt.Sprint(all.own, "/", all.made)
 }
 
-// removeOwn removes the marks of this process, if etcd answers. A transaction that is
-// still under way is not made any more.
+// removeOwn removes the marks of this process, if etcd answers. A transaction still under
+// way then fails.
 func (all *marks) removeOwn() {
 	if all.made == 0 {
 		return
@@ -103,7 +103,7 @@ func (all *marks) removeOwn() {
 	_, _ = all.at.client.Delete(ctx, all.at.key(marked, all.own+"/"), clientv3.WithPrefix())
 }
 
-// removeOld removes some marks of processes that ended without doing so.
+// removeOld removes some marks of processes that ended without removing them.
 func (all *marks) removeOld(ctx context.Context, now time.Time) error {
 	const unused = 24 * time.Hour
 	return all.at.ask(ctx, func(ctx context.Context) error {

@@ -14,7 +14,7 @@ import (
 // memberTime is how long each member has to answer.
 const memberTime = time.Second
 
-// Members asks each endpoint of the configuration how it is, all at the same time.
+// Members asks each configured endpoint for its status, all concurrently.
 func (d *DB) Members(ctx context.Context) []Member {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -36,8 +36,9 @@ func (c *cluster) members(ctx context.Context) []Member {
 	return all
 }
 
-// explainEach is explain for a cluster that did not answer when it was opened: each endpoint has
-// a reason of its own, and the error of a request has that of one, without saying of which.
+// explainEach is explain for a cluster that did not answer when it was opened: each
+// endpoint has its own reason, and the error of a request has only one of them, without
+// saying whose.
 func (c *cluster) explainEach(ctx context.Context, err error) error {
 	whole := c.explain(err)
 	var own failure

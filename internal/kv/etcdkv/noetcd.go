@@ -1,6 +1,7 @@
 //go:build noetcd
 
-// The small build: no client of etcd. This file stands in for all that have the other tag.
+// The small build, without the client of etcd. This file replaces all those with the
+// opposite tag.
 
 package etcdkv
 
@@ -11,14 +12,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A DB is a store in a cluster. This build has none.
+// A DB is a store in a cluster, which this build does not support.
 type DB struct{}
 
 var _ kv.Store = (*DB)(nil)
 
 var errLeftOut = errors.New("etcdkv: this msl-hsm was built without etcd: build one without the tag noetcd")
 
-// Open says what this build lacks.
+// Open returns an error: this build lacks the client.
 func Open(context.Context, Config, Layout, Opening) (*DB, error) { return nil, errLeftOut }
 
 // View implements [kv.Store].
@@ -33,12 +34,12 @@ func (*DB) Members(context.Context) []Member { return nil }
 // Close does nothing.
 func (*DB) Close() error { return nil }
 
-// A Follower is a store with a copy in memory. This build has none.
+// A Follower is a store with a copy in memory, which this build does not support.
 type Follower struct{ DB }
 
 var _ kv.Shared = (*Follower)(nil)
 
-// Follow says what this build lacks.
+// Follow returns an error: this build lacks the client.
 func Follow(context.Context, *DB, Following) (*Follower, error) { return nil, errLeftOut }
 
 // Recall implements [kv.Shared].

@@ -50,7 +50,8 @@ func Open(ctx context.Context, c Config, l Layout, how Opening) (*DB, error) {
 	return d, nil
 }
 
-// find finds the store, or makes it. If several make it at the same time, one does.
+// find finds the store, or makes it. If several processes make it at the same time, one
+// succeeds.
 func (d *DB) find(ctx context.Context, how Opening) error {
 	id := rand.Text()
 	for {
@@ -72,7 +73,7 @@ func (d *DB) find(ctx context.Context, how Opening) error {
 	}
 }
 
-// look reads the format record, and makes sure that there are no keys of others.
+// look reads the format record, and checks that there are no foreign keys.
 func (d *DB) look(ctx context.Context) (there *format, err error) {
 	err = d.ask(ctx, func(ctx context.Context) error {
 		answer, err := d.client.Txn(ctx).Then(append(d.gaps(), clientv3.OpGet(d.key(kv.Settings, formatKey)), clientv3.OpGet(d.prefix, clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly()))...).Commit()
@@ -119,8 +120,8 @@ func (d *DB) gaps() (all []clientv3.Op) {
 	return append(all, span{start: start, end: string(kv.PrefixEnd([]byte(d.prefix)))}.get(1, clientv3.WithKeysOnly()))
 }
 
-// above refuses a prefix below that of another store of the kind, which could not be opened any
-// more: it would have keys of others.
+// above refuses a prefix below that of another store of this kind, which could then no
+// longer be opened because of foreign keys.
 func (d *DB) above(ctx context.Context) error {
 	for at, rest := 0, strings.TrimSuffix(d.prefix, "/"); ; at++ {
 		slash := strings.IndexByte(rest[at:], '/')

@@ -78,8 +78,7 @@ func (t tables) of(table string) (rows, error) {
 	return all, nil
 }
 
-// copyOf reads tables whole, in pages that are larger than those of others: each costs a
-// request.
+// copyOf reads whole tables, in larger pages than other readers: each costs a request.
 func copyOf(r kv.Reader, names []string) (tables, error) {
 	const page = 1000
 	t := tables{}

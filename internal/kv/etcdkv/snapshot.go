@@ -15,16 +15,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A snapshot reads at one revision: the newest when it first reads.
+// A snapshot reads at one revision: the newest one at the first read.
 type snapshot struct {
 	ctx      context.Context
 	db       *DB
 	revision int64                       // 0 before the first read
-	known    map[span][]*mvccpb.KeyValue // single records that were read
+	known    map[span][]*mvccpb.KeyValue // single records already read
 	err      error                       // the first error of a read
 }
 
-// A span is a range of keys of etcd in a table. An empty end means only the key start.
+// A span is a range of etcd keys in a table. An empty end means only the key start.
 type span struct{ table, start, end string }
 
 // Get implements [kv.Reader].
@@ -90,7 +90,7 @@ func (s *snapshot) Range(table string, from, to []byte, limit int) ([]kv.Pair, e
 	return s.pairs(table, found)
 }
 
-// span returns the keys of etcd for a range of a table.
+// span returns the etcd keys for a range of a table.
 func (d *DB) span(table string, from, to []byte) span {
 	all := d.key(table, "")
 	if to == nil {
@@ -135,7 +135,7 @@ func (s *snapshot) reads(all []span, limit int) (found [][]*mvccpb.KeyValue, err
 }
 
 // first reads the newest revision, which is linearizable since it is a transaction, and
-// makes sure that the store is still there.
+// checks that the store still exists.
 func (s *snapshot) first(all []span, limit int) (found [][]*mvccpb.KeyValue, err error) {
 	before := s.db.newest.Load()
 	err = s.db.ask(s.ctx, func(ctx context.Context) error {
@@ -153,8 +153,8 @@ func (s *snapshot) first(all []span, limit int) (found [][]*mvccpb.KeyValue, err
 	return found, err
 }
 
-// next reads the revision of the first read, at any member that has it. Another member
-// asks the leader first.
+// next reads the revision of the first read, at any member that has it. A member that
+// does not asks the leader first.
 func (s *snapshot) next(r span, limit int) (found [][]*mvccpb.KeyValue, err error) {
 	options := []clientv3.OpOption{clientv3.WithRev(s.revision), clientv3.WithSerializable()}
 	err = s.db.ask(s.ctx, func(ctx context.Context) error {
@@ -222,7 +222,7 @@ func (s *snapshot) pairs(table string, found []*mvccpb.KeyValue) (pairs []kv.Pai
 }
 
 // outcome returns the result of a transaction whose function returned err. A failed read
-// fails the transaction, even if its function went on.
+// fails the transaction, even if its function continued.
 func (s *snapshot) outcome(err error) error {
 	if s.err == errAgain || err == nil {
 		return s.err

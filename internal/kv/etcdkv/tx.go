@@ -18,7 +18,7 @@ import (
 type tx struct {
 	snapshot
 	reads   []read
-	changes map[string]change // by key of etcd
+	changes map[string]change // by etcd key
 }
 
 // A read is a span that must not change, or a single key with its revision.
@@ -67,7 +67,7 @@ func (t *tx) Range(table string, from, to []byte, limit int) (page []kv.Pair, er
 	return page[:min(len(page), max(limit, 0))], nil
 }
 
-// changed applies the own changes to what was found in a span.
+// changed applies the transaction's own changes to the records found in a span.
 func (t *tx) changed(r span, found []*mvccpb.KeyValue) []*mvccpb.KeyValue {
 	if len(t.changes) == 0 {
 		return found
@@ -116,13 +116,13 @@ const (
 	// maxOperations is etcd's --max-txn-ops, and maxRequest its --max-request-bytes.
 	maxOperations = 128
 	maxRequest    = 3 << 19
-	// maxCompares and maxCompared bound how many things are compared one by one, and
-	// the bytes of their keys.
+	// maxCompares and maxCompared bound the number of individual comparisons, and the
+	// bytes of their keys.
 	maxCompares = 96
 	maxCompared = 64 << 10
 )
 
-// unchanged returns what to compare so that nothing that was read has changed.
+// unchanged returns the comparisons that ensure that nothing read has changed.
 func (t *tx) unchanged() []clientv3.Cmp {
 	reads := distinct(t.reads)
 	size := 0
@@ -149,7 +149,7 @@ func (t *tx) unchanged() []clientv3.Cmp {
 	return all
 }
 
-// distinct leaves out reads of a key that was read before, at the same revision.
+// distinct drops repeated reads of a key at the same revision.
 func distinct(reads []read) (all []read) {
 	known := map[read]bool{}
 	for _, r := range reads {
@@ -161,8 +161,8 @@ func distinct(reads []read) (all []read) {
 	return all
 }
 
-// covering returns one span for each table that includes all that was read: some
-// conflicts may be none, but none is missed.
+// covering returns one span for each table that includes all reads: it may report false
+// conflicts, but misses none.
 func covering(reads []read) []read {
 	tables := map[string]span{}
 	for _, r := range reads {
@@ -181,7 +181,7 @@ func covering(reads []read) []read {
 	return covered
 }
 
-// operations returns the changes as operations of etcd.
+// operations returns the changes as etcd operations.
 func (t *tx) operations() (all []clientv3.Op, err error) {
 	size, followed := 0, false
 	removed := map[string]bool{}

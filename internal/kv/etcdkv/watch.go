@@ -14,11 +14,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// errBehind: a watch does not deliver what was changed, for example because its member
-// stands still or is cut off from the others.
+// errBehind: a watch does not deliver changes, for example because its member has stalled
+// or is cut off from the others.
 var errBehind = errors.New("etcdkv: the watch is behind")
 
-// load copies the tables as they are at one moment.
+// load copies the tables as of one moment.
 func (f *Follower) load(ctx context.Context) error {
 	began := time.Now()
 	var copied tables
@@ -39,7 +39,7 @@ func (f *Follower) load(ctx context.Context) error {
 	return nil
 }
 
-// run follows changes until ctx ends. After a watch that failed it makes a new copy.
+// run follows changes until ctx ends. After a failed watch it makes a new copy.
 func (f *Follower) run(ctx context.Context) {
 	defer close(f.done)
 	for try := 0; ; try++ {
@@ -59,8 +59,8 @@ func (f *Follower) run(ctx context.Context) {
 	}
 }
 
-// note records why the copy could not be made or checked. The copy of a store that is
-// damaged or gone is not used any more. A follower that ends has lost nothing.
+// note records why the copy could not be made or checked. If the store is damaged or
+// gone, its copy is no longer used. When a follower ends, nothing is lost.
 func (f *Follower) note(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
@@ -78,10 +78,10 @@ func (f *Follower) note(ctx context.Context, err error) {
 }
 
 // watch applies changes to the copy, and checks regularly that it has all of them. It
-// returns if it has not, or if the watch ends.
+// returns if it does not, or if the watch ends.
 func (f *Follower) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-	watcher := clientv3.NewWatcher(f.client) // a stream of its own, perhaps to another member
+	watcher := clientv3.NewWatcher(f.client) // a separate stream, perhaps to another member
 	checks := f.startChecks(ctx)
 	defer func() {
 		cancel()
@@ -90,7 +90,7 @@ func (f *Follower) watch(ctx context.Context) error {
 		}
 	}()
 	events := watcher.Watch(ctx, f.prefix+"/", clientv3.WithRange(f.prefix+apart), clientv3.WithRev(f.applied+1))
-	var open check // the oldest that found more than the copy has
+	var open check // the oldest check that found more than the copy has
 	for {
 		select {
 		case answer, ok := <-events:
@@ -120,14 +120,14 @@ func (f *Follower) interval() time.Duration {
 	return min(time.Second, max(f.Staleness/4, 10*time.Millisecond))
 }
 
-// A check is what a request found: the newest revision of the tables that are copied.
+// A check is the result of a request: the newest revision of the copied tables.
 type check struct {
 	began  time.Time
 	newest int64
 	err    error
 }
 
-// confirm notes that the copy was up to date when a check began.
+// confirm records that the copy was up to date when a check began.
 func (f *Follower) confirm(c check) {
 	if c.newest > f.applied || !c.began.After(f.fresh) {
 		return
@@ -135,8 +135,8 @@ func (f *Follower) confirm(c check) {
 	f.answered(func() { f.fresh = c.began })
 }
 
-// answered changes fields after an answer of etcd, and tells if it answers again. What is
-// told is true already when it is told.
+// answered changes fields after an answer of etcd, and reports it if etcd answers again.
+// The state is already updated when it is reported.
 func (f *Follower) answered(change func()) {
 	back := f.failed != nil
 	f.set(func() {
@@ -148,7 +148,7 @@ func (f *Follower) answered(change func()) {
 	}
 }
 
-// startChecks asks again and again what is newest, until ctx ends.
+// startChecks repeatedly asks for the newest revision, until ctx ends.
 func (f *Follower) startChecks(ctx context.Context) <-chan check {
 	checks := make(chan check)
 	go func() {
@@ -234,7 +234,7 @@ func (f *Follower) observe(table string, key, old, value []byte) {
 	}
 }
 
-// observeAll tells of a new copy.
+// observeAll informs the observer of a new copy.
 func (f *Follower) observeAll(copied tables) {
 	if f.Observer == nil {
 		return
@@ -247,7 +247,7 @@ func (f *Follower) observeAll(copied tables) {
 	}
 }
 
-// copiedAs returns the table and key of a key of etcd.
+// copiedAs returns the table and key of an etcd key.
 func (f *Follower) copiedAs(at []byte) (table string, key []byte, ok bool) {
 	name, key, _ := bytes.Cut(bytes.TrimPrefix(at, []byte(f.prefix)), []byte("/"))
 	_, ok = f.copied[string(name)]

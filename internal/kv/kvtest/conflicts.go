@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// largeReads reads far more records than it changes, one at a time and as a range, while
-// somebody changes one of them: each is seen.
+// largeReads checks that a transaction which reads far more records than it changes, one
+// at a time and as a range, sees each concurrent change of one.
 func largeReads(t *testing.T, s kv.Store) {
 	const many, long = 500, 200
 	key := func(i int) []byte { return fmt.Appendf(nil, "%04d%s", i, strings.Repeat("k", long)) }
@@ -51,7 +51,8 @@ func largeReads(t *testing.T, s kv.Store) {
 	want(t, s, "second", string(key(7)), "10")
 }
 
-// vanished lets two remove records if a range has more than one: one of them stays.
+// vanished lets two transactions remove records if a range has more than one: one record
+// must remain.
 func vanished(t *testing.T, s kv.Store) {
 	for range 20 {
 		put(t, s, "first", "a", "x")
@@ -77,7 +78,7 @@ func vanished(t *testing.T, s kv.Store) {
 	}
 }
 
-// conflict has many goroutines read and write one record: each sees what the others
+// conflict lets many goroutines read and write one record: each must see what the others
 // wrote.
 func conflict(t *testing.T, s kv.Store) {
 	const many = 50
@@ -103,7 +104,8 @@ func conflict(t *testing.T, s kv.Store) {
 	want(t, s, "first", "counter", strings.Repeat("x", many))
 }
 
-// crowd lets many add a record if a range is empty: only one of them finds it empty.
+// crowd lets many transactions add a record if a range is empty: only one may find it
+// empty.
 func crowd(t *testing.T, s kv.Store) {
 	full := errors.New("somebody was here")
 	var wait sync.WaitGroup

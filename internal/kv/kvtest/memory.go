@@ -45,7 +45,7 @@ func (m *Memory) Update(ctx context.Context, fn func(kv.Tx) error) error {
 	if err := fn(changed); err != nil {
 		return err
 	}
-	if n := len(changed.changes); n > kv.MaxChanges+1 { // one may be added by a store over this one
+	if n := len(changed.changes); n > kv.MaxChanges+1 { // a store on top of this one may add one
 		return fmt.Errorf("kvtest: %d changes in one Update: not every store accepts more than %d", n, kv.MaxChanges)
 	}
 	m.tables = changed.tables

@@ -27,5 +27,5 @@ type Mark struct{ Made bool }
 // There reports whether the mark was made.
 func (m *Mark) There() (bool, error) { return m.Made, nil }
 
-// Make makes it.
+// Make makes the mark.
 func (m *Mark) Make() error { m.Made = true; return nil }

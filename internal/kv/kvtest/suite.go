@@ -210,7 +210,7 @@ func bounds(t *testing.T, s kv.Store) {
 	}
 }
 
-// updateBounds changes as much at once as every store accepts.
+// updateBounds changes as much in one Update as every store accepts.
 func updateBounds(t *testing.T, s kv.Store) {
 	value := bytes.Repeat([]byte("v"), kv.MaxUpdate/kv.MaxChanges-3)
 	keys := func(change func(key []byte) error) (err error) {
@@ -317,7 +317,7 @@ func ownChanges(t *testing.T, s kv.Store) {
 		}
 		return errors.Join(err, errGet, errGone, errRange)
 	})
-	update(t, s, func(tx kv.Tx) error { // from a range that is changed meanwhile
+	update(t, s, func(tx kv.Tx) error { // from a range that is being changed
 		for p, err := range kv.All(tx, "first", nil, nil) {
 			if err != nil {
 				return err

@@ -46,7 +46,7 @@ type Cache[K comparable, V Value] struct {
 	entries map[K]place
 	used    *list.List // front is the newest
 	offered *list.List
-	dropped []V // removed since the lock was taken
+	dropped []V // removed since the lock was acquired
 	closed  bool
 }
 
@@ -61,8 +61,8 @@ type place struct {
 	*list.Element
 }
 
-// New returns a cache of at most max values. A value that stale reports as stale is
-// dropped when it is the oldest.
+// New returns a cache of at most max values. The oldest value is dropped if stale reports
+// it as stale.
 func New[K comparable, V Value](max int, stale func(V) bool) *Cache[K, V] {
 	return &Cache[K, V]{max: max, stale: stale, entries: map[K]place{}, used: list.New(), offered: list.New()}
 }
@@ -84,11 +84,11 @@ func (c *Cache[K, V]) Get(key K) (v V, ok bool) {
 	return v, true
 }
 
-// Put stores a value that was used just now, with the cache's own reference.
+// Put stores a value that was just used, with the cache's own reference.
 func (c *Cache[K, V]) Put(key K, v V) { c.put(c.used, key, v) }
 
-// Offer stores a value that may never be used. Offered values take only free places,
-// and at most an eighth of all.
+// Offer stores a value that may never be used. Offered values take only free places, and
+// at most an eighth of all.
 func (c *Cache[K, V]) Offer(key K, v V) { c.put(c.offered, key, v) }
 
 func (c *Cache[K, V]) put(to *list.List, key K, v V) {
@@ -147,7 +147,7 @@ func (c *Cache[K, V]) Clear() {
 	}
 }
 
-// Close removes every value, and makes the cache accept no more.
+// Close removes every value; the cache accepts no more.
 func (c *Cache[K, V]) Close() {
 	c.mu.Lock()
 	defer c.unlock()
@@ -168,8 +168,8 @@ func (c *Cache[K, V]) remove(p place) {
 	c.dropped = append(c.dropped, old.value)
 }
 
-// unlock unlocks, and then releases the dropped values: a device may take its time to
-// destroy a key, which must not delay callers that need another one.
+// unlock unlocks, then releases the dropped values: a device may take long to destroy a
+// key, which must not delay callers that need another one.
 func (c *Cache[K, V]) unlock() {
 	dropped := c.dropped
 	c.dropped = nil

@@ -15,7 +15,7 @@ func DecodeBase64[S []byte | string](s S) ([]byte, error) {
 	return decodeBase64(make([]byte, base64.StdEncoding.DecodedLen(len(s))), []byte(s))
 }
 
-// decodeBase64 decodes into dst, which is as long as the result of s may be. The two may
+// decodeBase64 decodes into dst, which has room for the longest result of s. The two may
 // begin at the same byte.
 func decodeBase64(dst, s []byte) ([]byte, error) {
 	if bytes.IndexByte(s, ' ') >= 0 || bytes.IndexByte(s, '\t') >= 0 { // line breaks are skipped anyway

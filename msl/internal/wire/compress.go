@@ -15,7 +15,7 @@ const (
 	LZW  = "LZW"  // MSL's own format, with codes of growing width
 )
 
-// Compress compresses data. The caller has to check whether the result is shorter.
+// Compress compresses data. The caller must check whether the result is shorter.
 func Compress(algo string, data []byte) ([]byte, error) {
 	switch algo {
 	case GZIP:
@@ -30,7 +30,7 @@ func Compress(algo string, data []byte) ([]byte, error) {
 type Inflation struct {
 	Ratio int                  // maximum size as a multiple of the compressed size; below one means one
 	Most  int                  // bytes; zero means no limit except the ratio
-	Hold  func(size int) error // called before so many bytes are in use; nil permits all
+	Hold  func(size int) error // called before that many bytes are used; nil permits all
 }
 
 // Decompress decompresses data. The error is [ErrLimit] if the output is longer than
@@ -68,7 +68,7 @@ func outputLimit(size, maxRatio int) int {
 type output struct {
 	buf   []byte
 	limit int
-	long  error // the error if it would be longer
+	long  error // the error if it became longer
 	hold  func(int) error
 	table int // further bytes in use
 }
@@ -100,11 +100,11 @@ func (o *output) holds(size int) error {
 	return o.hold(size + o.table)
 }
 
-// gzipWriters and gzipReaders hold the state of the standard library's implementation,
-// up to a megabyte, which costs more to set up than a chunk costs to compress. The
-// level is the default, except for what is short: there the fastest level takes half of
-// the time, most of which the default needs to begin, and its output is a few bytes in a
-// hundred longer. From a few kilobytes on it is a tenth longer, and more.
+// gzipWriters and gzipReaders hold the state of the standard library's implementation, up
+// to a megabyte, which costs more to set up than a chunk costs to compress. The level is
+// the default, except for short data: there the fastest level takes half the time, since
+// the default mostly spends it on setup, and its output is a few percent longer. From a
+// few kilobytes on it is a tenth longer or more.
 var (
 	gzipWriters      = writersOf(gzip.DefaultCompression)
 	gzipShortWriters = writersOf(gzip.BestSpeed)
@@ -121,14 +121,14 @@ func writersOf(level int) *sync.Pool {
 	}}
 }
 
-// A gzipWriter compresses to a buffer of its own, so that one reset of its large state
-// is enough for each chunk.
+// A gzipWriter compresses into its own buffer, so that one reset of its large state is
+// enough for each chunk.
 type gzipWriter struct {
 	*gzip.Writer
 	out appended
 }
 
-// appended is what was written to it.
+// appended is the compressed data.
 type appended []byte
 
 func (a *appended) Write(p []byte) (int, error) {

@@ -42,8 +42,8 @@ func (e *Encoder) Free() {
 	scratch.Put(e)
 }
 
-// Encoded returns the finished object. It shares the buffer of the Encoder, which must
-// not be used any more.
+// Encoded returns the finished object. It shares the buffer of the Encoder, which must no
+// longer be used.
 func (e *Encoder) Encoded() []byte { return e.buf }
 
 // Begin opens the outermost object or an element of an array.

@@ -16,10 +16,10 @@ const (
 // themselves in a JSON string: those before the first quotation mark, reverse
 // solidus or control character.
 //
-// Payloads are strings of megabytes, so it looks at eight bytes at a time, or four times eight.
-// (x-n*ones)&^x has the high bit set in the lowest byte of x that is less than n, and
-// maybe in bytes above it. The first hit is always right. With one bit flipped, the
-// quotation mark is next to the control characters, and nothing else is.
+// Payloads are strings of megabytes, so it looks at eight bytes at a time, or four times
+// eight. (x-n*ones)&^x has the high bit set in the lowest byte of x that is less than n,
+// and possibly in bytes above it. The first hit is always right. With one bit flipped,
+// the quotation mark is next to the control characters, and nothing else is.
 func plainLen(s []byte) int {
 	i := 0
 	for ; i+32 <= len(s); i += 32 {
@@ -49,8 +49,8 @@ func special(s []byte) uint64 {
 	return ((low-0x21*ones)&^low | (slash-ones)&^slash) & highs
 }
 
-// suspect is what special is made of: it has a high bit set if special has, which costs less
-// to tell, and for some text that is not ASCII.
+// suspect is the cheap part of special: its high bits are set if those of special are,
+// and also for some text that is not ASCII.
 func suspect(s []byte) uint64 {
 	x := binary.LittleEndian.Uint64(s)
 	low := x ^ ('"'^0x20)*ones
@@ -108,7 +108,7 @@ func escapedRune(s []byte) (r rune, size int) {
 	if !utf16.IsSurrogate(r) {
 		return r, 6
 	}
-	// A surrogate without its pair is not a character, and has no UTF-8.
+	// A surrogate without its pair is not a character, and has no UTF-8 encoding.
 	low := codeUnit(s[6:])
 	if low < 0 {
 		return 0, 0

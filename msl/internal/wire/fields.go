@@ -2,9 +2,9 @@ package wire
 
 import "fmt"
 
-// Fields reads the members of an object one after the other and remembers the first
-// failure. After a failure, every read returns a zero value, so a caller needs to check
-// Err only once, after reading everything and before using any of it.
+// Fields reads the members of an object in turn and remembers the first failure. After a
+// failure, every read returns a zero value, so a caller needs to check Err only once,
+// after reading everything and before using any of it.
 type Fields struct {
 	object Object
 	err    error
@@ -39,15 +39,15 @@ func (f *Fields) Int(name string) int64 { return read(f, name, Value.Int) }
 // Bool reads a member that is a boolean.
 func (f *Fields) Bool(name string) bool { return read(f, name, Value.Bool) }
 
-// Bytes reads a member that is binary.
+// Bytes reads a binary member.
 func (f *Fields) Bytes(name string) []byte { return read(f, name, Value.Bytes) }
 
-// Decoded reads a member that is binary, and decodes it in place: the input of the parser
-// then has other bytes there. No member may be read so that is read again.
+// Decoded reads a binary member and decodes it in place: the input of the parser then has
+// other bytes there. Such a member must not be read again.
 func (f *Fields) Decoded(name string) []byte { return read(f, name, Value.decoded) }
 
-// AppendBytes reads a member that is binary, and appends it to dst.
-// After a failure it returns dst.
+// AppendBytes reads a binary member, and appends it to dst. After a failure it returns
+// dst.
 func (f *Fields) AppendBytes(dst []byte, name string) []byte {
 	b := read(f, name, func(v Value) ([]byte, error) { return v.appendBytes(dst) })
 	if f.err != nil {
@@ -85,7 +85,7 @@ func (f *Fields) OptionalString(name string) (v string) {
 	return v
 }
 
-// OptionalBytes reads a member that is binary, or returns nil without one.
+// OptionalBytes reads a binary member, or returns nil without one.
 func (f *Fields) OptionalBytes(name string) (v []byte) {
 	if f.Has(name) {
 		v = f.Bytes(name)

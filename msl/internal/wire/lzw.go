@@ -102,8 +102,8 @@ func (t *lzwTable) double() {
 
 // decompressLZW stores no strings. The entry added after a code is the string of that
 // code and the byte that followed, so it can be found in the output itself: starts
-// contains its position, and it ends one byte after the position of the entry added
-// next. Thus the table takes one word per code, whatever the length of the entries.
+// contains its position, and it ends one byte after the position of the entry added next.
+// The table therefore takes one word per code, whatever the length of the entries.
 func decompressLZW(data []byte, out *output) error {
 	r := bitReader{src: data}
 	codes := min(len(data), out.limit) + 1 // at most: each has at least 8 bits, and yields at least one byte

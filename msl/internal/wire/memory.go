@@ -2,8 +2,8 @@ package wire
 
 import "sync"
 
-// Memory is what the reading or writing of one message needs for a short time. It is
-// used again for other messages: nothing in it may be referred to after Free.
+// Memory is what reading or writing one message needs for a short time. It is reused for
+// other messages: nothing in it may be referred to after Free.
 type Memory struct {
 	// Content, Scratch and Tag are for the caller, who overwrites and replaces them.
 	Content, Scratch, Tag []byte
@@ -24,7 +24,7 @@ var memories = sync.Pool{New: func() any { return &Memory{nodes: make([]node, 0,
 func NewMemory() *Memory { return memories.Get().(*Memory) }
 
 // Free makes the memory available to others, except for buffers that only a long message
-// needs. Nothing of the message is left in it.
+// needs. None of the message is left in it.
 func (m *Memory) Free() {
 	m.forget()
 	for _, b := range []*[]byte{&m.Content, &m.Scratch, &m.Tag, &m.buf} {
@@ -38,7 +38,7 @@ func (m *Memory) Free() {
 	memories.Put(m)
 }
 
-// forget ends the validity of the objects that Parse returned.
+// forget invalidates the objects that Parse returned.
 func (m *Memory) forget() {
 	poisonNodes(m.nodes)
 	m.nodes = m.nodes[:0]

@@ -86,8 +86,8 @@ func (o Object) String(name string) (string, error) {
 	return member(o, name, Value.Text)
 }
 
-// Secret returns a member that is a string as bytes that are not shared, so that the
-// caller can overwrite them. It makes no string of them.
+// Secret returns a string member as bytes that are not shared, so that the caller can
+// overwrite them. It makes no string of them.
 func (o Object) Secret(name string) ([]byte, error) {
 	return member(o, name, Value.Secret)
 }
@@ -103,8 +103,8 @@ func (o Object) Bool(name string) (bool, error) {
 	return member(o, name, Value.Bool)
 }
 
-// Bytes returns a member that is binary, which in JSON is a Base64 string as accepted
-// by [DecodeBase64]. The empty string gives an empty slice that is not nil.
+// Bytes returns a binary member, which in JSON is a Base64 string as accepted by
+// [DecodeBase64]. The empty string gives an empty slice that is not nil.
 func (o Object) Bytes(name string) ([]byte, error) {
 	return member(o, name, Value.Bytes)
 }

@@ -16,7 +16,7 @@ func Parse(b []byte, lim Limits) (Object, error) {
 // fewNodes are those of a small object.
 const fewNodes = 16
 
-// parse puts the nodes into the room after those of nodes, as far as it reaches.
+// parse appends the nodes to nodes, in its spare room as far as that suffices.
 func parse(b []byte, lim Limits, nodes []node) (Object, error) {
 	lim = lim.withDefaults()
 	if len(b) > lim.Object {
@@ -45,8 +45,8 @@ type parser struct {
 	lim   Limits
 }
 
-// peek returns the byte at the current position, or 0 at the end of the input. A real
-// zero byte is accepted nowhere, so the two need not be distinguished.
+// peek returns the byte at the current position, or 0 at the end of the input. A zero
+// byte is accepted nowhere, so the two need not be distinguished.
 func (p *parser) peek() byte {
 	if p.pos < len(p.src) {
 		return p.src[p.pos]
@@ -74,7 +74,7 @@ func (p *parser) value(i, depth int) error {
 	return err
 }
 
-// content moves past the value at the current position, which is of node i.
+// content moves past the value at the current position, which belongs to node i.
 func (p *parser) content(i, depth int) (kind Kind, escaped bool, err error) {
 	switch p.peek() {
 	case '"':
@@ -231,8 +231,8 @@ func (p *parser) digits() bool {
 	return p.pos > start
 }
 
-// A nameSet tells cheaply that the names of most objects differ: each sets a bit that
-// depends on its length and on some of its bytes.
+// A nameSet cheaply shows that the names of most objects differ: each name sets a bit
+// that depends on its length and some of its bits.
 type nameSet struct {
 	bits  uint64
 	check bool // two names have the same bit, or one has escapes

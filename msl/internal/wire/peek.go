@@ -2,16 +2,16 @@ package wire
 
 import "bytes"
 
-// A peeker is a source of which a Decoder can see what it will read next.
+// A peeker is a source that shows a Decoder what it will read next.
 type peeker interface {
 	Peek(most int) (o Object, arrived bool)
 }
 
-// A sized source knows how many bytes are still to come, as a [bytes.Reader] does. They
-// can be waited for: the peer does not wait for an answer to what it sent before.
+// A sized source knows how many more bytes will come, as a [bytes.Reader] does. It is
+// safe to wait for them: the peer is not waiting for an answer to what it sent before.
 type sized interface{ Len() int }
 
-// Await waits for what Peek returns, if it is known to come.
+// Await waits for what Peek returns, if that is known to come.
 func (d *Decoder) Await(most int) {
 	most = min(most, d.lim.Object)
 	var scan scanner
@@ -22,9 +22,9 @@ func (d *Decoder) Await(most int) {
 	}
 }
 
-// Peek returns a copy of the object that Next will return, if it is well-formed, has no
-// more than so many bytes, and all of it has arrived. It leaves every error to Next. The
-// object that was returned last stays valid.
+// Peek returns a copy of the object that Next will return, if it is well-formed, is at
+// most "most" bytes long, and has completely arrived. It leaves every error to Next. The
+// last object returned stays valid.
 func (d *Decoder) Peek(most int) (o Object, arrived bool) {
 	if d.err != nil {
 		return Object{}, false
@@ -51,8 +51,9 @@ func (d *Decoder) Follows() bool {
 	return ok && d.err == nil && d.rerr == nil && source.Len() > 0
 }
 
-// Ahead is Next for an object that is known to come and that want says yes to. It reads on
-// for as long as goOn says so. It leaves every other object, and every error, to Next.
+// Ahead is Next for an object that is known to come and for which want returns true. It
+// continues to read as long as goOn returns true. It leaves every other object, and every
+// error, to Next.
 func (d *Decoder) Ahead(goOn func() bool, want func(Object) bool) (o Object, ok bool) {
 	var scan scanner
 	d.Memory() // that is read into
@@ -72,8 +73,8 @@ func (d *Decoder) Ahead(goOn func() bool, want func(Object) bool) (o Object, ok 
 	return Object{}, false
 }
 
-// ahead returns the bytes of the next object, if it is there to its end. The scanner goes
-// on where it was.
+// ahead returns the bytes of the next object, if all of it has arrived. The scanner
+// continues where it was.
 func (d *Decoder) ahead(scan *scanner) (raw []byte, whole bool) {
 	rest := bytes.TrimLeft(d.unread(), " \t\r\n")
 	if len(rest) == 0 || rest[0] != '{' {
@@ -83,7 +84,7 @@ func (d *Decoder) ahead(scan *scanner) (raw []byte, whole bool) {
 	return rest[:scan.pos], done || err != nil
 }
 
-// comes reports whether more is to come of what may be peeked at.
+// comes reports whether more of what may be peeked at is to come.
 func (d *Decoder) comes(most int) bool {
 	source, ok := d.r.(sized)
 	return ok && d.err == nil && d.rerr == nil && d.mem != nil && d.Buffered() < most && source.Len() > 0

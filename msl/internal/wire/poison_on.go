@@ -2,8 +2,8 @@
 
 package wire
 
-// The build tag poison has memory overwritten as soon as it must not be used any more,
-// so that tests find a use after that.
+// The build tag poison makes memory be overwritten as soon as it must no longer be used,
+// so that tests find later uses.
 
 const poison = 0xdb
 
@@ -16,10 +16,10 @@ func poisoned(b []byte) []byte {
 	return b
 }
 
-// wipe overwrites b, with more than zeros.
+// wipe overwrites b, not only with zeros.
 func wipe(b []byte) { poisoned(b) }
 
-// poisonNodes makes the nodes refer to what no input has.
+// poisonNodes makes the nodes refer beyond any input.
 func poisonNodes(nodes []node) {
 	for i := range nodes {
 		nodes[i] = node{kind: poison, nameAt: poison << 24, nameEnd: poison << 24, at: poison << 24, end: poison << 24,

@@ -1,7 +1,7 @@
 package wire
 
-// scanner finds the end of an object that arrives in pieces. It knows braces
-// and strings and leaves everything else to the parser.
+// scanner finds the end of an object that arrives in pieces. It knows only braces and
+// strings, and leaves everything else to the parser.
 type scanner struct {
 	pos    int // bytes scanned
 	depth  int

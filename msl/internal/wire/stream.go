@@ -40,8 +40,8 @@ func NewDecoder(r io.Reader, lim Limits) *Decoder {
 	return &Decoder{r: r, hold: hold, lim: lim.withDefaults()}
 }
 
-// Memory returns the memory that the Decoder works in, for what belongs to the object
-// that it returned last. It is others' after Shrink.
+// Memory returns the memory that the Decoder works in, for data that belongs to the
+// object it returned last. After Shrink, it belongs to others.
 func (d *Decoder) Memory() *Memory {
 	if d.mem == nil {
 		d.mem = NewMemory()
@@ -84,8 +84,9 @@ func Later(d *Decoder) bool { return d.hint > 0 }
 // object.
 func (d *Decoder) Buffered() int { return len(d.unread()) }
 
-// Mentions reports whether what d has read, and is not part of a returned object, has one of
-// these names in quotation marks. Of an object that is too long it is the beginning.
+// Mentions reports whether the data that d has read, but not yet returned, contains one
+// of these names in quotation marks. Of an object that is too long, it has only the
+// beginning.
 func Mentions(d *Decoder, names ...string) bool {
 	return slices.ContainsFunc(names, func(name string) bool { return bytes.Contains(d.unread(), []byte(`"`+name+`"`)) })
 }
@@ -105,8 +106,9 @@ func (d *Decoder) First() (Object, error) {
 }
 
 // FirstAfter is like First on a stream of messages, where parts of the previous message
-// may remain. It skips objects with a member of that name that have none of the others. Of
-// those too long to be a first one, which it does not hold in memory, the beginning counts.
+// may remain. It skips objects that have a member named left and none named first. It
+// judges objects that are too long to be a first one by their beginning, without holding
+// them in memory.
 func (d *Decoder) FirstAfter(left string, first ...string) (Object, error) {
 	if d.hint == 0 { // there is no previous message
 		return d.First()
@@ -226,14 +228,13 @@ func (d *Decoder) take(n, limit int) (Object, error) {
 	return o, nil
 }
 
-// fill reads once, or until there is something to read, as long as fewer than limit
-// bytes are buffered.
+// fill reads until data arrives, if fewer than limit bytes are buffered.
 func (d *Decoder) fill(limit int) error {
 	d.compact()
 	return d.fillBehind(limit)
 }
 
-// fillBehind is fill for when the object that was returned last must stay as it is.
+// fillBehind is fill without changing the last object returned.
 func (d *Decoder) fillBehind(limit int) error {
 	if d.Buffered() >= limit {
 		return tooLong(limit)
@@ -265,8 +266,8 @@ func readError(err error) error {
 	return fmt.Errorf("wire: %w", err)
 }
 
-// compact makes room in place of what was returned before, if that is no less than what
-// has to be copied.
+// compact makes room in place of data returned before, if that is no less than what has
+// to be copied.
 func (d *Decoder) compact() {
 	if rest := d.unread(); len(rest) <= d.start && d.rerr == nil {
 		copy(d.mem.buf, rest)

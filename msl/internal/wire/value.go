@@ -65,8 +65,8 @@ func (n *node) name(src []byte) []byte {
 }
 
 // isNamed compares without unescaping names that are too long to be equal, so that
-// looking up a member stays cheap however others are written: an escape takes at most
-// six bytes for one.
+// looking up a member stays cheap however others are written: an escape takes at most six
+// bytes per byte of the name.
 func (n *node) isNamed(src []byte, name string) bool {
 	size := int(n.nameEnd - n.nameAt)
 	if !n.nameEscaped {
@@ -144,7 +144,7 @@ func (v Value) Bytes() ([]byte, error) {
 	return DecodeBase64(v.contents())
 }
 
-// decoded is Bytes, in place of the string.
+// decoded is Bytes, decoded in place.
 func (v Value) decoded() ([]byte, error) {
 	if v.Kind() != StringKind {
 		return nil, ErrType
@@ -153,7 +153,7 @@ func (v Value) decoded() ([]byte, error) {
 	return decodeBase64(s[:base64.StdEncoding.DecodedLen(len(s))], s)
 }
 
-// appendBytes is Bytes, after those of dst.
+// appendBytes is Bytes, appended to dst.
 func (v Value) appendBytes(dst []byte) ([]byte, error) {
 	if v.Kind() != StringKind {
 		return nil, ErrType

@@ -9,19 +9,18 @@
 //
 // # What it costs
 //
-// Increments wear a TPM out, so each one covers a batch of ids: it happens at the first
-// non-replayable message of a process, and again after every [Batch] of them. The
-// unused rest of a batch is lost; a server accepts ids that are up to 65536 ahead, and
-// ends the session of a client that is further ahead. Ids within a batch need no write
-// to the disk.
+// Increments wear out a TPM, so each one covers a batch of ids: it happens at the first
+// non-replayable message of a process, and again after every [Batch] of them. The unused
+// rest of a batch is lost; a server accepts ids up to 65536 ahead, and ends the session
+// of a client that is further ahead. Ids within a batch need no disk write.
 //
 // # What it does not protect
 //
 // A copy made since the last increment is not detected, though ids are still not
-// repeated. The counter is no secret: anyone with access to it can increment it, which
-// costs the client its session. An attacker who modifies the state, instead of
-// restoring an old copy, can also modify the anchor in it. A snapshot that also resets
-// the counter, such as one of a virtual machine with its TPM, resets everything.
+// repeated. The counter is not secret: anyone with access to it can increment it, which
+// costs the client its session. An attacker who modifies the state, instead of restoring
+// an old copy, can also modify the anchor in it. A snapshot that also resets the counter,
+// such as one of a virtual machine with its TPM, resets everything.
 //
 // Use a counter for only one state of one client.
 package anchor
@@ -40,7 +39,7 @@ import (
 const Batch = 4096
 
 const (
-	maxCounter = 1 << 50 // its positions are still far below 2^64
+	maxCounter = 1 << 50 // positions up to here are far below 2^64
 	maxID      = 1 << 53 // of a message
 	attempts   = 3       // at an undisturbed increment
 )
@@ -54,13 +53,13 @@ type Counter interface {
 	Value() (uint64, error)
 }
 
-// A Client is an msl.ClientState that is bound to a counter. Its fields must not change
-// after the first call.
+// A Client is an msl.ClientState bound to a counter. Its fields must not change after the
+// first call.
 type Client struct {
 	State   msl.ClientState
 	Counter Counter
-	// Name distinguishes the counter from others: a state that was bound to another
-	// counter is not used.
+	// Name distinguishes the counter from others: a state bound to another counter is not
+	// used.
 	Name string
 	// Notice is called with the reason when a session is abandoned. It may be nil.
 	Notice func(error)
@@ -68,7 +67,7 @@ type Client struct {
 	mu      sync.Mutex
 	loaded  bool
 	record  msl.ClientRecord // without the anchor
-	value   uint64           // of the counter, or the one the next increment shall make
+	value   uint64           // of the counter, or the one the next increment must yield
 	serial  int64            // of the master token in the record
 	last    uint64           // position of the last id
 	limit   uint64           // of the batch
@@ -116,7 +115,7 @@ func (c *Client) Load(ctx context.Context) (msl.ClientRecord, error) {
 	}
 	r.Anchor = nil
 	c.record, c.origins = r, map[int64]uint64{}
-	c.last = (c.value + 1) * Batch // an earlier process may have used all of this batch
+	c.last = (c.value + 1) * Batch // an earlier process may have used up this batch
 	c.limit = c.last
 	if r.MasterToken != nil {
 		c.origins[c.serial] = origin
@@ -232,10 +231,9 @@ func (c *Client) NextID(ctx context.Context, serial int64) (int64, error) {
 	return int64(id), nil
 }
 
-// nextBatch increments the counter, after storing in the state that it will: wherever
+// nextBatch increments the counter, after storing the new value in the state: wherever
 // the process ends in between, the state matches the counter. If another process
-// increments it at the same time, neither can tell whose value it is, so both discard
-// it.
+// increments it at the same time, neither can tell whose value it is, so both discard it.
 func (c *Client) nextBatch(ctx context.Context) error {
 	for range attempts {
 		before, err := c.readCounter()

@@ -14,7 +14,7 @@ import (
 const attachedKey = "attached"
 
 // Attach stores the content of another file in the backup at path, which no process may
-// have open. It replaces what was attached before. The backup can still be opened as a
+// have open. It replaces earlier attached content. The backup can still be opened as a
 // state file.
 func Attach(path string, content []byte) error {
 	s, err := unguarded(path)
@@ -30,7 +30,8 @@ func Attach(path string, content []byte) error {
 	return errors.Join(err, s.Close())
 }
 
-// Attached returns what is attached to a backup, or nil. It does not change the backup.
+// Attached returns the content attached to a backup, or nil. It does not change the
+// backup.
 func Attached(path string) (content []byte, err error) {
 	err = onCopy(path, func(copied string) error {
 		if _, err := verify(copied, path); err != nil {
@@ -58,7 +59,7 @@ func (s *Server) attached() (content []byte, err error) {
 	return content, nil
 }
 
-// detach removes what is attached, which is not part of a state.
+// detach removes attached content, which is not part of a state.
 func (s *Server) detach() error {
 	err := s.db.Update(context.Background(), func(tx kv.Tx) error {
 		return tx.Delete(kv.Settings, []byte(attachedKey))

@@ -10,8 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// A Client is the state of one client, in a file that several clients may use one after
-// the other.
+// A Client is the state of one client, in a file that several clients may use in turn.
 type Client struct {
 	*state.Client
 	db *boltkv.DB
@@ -73,14 +72,14 @@ func OpenClients(path string) (*Clients, error) {
 // Names returns the names of the clients.
 func (c *Clients) Names() ([]string, error) { return state.ClientNames(c.store) }
 
-// Client returns the state of one of them, by its name as Names has it.
+// Client returns the state of one client, by its name as listed by Names.
 func (c *Clients) Client(name string) *state.Client { return state.StoredClient(c.store, name) }
 
 // Close closes the file.
 func (c *Clients) Close() error { return c.db.Close() }
 
-// CompactClients rewrites the file at path, so that what was removed is not in it any
-// more. If a process has the file open, it returns [ErrInUse].
+// CompactClients rewrites the file at path to purge removed data. If a process has the
+// file open, it returns [ErrInUse].
 func CompactClients(path string) error {
 	_, _, err := clientLayout().Compact(path, func(copied string) error {
 		_, db, err := openClients(copied, boltkv.OpenExisting)

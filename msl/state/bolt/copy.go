@@ -14,8 +14,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// VerifyServer checks a file that no server uses, such as a backup, without changing
-// it. It looks for damage, not at what authenticates the file, and does not check the mode.
+// VerifyServer checks a file that no server uses, such as a backup, without changing it.
+// It looks for damage; it does not check the authentication or the mode of the file.
 func VerifyServer(path string) (sum state.Summary, err error) {
 	err = onCopy(path, func(copied string) (err error) {
 		sum, err = verify(copied, path)
@@ -29,7 +29,7 @@ func onCopy(path string, fn func(copied string) error) error {
 	return reading(path, func(from io.Reader) error { return serverLayout().OnCopy(from, fn) })
 }
 
-// reading calls fn with what is in the file at path, if that begins as a state does.
+// reading calls fn with the content of the file at path, if that begins like a state.
 func reading(path string, fn func(from io.Reader) error) error {
 	f, err := plainfile.Open(path)
 	if err != nil {
@@ -68,7 +68,7 @@ func openCopy(copied, name string) (*Server, error) {
 	return s, err
 }
 
-// unguarded opens a file to read or copy it as it is.
+// unguarded opens a file to read or copy it without authenticating it.
 func unguarded(path string) (*Server, error) {
 	db, err := boltkv.Open(path, serverLayout(), boltkv.OpenExisting)
 	if err != nil {
@@ -81,7 +81,7 @@ func unguarded(path string) (*Server, error) {
 	return &Server{Server: s, db: db, store: db}, nil
 }
 
-// inner returns the cause of an error of opening a copy, without the name of the copy.
+// inner returns the cause of an error from opening a copy, without the name of the copy.
 func inner(err error, copied string) error {
 	for strings.Contains(err.Error(), copied) {
 		wrapped := errors.Unwrap(err)
@@ -99,16 +99,17 @@ type Restored struct {
 	state.Summary
 }
 
-// RestoreServer replaces the state file at path with a backup. If a process has the
-// file open, it returns [ErrInUse]. The backup is copied and verified first. The
-// previous file is kept beside it. Since the backup does not know what was accepted,
-// renewed and revoked after it was made, every token issued until now becomes invalid,
-// unless keepTokens is true. Attached content is left out: see [Attached].
+// RestoreServer replaces the state file at path with a backup. If a process has the file
+// open, it returns [ErrInUse]. The backup is copied and verified first. The previous file
+// is kept beside it. Since the backup does not know what was accepted, renewed and
+// revoked after it was made, every token issued so far becomes invalid, unless keepTokens
+// is true. Attached content is left out: see [Attached].
 func RestoreServer(backup, path string, keepTokens bool) (r Restored, err error) {
 	return Files{}.Restore(backup, path, keepTokens)
 }
 
-// Restore is [RestoreServer]. The backup must be as authentic as the file that it becomes.
+// Restore is [RestoreServer] with authentication. The backup must be as authentic as the
+// file that it becomes.
 func (f Files) Restore(backup, path string, keepTokens bool) (r Restored, err error) {
 	err = reading(backup, func(from io.Reader) (err error) {
 		r.Aside, err = serverLayout().Restore(from, path, func(copied string) (err error) {
@@ -142,7 +143,7 @@ func WriteServer(ctx context.Context, path string, from *state.Server, progress 
 	return Files{}.Write(ctx, path, from, progress)
 }
 
-// Write is [WriteServer], for a file that is authenticated.
+// Write is [WriteServer] for an authenticated file.
 func (f Files) Write(ctx context.Context, path string, from *state.Server, progress func(records int)) (sum state.Summary, err error) {
 	db, err := boltkv.Open(path, serverLayout(), boltkv.CreateNew)
 	if err != nil {
@@ -167,9 +168,8 @@ func (f Files) Write(ctx context.Context, path string, from *state.Server, progr
 	return sum, err
 }
 
-// CompactServer rewrites the file at path without the space left by removed records,
-// and returns its sizes in bytes. If a process has the file open, it returns
-// [ErrInUse].
+// CompactServer rewrites the file at path without the space of removed records, and
+// returns its sizes in bytes. If a process has the file open, it returns [ErrInUse].
 func CompactServer(path string) (before, after int64, err error) {
 	return serverLayout().Compact(path, func(copied string) error {
 		_, err := verify(copied, path)

@@ -5,9 +5,9 @@
 //
 //   - A server: [ReopenServer], or [CreateServer] when it is new; [OpenServer] does
 //     either. A [Server] is a state.Server in a file.
-//   - To check, copy, put back and compact its file: [Server.Check],
-//     [Server.Snapshot], [RestoreServer], [CompactServer].
-//   - To have a file authenticated by a key that is not in it: [Files], with a [Guard].
+//   - To check, copy, restore and compact its file: [Server.Check], [Server.Snapshot],
+//     [RestoreServer], [CompactServer].
+//   - To authenticate a file by a key that is not in it: [Files], with a [Guard].
 //   - A client: [OpenClient]. A [Client] is a state.Client in a file.
 //
 // # What a caller can rely on
@@ -26,13 +26,14 @@
 // The file is not encrypted. Pre-shared keys in it are sealed by their key store and
 // passwords are hashed, but names, public keys and certificates can be read. Without a
 // [Guard] it is not authenticated either: anyone who can write the file can lift a
-// revocation. With one, that is [ErrForged], also where the record that authenticates the
-// others is removed, if the guard has a mark. The records of ids and renewals are not
-// authenticated: who can write the file can have recorded messages taken again. A file that is put back whole is as authentic as
-// it was, but for a process that has it open.
+// revocation. With one, that is [ErrForged], even if the record that authenticates the
+// others is removed, provided the guard has a mark. The records of ids and renewals are
+// not authenticated: anyone who can write the file can make recorded messages be accepted
+// again. A whole file that is put back is as authentic as it was, except to a process
+// that has it open.
 //
-// Restoring a backup or deleting the file undoes everything since: recorded messages
-// could be replayed, and revoked entities and users come back. [RestoreServer]
-// therefore invalidates every older token. If you replace the file by other means, make
-// new issuer keys and destroy the old ones.
+// Restoring a backup or deleting the file undoes everything since then: recorded messages
+// could be replayed, and revoked entities and users come back. [RestoreServer] therefore
+// invalidates every older token. If you replace the file by other means, make new issuer
+// keys and destroy the old ones.
 package bolt

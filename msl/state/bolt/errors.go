@@ -20,14 +20,14 @@ var (
 	// ErrEmpty: the file has no state in it, for example because it was truncated or
 	// created by touch.
 	ErrEmpty = kv.ErrEmpty
-	// ErrForged: somebody without the key changed the file.
+	// ErrForged: someone without the key changed the file.
 	ErrForged = kv.ErrForged
-	// ErrUnsigned is an ErrForged: the file is not authenticated, and was before.
+	// ErrUnsigned is an ErrForged: the file was authenticated before, and no longer is.
 	ErrUnsigned = authkv.ErrUnsigned
 	// ErrOtherKey is an ErrForged: the file was authenticated with another key, or with a
-	// version that is gone.
+	// version that no longer exists.
 	ErrOtherKey = authkv.ErrOtherKey
-	// ErrNoKey: the file is authenticated, and there is no key to change it with.
+	// ErrNoKey: the file is authenticated, and the key to change it is missing.
 	ErrNoKey = authkv.ErrNoKey
 	// ErrExists: a file of that name already exists.
 	ErrExists = kv.ErrExists
@@ -39,8 +39,8 @@ type advice struct {
 	remedy string // what to do with a damaged file
 }
 
-// explainGuard names the file in an error of what authenticates it. Errors of the key store
-// stay as they are.
+// explainGuard adds the name of the file to an authentication error. Errors of the key
+// store are unchanged.
 func explainGuard(path string, err error) error {
 	if errors.Is(err, ErrForged) {
 		return fmt.Errorf("bolt: %s cannot be used: %w", path, err)
@@ -48,7 +48,7 @@ func explainGuard(path string, err error) error {
 	return err
 }
 
-// explain says what to do about an error of a file.
+// explain adds what to do about an error of a file.
 func (a advice) explain(path string, err error) error {
 	switch {
 	case errors.Is(err, ErrInUse):

@@ -8,8 +8,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// PairOf returns the keys that the state in a file was used with, such as a backup that no
-// server uses. The file is not changed.
+// PairOf returns the keys that the state in a file was used with; the file may be a
+// backup that no server uses. The file is not changed.
 func PairOf(path string) (p state.Pair, err error) {
 	err = onCopy(path, func(copied string) error {
 		s, err := openCopy(copied, path)
@@ -22,7 +22,7 @@ func PairOf(path string) (p state.Pair, err error) {
 	return p, err
 }
 
-// copyPair has a copy of a state belong to the keys of that.
+// copyPair makes a copy of a state belong to the original's keys.
 func copyPair(ctx context.Context, to kv.Store, from *state.Server) error {
 	p, err := from.Pair(ctx)
 	if err != nil || len(p) == 0 {

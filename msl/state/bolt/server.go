@@ -17,29 +17,30 @@ import (
 // A Key authenticates a file, see [state.KeyOf].
 type Key = state.Key
 
-// A Guard says by what a file is authenticated.
+// A Guard says how a file is authenticated.
 type Guard = authkv.Guard
 
-// A Verdict tells how the authentication of a file was found.
+// A Verdict is the result of checking the authentication of a file.
 type Verdict = authkv.Verdict
 
-// Files opens and makes state files that are authenticated, so that whoever can write one
-// cannot lift a revocation or slip in an entity unseen. Its zero value, which the functions of
-// the same names have, opens those that are not.
+// Files opens and makes authenticated state files, so that someone who can write one
+// cannot lift a revocation or add an entity undetected. Its zero value, which the
+// functions of the same names use, opens unauthenticated files.
 type Files struct{ Guard Guard }
 
 // A Server is the state of a server, in a file. It is safe for concurrent use.
 type Server struct {
 	*state.Server
-	// Verdict is how the authentication of the file was found when it was opened.
+	// Verdict is the result of checking the authentication of the file when it was
+	// opened.
 	Verdict Verdict
 	db      *boltkv.DB
-	store   kv.Store // over it, as the guard has it
+	store   kv.Store // as the guard returned it
 }
 
-// OpenServer opens the file at path, or creates it in an existing directory. It is for
-// a program that cannot know whether it runs for the first time; the drawback is that a
-// wrong path creates a new state. See [ReopenServer]. A file that another process has
+// OpenServer opens the file at path, or creates it in an existing directory. It is for a
+// program that cannot know whether it is running for the first time; the drawback is that
+// a wrong path creates a new state. See [ReopenServer]. A file that another process has
 // open is [ErrInUse], after a short while; an empty file is [ErrEmpty].
 func OpenServer(path string) (*Server, error) { return Files{}.Open(path) }
 
@@ -51,9 +52,9 @@ func ReopenServer(path string) (*Server, error) { return Files{}.Reopen(path) }
 // [ErrExists].
 func CreateServer(path string) (*Server, error) { return Files{}.Create(path) }
 
-// Open is [OpenServer]. All but the ids and renewals is compared with what authenticates it: a file that was
-// changed by somebody without the key is [ErrForged]. One without a root is what
-// [Guard.Trust] says. A file that is made is authenticated.
+// Open is [OpenServer] with authentication. Everything except the ids and renewals is
+// checked against the root: a file changed by someone without the key is [ErrForged].
+// [Guard.Trust] decides about a file without a root. A new file is authenticated.
 func (f Files) Open(path string) (*Server, error) {
 	s, err := f.Create(path)
 	if errors.Is(err, ErrExists) {
@@ -62,10 +63,10 @@ func (f Files) Open(path string) (*Server, error) {
 	return s, err
 }
 
-// Reopen is [ReopenServer], as Open opens it.
+// Reopen is [ReopenServer] with the checks of Open.
 func (f Files) Reopen(path string) (*Server, error) { return f.open(path, path, boltkv.OpenExisting) }
 
-// Create is [CreateServer], as Open makes it.
+// Create is [CreateServer] for an authenticated file.
 func (f Files) Create(path string) (*Server, error) {
 	f.Guard.Trust = authkv.Vouch
 	return f.open(path, path, boltkv.CreateNew)
@@ -86,7 +87,7 @@ func serverLayout() boltkv.Layout {
 	}
 }
 
-// open opens the file at path, which errors of the guard call name.
+// open opens the file at path; errors of the guard call it name.
 func (f Files) open(path, name string, how boltkv.Opening) (*Server, error) {
 	db, err := boltkv.Open(path, serverLayout(), how)
 	if err != nil {
@@ -106,7 +107,7 @@ func (f Files) open(path, name string, how boltkv.Opening) (*Server, error) {
 	return s, nil
 }
 
-// guard has the records authenticated.
+// guard authenticates the records.
 func (f Files) guard(s *Server) error {
 	store, verdict, err := f.Guard.Over(context.Background(), s.db, state.LastingTables(), state.TokenTables())
 	if err == nil && verdict.Authentic {
@@ -116,8 +117,9 @@ func (f Files) guard(s *Server) error {
 	return err
 }
 
-// VerifyRecords reads everything but the records of ids and renewals, and makes sure that it is
-// authentic: otherwise the error is [ErrForged]. Of a file that is not authenticated it does nothing.
+// VerifyRecords reads everything except the records of ids and renewals, and checks that
+// it is authentic: otherwise the error is [ErrForged]. For an unauthenticated file it
+// does nothing.
 func (s *Server) VerifyRecords(ctx context.Context) error {
 	if authentic, ok := s.store.(*authkv.Store); ok {
 		return authentic.Verify(ctx)
@@ -125,7 +127,8 @@ func (s *Server) VerifyRecords(ctx context.Context) error {
 	return nil
 }
 
-// Reauthenticate has the newest version of the key authenticate the file, if it is authenticated.
+// Reauthenticate makes the newest version of the key authenticate the file, if it is
+// authenticated.
 func (s *Server) Reauthenticate(ctx context.Context) error {
 	if authentic, ok := s.store.(*authkv.Store); ok {
 		return authentic.Renew(ctx)
@@ -133,7 +136,7 @@ func (s *Server) Reauthenticate(ctx context.Context) error {
 	return nil
 }
 
-// Close ends pruning, waits for running transactions and closes the file.
+// Close stops pruning, waits for running transactions and closes the file.
 func (s *Server) Close() error {
 	s.StopPruning()
 	return s.db.Close()

@@ -11,11 +11,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// Import writes a state, wherever it is kept, to a prefix where there is none or an empty
-// one, and compares both. Every token issued until now becomes invalid, unless keepTokens is
-// true: a state may be older than what happened since. If it ends early, no server opens what
-// is there, and Import can be called again with the same state. progress is as in
-// state.Server.CopyTo.
+// Import writes a state, wherever it is kept, to a prefix that has none or an empty one,
+// and compares both. Every token issued so far becomes invalid, unless keepTokens is
+// true: a state may be outdated. If Import ends early, no server opens the result, and it
+// can be called again with the same state. progress is as in state.Server.CopyTo.
 func Import(ctx context.Context, c Config, from *state.Server, keepTokens bool, progress func(records int)) error {
 	if err := Create(ctx, c); err != nil && !errors.Is(err, ErrExists) {
 		return err
@@ -50,7 +49,7 @@ func (c Config) importTo(ctx context.Context, db *etcdkv.DB, from *state.Server,
 	return state.FinishCopy(ctx, db)
 }
 
-// authenticate makes the root of what was written, which need not be what is there.
+// authenticate makes the root of what was written, which may differ from what is stored.
 func (c Config) authenticate(ctx context.Context, db *etcdkv.DB, from *state.Server) (*authkv.Store, error) {
 	seen := authkv.NewSeen(copied())
 	err := from.Each(ctx, func(table string, p kv.Pair) error {
@@ -67,7 +66,7 @@ func (c Config) authenticate(ctx context.Context, db *etcdkv.DB, from *state.Ser
 	return authentic, err
 }
 
-// compare makes sure that what is in etcd is what was written.
+// compare checks that etcd contains what was written.
 func (c Config) compare(ctx context.Context, db *etcdkv.DB, from *state.Server) error {
 	want, err := from.Digest(ctx)
 	if err != nil {

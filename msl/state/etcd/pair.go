@@ -8,8 +8,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// PairOf returns the keys that the state at a prefix says it was used with. Unlike that of a
-// [Server] it is not authentic: it tells why a state is not authentic with other keys.
+// PairOf returns the keys that the state at a prefix claims it was used with. Unlike a
+// [Server]'s, the result is not authentic: it explains why a state fails authentication
+// with other keys.
 func PairOf(ctx context.Context, c Config) (state.Pair, error) {
 	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
 	if err != nil {

@@ -21,11 +21,11 @@ var (
 	ErrDamaged = kv.ErrDamaged
 	// ErrFormat: the keys at the prefix are of a newer version, or for another purpose.
 	ErrFormat = kv.ErrFormat
-	// ErrEmpty: there is no state at the prefix.
+	// ErrEmpty: the prefix has no state.
 	ErrEmpty = kv.ErrEmpty
-	// ErrExists: there is a state at the prefix already.
+	// ErrExists: the prefix already has a state.
 	ErrExists = kv.ErrExists
-	// ErrForged: somebody without the key changed the state, or put back an older one.
+	// ErrForged: someone without the key changed the state, or restored an older one.
 	ErrForged = kv.ErrForged
 	// ErrStale: etcd has not answered for longer than [Config.Staleness].
 	ErrStale = kv.ErrStale
@@ -39,25 +39,25 @@ type Key = state.Key
 // KeyOf is [state.KeyOf].
 func KeyOf(store keystore.Store, label string) (Key, error) { return state.KeyOf(store, label) }
 
-// A Config tells where a state is. Endpoints must be set.
+// A Config says where a state is. Endpoints must be set.
 type Config struct {
 	// Endpoints are the URLs of the members of the cluster, such as
 	// https://etcd-1.example.com:2379. All have the same scheme, http or https.
 	Endpoints []string
-	// Prefix is before all keys of the state. Zero means "msl-hsm".
+	// Prefix precedes all keys of the state. Zero means "msl-hsm".
 	Prefix string
-	// TLS has the roots for https and, if etcd asks for it, a client certificate. Nil means
-	// the roots of the system.
+	// TLS has the roots for https and, if etcd asks for it, a client certificate. Nil
+	// means the system's roots.
 	TLS *tls.Config
 	// User is the name of a user of etcd. Zero means none.
 	User string
 	// Password returns the password of User. It is called once; the result is overwritten.
 	Password func(context.Context) ([]byte, error)
-	// Key authenticates the records, so that whoever can write etcd cannot lift a revocation
-	// or register an entity unseen: see [KeyOf]. All servers of a state have the same. Nil
-	// means that they are not authenticated.
+	// Key authenticates the records, so that someone who can write to etcd cannot lift a
+	// revocation or register an entity undetected: see [KeyOf]. All servers of a state
+	// have the same key. Nil means that they are not authenticated.
 	Key Key
-	// Staleness is how long a server goes on without etcd. Zero means 5 seconds.
+	// Staleness is how long a server continues without etcd. Zero means 5 seconds.
 	Staleness time.Duration
 	// Notice is called with the reason when a server loses etcd, and with nil when etcd is
 	// back. It may be nil.
@@ -81,11 +81,11 @@ type cluster interface {
 // A Member is a member of the cluster, as it answered.
 type Member = etcdkv.Member
 
-// answerTime is how long a server waits for etcd: its clients wait, too. A new leader is
-// usually elected in less.
+// answerTime is how long a server waits for etcd: its own clients are waiting, too. A new
+// leader is usually elected sooner.
 const answerTime = 2 * time.Second
 
-// Open opens the existing state for a server, copies it into memory, and has the newest
+// Open opens the existing state for a server, copies it into memory, and makes the newest
 // version of the key authenticate it. A prefix without a state is [ErrEmpty].
 func Open(ctx context.Context, c Config) (*Server, error) {
 	db, err := c.open(ctx, answerTime, etcdkv.OpenExisting)
@@ -115,11 +115,11 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	return serverOf(ctx, authentic, f)
 }
 
-// copied returns the tables that are copied, and authenticated.
+// copied returns the tables that are copied and authenticated.
 func copied() []string { return state.LastingTables() }
 
-// Administer opens the existing state without a copy in memory, for a program that looks
-// at it or changes it once. A prefix without a state is [ErrEmpty].
+// Administer opens the existing state without a copy in memory, for a program that reads
+// or changes it once. A prefix without a state is [ErrEmpty].
 func Administer(ctx context.Context, c Config) (*Server, error) {
 	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
 	if err != nil {
@@ -131,7 +131,7 @@ func Administer(ctx context.Context, c Config) (*Server, error) {
 	return serverOf(ctx, authkv.Open(db, c.Key, copied()), db)
 }
 
-// Create makes an empty state. If there is one at the prefix, the error is [ErrExists].
+// Create makes an empty state. If the prefix already has one, the error is [ErrExists].
 func Create(ctx context.Context, c Config) error {
 	db, err := c.open(ctx, 0, etcdkv.CreateNew)
 	if errors.Is(err, ErrExists) && c.Key != nil {
@@ -145,8 +145,8 @@ func Create(ctx context.Context, c Config) error {
 	return err
 }
 
-// finish makes the root of a state that another process began to make. If that is not what
-// is there, it returns exists.
+// finish makes the root of a state that another process began to make. If the prefix has
+// something else, it returns exists.
 func (c Config) finish(ctx context.Context, exists error) error {
 	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
 	if err != nil {
@@ -170,16 +170,16 @@ func (c Config) open(ctx context.Context, timeout time.Duration, how etcdkv.Open
 	}, layout(), how)
 }
 
-// besides is the place below the prefix, ~enrollments/, that a state leaves to another store:
-// that of the devices which enroll at the same servers.
+// besides is the place below the prefix, ~enrollments/, reserved for another store: that
+// of the devices that enroll at the same servers.
 const besides = "enrollments"
 
 func layout() etcdkv.Layout {
 	return etcdkv.Layout{Kind: "server", Tables: append(state.ServerTables(), besides), Apart: append(state.TokenTables(), besides)}
 }
 
-// serverOf makes the server of a store that is authenticated if it has a root. It closes the
-// store if it fails.
+// serverOf makes the server of a store, authenticated if that has a root. On failure it
+// closes the store.
 func serverOf(ctx context.Context, store kv.Store, closer cluster) (*Server, error) {
 	nothing := func(context.Context) error { return nil }
 	s := &Server{store: closer, verify: nothing, renew: nothing}
@@ -204,19 +204,20 @@ func serverOf(ctx context.Context, store kv.Store, closer cluster) (*Server, err
 	return s, nil
 }
 
-// Verify reads everything but the records of ids and renewals, and makes sure that it is
+// Verify reads everything except the records of ids and renewals, and checks that it is
 // authentic: otherwise the error is [ErrForged]. Without a key it does nothing.
 func (s *Server) Verify(ctx context.Context) error { return s.verify(ctx) }
 
-// Reauthenticate has the newest version of the key authenticate the state. Without a key it
-// does nothing.
+// Reauthenticate makes the newest version of the key authenticate the state. Without a
+// key it does nothing.
 func (s *Server) Reauthenticate(ctx context.Context) error { return s.renew(ctx) }
 
-// Members asks each of [Config.Endpoints] how it is, for a second at most. What is wrong is
-// in the members.
+// Members asks each of [Config.Endpoints] for its status, for a second at most. Errors
+// are in the members.
 func (s *Server) Members(ctx context.Context) []Member { return s.store.Members(ctx) }
 
-// Close ends pruning and the copy, waits for running transactions and ends the connections.
+// Close stops pruning and the copy, waits for running transactions and closes the
+// connections.
 func (s *Server) Close() error {
 	s.StopPruning()
 	return s.store.Close()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// BenchmarkIDs measures how many non-replayable ids a server accepts, each client waiting for
-// its turn: 1, 16 and 64 clients with a token each.
+// BenchmarkIDs measures how many non-replayable ids a server accepts from 1, 16 and 64
+// clients with a token each, each waiting for its turn.
 func BenchmarkIDs(b *testing.B, open Open) {
 	for _, clients := range []int{1, 16, 64} {
 		b.Run(fmt.Sprint(clients, " clients"), func(b *testing.B) {

@@ -9,7 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// testPairs keeps which keys the state was used with, of which the newest are those of now.
+// testPairs checks that the state keeps which keys it was used with, the current ones as
+// the newest.
 func testPairs(t *testing.T, o *one) {
 	ctx := context.Background()
 	wants := func(numbers ...uint32) {

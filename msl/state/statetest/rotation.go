@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// testRotations keeps the rotation of keys and the servers that follow it. Of several who
-// change the same rotation at once, one does.
+// testRotations checks that the state keeps the rotation of keys and the servers that
+// follow it, and that only one of several concurrent changes of a rotation succeeds.
 func testRotations(t *testing.T, o *one) {
 	ctx := context.Background()
 	now, err := o.Rotation(ctx)
@@ -56,7 +56,7 @@ func testRotations(t *testing.T, o *one) {
 	})
 }
 
-// testReseal puts keys in the place of the same keys, and touches nothing else.
+// testReseal checks that Reseal replaces keys with the same keys, and nothing else.
 func testReseal(t *testing.T, o *one) {
 	ctx := context.Background()
 	old := msl.SealedPSK{Encryption: []byte("e1"), MAC: []byte("m1"), Wrapping: []byte("w1")}

@@ -14,7 +14,7 @@ import (
 // soon is how long a change at one server may take to reach another.
 const soon = time.Second
 
-// TestShared tests a state that several servers have open at the same time.
+// TestShared tests a state opened by several servers at the same time.
 func TestShared(t *testing.T, place func(t testing.TB) Open) {
 	for name, test := range map[string]func(*testing.T, []Server){
 		"ids":          sharedIDs,
@@ -37,7 +37,7 @@ func TestShared(t *testing.T, place func(t testing.TB) Open) {
 	}
 }
 
-// within waits until a condition holds, but not for long.
+// within waits briefly until a condition holds.
 func within(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(soon); !holds(); time.Sleep(time.Millisecond) {
@@ -57,7 +57,7 @@ func sharedIDs(t *testing.T, servers []Server) {
 	}
 }
 
-// sharedRenewals renews a token at all servers in turn, and at all at once.
+// sharedRenewals renews a token at all servers in turn, and at all of them concurrently.
 func sharedRenewals(t *testing.T, servers []Server) {
 	newest := int64(1)
 	for i := range 9 {
@@ -138,8 +138,8 @@ func sharedDates(t *testing.T, servers []Server) {
 	}
 }
 
-// sharedExpectations forgets nothing at one server that a token needs of which another
-// knows.
+// sharedExpectations checks that one server forgets nothing that a token known to another
+// needs.
 func sharedExpectations(t *testing.T, servers []Server) {
 	must(t, servers[0].Expect(t.Context(), time.Now().Add(48*time.Hour)))
 	must(t, servers[1].Expect(t.Context(), time.Now().Add(time.Hour)))

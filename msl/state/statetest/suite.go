@@ -15,18 +15,18 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// A Server is a state of a server that is open.
+// A Server is an open state of a server.
 type Server struct {
 	*state.Server
 	Close func() error
 }
 
-// An Open function opens the state at a place, which is the same at each call. The suite
+// An Open function opens the state at a place, the same one at each call. The suite
 // closes what it opens.
 type Open func(t testing.TB) Server
 
-// TestServer tests a state. Each call of place returns the opener of a new, empty place. It
-// opens a place only once at a time.
+// TestServer tests a state. Each call of place returns the opener of a new, empty place.
+// It never opens a place twice at the same time.
 func TestServer(t *testing.T, place func(t testing.TB) Open) {
 	for name, test := range map[string]func(*testing.T, *one){
 		"entities":     testEntities,
@@ -54,7 +54,7 @@ func TestServer(t *testing.T, place func(t testing.TB) Open) {
 	}
 }
 
-// A one is a state that is opened again and again: what it knows must not depend on it.
+// A one is a state that is reopened repeatedly: what it knows must not depend on that.
 type one struct {
 	Server
 	t    *testing.T
@@ -67,7 +67,7 @@ func (o *one) reopen() {
 	o.Server = o.open(o.t)
 }
 
-// twice runs fn before and after the state is opened again.
+// twice runs fn before and after the state is reopened.
 func (o *one) twice(fn func()) {
 	o.t.Helper()
 	fn()
@@ -261,7 +261,8 @@ func testIDsAtOnce(t *testing.T, o *one) {
 	}
 }
 
-// acceptedOf gives one id to several at once, and returns how many accept it.
+// acceptedOf submits one id concurrently to several servers, and returns how many accept
+// it.
 func acceptedOf(t *testing.T, times int, server func(i int) Server) int64 {
 	var wait sync.WaitGroup
 	var accepted atomic.Int64
@@ -296,7 +297,7 @@ func testRenewals(t *testing.T, o *one) {
 	wantErr(t, "an old one", o.Renewable(t.Context(), "device", 1, 1), msl.ErrMasterTokenSequenceNumberOutOfSync)
 }
 
-// testExpectations forgets nothing that a token needs which lives long.
+// testExpectations checks that nothing needed by a long-lived token is forgotten.
 func testExpectations(t *testing.T, o *one) {
 	must(t, o.Expect(t.Context(), time.Now().Add(48*time.Hour)))
 	must(t, o.AcceptID(t.Context(), "device", 1, 1))
@@ -312,10 +313,10 @@ func testExpectations(t *testing.T, o *one) {
 	wantErr(t, "after pruning", o.AcceptID(t.Context(), "device", 1, 1), msl.ErrMessageReplayed)
 }
 
-// testForever remembers what a token did that never expires, as one of another issuer may
-// be, and goes on with others.
+// testForever checks that the use of a token that never expires, perhaps another
+// issuer's, is remembered, and that others are not affected.
 func testForever(t *testing.T, o *one) {
-	for _, until := range []int64{1 << 33, 1 << 40, 1 << 55} { // in seconds; a duration has up to 2^33
+	for _, until := range []int64{1 << 33, 1 << 40, 1 << 55} { // in seconds; a duration holds up to 2^33
 		must(t, o.Expect(t.Context(), time.Unix(until, 0)), o.AcceptID(t.Context(), "device", until, 1))
 		must(t, o.Expect(t.Context(), time.Now().Add(time.Hour)))
 	}
@@ -329,7 +330,7 @@ func testForever(t *testing.T, o *one) {
 	wantErr(t, "after pruning", o.AcceptID(t.Context(), "device", 1<<55, 1), msl.ErrMessageReplayed)
 }
 
-// testNames keeps apart what differs, and together what is one name.
+// testNames checks that different names stay apart, and spellings of one name together.
 func testNames(t *testing.T, o *one) {
 	names := []string{"a/b", "a", "~ids", "=news", "..", "é", "名前", "a b", "x-y.z"}
 	for _, name := range names {

@@ -20,7 +20,7 @@ type Keys struct {
 	secrets map[string][]byte
 }
 
-// Write takes one line of a key log.
+// Write reads one line of a key log.
 func (k *Keys) Write(line []byte) (int, error) {
 	fields := strings.Fields(string(line))
 	if len(fields) != 3 {

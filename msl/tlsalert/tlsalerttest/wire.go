@@ -33,7 +33,7 @@ func (s State) String() string {
 }
 
 // A Wire is one connection between a client and a server. One of them is the victim,
-// which gets alerts as if its peer had sent them.
+// which receives alerts as if its peer had sent them.
 type Wire struct {
 	Keys   *Keys // the KeyLogWriter of the server's tls.Config
 	Client bool  // the victim is the client

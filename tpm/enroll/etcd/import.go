@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// Import writes records, wherever they are kept, to a prefix where there are none, checks
-// them, and counts them by their state. If it ends early, no server opens what is there, and
+// Import writes records, wherever they are kept, to a prefix without records, checks
+// them, and counts them by state. If it ends early, no server opens the result, and
 // Import can be called again with the same records. progress is called with the number of
 // entries so far, and may be nil.
 func Import(ctx context.Context, c Config, from enroll.Stored, progress func(entries int)) (states map[enroll.State]int, err error) {
@@ -49,10 +49,10 @@ func (c Config) importTo(ctx context.Context, db *etcdkv.DB, from enroll.Stored,
 	return states, db.Update(ctx, func(tx kv.Tx) error { return tx.Delete(kv.Settings, []byte(importKey)) })
 }
 
-// begin refuses a store with records that are not of a copy.
+// begin refuses a store with records that do not belong to a copy.
 func begin(ctx context.Context, db kv.Store) error {
 	err := complete(ctx, db)
-	if errors.Is(err, kv.ErrDamaged) { // it is one that was begun
+	if errors.Is(err, kv.ErrDamaged) { // a copy that was started
 		return nil
 	}
 	if err != nil {
@@ -68,7 +68,7 @@ func begin(ctx context.Context, db kv.Store) error {
 	return db.Update(ctx, func(tx kv.Tx) error { return tx.Put(kv.Settings, []byte(importKey), []byte{1}) })
 }
 
-// write writes all entries, and returns the sum of those that are in it.
+// write writes all entries, and returns what was seen of the small tables.
 func write(ctx context.Context, db kv.Store, from enroll.Stored, progress func(int)) (*authkv.Seen, error) {
 	seen := authkv.NewSeen(small())
 	w := kv.Writer{To: db, Progress: progress}

@@ -18,11 +18,11 @@ import (
 // Errors of a cluster, wrapped with context. Test for them with errors.Is. Package enroll
 // has those of the records.
 var (
-	// ErrEmpty: there are no records at the prefix, not even none of any device.
+	// ErrEmpty: the prefix has no records, not even an empty set.
 	ErrEmpty = kv.ErrEmpty
-	// ErrExists: there are records at the prefix already.
+	// ErrExists: the prefix already has records.
 	ErrExists = kv.ErrExists
-	// ErrForged: somebody without the key changed the records, or put back older ones.
+	// ErrForged: someone without the key changed the records, or put back older ones.
 	ErrForged = kv.ErrForged
 	// ErrStale: etcd has not answered for longer than [Config.Staleness].
 	ErrStale = kv.ErrStale
@@ -30,31 +30,31 @@ var (
 	ErrUncertain = etcdkv.ErrUncertain
 )
 
-// A Config tells where records are. Endpoints must be set.
+// A Config says where records are. Endpoints must be set.
 type Config struct {
 	// Endpoints are the URLs of the members of the cluster, such as
 	// https://etcd-1.example.com:2379. All have the same scheme, http or https.
 	Endpoints []string
-	// Prefix is before all keys. Zero means that of the state with the default prefix, see
-	// [Beside].
+	// Prefix precedes all keys. Zero means the one beside the state with the default
+	// prefix, see [Beside].
 	Prefix string
-	// TLS has the roots for https and, if etcd asks for it, a client certificate. Nil means
-	// the roots of the system.
+	// TLS has the roots for https and, if etcd asks for it, a client certificate. Nil
+	// means the system's roots.
 	TLS *tls.Config
 	// User is the name of a user of etcd. Zero means none.
 	User string
 	// Password returns the password of User. It is called once; the result is overwritten.
 	Password func(context.Context) ([]byte, error)
-	// Key authenticates the records. All servers have the same, which may be that of their
-	// state: what it is used for here begins differently. Nil means that they are not
-	// authenticated.
+	// Key authenticates the records. All servers have the same key. It may be that of
+	// their state, since the data authenticated here begins differently. Nil means that
+	// they are not authenticated.
 	Key authkv.Key
 	// Staleness is how long tokens are judged without etcd. Zero means 5 seconds.
 	Staleness time.Duration
 }
 
-// Beside returns the prefix of records that are beside the state of servers with a prefix,
-// which is left free there. The empty one is that of a state without a prefix.
+// Beside returns the prefix of records beside the state of servers with a prefix, which
+// the state leaves free. The empty prefix is that of a state without one.
 func Beside(prefix string) string {
 	if prefix == "" {
 		prefix = "msl-hsm"
@@ -71,13 +71,13 @@ type Records struct {
 	verify func(context.Context) error
 }
 
-// answerTime is how long a server waits for etcd: devices wait, too.
+// answerTime is how long a server waits for etcd: devices are waiting, too.
 const answerTime = 2 * time.Second
 
 // bulk keeps the records, which are large, out of the copy.
 func bulk() authkv.Bulk { return authkv.Bulk{Table: enroll.RecordTable, Digests: "digests"} }
 
-// small are the tables that are copied, and authenticated.
+// small are the tables that are copied and authenticated.
 func small() []string {
 	all := append(enroll.Tables(), bulk().Digests)
 	return slices.DeleteFunc(all, func(table string) bool { return table == enroll.RecordTable })
@@ -128,8 +128,8 @@ func Open(ctx context.Context, c Config) (*Records, error) {
 	return recordsOf(ctx, authentic, f, authentic.Verify)
 }
 
-// Administer opens existing records without a copy in memory, for a program that looks at
-// them or changes them once. A prefix without records is [ErrEmpty].
+// Administer opens existing records without a copy in memory, for a program that reads or
+// changes them once. A prefix without records is [ErrEmpty].
 func Administer(ctx context.Context, c Config) (*Records, error) {
 	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
 	if err != nil {
@@ -142,8 +142,8 @@ func Administer(ctx context.Context, c Config) (*Records, error) {
 	return recordsOf(ctx, authentic, db, authentic.Verify)
 }
 
-// recordsOf makes the records of a store, which is authenticated if there is a verify. It
-// closes the store if it fails.
+// recordsOf makes the records of a store, which is authenticated if verify is not nil. On
+// failure it closes the store.
 func recordsOf(ctx context.Context, store kv.Store, closer io.Closer, verify func(context.Context) error) (*Records, error) {
 	rooted, err := authkv.HasRoot(ctx, store)
 	if err == nil && rooted && verify == nil {
@@ -159,7 +159,7 @@ func recordsOf(ctx context.Context, store kv.Store, closer io.Closer, verify fun
 	return &Records{enroll.StoredIn(bulk().Over(store)), closer, store, copied, verify}, nil
 }
 
-// Create makes records of no device. If there are records at the prefix, the error is
+// Create makes an empty set of records. If the prefix already has records, the error is
 // [ErrExists].
 func Create(ctx context.Context, c Config) error {
 	db, err := c.open(ctx, 0, etcdkv.CreateNew)
@@ -175,8 +175,8 @@ func Create(ctx context.Context, c Config) error {
 	return err
 }
 
-// finish makes the root of records that another process began to make. If that is not what
-// is there, it returns exists.
+// finish makes the root of records that another process began to make. If the prefix has
+// something else, it returns exists.
 func (c Config) finish(ctx context.Context, exists error) error {
 	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
 	if err != nil {
@@ -209,8 +209,8 @@ func (r *Records) Update(ctx context.Context, fn func(enroll.Tx) error) error {
 	return r.Stored.Update(ctx, fn)
 }
 
-// forged returns the error of a copy that is not authentic. One that is too old is no reason
-// not to ask etcd.
+// forged returns the error of an inauthentic copy. A copy that is merely too old is no
+// reason not to ask etcd.
 func (r *Records) forged(ctx context.Context) error {
 	if !r.copied {
 		return nil
@@ -222,9 +222,9 @@ func (r *Records) forged(ctx context.Context) error {
 	return nil
 }
 
-// Verify reads everything but the records themselves, which are compared when they are read,
-// and makes sure that it is authentic: otherwise the error is [ErrForged]. Without a key it
-// does nothing.
+// Verify reads everything except the records themselves, which are compared when they are
+// read, and checks that it is authentic: otherwise the error is [ErrForged]. Without a
+// key it does nothing.
 func (r *Records) Verify(ctx context.Context) error {
 	if r.verify == nil {
 		return nil
@@ -232,8 +232,8 @@ func (r *Records) Verify(ctx context.Context) error {
 	return r.verify(ctx)
 }
 
-// Renew has the newest version of the key authenticate the records. Without a key it does
-// nothing.
+// Renew makes the newest version of the key authenticate the records. Without a key it
+// does nothing.
 func (r *Records) Renew(ctx context.Context) error {
 	if authentic, ok := r.db.(interface{ Renew(context.Context) error }); ok {
 		return authentic.Renew(ctx)
@@ -241,8 +241,8 @@ func (r *Records) Renew(ctx context.Context) error {
 	return nil
 }
 
-// Check verifies, reads everything, and counts the records by their state. What does not
-// lead to a record, or does not fit it, is enroll.ErrDamaged.
+// Check verifies and reads everything, and counts the records by state. Entries that do
+// not lead to a record, or do not match it, are enroll.ErrDamaged.
 func (r *Records) Check() (map[enroll.State]int, error) {
 	if err := r.Verify(context.Background()); err != nil {
 		return nil, err
@@ -254,7 +254,7 @@ func (r *Records) Check() (map[enroll.State]int, error) {
 // or follow from it, of the hundred that etcd accepts.
 func (r *Records) AtOnce() int { return 8 }
 
-// Close ends the copy, waits for running transactions and ends the connections.
+// Close stops the copy, waits for running transactions and closes the connections.
 func (r *Records) Close() error { return r.store.Close() }
 
 func isEmpty(ctx context.Context, db kv.Store) (empty bool, err error) {
@@ -272,7 +272,7 @@ func isEmpty(ctx context.Context, db kv.Store) (empty bool, err error) {
 	return empty, err
 }
 
-// importKey is in the settings while a copy is not complete.
+// importKey is in the settings while a copy is incomplete.
 const importKey = "importing"
 
 func complete(ctx context.Context, db kv.Store) error {

@@ -8,20 +8,21 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// windowTable has one record. It is not authenticated: whoever writes it can have devices wait,
-// or have more of them come at once.
+// windowTable has one record. It is not authenticated: anyone who writes it can make
+// devices wait, or let more of them through.
 const windowTable = "window"
 
-// A bucket is what is left of a window at a time.
+// A bucket is what is left of a window at some time.
 type bucket struct {
 	left float64
 	at   time.Time
 }
 
-// skew is how much further ahead the clock of another server is believed to be.
+// skew is how far ahead another server's clock may plausibly be.
 const skew = 5 * time.Second
 
-// fill adds what came since. The clocks of servers differ: one that is behind adds nothing.
+// fill adds what has accumulated since then. Server clocks differ: one that is behind
+// adds nothing.
 func (b bucket) fill(perSecond float64, now time.Time) bucket {
 	full := 2*perSecond + 1
 	since := now.Sub(b.at)
@@ -39,7 +40,7 @@ func (b bucket) encode() []byte {
 	return binary.BigEndian.AppendUint64(out, uint64(b.at.UnixNano()))
 }
 
-// decodeBucket returns a full one for what it does not understand.
+// decodeBucket returns a full bucket for data that it does not understand.
 func decodeBucket(b []byte) bucket {
 	if len(b) != 16 {
 		return bucket{}

@@ -14,7 +14,7 @@ import (
 )
 
 // attested returns what a restricted key signed (TPM 2.0 Library, Part 2, clause
-// 10.12.12). A restricted key signs no foreign data that starts with
+// 10.12.12). A restricted key does not sign outside data that starts with
 // TPM_GENERATED_VALUE, the mark of data that the TPM itself produced.
 func attested(ak Public, attest, signature []byte, kind tpm2.TPMST, qualifying []byte) (*tpm2.TPMSAttest, error) {
 	digest := sha256.Sum256(attest)

@@ -2,8 +2,8 @@ package proof
 
 import "crypto/sha256"
 
-// The types of the messages by which an enrolled device tells, from time to time, in which
-// state it was started. The answer to the last one is a Result.
+// The types of the messages with which an enrolled device regularly proves in which state
+// it was started. The answer to the last one is a Result.
 const (
 	TypeAttestBegin     = "attest-begin"     // device
 	TypeAttestChallenge = "attest-challenge" // authority
@@ -51,8 +51,8 @@ func (a *Attestation) Digest() []byte {
 	return h.Sum(nil)
 }
 
-// Open checks the sizes of an attestation, and that the AK in it made the quote. Whose AK it
-// is depends on the record.
+// Open checks the sizes of an attestation, and that the AK in it made the quote. The
+// record determines whose AK it is.
 func (a *Attestation) Open() error {
 	if len(a.ID) != sha256.Size || len(a.EventLog) > MaxPackedLog || len(a.EventLog) > 0 && !a.Challenge.EventLog {
 		return Fail(ErrMalformed, "attestation")

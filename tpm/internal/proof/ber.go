@@ -7,14 +7,14 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// deepest is how many elements may be within each other: a certificate has a dozen.
+// deepest is how deep elements may be nested: a certificate has a dozen levels.
 const deepest = 24
 
-// extent returns the sizes in bytes of the header and of all of the element that in begins
-// with (X.690 section 8.1), or 0: its length may have more bytes than it needs, or be
-// indefinite. Elements of all lengths but an indefinite one may be cut off.
+// extent returns the sizes in bytes of the header and of the whole element at the start
+// of in (X.690 section 8.1), or 0. Its length may have more bytes than necessary, or be
+// indefinite. Elements may be cut off unless their length is indefinite.
 func extent(in []byte, depth int) (header, size int) {
-	if len(in) < 2 || in[0]&0x1f == 0x1f || depth > deepest { // tags of several bytes are not in certificates
+	if len(in) < 2 || in[0]&0x1f == 0x1f || depth > deepest { // tags of several bytes do not occur in certificates
 		return 0, 0
 	}
 	switch length := int(in[1]); {
@@ -49,8 +49,8 @@ func indefinite(in []byte, depth int) int {
 	}
 }
 
-// content returns what is in the element that in begins with, and what follows it. There is
-// none if ok is false.
+// content returns the content of the element at the start of in, and what follows it. ok
+// is false if there is none.
 func content(in []byte, depth int) (inner, rest []byte, ok bool) {
 	header, size := extent(in, depth)
 	if size == 0 || size > len(in) {
@@ -63,9 +63,9 @@ func content(in []byte, depth int) (inner, rest []byte, ok bool) {
 	return inner, in[size:], true
 }
 
-// toDER writes elements with lengths as DER has them, and strings that come in parts as one
-// (X.690 sections 8.7.3, 8.21.3 and 10). Nothing else of BER is changed. It returns nil for
-// what are no elements.
+// toDER rewrites elements with lengths as in DER, and strings in parts as one (X.690
+// sections 8.7.3, 8.21.3 and 10). Nothing else of BER is changed. It returns nil if the
+// input does not consist of elements.
 func toDER(in []byte) []byte { return rewritten(in, 0) }
 
 func rewritten(in []byte, depth int) []byte {
@@ -96,8 +96,8 @@ func inParts(tag byte) bool {
 	return tag < 0x40 && tag&0x20 != 0 && tag != byte(asn1.SEQUENCE) && tag != byte(asn1.SET)
 }
 
-// joined returns the content of a string whose parts are in DER. Those of a bit string begin
-// with how many bits of their last byte do not count.
+// joined returns the content of a string whose parts are in DER. Parts of a bit string
+// begin with the number of unused bits in their last byte.
 func joined(tag byte, parts cryptobyte.String) (whole []byte, ok bool) {
 	for !parts.Empty() {
 		var part cryptobyte.String

@@ -11,13 +11,13 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// ParseCertificate reads a certificate of a maker in DER. It also reads those that the
-// standard library refuses, or of which it leaves out a part, although makers of TPMs issued
-// them: with lengths as BER has them, a serial number that is negative or not in its shortest
-// form, times in another form, text in another character set than it claims, damaged
-// extensions that do not matter here, no version, a curve that is written out, a point that
-// is compressed, or a key that is restricted to OAEP. Of such a certificate only what a
-// verification needs is set, and where its issuer's own is.
+// ParseCertificate reads a manufacturer's certificate in DER. It also reads certificates
+// issued by TPM manufacturers that the standard library refuses or reads incompletely:
+// with BER lengths, a serial number that is negative or not in its shortest form, times
+// in another form, text in another character set than declared, damaged extensions that
+// do not matter here, no version, an explicit curve, a compressed point, or a key
+// restricted to OAEP. In such a certificate, only the fields that a verification needs
+// are set, and the location of the issuer's certificate.
 func ParseCertificate(der []byte) (*x509.Certificate, error) {
 	c, err := x509.ParseCertificate(der)
 	if err == nil && c.PublicKey != nil && c.Version == 3 {
@@ -36,8 +36,8 @@ func ParseCertificate(der []byte) (*x509.Certificate, error) {
 	return nil, own
 }
 
-// parseOdd reads a Certificate (RFC 5280 section 4.1). What is signed are its bytes as they
-// are, and what is read is the same in DER.
+// parseOdd reads a Certificate (RFC 5280 section 4.1). The signature covers its original
+// bytes; what is read is the same in DER.
 func parseOdd(der []byte) (*x509.Certificate, error) {
 	parts := certificateParts(der)
 	if _, size := extent(der, 0); parts == nil || size != len(der) {

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// ecKey reads an EC key whose curve is named, or written out (RFC 3279 section 2.3.5). All of
-// a curve that is written out must be that of a curve of NIST: with another generator anybody
-// could make a private key for a public one.
+// ecKey reads an EC key with a named or explicit curve (RFC 3279 section 2.3.5). All
+// parameters of an explicit curve must be those of a NIST curve: with another generator,
+// anyone could make a private key for a public one.
 func ecKey(info keyInfo) (*ecdsa.PublicKey, error) {
 	named, written := info.parameters, info.parameters
 	var oid stdasn1.ObjectIdentifier
@@ -46,13 +46,13 @@ func point(curve elliptic.Curve, p []byte) (*ecdsa.PublicKey, error) {
 			return nil, errors.New("malformed EC point")
 		}
 		return &ecdsa.PublicKey{Curve: curve, X: x, Y: y}, nil
-	case 6 | p[len(p)-1]&1: // and so says the last bit of y
+	case 6 | p[len(p)-1]&1: // the last bit of y must agree
 		p = append([]byte{4}, p[1:]...)
 	}
 	return ecdsa.ParseUncompressedPublicKey(curve, p)
 }
 
-// isCurve reports whether the ECParameters of a curve over a prime field are those of a curve.
+// isCurve reports whether ECParameters over a prime field are those of a given curve.
 func isCurve(in cryptobyte.String, want *elliptic.CurveParams) bool {
 	var field, curve, a, b, generator cryptobyte.String
 	var oid stdasn1.ObjectIdentifier

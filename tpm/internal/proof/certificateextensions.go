@@ -11,9 +11,9 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// readExtensions reads Extensions (RFC 5280 section 4.1). Those that limit what the
-// certificate is for must be well-formed; critical ones that are not known here are listed
-// as such, and the certificate does not verify.
+// readExtensions reads Extensions (RFC 5280 section 4.1). Those that restrict the use of
+// the certificate must be well-formed; unknown critical ones are listed as such, and the
+// certificate does not verify.
 func readExtensions(c *x509.Certificate, in cryptobyte.String) error {
 	var list cryptobyte.String
 	if !in.ReadASN1(&list, asn1.SEQUENCE) || !in.Empty() {
@@ -42,7 +42,7 @@ func readExtensions(c *x509.Certificate, in cryptobyte.String) error {
 	return nil
 }
 
-// readExtension takes any BOOLEAN but zero for critical, as BER has it.
+// readExtension treats any nonzero BOOLEAN as critical, as in BER.
 func readExtension(list *cryptobyte.String) (x pkix.Extension, err error) {
 	var one, critical, value cryptobyte.String
 	var has bool
@@ -81,14 +81,14 @@ func useExtension(c *x509.Certificate, x pkix.Extension) (known bool, err error)
 	return true, nil
 }
 
-// harmless are extensions that allow and forbid nothing in a verification: key identifiers,
-// alternative names of the issuer, policies (of which every one is accepted), and where to
+// harmless are extensions that neither allow nor forbid anything in a verification: key
+// identifiers, alternative names of the issuer, policies (all are accepted), and where to
 // find other certificates and lists.
 func harmless() []string {
 	return []string{"2.5.29.9", "2.5.29.14", "2.5.29.18", "2.5.29.31", "2.5.29.32", "2.5.29.35", "1.3.6.1.5.5.7.1.1"}
 }
 
-// readKeyUsage does not mind bits that do not count and are set.
+// readKeyUsage tolerates unused bits that are set.
 func readKeyUsage(c *x509.Certificate, in cryptobyte.String) bool {
 	var value cryptobyte.String
 	if !in.ReadASN1(&value, asn1.BIT_STRING) || len(value) == 0 || value[0] > 7 {
@@ -101,8 +101,8 @@ func readKeyUsage(c *x509.Certificate, in cryptobyte.String) bool {
 	return true
 }
 
-// readAuthorityInfo looks for where the certificate of the issuer is (RFC 5280 section
-// 4.2.2.1), for people only.
+// readAuthorityInfo looks for the location of the issuer's certificate (RFC 5280 section
+// 4.2.2.1), only to show it.
 func readAuthorityInfo(c *x509.Certificate, in cryptobyte.String) {
 	var list, one, url cryptobyte.String
 	var method stdasn1.ObjectIdentifier

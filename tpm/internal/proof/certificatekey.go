@@ -14,7 +14,7 @@ import (
 )
 
 // The algorithms of a key (RFC 4055 section 1.2, RFC 5480 section 2.1). TPM 1.2 and early
-// TPM 2.0 have keys that are restricted to OAEP.
+// TPM 2.0 have keys restricted to OAEP.
 const (
 	rsaEncryption = "1.2.840.113549.1.1.1"
 	rsaOAEP       = "1.2.840.113549.1.1.7"
@@ -23,7 +23,7 @@ const (
 	ecDH          = "1.3.132.1.12"
 )
 
-// A keyInfo is what is in a SubjectPublicKeyInfo (RFC 5280 section 4.1).
+// A keyInfo is the content of a SubjectPublicKeyInfo (RFC 5280 section 4.1).
 type keyInfo struct {
 	algorithm  string
 	parameters cryptobyte.String

@@ -8,10 +8,11 @@ import (
 )
 
 // Certificates returns the certificates in the contents of NV indices or of a file, in
-// their order. Each index is read on its own, and all of them as one, since a certificate
-// may be split across indices (TCG EK Credential Profile, section 2.2.1.5.2). Headers
-// before a certificate, such as that of TPM 1.2 (TCG PC Client Specific Implementation
-// Specification 1.2, section 7.4.5), and padding after it are ignored. Text is PEM.
+// order. Each index is read on its own, and then all of them together, since a
+// certificate may be split across indices (TCG EK Credential Profile, section 2.2.1.5.2).
+// Headers before a certificate, such as that of TPM 1.2 (TCG PC Client Specific
+// Implementation Specification 1.2, section 7.4.5), and padding after it are ignored.
+// Text is PEM.
 func Certificates(contents ...[]byte) (found [][]byte) {
 	if len(contents) > 1 {
 		contents = append(contents, bytes.Join(contents, nil))
@@ -28,9 +29,9 @@ func Certificates(contents ...[]byte) (found [][]byte) {
 	return found
 }
 
-// OwnFirst puts the certificate of an EK of a kind, or of any kind for "", before those that
-// were stored with it: some makers, and people who put files together, have the issuer's first,
-// or those of several EKs. If none looks like it the order stays.
+// OwnFirst moves the certificate of an EK of a kind, or of any kind for "", before those
+// stored with it: some manufacturers, and people who assemble files, put the issuer's
+// first, or include those of several EKs. If none looks like it, the order is unchanged.
 func OwnFirst(list [][]byte, kind EKKind) [][]byte {
 	own := slices.IndexFunc(list, func(der []byte) bool {
 		c, err := ParseCertificate(der)
@@ -49,7 +50,7 @@ func OwnFirst(list [][]byte, kind EKKind) [][]byte {
 	return slices.Concat(list[own:own+1], list[:own], list[own+1:])
 }
 
-// fromPEM returns the certificates of a text, or data if it is none.
+// fromPEM returns the certificates in a PEM text, or data if it is not PEM.
 func fromPEM(data []byte) []byte {
 	var der []byte
 	for rest := data; ; {
@@ -67,7 +68,7 @@ func fromPEM(data []byte) []byte {
 	return der
 }
 
-// split finds what begins as a certificate does and is complete.
+// split finds what begins like a certificate and is complete.
 func split(data []byte) (found [][]byte) {
 	for len(data) > 0 {
 		size := certificateSize(data)
@@ -80,7 +81,7 @@ func split(data []byte) (found [][]byte) {
 	return found
 }
 
-// certificateSize returns the size of the certificate that data begins with, or 0. A
+// certificateSize returns the size of the certificate at the start of data, or 0. A
 // certificate of version 3 begins with [0], one without a version with its serial number.
 func certificateSize(data []byte) int {
 	parts := certificateParts(data)
@@ -94,9 +95,9 @@ func certificateSize(data []byte) int {
 	return 0
 }
 
-// certificateParts returns what the certificate that data begins with consists of (RFC 5280
-// section 4.1): a SEQUENCE, another one and a BIT STRING, and padding if its length is that
-// of an NV index. There is none if the result is nil.
+// certificateParts returns the parts of the certificate at the start of data (RFC 5280
+// section 4.1): a SEQUENCE, another one and a BIT STRING, and padding if its length is
+// that of an NV index. The result is nil if there is no certificate.
 func certificateParts(data []byte) (parts [][]byte) {
 	if len(data) == 0 || data[0] != 0x30 {
 		return nil

@@ -11,7 +11,7 @@ import (
 )
 
 // signatureAlgorithm reads an AlgorithmIdentifier (RFC 3279 section 2.2, RFC 5758 section
-// 3.2). Others are unknown, and such a signature does not verify.
+// 3.2). Other algorithms are unknown, and such signatures do not verify.
 func signatureAlgorithm(in cryptobyte.String) x509.SignatureAlgorithm {
 	var oid stdasn1.ObjectIdentifier
 	if !in.ReadASN1ObjectIdentifier(&oid) {
@@ -32,8 +32,9 @@ func signatureAlgorithm(in cryptobyte.String) x509.SignatureAlgorithm {
 	}[oid.String()]
 }
 
-// pssAlgorithm reads RSASSA-PSS-params (RFC 4055 section 3.1). Those are unknown that the
-// standard library does not verify: with two hashes, or a salt that is not as long as the hash.
+// pssAlgorithm reads RSASSA-PSS-params (RFC 4055 section 3.1). Parameters that the
+// standard library does not verify are unknown: two different hashes, or a salt that is
+// not as long as the hash.
 func pssAlgorithm(parameters []byte) x509.SignatureAlgorithm {
 	var p struct {
 		Hash    pkix.AlgorithmIdentifier `asn1:"explicit,tag:0"`
@@ -63,8 +64,8 @@ func pssAlgorithm(parameters []byte) x509.SignatureAlgorithm {
 	return known.algorithm
 }
 
-// strictSignature returns the signature of a certificate. That of ECDSA is two numbers, which
-// are written anew since the standard library takes them in DER only.
+// strictSignature returns the signature of a certificate. An ECDSA signature is two
+// numbers, which are re-encoded, since the standard library accepts only DER.
 func strictSignature(c *x509.Certificate) []byte {
 	var pair, r, s cryptobyte.String
 	in := cryptobyte.String(toDER(c.Signature))
@@ -78,7 +79,7 @@ func strictSignature(c *x509.Certificate) []byte {
 	}
 	var b cryptobyte.Builder
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1BigInt(new(big.Int).SetBytes(r)) // neither is negative, whatever its first bit says
+		b.AddASN1BigInt(new(big.Int).SetBytes(r)) // neither is negative, even if the first bit is set
 		b.AddASN1BigInt(new(big.Int).SetBytes(s))
 	})
 	return b.BytesOrPanic()

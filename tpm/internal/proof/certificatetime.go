@@ -8,9 +8,9 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// readTime reads a Time (RFC 5280 section 4.1.2.5). It may be without seconds or with parts of
-// them, of another time zone or of none, which is UTC then, and a UTCTime may have a year of
-// four digits, a GeneralizedTime one of two.
+// readTime reads a Time (RFC 5280 section 4.1.2.5). It may lack seconds or have fractions
+// of them, and have another time zone, or none, which means UTC. A UTCTime may have a
+// four-digit year, a GeneralizedTime a two-digit one.
 func readTime(in *cryptobyte.String, t *time.Time) bool {
 	var value cryptobyte.String
 	var tag asn1.Tag
@@ -37,8 +37,8 @@ func readTime(in *cryptobyte.String, t *time.Time) bool {
 	return false
 }
 
-// timeLayouts are the forms of a time, the likeliest first. Ten and twelve digits have
-// several meanings, of which that with a year far away is not meant.
+// timeLayouts are the forms of a time, most likely first. Ten and twelve digits are
+// ambiguous; a meaning with a year far away is not intended.
 func timeLayouts(tag asn1.Tag) []string {
 	const long, longMinutes, longHours, short, minutes = "20060102150405", "200601021504", "2006010215", "060102150405", "0601021504"
 	if tag == asn1.UTCTime {

@@ -8,7 +8,7 @@ import (
 	"crypto/x509"
 )
 
-// An Offered is the keys that a begin message names, each of the right kind.
+// An Offered is the keys named in a begin message, each of the right kind.
 type Offered struct {
 	EKHash [sha256.Size]byte
 	EK     Public
@@ -60,8 +60,8 @@ func (o *Offered) check() error {
 	return nil
 }
 
-// Open checks everything in a proof that anyone can check at any time: the kinds of
-// keys and all signatures. It does not know whether the secret is the right one.
+// Open checks everything in a proof that anyone can check at any time: the kinds of keys
+// and all signatures. It cannot know whether the secret is right.
 func (p *Proof) Open() (Offered, error) {
 	o, err := p.Begin.Open()
 	if err != nil {
@@ -106,8 +106,8 @@ func checkRequest(k Public, der []byte) error {
 	return nil
 }
 
-// checkRenewal checks the signature of the key that vouches for the others. Whether it
-// may do so depends on the record.
+// checkRenewal checks the signature of the key that vouches for the others. The record
+// determines whether it may do so.
 func (p *Proof) checkRenewal() error {
 	if p.Renewal == nil {
 		return nil

@@ -4,13 +4,13 @@ import (
 	"crypto/sha256"
 )
 
-// UseDevice is the use of a digest that a key of the device's maker signs.
+// UseDevice is the use of a digest that a manufacturer's key signs.
 const UseDevice = "msl-hsm tpm enrolment 1: device"
 
-// A DeviceProof is what a key says for which the maker of the device issued a certificate
-// (TCG TPM 2.0 Keys for Device Identity and Attestation). An initial attestation key (IAK)
-// is restricted, and certifies that the AK is in its own TPM. An initial device identity
-// (IDevID) signs anything that the device wants, so that it says less.
+// A DeviceProof is a statement by a key that the device's manufacturer certified (TCG TPM
+// 2.0 Keys for Device Identity and Attestation). An initial attestation key (IAK) is
+// restricted, and certifies that the AK is in the same TPM. An initial device identity
+// (IDevID) signs anything that the device asks it to, so its statement is weaker.
 type DeviceProof struct {
 	Certificates [][]byte `json:"certificates"` // its own first, DER
 	Key          []byte   `json:"key"`          // TPMT_PUBLIC
@@ -33,8 +33,7 @@ func (d *DeviceProof) Restricted() bool {
 	return err == nil && k.Area.ObjectAttributes.Restricted
 }
 
-// CheckMaker requires a signing key that cannot leave its TPM, of an algorithm that is
-// known here.
+// CheckMaker requires a signing key of a supported algorithm that cannot leave its TPM.
 func (p Public) CheckMaker() error {
 	const what = "key of the device's maker"
 	a := p.Area.ObjectAttributes
@@ -45,8 +44,8 @@ func (p Public) CheckMaker() error {
 	return err
 }
 
-// checkDevice checks the signature of the maker's key. What its certificate is worth
-// depends on the policy.
+// checkDevice checks the signature of the manufacturer's key. The policy determines what
+// its certificate is worth.
 func (p *Proof) checkDevice(o *Offered) error {
 	d := p.Device
 	if d == nil {

@@ -9,8 +9,8 @@ import (
 )
 
 // An EKKind is one of the kinds of endorsement keys of the TCG EK Credential Profile,
-// section 2.2.1. An authority cannot tell a key of the high range from one of the low range
-// with the same algorithm: to it, both are of the latter kind.
+// section 2.2.1. An authority cannot distinguish a key of the high range from one of the
+// low range with the same algorithm: it treats both as the latter kind.
 type EKKind string
 
 // The kinds of EK.
@@ -24,7 +24,7 @@ const (
 	EKP256High    EKKind = "p256-high"    // template H-2
 )
 
-// EKKinds are the kinds that an authority tells apart.
+// EKKinds are the kinds that an authority distinguishes.
 func EKKinds() []EKKind { return []EKKind{EKRSA2048, EKP256, EKP384, EKRSA3072, EKP521} }
 
 // KindOf returns the kind of an EK, or "" if it is not one of the known kinds.

@@ -14,8 +14,7 @@ var (
 	ErrRejected = errors.New("enrollment was rejected")
 	// ErrRevoked: the device was revoked by its EK.
 	ErrRevoked = errors.New("device is revoked")
-	// ErrKeyRevoked: the key that was offered is revoked; a new key may be
-	// enrolled.
+	// ErrKeyRevoked: the offered key is revoked; a new key may be enrolled.
 	ErrKeyRevoked = errors.New("key is revoked")
 	// ErrPolicy: the policy refuses the EK without asking a person.
 	ErrPolicy = errors.New("device is not allowed")
@@ -24,8 +23,8 @@ var (
 	ErrEKCertificate = errors.New("EK certificate is not accepted")
 	// ErrMalformed: a message is not one of this protocol.
 	ErrMalformed = errors.New("malformed message")
-	// ErrStale: the challenge was made by another authority, has expired, or was
-	// used before, or a newer one was. Begin again.
+	// ErrStale: the challenge was made by another authority, has expired, or was used
+	// before, or there was a newer one. Begin again.
 	ErrStale = errors.New("challenge is not valid")
 	// ErrActivation: the secret of the challenge is wrong, so the EK and the AK
 	// are not in the same TPM.
@@ -34,7 +33,7 @@ var (
 	ErrNonce = errors.New("signed for another challenge")
 	// ErrKey: a key has the wrong type, curve, size, scheme or attributes.
 	ErrKey = errors.New("key is not acceptable")
-	// ErrAttestation: what the AK signed is not what was asked for.
+	// ErrAttestation: what the AK signed is not what was requested.
 	ErrAttestation = errors.New("attestation does not fit")
 	// ErrSignature: a signature does not verify.
 	ErrSignature = errors.New("signature is wrong")
@@ -43,7 +42,7 @@ var (
 	// ErrBusy: the authority is overloaded, or too many devices wait for
 	// approval. Try again later.
 	ErrBusy = errors.New("authority is busy")
-	// ErrEventLog: an event log is too long, or is none.
+	// ErrEventLog: an event log is too long or invalid.
 	ErrEventLog = errors.New("event log cannot be used")
 	// ErrInternal: the authority failed. Its log says why.
 	ErrInternal = errors.New("authority failed")
@@ -64,7 +63,7 @@ func faults() []fault {
 	}
 }
 
-// FaultWord returns the word for an error: "internal" for one that is not of this
+// FaultWord returns the word for an error; "internal" if it is not an error of this
 // package.
 func FaultWord(err error) string {
 	for _, f := range faults() {

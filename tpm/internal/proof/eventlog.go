@@ -6,14 +6,14 @@ import (
 	"io"
 )
 
-// The sizes in bytes of the event log of a machine's start (TCG PC Client Platform Firmware
-// Profile, section 10), as it is and compressed for a message.
+// The sizes in bytes of the event log of a machine's start (TCG PC Client Platform
+// Firmware Profile, section 10), uncompressed and compressed for a message.
 const (
 	MaxEventLog  = 1 << 20
 	MaxPackedLog = 128 << 10
 )
 
-// PackLog compresses an event log (RFC 1952). One that is too long is [ErrEventLog].
+// PackLog compresses an event log (RFC 1952). A log that is too long is [ErrEventLog].
 func PackLog(log []byte) ([]byte, error) {
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)

@@ -20,7 +20,7 @@ const (
 	Version         = 1
 	MaxCertificates = 8 // the EK's own and those above it
 	maxKeys         = 2
-	MaxPart         = 8 << 10 // bytes of any one part of a message
+	MaxPart         = 8 << 10 // bytes of any part of a message
 	SecretSize      = 32      // bytes of the secret in a challenge
 )
 
@@ -57,7 +57,7 @@ type Challenge struct {
 	EventLog   bool   `json:"event_log,omitempty"` // it shall be in the proof
 }
 
-// A Proof is the whole evidence, including the earlier messages.
+// A Proof is the complete evidence, including the earlier messages.
 type Proof struct {
 	Type      string     `json:"type"`
 	Version   int        `json:"version"`
@@ -99,7 +99,7 @@ type PCR struct {
 	Digest []byte `json:"digest"`
 }
 
-// A Result is the end of an exchange.
+// A Result ends an exchange.
 type Result struct {
 	Type         string   `json:"type"`
 	Version      int      `json:"version"`
@@ -111,7 +111,7 @@ type Result struct {
 	Detail       string   `json:"detail,omitempty"`
 }
 
-// StateEnrolled is the state in the result of a device that is enrolled.
+// StateEnrolled is the state in the result for an enrolled device.
 const StateEnrolled = "enrolled"
 
 // MessageType returns the type of a message, without checking the rest of it.
@@ -144,7 +144,7 @@ func Parse[T any](data []byte, kind string) (T, error) {
 	return v, decode(data, &v)
 }
 
-// CheckPlain refuses a message that is longer than one without an event log may be.
+// CheckPlain refuses a message longer than one without an event log may be.
 func CheckPlain(data []byte) error {
 	if len(data) > MaxPlain {
 		return Fail(ErrMalformed, "%d bytes, and %d are allowed", len(data), MaxPlain)
@@ -218,8 +218,8 @@ const (
 	UseRenewal = "msl-hsm tpm enrolment 1: renewal"
 )
 
-// Digest is the qualifying data that the TPM signs over: a hash of the earlier
-// messages, and of the secret that only the TPM with the EK could know.
+// Digest is the qualifying data over which the TPM signs: a hash of the earlier messages,
+// and of the secret that only the TPM with the EK could know.
 func (p *Proof) Digest(use string) []byte {
 	b, c := sha256.Sum256(Encode(p.Begin)), sha256.Sum256(Encode(p.Challenge))
 	h := sha256.New()
@@ -243,7 +243,7 @@ func ParseResult(data []byte) (Result, error) {
 	return r, nil
 }
 
-// ErrorResult writes the result that tells a device about an error.
+// ErrorResult writes the result that informs a device of an error.
 func ErrorResult(id string, err error) []byte {
 	r := Result{Type: TypeResult, Version: Version, State: FaultWord(err), ID: id}
 	if kind := faultOf(r.State); kind != ErrInternal {
@@ -254,12 +254,11 @@ func ErrorResult(id string, err error) []byte {
 	return Encode(r)
 }
 
-// maxDetail is how many characters of a reason a device is told: the values of several PCRs
-// and the events that led there.
+// maxDetail is how many characters of a reason a device receives: enough for the values
+// of several PCRs and the events behind them.
 const maxDetail = 1000
 
-// Shorten makes the text of a peer safe to show: at most 300 characters of printable
-// ASCII.
+// Shorten makes a peer's text safe to show: at most 300 characters of printable ASCII.
 func Shorten(s string) string { return shortenTo(300, s) }
 
 func shortenTo(most int, s string) string {

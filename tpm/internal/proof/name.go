@@ -38,8 +38,8 @@ func ParseName(der []byte) (name pkix.RDNSequence, err error) {
 	return name, nil
 }
 
-// Text returns what a string of any type says. What claims to be of a smaller character set
-// is taken for UTF-8, and for ISO 8859-1 if it is not that.
+// Text returns the text of a string of any type. Text declared as a smaller character set
+// is read as UTF-8, or as ISO 8859-1 if it is not valid UTF-8.
 func Text(tag asn1.Tag, value []byte) string {
 	const universalString, bmpString = asn1.Tag(28), asn1.Tag(30)
 	var units []uint16

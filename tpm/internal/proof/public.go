@@ -18,11 +18,11 @@ type Public struct {
 	Raw  []byte
 	Area *tpm2.TPMTPublic
 	Key  crypto.PublicKey
-	Name []byte // algorithm (2) ‖ digest: it covers every bit of the area
+	Name []byte // algorithm (2) ‖ digest, which covers every bit of the area
 }
 
-// ParsePublic reads a TPMT_PUBLIC in its canonical form, whose key must be safe to
-// compute with.
+// ParsePublic reads a TPMT_PUBLIC in its canonical form. Its key must be safe to compute
+// with.
 func ParsePublic(raw []byte) (Public, error) {
 	area, err := unmarshal[tpm2.TPMTPublic](raw)
 	if err != nil {
@@ -111,14 +111,14 @@ func (p Public) checkKey() error {
 	return err
 }
 
-// CheckStorage requires a parent of imported keys that cannot leave its TPM.
+// CheckStorage requires a storage key that cannot leave its TPM, as a parent of imported
+// keys.
 func (p Public) CheckStorage() error {
 	a := p.Area.ObjectAttributes
 	return p.checkFixed("storage key", a.Restricted && a.Decrypt && !a.SignEncrypt, "restricted and for decryption alone")
 }
 
-// CheckDecryption requires an RSA key that decrypts what a peer encrypts, and cannot
-// leave its TPM.
+// CheckDecryption requires an RSA decryption key that cannot leave its TPM.
 func (p Public) CheckDecryption() error {
 	a := p.Area.ObjectAttributes
 	return p.checkFixed("decryption key", !a.Restricted && a.Decrypt && !a.SignEncrypt, "unrestricted and for decryption alone")
@@ -164,8 +164,7 @@ func (p Public) algorithm(what string, anyScheme bool) (keystore.Algorithm, erro
 	return 0, Fail(ErrKey, "%s: it is not ECDSA P-256 or RSA with 2048 or 3072 bits", what)
 }
 
-// scheme returns the scheme of a signing key, with its hash if it is one that
-// is known here.
+// scheme returns the scheme of a signing key, with its hash if the scheme is known here.
 func (p Public) scheme() (scheme, hash tpm2.TPMAlgID) {
 	if parameters, err := p.Area.Parameters.RSADetail(); err == nil {
 		scheme = parameters.Scheme.Scheme

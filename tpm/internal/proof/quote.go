@@ -3,8 +3,8 @@ package proof
 // TypeQuote is the type of a StandaloneQuote.
 const TypeQuote = "quote"
 
-// A StandaloneQuote is a quote outside an enrollment. Its qualifying data is the
-// nonce, so that other tools can check it too.
+// A StandaloneQuote is a quote outside an enrollment. Its qualifying data is the nonce,
+// so that other tools can also check it.
 type StandaloneQuote struct {
 	Type    string `json:"type"`
 	Version int    `json:"version"`

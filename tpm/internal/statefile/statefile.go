@@ -1,10 +1,10 @@
-// Package statefile is the format of the files in which the packages under tpm keep
-// what is not secret: a line
+// Package statefile defines the format of the files in which the packages under tpm keep
+// data that is not secret: a line
 //
 //	MAGIC <SHA-256 of what follows, in hex>
 //
-// followed by the payload. The checksum finds damage, not malice: anyone who can write
-// the file can compute it.
+// followed by the payload. The checksum detects damage, not tampering: anyone who can
+// write the file can compute it.
 package statefile
 
 import (
@@ -14,7 +14,7 @@ import (
 	"errors"
 )
 
-// Join puts the first line before a payload, and returns its checksum too.
+// Join prepends the first line to a payload, and also returns its checksum.
 func Join(magic string, payload []byte) (data []byte, sum string) {
 	digest := sha256.Sum256(payload)
 	sum = hex.EncodeToString(digest[:])

@@ -14,10 +14,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// Actor says who this process works for.
+// Actor says on whose behalf this process works.
 func Actor() string { return fmt.Sprintf("uid %d pid %d", os.Getuid(), os.Getpid()) }
 
-// CommandLog is the audit log of commands that do something beside the server, or "".
+// CommandLog is the audit log of commands that change something without the server, or
+// "".
 func CommandLog(c *config.Config) string {
 	if c.Server.Audit.File == "" {
 		return ""
@@ -25,14 +26,14 @@ func CommandLog(c *config.Config) string {
 	return c.Server.Audit.File + ".commands"
 }
 
-// busyCommand is how long a command waits for another one that writes the log, and
-// lookAgain how often it looks.
+// busyCommand is how long a command waits for another one that is writing the log, and
+// lookAgain how often it checks.
 const (
 	busyCommand = 5 * time.Second
 	lookAgain   = 20 * time.Millisecond
 )
 
-// openCommands opens the audit log of commands. They write it one after the other.
+// openCommands opens the audit log of commands, which write it one at a time.
 func openCommands(c *config.Config, signer crypto.Signer) (l *auditlog.Log, err error) {
 	for end := time.Now().Add(busyCommand); ; time.Sleep(lookAgain) {
 		l, err = auditlog.Open(auditlog.Config{Path: CommandLog(c), Signer: signer, Size: c.Server.Audit.Size, Log: c.Keystore.Log})
@@ -42,8 +43,9 @@ func openCommands(c *config.Config, signer crypto.Signer) (l *auditlog.Log, err 
 	}
 }
 
-// Tell writes to the audit log what a command has done beside the server, or has not
-// because of err, which it returns. Without a signer, the server signs it when it starts.
+// Tell records in the audit log what a command has done without the server, or has not
+// done because of err, which it returns. Without a signer, the server signs the record
+// when it starts.
 func Tell(c *config.Config, signer crypto.Signer, action, subject string, err error) error {
 	if CommandLog(c) == "" {
 		return err
@@ -59,7 +61,7 @@ func Tell(c *config.Config, signer crypto.Signer, action, subject string, err er
 	return err
 }
 
-// told is the record of something that was done, or not.
+// told is the record of something that was done or not.
 func told(by, action, subject string, err error) auditlog.Record {
 	r := auditlog.Record{Event: "admin", By: by, Action: action, Subject: subject, Result: "done"}
 	if err != nil {
@@ -80,7 +82,7 @@ func SignCommands(c *config.Config, signer crypto.Signer) error {
 	return l.Close()
 }
 
-// An auditedRegistry writes to the audit log what is changed.
+// An auditedRegistry records changes in the audit log.
 type auditedRegistry struct {
 	*State
 	c *config.Config
@@ -90,52 +92,52 @@ func (r auditedRegistry) tell(action, subject string, err error) error {
 	return Tell(r.c, nil, action, subject, err)
 }
 
-// AddEntity is told.
+// AddEntity is recorded.
 func (r auditedRegistry) AddEntity(e state.EntityRecord) error {
 	return r.tell(entityAdd, e.Identity, r.State.AddEntity(e))
 }
 
-// RemoveEntity is told.
+// RemoveEntity is recorded.
 func (r auditedRegistry) RemoveEntity(name string) error {
 	return r.tell(entityRemove, name, r.State.RemoveEntity(name))
 }
 
-// RevokeEntity is told.
+// RevokeEntity is recorded.
 func (r auditedRegistry) RevokeEntity(name string) error {
 	return r.tell(entityRevoke, name, r.State.RevokeEntity(name))
 }
 
-// UnrevokeEntity is told.
+// UnrevokeEntity is recorded.
 func (r auditedRegistry) UnrevokeEntity(name string) error {
 	return r.tell(entityUnrevoke, name, r.State.UnrevokeEntity(name))
 }
 
-// AddUser is told.
+// AddUser is recorded.
 func (r auditedRegistry) AddUser(name string, password []byte) error {
 	return r.tell(userAdd, name, r.State.AddUser(name, password))
 }
 
-// RemoveUser is told.
+// RemoveUser is recorded.
 func (r auditedRegistry) RemoveUser(name string) error {
 	return r.tell(userRemove, name, r.State.RemoveUser(name))
 }
 
-// SetPassword is told.
+// SetPassword is recorded.
 func (r auditedRegistry) SetPassword(name string, password []byte) error {
 	return r.tell(userPassword, name, r.State.SetPassword(name, password))
 }
 
-// RevokeUser is told.
+// RevokeUser is recorded.
 func (r auditedRegistry) RevokeUser(name string) error {
 	return r.tell(userRevoke, name, r.State.RevokeUser(name))
 }
 
-// UnrevokeUser is told.
+// UnrevokeUser is recorded.
 func (r auditedRegistry) UnrevokeUser(name string) error {
 	return r.tell(userUnrevoke, name, r.State.UnrevokeUser(name))
 }
 
-// What operators do, as the audit log calls it.
+// Operators' actions, as named in the audit log.
 const (
 	entityAdd      = "entity add"
 	entityRemove   = "entity remove"

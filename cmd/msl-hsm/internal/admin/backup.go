@@ -51,7 +51,7 @@ func BackupState(c *config.Config, state, to string, force bool) (r StateReport,
 	if force {
 		err = os.Rename(f.Name(), to)
 	} else {
-		err = os.Link(f.Name(), to) // fails if the name has been taken meanwhile
+		err = os.Link(f.Name(), to) // fails if the name has been taken in the meantime
 	}
 	return r, errors.Join(err, atomicfile.SyncDir(filepath.Dir(to)))
 }

@@ -8,7 +8,7 @@ import (
 // callerKey is the key of the caller in the context of a request.
 type callerKey struct{}
 
-// withCaller notes who is at the other end of a connection.
+// withCaller stores in a context who is at the other end of a connection.
 func withCaller(ctx context.Context, conn net.Conn) context.Context {
 	if unix, ok := conn.(*net.UnixConn); ok {
 		return context.WithValue(ctx, callerKey{}, caller(unix))
@@ -16,7 +16,7 @@ func withCaller(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// callerOf returns who sent a request, as far as the operating system says so.
+// callerOf returns who sent a request, if the operating system says so.
 func callerOf(ctx context.Context) string {
 	who, _ := ctx.Value(callerKey{}).(string)
 	return who

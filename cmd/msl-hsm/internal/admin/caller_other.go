@@ -4,5 +4,5 @@ package admin
 
 import "net"
 
-// caller returns nothing: only the same user can get here.
+// caller returns "": only the same user can connect.
 func caller(*net.UnixConn) string { return "" }

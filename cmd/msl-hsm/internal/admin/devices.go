@@ -18,7 +18,7 @@ import (
 	devices "github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
 )
 
-// ServeDevices opens the records of devices, which must exist, for a server.
+// ServeDevices opens the existing records of devices, for a server.
 func ServeDevices(c *config.Config, s *State, store keys.Store, log *slog.Logger) (*keys.Authority, error) {
 	records, err := openRecords(c, store, authkv.Adopt, devices.Open)
 	if err != nil {
@@ -30,8 +30,8 @@ func ServeDevices(c *config.Config, s *State, store keys.Store, log *slog.Logger
 	return keys.OpenAuthority(c, s.Server, records, store)
 }
 
-// openDevices opens them for a command. They are authenticated by the keys with which the
-// state was opened.
+// openDevices opens them for a command. They are authenticated with the keys with which
+// the state was opened.
 func openDevices(c *config.Config, s *State, store keys.Store) (*keys.Authority, error) {
 	authenticating := store
 	if s.store != nil {
@@ -64,8 +64,8 @@ func openRecords(c *config.Config, store keys.Store, trust authkv.Trust, open fu
 	return r, nil
 }
 
-// openEnrollmentFile opens the file, which a key of the store authenticates. Without one it
-// must not be authenticated.
+// openEnrollmentFile opens the file, which a key in the store authenticates. Without a
+// store, the file must not be authenticated.
 func openEnrollmentFile(c *config.Config, store keys.Store, trust authkv.Trust) (*enroll.File, error) {
 	path := c.Server.Enrollment.File()
 	r := &Keys{c: c, store: store}
@@ -73,7 +73,7 @@ func openEnrollmentFile(c *config.Config, store keys.Store, trust authkv.Trust) 
 	return f, errors.Join(unusableEnrollments(path, err), r.Close())
 }
 
-// unusableEnrollments adds to the error of a file of enrollments what to do about it.
+// unusableEnrollments adds what to do to the error about a file of enrollments.
 func unusableEnrollments(path string, err error) error {
 	switch {
 	case errors.Is(err, authkv.ErrUnsigned):

@@ -3,8 +3,8 @@
 //
 // A running server takes requests over HTTP on a Unix socket beside its state file.
 // Anyone who can use the socket can use the file: both are accessible only to the same
-// owner. An error is sent as a code and a text, and is restored on the other side, so
-// that errors.Is works there.
+// owner. An error is sent as a code and a text and restored on the other side, so that
+// errors.Is works there.
 //
 // Which function do I want? [OpenRegistry] for the entities and users that may talk to
 // the server, [OpenKeeper] for the state as a whole, [OpenEnrollments] for devices with

@@ -77,7 +77,7 @@ type localEnrollments struct {
 	*keys.Authority
 	c     *config.Config
 	state *State
-	// authentic makes sure, once, that what is read is authentic.
+	// authentic checks, once, that the records are authentic.
 	authentic func() error
 }
 
@@ -127,7 +127,7 @@ func (r remoteEnrollments) Apply(c EnrollmentChange) error {
 	return r.call(http.MethodPost, "/enrollments", c, nil)
 }
 
-// maxApprovals is how many approvals a request has; those of them with the longest names
+// maxApprovals is how many approvals one request has; that many with the longest names
 // and notes are below the limit on its size.
 const maxApprovals = 500
 
@@ -144,7 +144,7 @@ func (r remoteEnrollments) Approve(list []enroll.Approval) (errs []error, err er
 	return errs, nil
 }
 
-// approvals are those of a request.
+// approvals are those in a request.
 type approvals struct {
 	Devices []enroll.Approval `json:"devices"`
 }
@@ -159,7 +159,7 @@ func (r remoteEnrollments) Find(what string) (found []enroll.Record, err error) 
 	return found, err
 }
 
-// wanted is what a device is looked for by.
+// wanted is what identifies the requested device.
 type wanted struct {
 	Device string `json:"device"`
 }
@@ -205,7 +205,7 @@ func (r *Keys) Enrollments(signs bool) (Enrollments, error) {
 	return l, nil
 }
 
-// verify makes sure that records which others can write are authentic.
+// verify checks that records which others can write are authentic.
 func (l localEnrollments) verify() error {
 	if shared, ok := l.Records.(*devices.Records); ok {
 		return shared.Verify(context.Background())

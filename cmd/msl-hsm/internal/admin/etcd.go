@@ -19,9 +19,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 )
 
-// Serve opens the state of the server, which must exist, for serving, and the key store whose
-// keys authenticate it, which the caller closes from then on. When etcd is lost and back is told in
-// the log, and that it is back to back.
+// Serve opens the existing state of the server for serving, and the key store whose keys
+// authenticate it, which the caller must close. Losing etcd and regaining it is logged,
+// and back is called when etcd is back.
 func (r *Keys) Serve(log *slog.Logger, back func()) (*State, keys.Store, error) {
 	if err := FindState(r.c, ""); err != nil {
 		return nil, nil, err
@@ -64,7 +64,7 @@ func (r *Keys) serveCluster(log *slog.Logger, back func()) (*State, error) {
 	}
 	s, err := opened(r.c, store, etcd.Open, at)
 	if err == nil {
-		s.Cluster = nil // its copy in memory is authentic as it is
+		s.Cluster = nil // its copy in memory is already authenticated
 	}
 	return s, err
 }
@@ -90,7 +90,7 @@ func (r *Keys) administer() (*State, error) {
 	return s, nil
 }
 
-// both closes two.
+// both closes two things.
 type both [2]io.Closer
 
 func (b both) Close() error { return errors.Join(b[0].Close(), b[1].Close()) }
@@ -117,7 +117,7 @@ func tellReach(log *slog.Logger, err error) {
 	log.Error("etcd does not answer: non-replayable messages and renewals fail, and soon all messages", "error", err)
 }
 
-// makeShared makes an empty state in etcd, and reports whether there was none.
+// makeShared makes an empty state in etcd, and reports whether there was none before.
 func makeShared(r *Keys) (made bool, err error) {
 	return makeIn(r, func(at etcd.Config) error { return etcd.Create(context.Background(), at) })
 }
@@ -143,8 +143,8 @@ func (r *Keys) withCluster(do func(keys.Store, etcd.Config) error) error {
 	return do(store, at)
 }
 
-// clusterOf reads what the configuration names. The key that authenticates the state is the
-// one that authenticates tokens.
+// clusterOf reads the cluster settings. The key that authenticates tokens also
+// authenticates the state.
 func clusterOf(c *config.Config, store keys.Store) (at etcd.Config, err error) {
 	s := &c.Server.State
 	at = etcd.Config{Endpoints: s.Etcd, Prefix: s.Prefix, User: s.User, Staleness: s.Staleness}

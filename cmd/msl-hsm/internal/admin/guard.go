@@ -15,24 +15,25 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// Keys are the key store of a command, for all that it does: they are opened once, so that the PIN
-// is asked for once and may come from a descriptor. They are opened when the first of them is
-// needed, such as to authenticate a file: what is wrong with that is told before.
+// Keys are a command's key store. It is opened once, so that the PIN is asked for only
+// once and may come from a descriptor, and not before it is needed, for example to
+// authenticate a file: any other fault of that file is reported first.
 type Keys struct {
 	c     *config.Config
-	store keys.Store // or nil, as long as it was not opened
-	err   error      // why it could not be
-	needs bool       // a key store, so that none is an error
-	own   bool       // it was opened here
+	store keys.Store // nil until opened
+	err   error      // why opening failed
+	needs bool       // requires a key store, so that having none is an error
+	own   bool       // opened here
 }
 
-// KeysOf returns the key store of a configuration, which is to be closed, and is not opened yet.
+// KeysOf returns the key store of a configuration, not opened yet. The caller must close
+// it.
 func KeysOf(c *config.Config) *Keys { return &Keys{c: c} }
 
-// KeysBy returns a key store that was opened before, and is closed by whoever did that.
+// KeysBy returns a key store that was opened before; whoever opened it closes it.
 func KeysBy(c *config.Config, store keys.Store) *Keys { return &Keys{c: c, store: store} }
 
-// Store returns the key store. That there is none is an error.
+// Store returns the key store. Having none is an error.
 func (r *Keys) Store() (keys.Store, error) {
 	r.needs = true
 	return r.open()
@@ -54,7 +55,7 @@ func (r *Keys) open() (keys.Store, error) {
 	return store, nil
 }
 
-// Close closes a key store that was opened here.
+// Close closes the key store if it was opened here.
 func (r *Keys) Close() error {
 	if !r.own {
 		return nil
@@ -63,8 +64,8 @@ func (r *Keys) Close() error {
 	return r.store.Close()
 }
 
-// guard authenticates a file by the key that authenticates tokens, and marks it by one of no
-// other use.
+// guard authenticates a file with the key that authenticates tokens, and marks it with a
+// key that has no other use.
 func (r *Keys) guard(mark keystore.Role, trust authkv.Trust) authkv.Guard {
 	return authkv.Guard{Trust: trust, Key: func() (authkv.Key, authkv.Mark, error) {
 		store, err := r.open()
@@ -88,8 +89,8 @@ func (r *Keys) enrollments(trust authkv.Trust) enroll.Files {
 	return enroll.Files{Guard: r.guard(keystore.RoleEnrollmentsMark, trust)}
 }
 
-// A markKey is a key that is there if files are authenticated. Only who may change the token
-// can make or remove it.
+// A markKey is a key that exists if files are authenticated. Only someone who may change
+// the token can make or remove it.
 type markKey struct {
 	store keys.Store
 	label string
@@ -110,7 +111,7 @@ func (m markKey) Make() error {
 	return err
 }
 
-// authenticity says what a file that was opened lacks, or nothing.
+// authenticity says what an opened file lacks, or "".
 func authenticity(path string, v authkv.Verdict, marked func() (bool, error)) string {
 	if !v.Authentic {
 		return path + " is not authenticated, so somebody who can write it can lift a revocation: msl-hsm serve begins with that"
@@ -121,8 +122,8 @@ func authenticity(path string, v authkv.Verdict, marked func() (bool, error)) st
 	return ""
 }
 
-// Doubts says how somebody who can write the state, or the file of enrollments, could change
-// it unseen.
+// Doubts says how someone who can write the state, or the file of enrollments, could
+// change it undetected.
 func (s *State) Doubts(c *config.Config) (doubts []string, err error) {
 	prefix := c.Keystore.Prefix
 	if s.File != nil {
@@ -139,7 +140,7 @@ func (s *State) Doubts(c *config.Config) (doubts []string, err error) {
 	return slices.DeleteFunc(doubts, func(d string) bool { return d == "" }), err
 }
 
-// tellVerdict logs what a server should know of a file that it opened.
+// tellVerdict logs what a server should report about a file that it opened.
 func tellVerdict(log *slog.Logger, path string, mark keystore.Role, v authkv.Verdict, c *config.Config) {
 	if v.New {
 		log.Info("the file is authenticated from now on: what is in it was taken as it was", "file", path)

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listen takes requests until it is closed; closing waits briefly for requests in
+// Listen accepts requests until it is closed; closing waits briefly for requests in
 // progress. If the socket cannot be made, the server runs without it, and a warning is
 // logged.
 func (s Service) Listen(log *slog.Logger) io.Closer {
@@ -52,8 +52,8 @@ type listening struct {
 // leaving is how long Close waits for requests in progress.
 const leaving = 2 * time.Second
 
-// Close waits for the requests in progress, and then cuts them off. The socket is gone
-// afterwards, even if the server had not begun to listen on it.
+// Close waits for the requests in progress, then cuts them off. The socket is removed
+// afterward, even if the server had not begun to listen on it.
 func (l listening) Close() error {
 	defer l.socket.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), leaving)
@@ -64,9 +64,9 @@ func (l listening) Close() error {
 	return l.Server.Close()
 }
 
-// listenPrivately makes a socket that only this user can access from the start: to
-// connect, a process needs write permission. It takes the place of a socket at which nobody
-// listens any more, and of nothing else.
+// listenPrivately makes a socket that only this user can access from the start:
+// connecting requires write permission. It replaces a socket on which nobody listens
+// anymore, and nothing else.
 func listenPrivately(path string) (net.Listener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err

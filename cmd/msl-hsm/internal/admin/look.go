@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// DialServer connects to the server that has the state open, which must run.
+// DialServer connects to the server that has the state open; it must be running.
 func DialServer(c *config.Config, flag string) (*Running, error) {
 	if err := FindState(c, flag); err != nil {
 		return nil, err
@@ -30,8 +30,8 @@ func DialServer(c *config.Config, flag string) (*Running, error) {
 	return nil, exit.WithCode(err, exit.Failure)
 }
 
-// LookFor connects to the server of this machine that has the state open. It returns nil if
-// there is none.
+// LookFor connects to the server on this machine that has the state open. It returns nil
+// if there is none.
 func LookFor(c *config.Config) (*Running, error) {
 	socket, state := c.Server.Admin.Socket, &c.Server.State
 	switch {
@@ -43,17 +43,16 @@ func LookFor(c *config.Config) (*Running, error) {
 	return nil, nil
 }
 
-// Reload has the server read its configuration again, and decodes what it says about that
-// into out.
+// Reload makes the server reload its configuration, and decodes the result into out.
 func (r *Running) Reload(out any) error { return r.callLong(http.MethodPost, "/reload", nil, out) }
 
-// Status decodes what the server says about its health into out.
+// Status decodes the server's report on its health into out.
 func (r *Running) Status(out any) error { return r.call(http.MethodGet, "/status", nil, out) }
 
-// Metrics writes the metrics of the server in the format of Prometheus.
+// Metrics writes the server's metrics in Prometheus format.
 func (r *Running) Metrics(w io.Writer) error { return r.call(http.MethodGet, "/metrics", nil, w) }
 
-// Page returns a URL of the status page of the server. It has a token.
+// Page returns a URL of the server's status page. It contains a token.
 func (r *Running) Page() (url string, err error) {
 	err = r.call(http.MethodPost, "/page", nil, &url)
 	return url, err

@@ -47,8 +47,8 @@ func ExportState(c *config.Config, path string, progress func(records int)) (sum
 	return sum, err
 }
 
-// attachShared adds the enrollments in etcd to an export of the state, which it removes if
-// it fails.
+// attachShared adds the enrollments in etcd to an export of the state, which it removes
+// on failure.
 func attachShared(c *config.Config, s *State, export string) error {
 	content, err := sharedEnrollments(c, s, filepath.Dir(export))
 	if err == nil {
@@ -91,7 +91,7 @@ func (r *Restoring) ImportState(keepTokens bool, progress func(records int)) (su
 	return sum, err
 }
 
-// importable makes sure that a state file belongs to the keys of a store, unless it is to
+// importable checks that a state file belongs to the keys of a store, unless it is to
 // belong to them from now on.
 func importable(c *config.Config, path string, from *state.Server, store keys.Store, newKeys bool) error {
 	if newKeys {

@@ -18,21 +18,20 @@ import (
 	devices "github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
 )
 
-// ImportEnrollments writes the enrollments of the backup to etcd, and counts them by their
-// state.
+// ImportEnrollments writes the backup's enrollments to etcd, and counts them by state.
 func (r *Restoring) ImportEnrollments(content []byte) (map[enroll.State]int, error) {
 	return r.importEnrollments(content, r.trust(), nil)
 }
 
-// ImportEnrollments writes the file of enrollments at path, or those in a backup, to etcd,
-// and counts them by their state. progress may be nil.
+// ImportEnrollments writes the file of enrollments at path, or those in a backup, to
+// etcd, and counts them by state. progress may be nil.
 func ImportEnrollments(c *config.Config, path string, progress func(entries int)) (_ map[enroll.State]int, err error) {
 	if err := checkSharedEnrollments(c); err != nil {
 		return nil, err
 	}
 	content, err := bolt.Attached(path)
 	switch {
-	case errors.Is(err, bolt.ErrFormat): // it is no backup
+	case errors.Is(err, bolt.ErrFormat): // it is not a backup
 		content, err = os.ReadFile(path)
 	case err == nil && content == nil:
 		err = fmt.Errorf("%s is a state file without enrollments: name the file of enrollments, or a backup", path)
@@ -52,7 +51,8 @@ func checkSharedEnrollments(c *config.Config) error {
 	return exit.Usagef("the configuration has no enrollments in etcd: set server.enrollment.state to etcd; those in a file are copied with msl-hsm state backup")
 }
 
-// importEnrollments works on a copy: nothing is changed in a file that may be another's.
+// importEnrollments works on a copy: it changes nothing in a file that may belong to
+// someone else.
 func (r *Keys) importEnrollments(content []byte, trust authkv.Trust, progress func(int)) (states map[enroll.State]int, err error) {
 	err = onCopy(content, func(path string) error {
 		from, err := r.enrollments(trust).Open(path)
@@ -71,7 +71,7 @@ func (r *Keys) importEnrollments(content []byte, trust authkv.Trust, progress fu
 	return states, err
 }
 
-// onCopy calls do with a file of a content, which is gone afterwards.
+// onCopy calls do with a temporary file of that content.
 func onCopy(content []byte, do func(path string) error) error {
 	dir, err := throwaway.Dir("", "msl-hsm-copy-")
 	if err != nil {
@@ -85,7 +85,7 @@ func onCopy(content []byte, do func(path string) error) error {
 	return do(path)
 }
 
-// ExportEnrollments writes the enrollments in etcd to a new file, and counts them by their
+// ExportEnrollments writes the enrollments in etcd to a new file, and counts them by
 // state.
 func ExportEnrollments(c *config.Config, path string) (states map[enroll.State]int, err error) {
 	if err := checkSharedEnrollments(c); err != nil {
@@ -103,7 +103,7 @@ func ExportEnrollments(c *config.Config, path string) (states map[enroll.State]i
 	return states, err
 }
 
-// writeEnrollments writes what is authentic.
+// writeEnrollments writes only authentic records.
 func writeEnrollments(c *config.Config, s *State, path string) (states map[enroll.State]int, err error) {
 	at, err := clusterOf(c, s.store)
 	if err != nil {
@@ -120,8 +120,8 @@ func writeEnrollments(c *config.Config, s *State, path string) (states map[enrol
 	return (&Keys{c: c, store: s.store}).enrollments(authkv.Vouch).Write(context.Background(), path, from.Stored)
 }
 
-// sharedEnrollments returns the content of a file of the enrollments, which it writes in a
-// directory for a while.
+// sharedEnrollments returns the content of a file of the enrollments, made in a temporary
+// directory.
 func sharedEnrollments(c *config.Config, s *State, beside string) ([]byte, error) {
 	dir, err := throwaway.Dir(beside, "msl-hsm-export-")
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// Needs knows what servers need the versions of their keys for.
+// Needs knows for what servers need the versions of their keys.
 type Needs struct {
 	Prefix   string
 	Keep     time.Duration // how long a master token may be used or renewed
@@ -25,7 +25,7 @@ type Needs struct {
 	entities []state.EntityRecord
 }
 
-// clockSlack allows for clocks of servers that are apart.
+// clockSlack allows for differences between server clocks.
 const clockSlack = time.Hour
 
 // FindNeeds reads what the servers of a state need.
@@ -43,8 +43,8 @@ func FindNeeds(ctx context.Context, s Rotations, store keystore.Admin, prefix st
 	return n, err
 }
 
-// together are the labels whose versions belong to those of a label; none if it is not a
-// key of a server that rotates.
+// together are the labels whose versions belong to those of a label; none if the label is
+// not that of a rotating server key.
 func (n *Needs) together(label string) []string { return together(n.Prefix, label) }
 
 func together(prefix, label string) []string {
@@ -56,11 +56,11 @@ func together(prefix, label string) []string {
 	return nil
 }
 
-// Rotates reports whether a key is one of a server that rotates.
+// Rotates reports whether a key is a server's and rotates.
 func Rotates(prefix, label string) bool { return together(prefix, label) != nil }
 
-// inUse is the version with which servers make tokens, or seal: the newest that all keys
-// of a group have.
+// inUse is the version with which servers make tokens, or seal: the newest version that
+// all keys of a group have.
 func (n *Needs) inUse(group []string) uint32 {
 	least := n.newest[group[0]].Version
 	for _, label := range group {
@@ -72,7 +72,7 @@ func (n *Needs) inUse(group []string) uint32 {
 	return least
 }
 
-// Why says what servers need a version of a key for, or nothing if they do not.
+// Why says for what servers need a version of a key, or "" if they do not.
 func (n *Needs) Why(label string, version uint32) string {
 	group := n.together(label)
 	if group == nil {
@@ -97,7 +97,7 @@ func (n *Needs) Why(label string, version uint32) string {
 	return n.tokens(label, version)
 }
 
-// tokens says whether there may be tokens that a version made.
+// tokens says whether tokens made with a version may exist.
 func (n *Needs) tokens(label string, version uint32) string {
 	var since time.Time
 	for newer, at := range n.rotation.Replaced[label] {
@@ -114,7 +114,7 @@ func (n *Needs) tokens(label string, version uint32) string {
 	return ""
 }
 
-// sealedWith returns the entities with keys that a version of a sealing key keeps.
+// sealedWith returns the entities whose keys are sealed with a version of a sealing key.
 func (n *Needs) sealedWith(label string, version uint32) (names []string) {
 	for _, e := range n.entities {
 		if e.PSK == nil {
@@ -131,24 +131,24 @@ func (n *Needs) sealedWith(label string, version uint32) (names []string) {
 	return names
 }
 
-// A Left is an entity whose pre-shared keys an older version seals still.
+// A Left is an entity whose pre-shared keys are still sealed by an older version.
 type Left struct {
 	Identity string `json:"identity"`
 	Sealing  uint32 `json:"sealing_version"` // the oldest that seals some of its keys
 	Again    bool   `json:"register_again"`  // its keys never leave the key store: it needs new ones
 }
 
-// A sealing says what can become of the sealed keys of an entity.
+// A sealing says what can be done with the sealed keys of an entity.
 type sealing int
 
 const (
-	sealedNow     sealing = iota // the version in use seals them, or there are none
-	sealedBefore                 // an older one does, and they can be sealed again
-	sealedForGood                // they have to stay there
+	sealedNow     sealing = iota // sealed by the version in use, or no keys
+	sealedBefore                 // sealed by an older one, and can be sealed again
+	sealedForGood                // sealed by an older one, and must stay so
 )
 
-// left tells which older version seals keys of an entity, if any does, and whether they
-// have to stay there. What is no sealed key stays.
+// left returns which older version seals keys of an entity, if any, and whether they must
+// stay so. Anything that is not a sealed key must.
 func (n *Needs) left(e state.EntityRecord) (l Left, now sealing) {
 	l.Identity = e.Identity
 	if e.PSK == nil {
@@ -176,7 +176,7 @@ func (n *Needs) left(e state.EntityRecord) (l Left, now sealing) {
 	return l, now
 }
 
-// moves reports whether Rewrap seals the keys of all these entities again.
+// moves reports whether Rewrap can seal the keys of all these entities again.
 func (n *Needs) moves(identities []string) bool {
 	these := map[string]bool{}
 	for _, name := range identities {
@@ -207,7 +207,7 @@ func (n *Needs) info(role keystore.Role, version uint32) keystore.Info {
 	return keystore.Info{}
 }
 
-// versionOf is the version of the sealing key of what is sealed, or 0.
+// versionOf is the version of the sealing key of a blob, or 0.
 func versionOf(blob []byte) uint32 {
 	s, err := keystore.ParseSealed(blob)
 	if err != nil {
@@ -224,7 +224,7 @@ func Some(names []string) string {
 	return fmt.Sprintf("%s and %d others", strings.Join(names[:3], ", "), len(names)-3)
 }
 
-// Consequence says what is lost with a version that is needed.
+// Consequence says what is lost with a needed version.
 func (n *Needs) Consequence(label string, version uint32) string {
 	group := n.together(label)
 	if len(group) == 0 {
@@ -241,8 +241,8 @@ func (n *Needs) Consequence(label string, version uint32) string {
 
 var errUnderWay = errors.New("a rotation is under way: end it with msl-hsm key rotate first")
 
-// Retire destroys the older versions that nothing needs. Servers stop to open anything
-// with them before. Those that are needed are told of; with force they go, too.
+// Retire destroys older versions that nothing needs. Before that, servers stop using them
+// to open anything. Needed ones are reported; with force they are also destroyed.
 func (r *Rotator) Retire(ctx context.Context, force bool) (err error) {
 	defer func() { err = interrupted(ctx, err) }()
 	store := r.Store

@@ -19,15 +19,17 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 )
 
-// pairText is what the versions of the issuer's MAC key are told from others by. What else
-// they authenticate, tokens and the root of a state, never begins so.
+// pairText is tagged with the versions of the issuer's MAC key to identify them. The
+// other data that they authenticate, tokens and the root of a state, never begins like
+// this.
 const pairText = "msl-hsm state pair\x00"
 
 // pairVersions is how many versions are compared: each costs an operation of the HSM.
 const pairVersions = 8
 
-// Pair has a state that is used with the keys of a store note that. If it was used with others,
-// the error is [ErrOtherKeys]; a warning says that one of both seems to be older than the other.
+// Pair makes a state that is used with the keys of a store record that. If it was used
+// with other keys, the error is [ErrOtherKeys]; a warning says that one of the two seems
+// to be older than the other.
 func (s *State) Pair(c *config.Config, store keystore.Store) (warning string, err error) {
 	used, err := UsedKeys(c, s.Server)
 	if err != nil {
@@ -40,7 +42,7 @@ func (s *State) Pair(c *config.Config, store keystore.Store) (warning string, er
 	return warning, s.AddPair(context.Background(), own)
 }
 
-// belongs makes sure that the state does not belong to other keys than those of a store.
+// belongs checks that the state does not belong to keys other than those of a store.
 func (s *State) belongs(c *config.Config, store keystore.Store) error {
 	used, err := UsedKeys(c, s.Server)
 	if err == nil {
@@ -49,8 +51,9 @@ func (s *State) belongs(c *config.Config, store keystore.Store) error {
 	return err
 }
 
-// A Used is with which versions of the issuer's MAC key a state was used, and the newest one that
-// key rotate had made for it, which is no news, also while that was interrupted.
+// A Used says with which versions of the issuer's MAC key a state was used, and which
+// newest one key rotate made for it, which is expected even if the rotation was
+// interrupted.
 type Used struct {
 	known state.Pair
 	made  uint32
@@ -66,7 +69,7 @@ func UsedKeys(c *config.Config, s *state.Server) (Used, error) {
 	return Used{known, r.Versions[issuerMAC(c)]}, err
 }
 
-// expected returns the versions that are there without the one that was made for the state.
+// expected returns the existing versions without the one made for the state.
 func (u Used) expected(own state.Pair) state.Pair {
 	if _, noted := u.known[u.made]; noted || len(own) < 2 {
 		return own
@@ -76,7 +79,7 @@ func (u Used) expected(own state.Pair) state.Pair {
 	return own
 }
 
-// ComparePair is State.Pair without the note, for what a state was used with.
+// ComparePair is State.Pair without recording, for the keys that a state was used with.
 func ComparePair(c *config.Config, used Used, store keystore.Store) (warning string, err error) {
 	_, warning, err = judge(c, used, store)
 	return warning, err
@@ -96,7 +99,7 @@ func issuerMAC(c *config.Config) string {
 	return keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)
 }
 
-// prints tells the newest versions of a key from all others. A key that is not there has none.
+// prints returns tags that identify the newest versions of a key. A missing key has none.
 func prints(store keystore.Store, label string) (state.Pair, error) {
 	ring, err := store.Lookup(label)
 	if errors.Is(err, keystore.ErrNotFound) {
@@ -118,7 +121,7 @@ func prints(store keystore.Store, label string) (state.Pair, error) {
 	return own, nil
 }
 
-// compare judges the keys that are there by those that a state was used with.
+// compare judges the existing keys by those that a state was used with.
 func compare(own, known state.Pair, label string) (warning string, err error) {
 	if len(known) == 0 {
 		return "", nil
@@ -145,7 +148,7 @@ func compare(own, known state.Pair, label string) (warning string, err error) {
 
 func newestOf(p state.Pair) uint32 { return slices.Max(slices.Collect(maps.Keys(p))) }
 
-// agreeing counts the versions that both have, and are the same or not.
+// agreeing counts the versions that both have, by whether they are the same.
 func agreeing(own, known state.Pair) (same, others int) {
 	for version, print := range own {
 		was, found := known[version]
@@ -177,7 +180,7 @@ func placeOfKeys(k *config.Keystore) string {
 	return cmp.Or(k.URI, k.SoftHSM, strings.Join(k.Tokens, ", "))
 }
 
-// fits judges a backup, of which it is no news that there are newer versions.
+// fits judges a backup, for which newer versions are to be expected.
 func fits(c *config.Config, backup string, own, known state.Pair) (note string, err error) {
 	note, err = compare(own, known, issuerMAC(c))
 	switch {
@@ -189,7 +192,7 @@ func fits(c *config.Config, backup string, own, known state.Pair) (note string, 
 	return note, nil
 }
 
-// unusable is Unusable, and says of a file that belongs to other keys which ones.
+// unusable is Unusable, and for a file that belongs to other keys says which ones.
 func (r *Keys) unusable(path string, err error) error {
 	other := Unusable(path, err)
 	if !errors.Is(err, bolt.ErrOtherKey) {
@@ -202,7 +205,8 @@ func (r *Keys) unusable(path string, err error) error {
 	return explained(r.c, path, r.store, known, "and you know that the file is right, run msl-hsm state sign --state "+Quoted(path), other)
 }
 
-// foreign returns what a state in etcd that is not authentic is if it belongs to other keys.
+// foreign returns the error for an inauthentic state in etcd, which may belong to other
+// keys.
 func foreign(c *config.Config, store keystore.Store, at etcd.Config, forged error) error {
 	known, err := etcd.PairOf(context.Background(), at)
 	if err != nil {
@@ -211,8 +215,8 @@ func foreign(c *config.Config, store keystore.Store, at etcd.Config, forged erro
 	return explained(c, c.Server.State.String(), store, known, "choose another prefix, and run msl-hsm state import --new-keys FILE with a backup of the state", forged)
 }
 
-// explained says of a state that is not authentic that it belongs to other keys, or that the
-// version is gone that authenticates it; otherwise it returns forged.
+// explained says that an inauthentic state belongs to other keys, or that the version
+// that authenticates it no longer exists; otherwise it returns forged.
 func explained(c *config.Config, where string, store keystore.Store, known state.Pair, lost string, forged error) error {
 	own, err := prints(store, issuerMAC(c))
 	if err != nil {

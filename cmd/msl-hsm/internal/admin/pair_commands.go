@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// PairRotations is State.Pair for the state behind r. A server that has it open compares what it
-// is told with what it noted.
+// PairRotations is State.Pair for the state behind r. A server that has it open compares
+// the keys with those that it recorded.
 func PairRotations(c *config.Config, r Rotations, store keystore.Store) (warning string, err error) {
 	switch s := r.(type) {
 	case unserved:
@@ -25,8 +25,8 @@ func PairRotations(c *config.Config, r Rotations, store keystore.Store) (warning
 	return "", nil
 }
 
-// PairRegistry is State.Pair for the state behind r, which gets something that the keys of a
-// store sealed. What deserves a warning is left to the start of the server.
+// PairRegistry is State.Pair for the state behind r, which is about to receive something
+// sealed with the keys of a store. Warnings are left to the start of the server.
 func PairRegistry(c *config.Config, r Registry, store keystore.Store) error {
 	switch s := r.(type) {
 	case *State:
@@ -58,21 +58,21 @@ func (r remoteRegistry) pair(c *config.Config, store keystore.Store) error {
 	}
 	switch {
 	case errors.Is(err, errVersion):
-		return nil // a server of before, which goes on until it suits to restart it
+		return nil // an earlier version of the server, which runs until it is convenient to restart it
 	case errors.Is(err, ErrOtherKeys):
 		return otherKeys(c, c.Server.State.String(), ErrOtherKeys)
 	}
 	return err
 }
 
-// PairsFile reports whether a state file is there that belongs to the keys of a store as they
-// are, so that it can be told of new ones by [PairFile]. What does not open is told where it is
-// used.
+// PairsFile reports whether a state file exists that belongs to the keys of a store as
+// they are, so that [PairFile] can record new ones. Problems with opening it are reported
+// where it is used.
 func PairsFile(c *config.Config, store keys.Store) (fits bool) {
 	onFile(c, store, func(r Rotations) {
 		s, local := r.(unserved)
 		if !local {
-			fits = true // its server judged it
+			fits = true // its server has judged it
 			return
 		}
 		used, err := UsedKeys(c, s.Server)
@@ -100,7 +100,7 @@ func onFile(c *config.Config, store keys.Store, do func(Rotations)) {
 	}
 }
 
-// pairRequests answers commands that look at the keys.
+// pairRequests answers commands that examine the keys.
 func (s Service) pairRequests(handle handleFunc) {
 	handle("PUT /pair", func(r *http.Request) (any, error) {
 		own, err := read[state.Pair](r)

@@ -11,10 +11,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// ErrOtherKeys: a state was used with other keys than those that are there.
+// ErrOtherKeys: a state was used with keys other than the existing ones.
 var ErrOtherKeys = errors.New("the state belongs to other keys")
 
-// kinds maps the errors that both sides know to the codes that they are sent as.
+// kinds maps the errors that both sides know to the codes that represent them.
 var kinds = []struct {
 	code string
 	err  error
@@ -35,7 +35,8 @@ var kinds = []struct {
 	{"signature", enroll.ErrSignature},
 }
 
-// A problem is an error as it is sent. Without a code it matches none of the kinds.
+// A problem is an error in the form in which it is sent. Without a code it matches none
+// of the kinds.
 type problem struct {
 	Code  string `json:"code,omitempty"`
 	Error string `json:"error"`
@@ -50,7 +51,7 @@ func problemOf(err error) problem {
 	return problem{Error: err.Error()}
 }
 
-// configuration is the code of an error in a file that the server read.
+// configuration is the code for an error in a file that the server read.
 const configuration = "configuration"
 
 // A Problem is an error of a page in the form that commands understand.
@@ -72,7 +73,7 @@ func problemsOf(errs []error) []problem {
 	return list
 }
 
-// errOrNil is err, or nil for the problem of no error.
+// errOrNil returns err, or nil for the zero problem.
 func (p problem) errOrNil() error {
 	if p == (problem{}) {
 		return nil

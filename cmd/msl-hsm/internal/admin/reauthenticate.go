@@ -11,9 +11,10 @@ import (
 	devices "github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
 )
 
-// Without calls destroy, which ends a version of the key that authenticates the state and the
-// records of devices, and has the newest one that is left authenticate them. In etcd, where
-// that has to come before, a newest version that goes leaves them to the others.
+// Without calls destroy, which ends a version of the key that authenticates the state and
+// the records of devices, and makes the newest remaining version authenticate them. In
+// etcd, where that must come first, a newest version that is to be destroyed leaves them
+// to the other versions.
 func Without(c *config.Config, store keys.Store, newest bool, destroy func() error) (err error) {
 	h, err := hold(c, store)
 	if err != nil {
@@ -32,15 +33,15 @@ func Without(c *config.Config, store keys.Store, newest bool, destroy func() err
 	return err
 }
 
-// A held state is what is authenticated, and known to be: here, or by a server that runs.
+// A held state is authenticated and known to be authentic: here, or by a running server.
 type held struct {
 	remote  *Running // or nil
 	state   *State
 	records keys.Records // or nil
 }
 
-// hold uses a key store that was opened before, if it is not nil: one more in this process is
-// logged in to the same token.
+// hold uses a key store that was opened before, if it is not nil: a second one in this
+// process would be logged in to the same token.
 func hold(c *config.Config, store keys.Store) (*held, error) {
 	if remote, err := dialFile(c); remote != nil || err != nil {
 		return &held{remote: remote}, err
@@ -76,8 +77,8 @@ func (h *held) close() error {
 	return err
 }
 
-// renew has the newest version of the key authenticate the state, and records of devices
-// unless they are nil.
+// renew makes the newest version of the key authenticate the state, and records of
+// devices unless they are nil.
 func renew(ctx context.Context, s *State, records keys.Records) error {
 	if s.store == nil {
 		return nil // nothing could be judged either

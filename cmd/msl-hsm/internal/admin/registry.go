@@ -25,9 +25,9 @@ type Registry interface {
 	io.Closer
 }
 
-// Registry connects to a running server through the socket beside its state file, or opens
-// the file if there is none. A state in etcd it opens itself: the servers hear of changes
-// there.
+// Registry connects to a running server through the socket beside its state file, or
+// opens the file if there is none. It opens a state in etcd itself: the servers learn of
+// changes there.
 func (r *Keys) Registry() (Registry, error) {
 	c := r.c
 	if err := FindState(c, ""); err != nil {

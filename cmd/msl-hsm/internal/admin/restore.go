@@ -9,21 +9,21 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
-// A Restoring puts a backup in the place of a state. It opens the key store once.
+// A Restoring replaces a state with a backup. It opens the key store once.
 type Restoring struct {
 	*Keys
 	backup  string
-	newKeys bool // the backup is to belong to the keys that are there
+	newKeys bool // the backup will belong to the existing keys
 }
 
-// BeginRestore returns what puts a backup in its place, and is to be closed. With newKeys the
-// backup may belong to other keys, which are lost.
+// BeginRestore returns a Restoring, which the caller must close. With newKeys, the backup
+// may belong to other keys, which are lost.
 func BeginRestore(c *config.Config, backup string, newKeys bool) *Restoring {
 	return &Restoring{&Keys{c: c, needs: !c.Keystore.None()}, backup, newKeys}
 }
 
-// Fits makes sure that the backup belongs to the keys of the configuration: otherwise the
-// error is [ErrOtherKeys]. The note says what is to be known about both.
+// Fits checks that the backup belongs to the keys of the configuration: otherwise the
+// error is [ErrOtherKeys]. The note says what an operator should know about both.
 func (r *Restoring) Fits() (note string, err error) {
 	known, err := bolt.PairOf(r.backup)
 	if err != nil || len(known) == 0 || r.newKeys || r.c.Keystore.None() {
@@ -40,7 +40,7 @@ func (r *Restoring) Fits() (note string, err error) {
 	return fits(r.c, r.backup, own, known)
 }
 
-// trust is how far the backup is believed.
+// trust is how far the backup is trusted.
 func (r *Restoring) trust() authkv.Trust {
 	if r.newKeys {
 		return authkv.Vouch
@@ -59,7 +59,7 @@ func (r *Restoring) Enrollments() ([]byte, error) {
 	return content, err
 }
 
-// State puts the backup in the place of a state file.
+// State replaces a state file with the backup.
 func (r *Restoring) State(file string, keepTokens bool) (bolt.Restored, error) {
 	done, err := r.states(r.trust()).Restore(r.backup, file, keepTokens)
 	if err == nil && r.newKeys {
@@ -68,7 +68,7 @@ func (r *Restoring) State(file string, keepTokens bool) (bolt.Restored, error) {
 	return done, Unusable(r.backup, err)
 }
 
-// forgetPair has a state belong to the keys with which it is used next.
+// forgetPair makes a state belong to the keys with which it is used next.
 func (r *Restoring) forgetPair(file string) error {
 	s, err := r.states(authkv.Judge).Reopen(file)
 	if err != nil {
@@ -77,7 +77,7 @@ func (r *Restoring) forgetPair(file string) error {
 	return errors.Join(s.ForgetPair(context.Background()), s.Close())
 }
 
-// ReplaceEnrollments puts the enrollments of the backup in the place of their file.
+// ReplaceEnrollments replaces the file of enrollments with those of the backup.
 func (r *Restoring) ReplaceEnrollments(content []byte, file string) (aside string, err error) {
 	return r.enrollments(r.trust()).Restore(content, file)
 }

@@ -12,11 +12,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// Rewrap seals the pre-shared keys of entities again, with the versions that seal now.
-// Each entity is a change of its own, so a run that was cut off is gone on with by the
-// next. It returns the entities whose keys an older version seals still, by their names:
-// those whose keys never leave the key store, and those whose keys only trusted wrapping
-// keys take, while the version that seals now is none.
+// Rewrap seals the pre-shared keys of entities again, with the versions now used for
+// sealing. Each entity is a separate change, so the next run continues an interrupted
+// one. It returns the entities whose keys are still sealed by an older version, by name:
+// those whose keys never leave the key store, and those whose keys accept only trusted
+// wrapping keys, while the current sealing version is not trusted.
 func (r *Rotator) Rewrap(ctx context.Context) ([]Left, error) {
 	done := 0
 	left, err := r.eachOlder(ctx, func(store keystore.Resealer, e state.EntityRecord) error {
@@ -32,13 +32,13 @@ func (r *Rotator) Rewrap(ctx context.Context) ([]Left, error) {
 	return left, err
 }
 
-// Unsealable are the entities that Rewrap would return now. Nothing is changed.
+// Unsealable are the entities that Rewrap would return now. It changes nothing.
 func (r *Rotator) Unsealable(ctx context.Context) ([]Left, error) {
 	return r.eachOlder(ctx, func(keystore.Resealer, state.EntityRecord) error { return nil })
 }
 
-// eachOlder calls f for each entity whose keys an older version seals and that can be
-// sealed again, and returns the others of these.
+// eachOlder calls f for each entity whose keys are sealed by an older version and can be
+// sealed again, and returns the other such entities.
 func (r *Rotator) eachOlder(ctx context.Context, f func(keystore.Resealer, state.EntityRecord) error) (left []Left, err error) {
 	n, err := FindNeeds(ctx, r.State, r.Store, r.Prefix, r.Keep)
 	if err != nil {
@@ -67,8 +67,8 @@ func (r *Rotator) eachOlder(ctx context.Context, f func(keystore.Resealer, state
 	return left, nil
 }
 
-// reseal seals the keys of an entity again. One that was changed or removed meanwhile is
-// left as it is.
+// reseal seals the keys of an entity again. An entity changed or removed in the meantime
+// is left alone.
 func (r *Rotator) reseal(ctx context.Context, store keystore.Resealer, e state.EntityRecord) error {
 	var again msl.SealedPSK
 	for _, k := range []struct {

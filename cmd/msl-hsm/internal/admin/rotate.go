@@ -14,27 +14,27 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// A Rotator leads the servers of a state to new versions of their keys. Whatever it does
-// can be cut off, and is gone on with by the next one.
+// A Rotator moves the servers of a state to new versions of their keys. Anything it does
+// can be interrupted; the next one continues it.
 type Rotator struct {
 	State  Rotations
 	Store  keystore.Admin
 	Prefix string
 	Keep   time.Duration                    // how long a master token may be used or renewed
-	Tell   func(format string, args ...any) // progress, a line each
-	Sealed func(done, of int)               // told by Rewrap before each entity; or nil
-	Gone   time.Duration                    // after which a server that gives no sign does not count; zero means 15 seconds
+	Tell   func(format string, args ...any) // reports progress, one line each
+	Sealed func(done, of int)               // called by Rewrap before each entity; may be nil
+	Gone   time.Duration                    // after which a silent server no longer counts; zero means 15 seconds
 }
 
 // An errBehind says that another rotator is at work.
 var errBehind = errors.New("another msl-hsm key rotate or key retire is at work on this state: let it end, or run this again")
 
-// Rotate makes versions of all keys of a server but its identity, has every server know
-// them before one uses them, and returns when all use them. A rotation that was begun is
-// ended.
+// Rotate makes new versions of all keys of a server except its identity, makes sure that
+// every server knows them before any uses them, and returns when all use them. It
+// completes a rotation that was already begun.
 func (r *Rotator) Rotate(ctx context.Context) (err error) {
 	defer func() { err = interrupted(ctx, err) }()
-	var own int64 // the number of the last change that this made
+	var own int64 // number of the last change made here
 	for {
 		now, err := r.State.Rotation(ctx)
 		if err != nil {
@@ -59,7 +59,7 @@ func (r *Rotator) Rotate(ctx context.Context) (err error) {
 	}
 }
 
-// interrupted says what to do after an interruption, wherever that was.
+// interrupted says what to do after an interruption, wherever that occurred.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
 		return err
@@ -67,14 +67,15 @@ func interrupted(ctx context.Context, err error) error {
 	return fmt.Errorf("interrupted; run it again to go on: %w", context.Canceled)
 }
 
-// next does what the step that the servers are at asks for, and returns the one after it.
+// next does what the servers' current step requires, and returns the next one.
 func (r *Rotator) next(ctx context.Context, now state.Rotation) (state.Rotation, error) {
 	switch now.Step {
 	case state.StepAnnounced:
 		if err := r.wait(ctx, now, "hold the versions in use"); err != nil {
 			return now, err
 		}
-		// Of several that would make the versions, the one does whose claim is written.
+		// If several rotators would make the versions, only the one whose claim is
+		// written does.
 		if err := r.set(ctx, &now); err != nil {
 			return now, err
 		}
@@ -97,8 +98,8 @@ func (r *Rotator) next(ctx context.Context, now state.Rotation) (state.Rotation,
 	return now, nil
 }
 
-// leave lets another rotator, which announced a rotation and may be making its versions, go
-// on. It returns nil when that gives no sign for as long as a server may.
+// leave lets another rotator continue, which announced a rotation and may be making its
+// versions. It returns nil when that has been silent for as long as a server may be.
 func (r *Rotator) leave(ctx context.Context, announced state.Rotation) error {
 	r.Tell("a rotation was announced: waiting %v, as its msl-hsm key rotate may be at work", r.gone())
 	for end := time.Now().Add(r.gone()); time.Now().Before(end); {
@@ -118,7 +119,7 @@ func (r *Rotator) leave(ctx context.Context, announced state.Rotation) error {
 
 func (r *Rotator) gone() time.Duration { return cmp.Or(r.Gone, 15*time.Second) }
 
-// pause waits until servers are looked at again.
+// pause waits until the next look at the servers.
 func (r *Rotator) pause(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -151,7 +152,7 @@ func (r *Rotator) begin(now state.Rotation) (state.Rotation, error) {
 	return now, nil
 }
 
-// create makes what is missing of the versions.
+// create makes the missing versions.
 func (r *Rotator) create(versions map[string]uint32) error {
 	newest, err := keys.Newest(r.Store)
 	if err != nil {
@@ -173,7 +174,7 @@ func (r *Rotator) create(versions map[string]uint32) error {
 	return nil
 }
 
-// replace notes since when the former versions are not used any more.
+// replace records when the former versions were last used.
 func replace(r *state.Rotation, at time.Time) {
 	if r.Replaced == nil {
 		r.Replaced = map[string]map[uint32]time.Time{}
@@ -195,7 +196,7 @@ func (r *Rotator) set(ctx context.Context, next *state.Rotation) error {
 	return err
 }
 
-// wait returns when every server has followed a rotation that is still there.
+// wait returns when every server has followed a rotation that still exists.
 func (r *Rotator) wait(ctx context.Context, now state.Rotation, what string) error {
 	w := waiting{gone: r.gone(), seen: map[string]seen{}}
 	told := ""
@@ -219,10 +220,10 @@ func (r *Rotator) wait(ctx context.Context, now state.Rotation, what string) err
 	}
 }
 
-// followEvery is how often servers are looked at. They look as often themselves.
+// followEvery is how often to look at the servers, which look just as often.
 const followEvery = 300 * time.Millisecond
 
-// forget has servers that are lost count no more.
+// forget makes lost servers no longer count.
 func (r *Rotator) forget(ctx context.Context, servers map[string]state.Presence, lost []string) error {
 	for _, id := range lost {
 		r.Tell("%s gave no sign for %v: it does not count, and follows when it is back", servers[id].Name, r.gone())
@@ -233,7 +234,7 @@ func (r *Rotator) forget(ctx context.Context, servers map[string]state.Presence,
 	return nil
 }
 
-// who names the servers that are behind.
+// who names the servers that lag.
 func who(behind []state.Presence) string {
 	if len(behind) == 0 {
 		return ""
@@ -250,8 +251,8 @@ func who(behind []state.Presence) string {
 	return "; waiting for " + strings.Join(all, ", ")
 }
 
-// waiting remembers when servers gave their last sign. Clocks of servers differ, so only
-// the own one counts.
+// waiting remembers when each server last gave a sign. Server clocks differ, so only the
+// local one counts.
 type waiting struct {
 	gone time.Duration
 	seen map[string]seen
@@ -263,8 +264,8 @@ type seen struct {
 	at   time.Time
 }
 
-// behind returns the servers that have not followed a number, and notes those that gave
-// no sign for too long.
+// behind returns the servers that have not followed a number, and records those that were
+// silent too long.
 func (w *waiting) behind(servers map[string]state.Presence, number int64, now time.Time) (behind []state.Presence) {
 	w.lost = nil
 	for id, p := range servers {

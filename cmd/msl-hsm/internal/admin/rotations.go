@@ -13,8 +13,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// Rotations are the way in which a command and the servers of a state agree on versions
-// of keys: in the state itself or, while a server has it open, through that server.
+// Rotations let a command and the servers of a state agree on key versions: in the state
+// itself or, while a server has it open, through that server.
 type Rotations interface {
 	Rotation(context.Context) (state.Rotation, error)
 	SetRotation(context.Context, state.Rotation) error
@@ -38,7 +38,7 @@ func OpenRotations(c *config.Config, store keys.Store) (Rotations, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = h.renew() // older versions may go
+	err = h.renew() // older versions may be destroyed
 	if h.records != nil {
 		err = errors.Join(err, h.records.Close())
 	}

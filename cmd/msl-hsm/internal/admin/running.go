@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// patience bounds the wait for an answer of a running server, longPatience for a
+	// patience limits the wait for an answer from a running server, longPatience for a
 	// call that reads or writes all of its state.
 	patience     = 10 * time.Second
 	longPatience = 10 * time.Minute
@@ -53,7 +53,8 @@ func dialAt(socket, state string) (*Running, error) {
 	return r, r.alive()
 }
 
-// dialFile is Dial of the state file in the configuration. A state in etcd has no socket.
+// dialFile is Dial for the state file in the configuration. A state in etcd has no
+// socket.
 func dialFile(c *config.Config) (*Running, error) {
 	if c.Server.State.File == "" {
 		return nil, nil
@@ -61,7 +62,7 @@ func dialFile(c *config.Config) (*Running, error) {
 	return Dial(c.Server.State.Path())
 }
 
-// reach makes a connection per call, since a person may pause between two.
+// reach makes one connection per call, since a person may pause between two.
 func reach(socket, state string) *Running {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
@@ -69,8 +70,8 @@ func reach(socket, state string) *Running {
 	return &Running{&http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true, DisableKeepAlives: true}}, socket, state}
 }
 
-// alive checks that the server answers. A server of a version before HTTP hangs up, and
-// listens on.
+// alive checks that the server answers. A server that predates HTTP hangs up, and
+// continues to listen.
 func (r *Running) alive() error {
 	err := r.call(http.MethodGet, "/alive", nil, nil)
 	if errors.Is(err, errEnded) && r.listens() {
@@ -194,7 +195,7 @@ func (r *Running) lost(err error, d time.Duration) error {
 	return fmt.Errorf("running server: %w", err)
 }
 
-// hungUp reports whether a connection ended. Go has no type for the error of one that ended
+// hungUp reports whether a connection ended. Go has no type for the error if it ended
 // before anything was sent on it.
 func hungUp(err error) bool {
 	return exit.IsAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE, fs.ErrNotExist) ||
@@ -204,7 +205,7 @@ func hungUp(err error) bool {
 // errEnded means that the connection ended without an answer.
 var errEnded = errors.New("ended before it answered")
 
-// errVersion is the kind of what a server does not understand.
+// errVersion is the kind of error for requests that a server does not understand.
 var errVersion = errors.New("another version")
 
 // otherVersion means that the server does not understand this version's requests.

@@ -24,12 +24,12 @@ import (
 type Service struct {
 	State   *State
 	Path    string          // of the state file, or empty
-	Socket  string          // its path, where there is no state file; empty for none
+	Socket  string          // its path, if there is no state file; empty for none
 	Keep    time.Duration   // how long a master token may be used or renewed
 	Devices *keys.Authority // enrolls devices here, or nil
-	// Tell, if not nil, is told for the audit log what others do here.
+	// Tell, if not nil, is called with what others do here, for the audit log.
 	Tell func(auditlog.Record)
-	// Pages are answered as well, by their patterns.
+	// Pages are also served, by pattern.
 	Pages map[string]http.Handler
 }
 
@@ -38,8 +38,8 @@ const (
 	maxPassword = 64 << 10
 )
 
-// tell writes to the audit log what a request did, or did not because of err, which it
-// returns.
+// tell records in the audit log what a request did, or did not do because of err, which
+// it returns.
 func (s Service) tell(r *http.Request, action, subject string, err error) error {
 	if s.Tell != nil {
 		s.Tell(told(callerOf(r.Context()), action, subject, err))

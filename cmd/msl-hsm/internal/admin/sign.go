@@ -15,16 +15,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
-// A Signing tells what was signed.
+// A Signing describes what was signed.
 type Signing struct {
 	state.Summary
 	Enrollments string // the path of their file, or empty
-	Unmarked    error  // why the key store cannot keep it
+	Unmarked    error  // why the key store cannot record it
 }
 
-// SignState authenticates a state file as it is: somebody says that it is right, and belongs to
-// the keys that are there. Enrollments
-// that are attached to it are signed, too; with enrollments set, so is their file.
+// SignState authenticates a state file as it is: an operator says that it is right, and
+// belongs to the existing keys. Enrollments attached to it are also signed; with
+// enrollments set, so is their file.
 func SignState(c *config.Config, path string, enrollments bool) (done Signing, err error) {
 	r := &Keys{c: c, needs: true}
 	defer exit.Closing(&err, r)
@@ -59,7 +59,7 @@ func signState(r *Keys, path string, sum *state.Summary) (unmarked, err error) {
 	return s.Verdict.Unmarked, err
 }
 
-// signAttached signs a copy of the enrollments in a backup, and attaches that.
+// signAttached signs a copy of the enrollments in a backup, and attaches it.
 func signAttached(r *Keys, backup string) error {
 	content, err := bolt.Attached(backup)
 	if err != nil || content == nil {

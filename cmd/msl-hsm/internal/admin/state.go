@@ -31,7 +31,7 @@ func StatePath(c *config.Config, flag string) (string, error) {
 	return c.Server.State.Path(), nil
 }
 
-// FindState makes sure that the configuration, or a flag, says where the state is.
+// FindState checks that the configuration, or a flag, says where the state is.
 func FindState(c *config.Config, flag string) error {
 	c.Server.State.Override(flag)
 	if c.Server.State.IsZero() {
@@ -40,7 +40,7 @@ func FindState(c *config.Config, flag string) error {
 	return nil
 }
 
-// OpenState opens the state of the server, which must exist, for a command.
+// OpenState opens the existing state of the server, for a command.
 func OpenState(c *config.Config, flag string) (*State, error) {
 	if err := FindState(c, flag); err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func OpenState(c *config.Config, flag string) (*State, error) {
 	return KeysOf(c).openStateAndClose()
 }
 
-// OpenStateBy is OpenState where the key store was opened before, or could not be.
+// OpenStateBy is OpenState with a key store that was opened before, or could not be.
 func OpenStateBy(c *config.Config, store keys.Store, err error) (*State, error) {
 	if err := FindState(c, ""); err != nil {
 		return nil, err
@@ -56,7 +56,7 @@ func OpenStateBy(c *config.Config, store keys.Store, err error) (*State, error) 
 	return (&Keys{c: c, store: store, err: err}).openStateAndClose()
 }
 
-// openStateAndClose is openState, of which the state closes the keys.
+// openStateAndClose is openState; the state closes the keys.
 func (r *Keys) openStateAndClose() (*State, error) {
 	s, err := r.openState()
 	if err != nil {
@@ -110,7 +110,7 @@ func (s *State) Check() (state.Summary, error) {
 	return s.Summary()
 }
 
-// Entities lists what is authentic.
+// Entities lists authentic entities.
 func (s *State) Entities() ([]state.EntityRecord, error) {
 	if err := s.verify(); err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func (s *State) Entities() ([]state.EntityRecord, error) {
 	return s.Server.Entities()
 }
 
-// Users lists what is authentic.
+// Users lists authentic users.
 func (s *State) Users() ([]state.UserRecord, error) {
 	if err := s.verify(); err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (s *State) Users() ([]state.UserRecord, error) {
 	return s.Server.Users()
 }
 
-// verify makes sure that a state which others can write is authentic.
+// verify checks that a state which others can write is authentic.
 func (s *State) verify() error {
 	switch {
 	case s.Cluster != nil:
@@ -137,11 +137,11 @@ func (s *State) verify() error {
 	return nil
 }
 
-// Authentic reports whether somebody without the keys of the server who changes the state is
-// noticed.
+// Authentic reports whether changes to the state by someone without the server's keys are
+// detected.
 func (s *State) Authentic() bool { return s.File == nil || s.File.Verdict.Authentic }
 
-// Unusable adds to the error of a state file that does not open what to do about it.
+// Unusable adds what to do to the error about a state file that does not open.
 func Unusable(path string, err error) error {
 	begin := "msl-hsm state init --state " + Quoted(path)
 	switch {
@@ -182,9 +182,9 @@ func Absent(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// MakeState makes the state file of a command that may be the first if it is missing, and
-// reports whether it did. A state in etcd, where a wrong prefix is easily another server's,
-// is not made by the way.
+// MakeState makes the state file if it is missing, for a command that may be the first,
+// and reports whether it did. A state in etcd, where a wrong prefix may easily be another
+// server's, is not made implicitly.
 func (r *Keys) MakeState() (bool, error) {
 	if r.c.Server.State.Shared() {
 		return false, nil
@@ -217,8 +217,8 @@ func (r *Keys) MakeEnrollments() (bool, error) {
 	return true, f.Close()
 }
 
-// InitState makes whichever is missing of the state and of the records of devices, and
-// returns their names.
+// InitState makes the state and the records of devices if they are missing, and returns
+// the names of those made.
 func (r *Keys) InitState() (made []string, err error) {
 	makeMain := r.MakeState
 	if r.c.Server.State.Shared() {

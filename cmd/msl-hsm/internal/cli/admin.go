@@ -88,7 +88,7 @@ func adminStatusCommand(p *program) *cobra.Command {
 	})
 }
 
-// notReady returns err, or what keeps the server from being ready.
+// notReady returns err, or an error with what keeps the server from being ready.
 func notReady(r serverside.Readiness, err error) error {
 	if err != nil || r.Ready {
 		return err

@@ -90,12 +90,12 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 		return err
 	}
 	defer reporter.Close() // logs whatever it could not send
-	os.Remove(f.readyFile) // left by an earlier agent, if at all
+	os.Remove(f.readyFile) // possibly left by an earlier agent
 	listener, err := listenLocally("--listen", c.Client.Agent.Listen)
 	if err != nil {
 		return err
 	}
-	defer listener.Close() // closing again after Shutdown does no harm
+	defer listener.Close() // closing again after Shutdown is harmless
 	hangup := hangups()
 	defer signal.Stop(hangup)
 	asRead := *c
@@ -124,7 +124,7 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 	return answerUntil(p, ctx, live.Server(), listener, c.Client.Agent.Shutdown, f.readyFile)
 }
 
-// liveAgent returns an agent whose configuration can be read again.
+// liveAgent returns an agent whose configuration can be reloaded.
 func liveAgent(p *program, a *clientside.Agent, asRead config.Config, over config.Client, f agentFlags) (*clientside.LiveAgent, error) {
 	path, err := p.configPath()
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 
 const wantListen = "want unix:PATH or a loopback address with a port, such as 127.0.0.1:8090"
 
-// listenLocally listens where only programs of this machine can connect, at the address of
-// that setting.
+// listenLocally listens at the address in that setting, where only programs on this
+// machine can connect.
 func listenLocally(setting, at string) (net.Listener, error) {
 	if at == "" {
 		dir := os.Getenv("RUNTIME_DIRECTORY") // of a systemd service

@@ -87,7 +87,7 @@ func makeCA(p *program, f caFlags) (err error) {
 	return nil
 }
 
-// caSigner finds the key of the CA, or makes it.
+// caSigner finds or makes the key of the CA.
 func caSigner(store keys.Store, label string, rsa bool) (crypto.Signer, error) {
 	signer, err := keys.SignerOf(store, label, "")
 	if !errors.Is(err, keystore.ErrNotFound) {

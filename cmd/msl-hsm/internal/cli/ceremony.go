@@ -102,8 +102,8 @@ func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
 	return x.end()
 }
 
-// holdPlan keeps other ceremonies of the same file out, until what it returns is closed or the
-// process ends.
+// holdPlan excludes other ceremonies of the same file until the returned file is closed
+// or the process ends.
 func holdPlan(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -120,7 +120,8 @@ func holdPlan(path string) (*os.File, error) {
 	return nil, errors.Join(err, f.Close())
 }
 
-// dryRunToken has the configuration, and the flags, mean a token that is gone in the end.
+// dryRunToken makes the configuration and the flags refer to a token that is removed at
+// the end.
 func dryRunToken(c *config.Config, plan *config.Ceremony, f *ceremonyFlags) (end func(), err error) {
 	dir, err := throwaway.Dir("", "msl-hsm-ceremony")
 	if err != nil {
@@ -145,7 +146,7 @@ func dryRunToken(c *config.Config, plan *config.Ceremony, f *ceremonyFlags) (end
 	return end, nil
 }
 
-// begin begins a ceremony, or takes up one that was interrupted.
+// begin begins a ceremony, or resumes an interrupted one.
 func (x *ceremony) begin(path string, f ceremonyFlags) error {
 	plan, err := plainfile.Read(path)
 	if err != nil {
@@ -170,7 +171,7 @@ func (x *ceremony) begin(path string, f ceremonyFlags) error {
 	return x.resume(path, hex.EncodeToString(sum[:]), journal, f)
 }
 
-// make makes what is not made yet, the key that signs first.
+// make makes the missing keys, the signing key first.
 func (x *ceremony) make() error {
 	plan := x.plan()
 	if len(x.state.Keys) == 0 {
@@ -193,7 +194,7 @@ func (x *ceremony) make() error {
 	return nil
 }
 
-// absent wants none of the keys to be there, before any is made.
+// absent checks that none of the keys exists before any is made.
 func (x *ceremony) absent(plan []config.CeremonyKey) error {
 	newest, err := keys.Newest(x.store)
 	if err != nil {
@@ -207,7 +208,7 @@ func (x *ceremony) absent(plan []config.CeremonyKey) error {
 	return nil
 }
 
-// makeKey notes that a key is about to be made, makes it, and notes what it is.
+// makeKey records that a key is about to be made, makes it, and records its description.
 func (x *ceremony) makeKey(i int, k config.CeremonyKey) error {
 	newest, err := keys.Newest(x.store)
 	if err != nil {
@@ -237,7 +238,7 @@ func (x *ceremony) makeKey(i int, k config.CeremonyKey) error {
 	return x.note()
 }
 
-// note keeps what was done, before and after each step.
+// note saves what was done, before and after each step.
 func (x *ceremony) note() error {
 	text, err := json.Marshal(x.state)
 	if err != nil {

@@ -17,13 +17,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// plan is what the ceremony makes, the key that signs first.
+// plan is what the ceremony makes, the signing key first.
 func (x *ceremony) plan() []config.CeremonyKey {
 	return append([]config.CeremonyKey{{Label: x.Signer, Algorithm: keystore.ECDSAP256}}, x.Keys...)
 }
 
-// unwritten wants no transcript to be there yet, unless the ceremony was interrupted between
-// its transcript and its end.
+// unwritten checks that no transcript exists yet, unless the ceremony was interrupted
+// between its transcript and its end.
 func (x *ceremony) unwritten(f ceremonyFlags, interrupted bool) error {
 	switch _, err := os.Lstat(x.Transcript); {
 	case errors.Is(err, fs.ErrNotExist) || interrupted && f.goOn:
@@ -34,8 +34,9 @@ func (x *ceremony) unwritten(f ceremonyFlags, interrupted bool) error {
 	return exit.Usagef("there is a transcript %s already: keep it, and name another in the file", x.Transcript)
 }
 
-// resume takes up what a journal has. Nobody signed that: so it must be what this ceremony
-// writes, and the rest is read again from the file of the ceremony and from the token.
+// resume takes over what is in a journal. Nobody signed that: it must therefore be what
+// this ceremony writes, and the rest is read again from the file of the ceremony and from
+// the token.
 func (x *ceremony) resume(path, sum string, journal []byte, f ceremonyFlags) error {
 	if err := json.Unmarshal(journal, &x.state); err != nil {
 		return fmt.Errorf("%s is damaged: %w; msl-hsm key list shows which keys there are", x.journal, err)
@@ -54,8 +55,8 @@ func (x *ceremony) resume(path, sum string, journal []byte, f ceremonyFlags) err
 	return nil
 }
 
-// possible wants the keys of the journal to be those of the file, of which only the last
-// may be under way.
+// possible checks that the keys in the journal are those in the file; only the last one
+// may be incomplete.
 func (x *ceremony) possible() error {
 	plan := x.plan()
 	for i, e := range x.state.Keys {
@@ -66,7 +67,7 @@ func (x *ceremony) possible() error {
 	return nil
 }
 
-// take asks what token it is, which must be that of the journal.
+// take asks for the token's identity, which must match the journal.
 func (x *ceremony) take(k *config.Keystore) error {
 	token, err := tokenOf(k)
 	if err != nil {
@@ -80,7 +81,7 @@ func (x *ceremony) take(k *config.Keystore) error {
 	return nil
 }
 
-// again reads a key that was made before the interruption, which must be as it was noted.
+// again reads a key made before the interruption, which must match its record.
 func (x *ceremony) again(i int) error {
 	noted := x.state.Keys[i]
 	found, err := x.describe(noted.Label)
@@ -99,7 +100,7 @@ func (x *ceremony) again(i int) error {
 	return nil
 }
 
-// undo destroys the keys that the journal has, after all are found to be those.
+// undo destroys the keys in the journal, after checking that all are the recorded ones.
 func (x *ceremony) undo() error {
 	newest, err := keys.Newest(x.store)
 	if err != nil {

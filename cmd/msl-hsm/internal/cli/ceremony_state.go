@@ -25,7 +25,7 @@ type ceremonyFlags struct {
 	soPIN                 string // source, or empty
 }
 
-// A ceremony is one that is under way.
+// A ceremony is one in progress.
 type ceremony struct {
 	*config.Ceremony
 	p       *program
@@ -36,7 +36,7 @@ type ceremony struct {
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
 
-// tokenOf asks the module what token it is.
+// tokenOf asks the module for the token's identity.
 func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
 	uri, err := keys.ResolveOne(k)
 	if err != nil {
@@ -59,7 +59,7 @@ func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
 	return t, exit.WithCode(fmt.Errorf("no initialized token matches %s: make one with msl-hsm token init", uri), exit.Keystore)
 }
 
-// describe reads a key back, and wants what the ceremony wants of each.
+// describe reads back a key, and checks what the ceremony requires of each.
 func (x *ceremony) describe(label string) (ceremonyEntry, error) {
 	newest, err := keys.Newest(x.store)
 	if err != nil {

@@ -37,7 +37,7 @@ type transcript struct {
 	Keys      []ceremonyEntry `json:"keys"` // the first signs this
 }
 
-// A ceremonyToken is what the module told of the token.
+// A ceremonyToken is what the module reports about the token.
 type ceremonyToken struct {
 	URI          string `json:"uri"`
 	Label        string `json:"label"`
@@ -47,7 +47,7 @@ type ceremonyToken struct {
 	ModuleSHA256 string `json:"module_sha256"` // of the library
 }
 
-// A ceremonyEntry is a key, as the token reports it.
+// A ceremonyEntry is a key as reported by the token.
 type ceremonyEntry struct {
 	Made time.Time `json:"made"`
 	keystore.Info
@@ -55,13 +55,13 @@ type ceremonyEntry struct {
 	CheckValue string `json:"check_value,omitempty"` // of a secret key; see docs/ceremony.md
 }
 
-// A signedTranscript is the file of a transcript.
+// A signedTranscript is the content of a transcript file.
 type signedTranscript struct {
 	Transcript json.RawMessage `json:"transcript"`
 	Signature  []byte          `json:"signature"` // ECDSA on P-256 over SHA-256 of the compact form
 }
 
-// signTranscript writes a transcript, which must not be there yet.
+// signTranscript writes a transcript to a file that must not exist yet.
 func signTranscript(path string, t *transcript, signer crypto.Signer) error {
 	raw, err := json.Marshal(t)
 	if err != nil {
@@ -79,8 +79,8 @@ func signTranscript(path string, t *transcript, signer crypto.Signer) error {
 	return atomicfile.Create(path, append(text, '\n'), 0o644)
 }
 
-// verifyTranscript reads a transcript, and judges its signature by the key that it names
-// itself. The hash of that key is what witnesses compare.
+// verifyTranscript reads a transcript, and checks its signature with the key that it
+// contains. Witnesses compare the hash of that key.
 func verifyTranscript(path string) (*transcript, string, error) {
 	text, err := plainfile.Read(path)
 	if err != nil {
@@ -89,7 +89,7 @@ func verifyTranscript(path string) (*transcript, string, error) {
 	return readTranscript(path, text)
 }
 
-// readTranscript is verifyTranscript of a file that was read.
+// readTranscript is verifyTranscript for a file already read.
 func readTranscript(path string, text []byte) (*transcript, string, error) {
 	var signed signedTranscript
 	var t transcript
@@ -118,19 +118,20 @@ func readTranscript(path string, text []byte) (*transcript, string, error) {
 	return &t, hex.EncodeToString(hash[:]), nil
 }
 
-// onlySigned reports whether a file has nothing but a transcript and its signature: another
-// member, or one that is there twice, would be read by people and not be signed.
+// onlySigned reports whether a file contains only a transcript and its signature: another
+// member, or a repeated one, would be read by people although it is not signed.
 func onlySigned(text []byte, signed *signedTranscript) bool {
 	var all bytes.Buffer
 	again, err := json.Marshal(signed)
 	return err == nil && json.Compact(&all, text) == nil && bytes.Equal(all.Bytes(), again)
 }
 
-// checkText is what check values are of.
+// checkText is the text of check values.
 const checkText = "msl-hsm ceremony: check"
 
-// checkValue tells whether two secret keys are the same, and nothing of them: the first
-// four bytes of what they make of a fixed text. It is empty for keys that only wrap.
+// checkValue shows whether two secret keys are the same, and nothing about them: the
+// first four bytes of what they compute from a fixed text. It is empty for keys that only
+// wrap.
 func checkValue(k keystore.Key) (string, error) {
 	var b []byte
 	var err error

@@ -46,7 +46,7 @@ Anybody can make such a key, so give --key-hash, the hash that the witnesses not
 	return c
 }
 
-// A verified transcript is one that the key with this hash signed.
+// A verified transcript is one signed by the key with this hash.
 type verified struct {
 	*transcript
 	SignedBy string `json:"signed_by"` // SHA-256 of the key, in hexadecimal

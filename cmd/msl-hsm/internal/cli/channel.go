@@ -79,8 +79,8 @@ func runChannel(p *program, ctx context.Context, args []string, over config.Clie
 	return err
 }
 
-// talk sends the input as it comes, and prints the answer. When that has ended, nobody
-// wants more of the input.
+// talk sends the input as it arrives, and prints the answer. When the answer ends, the
+// rest of the input is not wanted.
 func talk(p *program, ctx context.Context, c *config.Config, client *clientside.Client, tell *clientside.Trace, to io.Writer) error {
 	input, typed := io.Pipe()
 	go func() {

@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	mostCompletions = 200         // more help nobody to choose
-	completionTime  = time.Second // who types does not wait for longer
+	mostCompletions = 200         // more would not help anyone choose
+	completionTime  = time.Second // nobody types and waits for longer
 )
 
 // A completer finds what a shell completes.
 type completer struct{ *program }
 
-// completeNames has a shell complete the names of what is registered, wherever the usage of
-// a verb says that it wants one.
+// completeNames makes a shell complete the names of registered things, wherever the usage
+// of a verb asks for one.
 func (p completer) completeNames(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		p.completeNames(sub)
@@ -41,7 +41,7 @@ func (p completer) completeNames(c *cobra.Command) {
 	}
 }
 
-// inTime returns nothing if it takes too long to find out.
+// inTime returns nothing if find takes too long.
 func inTime(find func() []string) []string {
 	found := make(chan []string, 1)
 	go func() { found <- find() }()
@@ -53,16 +53,16 @@ func inTime(find func() []string) []string {
 	}
 }
 
-// matching are the first names that begin so, and that a shell takes as they are.
+// matching are the first names with that prefix that a shell takes literally.
 func matching(names []string, begin string) []string {
 	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, begin) || !harmless(name) })
 	slices.Sort(names)
 	return names[:min(len(names), mostCompletions)]
 }
 
-// harmless reports whether a name means nothing but itself to a shell. What several names
-// begin with goes into the line without quotes, and a second Tab has bash expand it: so a
-// device that calls itself $(reboot) must not be completed.
+// harmless reports whether a name means only itself to a shell. The common beginning of
+// several names is inserted without quotes, and a second Tab makes bash expand it: a
+// device that calls itself $(reboot) must therefore not be completed.
 func harmless(name string) bool {
 	return name != "" && !strings.ContainsRune("-=", rune(name[0])) && !strings.ContainsFunc(name, func(r rune) bool {
 		plain := unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r) || strings.ContainsRune("@%+=:,./_-", r)
@@ -92,8 +92,8 @@ func (p completer) users(c *cobra.Command, _ string) (names []string) {
 	return names
 }
 
-// quietly looks into the state without a word about what fails, and without the keys, which
-// would need the PIN: so not in etcd.
+// quietly reads the state without reporting errors, and without the keys, which would
+// require the PIN; it therefore does not read etcd.
 func (p completer) quietly(c *cobra.Command, do func(admin.Registry) error) {
 	path := ""
 	if f := c.Flag("state"); f != nil {

@@ -11,12 +11,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/throwaway"
 )
 
-// leaveNothing has the process remove its throwaway files before a signal ends it, until the
-// function that it returns is called. Signals that the parent had ignored, as nohup does, are
-// ignored still.
+// leaveNothing makes the process remove its throwaway files before a signal ends it,
+// until the returned function is called. Signals that the parent ignored, as with nohup,
+// stay ignored.
 func leaveNothing() (over func()) {
 	ending := slices.DeleteFunc([]os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, signal.Ignored)
-	if len(ending) == 0 { // Notify would take up all that there are
+	if len(ending) == 0 { // Notify would otherwise catch all signals
 		return func() {}
 	}
 	signals, ended := make(chan os.Signal, 1), make(chan struct{})
@@ -27,7 +27,7 @@ func leaveNothing() (over func()) {
 		case s := <-signals:
 			defer throwaway.Sweep()()
 			signal.Stop(signals)
-			_ = syscall.Kill(os.Getpid(), s.(syscall.Signal)) // which has its way now
+			_ = syscall.Kill(os.Getpid(), s.(syscall.Signal)) // now takes effect
 		}
 	}()
 	return sync.OnceFunc(func() {
@@ -36,8 +36,8 @@ func leaveNothing() (over func()) {
 	})
 }
 
-// untilTold makes a context that ends with the first signal to stop. The command then ends by
-// itself, and removes what it made.
+// untilTold makes a context that ends with the first signal to stop. The command then
+// ends on its own, and removes what it made.
 func (p *program) untilTold(parent context.Context) (context.Context, context.CancelFunc) {
 	p.signalsTaken()
 	return signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)

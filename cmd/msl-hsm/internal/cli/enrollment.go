@@ -55,8 +55,8 @@ func completeID(s admin.Enrollments, what string) (string, error) {
 // pageSize is how many records are in memory at a time.
 const pageSize = 250
 
-// eachPage calls fn for the records that a query asks for, a page at a time and limit in
-// all, or without a limit for zero. It returns where the list goes on, if it does.
+// eachPage calls fn for the records that match a query, page by page and at most limit in
+// total; zero means no limit. It returns where the list continues, if it does.
 func eachPage(s admin.Enrollments, q enroll.Query, limit int, fn func([]enroll.Record) error) (next string, err error) {
 	for left := limit; ; {
 		q.Limit = pageSize

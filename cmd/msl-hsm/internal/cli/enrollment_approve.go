@@ -16,7 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// approveFile lets the verb approve take its devices from a file.
+// approveFile lets the verb approve read its devices from a file.
 func approveFile(p *program, c *cobra.Command, name, note *string) {
 	var path string
 	c.Flags().StringVar(&path, "file", "", "approve the devices of this `FILE`, or of the standard input for -")
@@ -73,12 +73,12 @@ type approver struct {
 	line            *progressLine
 	devices         admin.Enrollments
 	file, note      string
-	some            []enroll.Approval // that wait to be approved together
-	lines           []int             // where they are from
+	some            []enroll.Approval // waiting to be approved together
+	lines           []int             // where they come from
 	approved, wrong int
 }
 
-// approveTogether is how many devices are approved at a time.
+// approveTogether is how many devices are approved in one call.
 const approveTogether = 500
 
 // maxLine is the longest line in bytes: an EK hash, a name and a note are shorter.
@@ -97,7 +97,7 @@ func (a *approver) read(from io.Reader) error {
 			a.refuse(n, fmt.Errorf("longer than %d bytes", maxLine))
 		case err == nil:
 			if err := a.take(n, string(line)); err != nil {
-				return err // not to be tried again with the devices that it left
+				return err // not to be retried with the remaining devices
 			}
 		}
 		if errors.Is(err, io.EOF) {
@@ -109,7 +109,7 @@ func (a *approver) read(from io.Reader) error {
 	}
 }
 
-// take reads a line, which may have no device.
+// take reads a line, which may be empty.
 func (a *approver) take(n int, line string) error {
 	if n == 1 {
 		line = strings.TrimPrefix(line, "\ufeff") // as some editors begin a file
@@ -147,8 +147,8 @@ func (a *approver) parse(line string) (d enroll.Approval, err error) {
 	return d, err
 }
 
-// cutField returns the text before a separator, a comma with spaces about it or spaces
-// alone, and what is after that.
+// cutField returns the text before a separator, which is a comma with optional spaces, or
+// only spaces, and the text after it.
 func cutField(s string) (field, rest string) {
 	end := strings.IndexAny(s, " \t,;")
 	if end < 0 {
@@ -161,7 +161,7 @@ func cutField(s string) (field, rest string) {
 	return field, rest
 }
 
-// flush approves the devices that wait for it.
+// flush approves the waiting devices.
 func (a *approver) flush() error {
 	errs, err := a.devices.Approve(a.some)
 	for i, err := range errs {

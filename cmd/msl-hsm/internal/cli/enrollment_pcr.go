@@ -70,7 +70,7 @@ func learn(p *program, s admin.Enrollments, devices []string, only []uint) error
 	return nil
 }
 
-// learnEvents writes the events of the starts of reference devices to a file, all or nothing.
+// learnEvents writes the start events of reference devices to a file, all or nothing.
 func learnEvents(s admin.Enrollments, devices []string, only []uint, path string) error {
 	var list []enroll.Reference
 	for _, device := range devices {
@@ -91,7 +91,7 @@ func learnEvents(s admin.Enrollments, devices []string, only []uint, path string
 	return atomicfile.Replace(path, text, 0o644)
 }
 
-// bootEvents returns the events that led to what a device proved, of these PCRs or of all.
+// bootEvents returns the events that led to what a device proved, for these PCRs or all.
 func bootEvents(r *enroll.Record, only []uint) (events []enroll.BootEvent, err error) {
 	l, err := r.BootLog()
 	if err != nil {
@@ -109,7 +109,8 @@ func bootEvents(r *enroll.Record, only []uint) (events []enroll.BootEvent, err e
 	return slices.DeleteFunc(l.Events, func(e enroll.BootEvent) bool { return !wanted(e.PCR) }), nil
 }
 
-// provedBy returns the values that a device proved, of these PCRs or of all, in hexadecimal.
+// provedBy returns the values that a device proved, for these PCRs or all, in
+// hexadecimal.
 func provedBy(s admin.Enrollments, device string, only []uint) (map[uint]string, error) {
 	r, err := find(s, device)
 	if err != nil {
@@ -171,7 +172,7 @@ server.enrollment.event-log is named.`,
 	return group("quote", "Check the state that devices prove", verify)
 }
 
-// maxQuote is the size in bytes up to which a file may be a quote.
+// maxQuote is the maximum size of a quote file, in bytes.
 const maxQuote = enroll.MaxMessage
 
 func readQuote(p *program, path string) ([]byte, error) {
@@ -183,17 +184,17 @@ func readQuote(p *program, path string) ([]byte, error) {
 	if err != nil {
 		return nil, exit.Usagef("%w", err)
 	}
-	return bytes.TrimSpace(text), nil // the message is in its canonical form, which has no end of line
+	return bytes.TrimSpace(text), nil // the message is in canonical form, without a final newline
 }
 
-// A quoted is what enrollment quote verify is given.
+// A quoted is the input of enrollment quote verify.
 type quoted struct {
 	device          string
 	evidence, nonce []byte
 	eventLog        string // file, or empty
 }
 
-// log returns the event log that is to be checked, or nil.
+// log returns the event log to check, or nil.
 func (q *quoted) log() ([]byte, error) {
 	if q.eventLog == "" {
 		return enroll.QuotedLog(q.evidence)

@@ -76,7 +76,7 @@ func (p *program) verifyRecords(v enroll.Verifier, args []string) error {
 	if len(args) == 1 {
 		text, err := plainfile.Read(args[0])
 		switch info, missing := os.Stat(args[0]); {
-		case missing != nil && errors.Is(missing, fs.ErrNotExist), missing == nil && info.IsDir(): // so it is a device
+		case missing != nil && errors.Is(missing, fs.ErrNotExist), missing == nil && info.IsDir(): // so it names a device
 		case err != nil:
 			return exit.Usagef("%w; name a file of what enrollment show prints, or a device", err)
 		default:
@@ -99,7 +99,7 @@ func (p *program) verifyRecords(v enroll.Verifier, args []string) error {
 	})
 }
 
-// maxFailures is how many devices that are not proven are named in the error.
+// maxFailures is how many unproven devices are named in the error.
 const maxFailures = 20
 
 func (p *program) verifyAll(v enroll.Verifier, s admin.Enrollments) error {

@@ -30,7 +30,7 @@ type entityFlags struct {
 	keyExchanges, userSchemes                                     []string
 
 	storageKey []byte // of --tpm-psk, proven
-	derived    bool   // the wrapping key in pskFile is derived from its others
+	derived    bool   // the wrapping key in pskFile is derived from the others
 }
 
 func entityAddCommand(p *program) *cobra.Command {
@@ -328,7 +328,7 @@ func pskEntity(c *config.Config, own *admin.Keys, to admin.Registry, e *state.En
 }
 
 // groupMember writes the keys of an entity of a model group. The server derives them
-// again whenever it needs them.
+// whenever it needs them.
 func groupMember(c *config.Config, own *admin.Keys, identity, path string) error {
 	prefix, found := serverside.LongestPrefix(c.Server.ModelGroups, identity)
 	if !found {

@@ -9,8 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// wrongFlag says which flag is meant by one that does not exist, or what the value of one
-// that exists looks like.
+// wrongFlag suggests the flag meant by one that does not exist, or says what the value of
+// an existing one looks like.
 func wrongFlag(c *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	var invalid *pflag.InvalidValueError
@@ -36,7 +36,7 @@ func flagNames(c *cobra.Command) (names []string) {
 	return names
 }
 
-// valueOf describes the values of a flag, or returns nothing if its own error does.
+// valueOf describes the values of a flag, or returns "" if the flag's own error does.
 func valueOf(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "bool":

@@ -12,9 +12,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// noneEmpty refuses empty arguments and flags with an empty value, such as that of a shell
-// variable that is not set: for an empty flag another value would be used instead. Only
-// what is sent or noted may be empty, and the word that a shell completes.
+// noneEmpty refuses empty arguments and flags with an empty value, for example from an
+// unset shell variable: for an empty flag, another value would be used. Only data to be
+// sent or noted may be empty, and the word that a shell completes.
 func noneEmpty(c *cobra.Command, args []string) (err error) {
 	c.Flags().Visit(func(f *pflag.Flag) {
 		list, ok := f.Value.(pflag.SliceValue)

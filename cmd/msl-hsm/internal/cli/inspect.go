@@ -45,7 +45,7 @@ func inspectCommand(p *program) *cobra.Command {
 	return c
 }
 
-// openInput opens a file, or the standard input.
+// openInput opens a file or the standard input.
 func openInput(p *program, name string) (io.ReadCloser, error) {
 	if name == "-" {
 		return io.NopCloser(p.stdin), nil

@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 )
 
-// isolatedCommand is for the program itself, which runs it where keystore.isolate is on.
+// isolatedCommand is for the program itself, which runs it if keystore.isolate is on.
 func isolatedCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    keys.IsolatedVerb,
@@ -17,7 +17,7 @@ func isolatedCommand() *cobra.Command {
 		Args:   want(),
 		RunE: func(*cobra.Command, []string) error {
 			if err := keys.ServeIsolated(); err != nil {
-				os.Exit(exit.Code(err)) // the other process tells why
+				os.Exit(exit.Code(err)) // the other process reports why
 			}
 			return nil
 		},

@@ -152,8 +152,8 @@ func createKey(p *program, label, name, soPIN string) (err error) {
 	return nil
 }
 
-// tellKeys writes to the audit log what was done with keys, or was not because of err,
-// which it returns. It is signed, if there is a key for that.
+// tellKeys records in the audit log what was done with keys, or was not done because of
+// err, which it returns. The record is signed, if there is a key for that.
 func tellKeys(c *config.Config, store keys.Store, action, subject string, err error) error {
 	signer, errKey := keys.AuditKey(c, store)
 	if errKey != nil {

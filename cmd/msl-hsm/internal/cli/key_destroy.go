@@ -62,7 +62,7 @@ pre-shared keys, and those whose tokens may still be used.`,
 	return c
 }
 
-// destroyVersion also has the state go over to another version, if one of the key goes that
+// destroyVersion also moves the state to another version, if the destroyed version
 // authenticates it.
 func destroyVersion(p *program, c *config.Config, store keys.Store, label string, version uint32, force bool) error {
 	destroyed := false
@@ -86,7 +86,7 @@ func destroyVersion(p *program, c *config.Config, store keys.Store, label string
 	return destroy()
 }
 
-// unneeded makes sure that the servers of the configured state do not need a key.
+// unneeded checks that the servers of the configured state do not need a key.
 func unneeded(c *config.Config, ctx context.Context, store keys.Store, label string, version uint32) (err error) {
 	if c.Server.State.IsZero() || !admin.Rotates(c.Keystore.Prefix, label) {
 		return nil

@@ -79,7 +79,7 @@ encryption key. --algorithm hmac-sha256-block takes a MAC key of 32 bytes, too.`
 }
 
 // An incoming key is about to be imported into the store: a secret key, a key pair, or a
-// key that is in its TPM already.
+// key already in the TPM.
 type incomingKey struct {
 	label     string
 	algorithm keystore.Algorithm
@@ -150,7 +150,7 @@ func readIncoming(c *config.Config, name string, f importFlags) ([]incomingKey, 
 	return []incomingKey{k}, func() { clear(k.raw) }, err
 }
 
-// inFile names the file in an error of what is in it.
+// inFile adds the name of the file to an error about its content.
 func inFile(path string, err error) error {
 	if err == nil {
 		return nil
@@ -171,8 +171,8 @@ func takeAll(store keys.Store, incoming []incomingKey) ([]keystore.Version, erro
 	return done, nil
 }
 
-// take imports a provisioned key. A store may not accept keys from outside, or not keys
-// of that kind.
+// take imports a provisioned key. A store may not accept keys from outside, or not that
+// kind.
 func (k *incomingKey) take(store keys.Store) (v keystore.Version, err error) {
 	if k.tss2 != nil {
 		return k.takeTSS2(store)
@@ -206,7 +206,7 @@ func (k *incomingKey) readSecret(text []byte) (err error) {
 	}
 	size := k.algorithm.Size()
 	if k.algorithm == keystore.HMACSHA256Block {
-		size = keystore.HMACSHA256.Size() // 64 bytes could be such a key in hexadecimal
+		size = keystore.HMACSHA256.Size() // 64 bytes could be a key of this size in hexadecimal
 	}
 	if k.raw, err = secretBytes(text, size); err != nil {
 		return exit.WithCode(err, exit.Secret)
@@ -257,9 +257,8 @@ func (k *incomingKey) readPair(text []byte) (err error) {
 	return nil
 }
 
-// parsePrivate reads a PEM private key, before which its parameters or its certificate may
-// be. The parsed key cannot be wiped, and stays in
-// memory until the process ends.
+// parsePrivate reads a PEM private key, which its parameters or certificate may precede.
+// The parsed key cannot be wiped, and stays in memory until the process ends.
 func parsePrivate(text []byte) (crypto.Signer, error) {
 	block, rest := pem.Decode(text)
 	for block != nil && !strings.HasSuffix(block.Type, "PRIVATE KEY") && bytes.Contains(rest, []byte("PRIVATE KEY-----")) {

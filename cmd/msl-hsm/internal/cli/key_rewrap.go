@@ -12,7 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// A rewrapping is what the verb was asked for.
+// A rewrapping has the options of the verb.
 type rewrapping struct {
 	dryRun, asJSON bool
 	limit          int

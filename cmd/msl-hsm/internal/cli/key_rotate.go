@@ -36,7 +36,7 @@ sealing keys, with which key rewrap can seal pre-shared keys again.`,
 	return c
 }
 
-// rotating runs a verb on the versions of the keys of all servers.
+// rotating runs a verb that changes the versions of the keys of all servers.
 func (p *program) rotating(ctx context.Context, action, soPIN string, do func(context.Context, *admin.Rotator) error) (err error) {
 	c, err := p.configure()
 	if err != nil {
@@ -67,7 +67,7 @@ func (p *program) rotating(ctx context.Context, action, soPIN string, do func(co
 	}
 	err = do(ctx, &admin.Rotator{State: s, Store: store, Prefix: c.Keystore.Prefix, Keep: admin.AcceptedFor(c), Tell: tell})
 	if err == nil {
-		_, err = admin.PairRotations(c, s, store) // with the versions that are there now
+		_, err = admin.PairRotations(c, s, store) // with the current versions
 	}
 	return tellKeys(c, store, action, "keys of the servers", err)
 }

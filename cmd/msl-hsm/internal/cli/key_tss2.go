@@ -17,7 +17,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// readTSS2 reads the key file of a TPM, and chooses its algorithm.
+// readTSS2 reads a TPM key file, and chooses its algorithm.
 func (k *incomingKey) readTSS2(path string, text []byte) error {
 	f, err := tpm.ParseTSS2(text)
 	if err == nil {
@@ -37,7 +37,7 @@ func (k *incomingKey) readTSS2(path string, text []byte) error {
 	return nil
 }
 
-// takeTSS2 imports the key file of a TPM.
+// takeTSS2 imports a TPM key file.
 func (k *incomingKey) takeTSS2(store keys.Store) (v keystore.Version, err error) {
 	chip, ok := store.(*tpm.Store)
 	if !ok {

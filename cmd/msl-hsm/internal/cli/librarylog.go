@@ -10,18 +10,19 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
-// captureLog has the lines of package log, which only libraries use, in the form of a log on
-// standard error. Above all that is net/http, whose clients have no log of their own.
+// captureLog writes the lines of package log, which only libraries use, in the form of a
+// log on standard error. Most come from net/http, whose clients have no log of their own.
 func captureLog(p *program, to *slog.Logger) {
 	if w, safe := p.stderr.(safetext.Writer); !safe || w.W != os.Stderr {
-		return // that is where they go
+		return // already written there
 	}
 	log.SetFlags(0)
 	log.SetOutput(libraryLog{slog.New(logsample.New(to.Handler()))})
 }
 
-// A libraryLog logs lines without what they quote: net/http quotes what a service sends after
-// its answer, which is the rest of that if its Content-Length was too small.
+// A libraryLog logs lines without the text that they quote: net/http quotes what a
+// service sends after its answer, which is the rest of the answer if its Content-Length
+// was too small.
 type libraryLog struct{ log *slog.Logger }
 
 // Write logs a line.

@@ -65,7 +65,7 @@ func (l *listing[T]) add(items []T) error {
 	return t.Flush()
 }
 
-// addJSON writes items of an array as printJSON would, which has no end yet.
+// addJSON writes items of an unfinished array in the form of printJSON.
 func (l *listing[T]) addJSON(items []T) error {
 	for _, item := range items {
 		var text bytes.Buffer

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// manCommand is for packages: it writes what --help says as pages for man(1).
+// manCommand is for packages: it writes the help texts as pages for man(1).
 func manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIR",
@@ -101,7 +101,7 @@ func seeAlso(c *cobra.Command) string {
 	return ".SH SEE ALSO\n" + roff(also) + "\n"
 }
 
-// paragraphs keeps lines that are indented as they are, and fills the others.
+// paragraphs keeps indented lines as they are, and fills the others.
 func paragraphs(text string) string {
 	var b strings.Builder
 	for part := range strings.SplitSeq(text, "\n\n") {
@@ -114,7 +114,7 @@ func paragraphs(text string) string {
 	return b.String()
 }
 
-// roff escapes what roff(7) would take as a request or another character.
+// roff escapes what roff(7) would interpret as a request or a special character.
 func roff(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
 	lines := strings.Split(text, "\n")

@@ -65,7 +65,7 @@ func moduleCheckCommand() *cobra.Command {
 		Args:   want(),
 		RunE: func(*cobra.Command, []string) error {
 			if err := modulecheck.Serve(); err != nil {
-				os.Exit(exit.Code(err)) // the other process tells why
+				os.Exit(exit.Code(err)) // the other process reports why
 			}
 			return nil
 		},
@@ -105,7 +105,7 @@ func (p *program) testModule(ctx context.Context, clean, asJSON, all bool) error
 	return moduleVerdict(report)
 }
 
-// printModule prints the groups, then what is not ok, then the row.
+// printModule prints the groups, then everything that is not ok, then the row.
 func printModule(p *program, report modulecheck.Report, asJSON, all bool) error {
 	if asJSON {
 		return printJSON(p.stdout, struct {
@@ -147,7 +147,7 @@ func resultLine(r modulecheck.Result) string {
 	return strings.Join(parts, ": ")
 }
 
-// moduleVerdict is the error of a module that a server should not use as it is.
+// moduleVerdict is the error for a module that a server should not use as it is.
 func moduleVerdict(report modulecheck.Report) error {
 	if refused := report.Refused(); len(refused) > 0 {
 		return exit.WithCode(fmt.Errorf("a server refuses this token for %s; what it means is said above", strings.Join(refused, ", ")), exit.Failure)

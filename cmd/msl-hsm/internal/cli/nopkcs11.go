@@ -1,7 +1,7 @@
 //go:build !cgo || nopkcs11
 
-// The small build: this file stands in for key_trust.go, module.go, officer.go,
-// token.go, token_init.go and token_list.go.
+// The small build: this file replaces key_trust.go, module.go, officer.go, token.go,
+// token_init.go and token_list.go.
 
 package cli
 
@@ -22,10 +22,10 @@ func ceremonyCommand(p *program) *cobra.Command {
 	return c
 }
 
-// moduleCommand stays there for the same reason.
+// moduleCommand stays in the list for the same reason.
 func moduleCommand(*program) *cobra.Command { return withoutPKCS11("module") }
 
-// moduleCheckCommand is nothing that can be called.
+// moduleCheckCommand cannot be called.
 func moduleCheckCommand() *cobra.Command {
 	c := withoutPKCS11("module-check")
 	c.Hidden = true

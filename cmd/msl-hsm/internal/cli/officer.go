@@ -13,8 +13,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 )
 
-// openMaking opens the key store for a verb that makes keys: those that seal are trusted
-// if a source of the security officer's PIN is named.
+// openMaking opens the key store for a verb that makes keys: sealing keys are trusted if
+// a source of the security officer's PIN is given.
 func openMaking(p *program, c *config.Config, soPIN string, open func(*config.Config) (keys.Store, error)) (keys.Store, error) {
 	if soPIN == "" {
 		return open(c)
@@ -22,7 +22,7 @@ func openMaking(p *program, c *config.Config, soPIN string, open func(*config.Co
 	return openOfficer(p, c, soPIN)
 }
 
-// openOfficer opens the token, with the PIN of its security officer from a source.
+// openOfficer opens the token, with its security officer's PIN from a source.
 func openOfficer(p *program, c *config.Config, soPIN string) (none keys.Officer, err error) {
 	if err := notFromEnvironment("--so-pin", soPIN); err != nil {
 		return none, err
@@ -55,7 +55,7 @@ func openOfficer(p *program, c *config.Config, soPIN string) (none keys.Officer,
 	return o, nil
 }
 
-// officerPIN reads the PIN of the security officer, or none where the token asks for it.
+// officerPIN reads the security officer's PIN, or none if the token itself asks for it.
 func officerPIN(p *program, c *config.Config, uri *hsm.URI, source string) (*lockedmem.Buffer, error) {
 	t, err := hsm.PINsOf(uri)
 	if err != nil {

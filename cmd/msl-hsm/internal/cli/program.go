@@ -18,7 +18,7 @@ type program struct {
 	stdout, stderr io.Writer
 	flags          rootFlags
 	stop           *stopper // of a server or an agent, or nil
-	signalsTaken   func()   // by a command that takes up signals itself: they do not end the process
+	signalsTaken   func()   // called by a command that handles signals itself: they no longer end the process
 }
 
 // rootFlags override the configuration for every verb.
@@ -35,7 +35,7 @@ func group(name, short string, verbs ...*cobra.Command) *cobra.Command {
 	return c
 }
 
-// onlyKnown makes a command without an action of its own refuse unknown subcommands.
+// onlyKnown makes a command without its own action refuse unknown subcommands.
 func onlyKnown(c *cobra.Command) {
 	c.Args = cobra.ArbitraryArgs
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -53,8 +53,7 @@ func unknownCommand(c *cobra.Command, name string) error {
 	return exit.Usagef("unknown command %q; see %s --help", name, c.CommandPath())
 }
 
-// strict has the commands that cobra adds by itself refuse what they do not know, as all
-// others do.
+// strict makes cobra's built-in commands refuse what they do not know, like all others.
 func strict(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -71,7 +70,7 @@ func strict(root *cobra.Command) {
 	}
 }
 
-// helpKnown refuses help about what there is none about.
+// helpKnown refuses requests for help that does not exist.
 func helpKnown(help func(*cobra.Command, []string)) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, args []string) error {
 		about, rest, err := c.Root().Find(args)
@@ -86,7 +85,7 @@ func helpKnown(help func(*cobra.Command, []string)) func(*cobra.Command, []strin
 	}
 }
 
-// nearest returns the name of the command that is meant by a word, or nothing.
+// nearest returns the name of the command most likely meant by a word, or "".
 func nearest(word string, commands []*cobra.Command) string {
 	var names []string
 	for _, c := range commands {
@@ -110,7 +109,7 @@ func want(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// wrongArguments says what a command takes, and where more is said.
+// wrongArguments says what a command takes, and where to read more.
 func wrongArguments(c *cobra.Command, takes string, args ...any) error {
 	path := c.CommandPath()
 	return exit.Usagef("%s takes %s; see %s --help", strings.TrimPrefix(path, c.Root().Name()+" "), fmt.Sprintf(takes, args...), path)

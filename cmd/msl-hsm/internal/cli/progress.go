@@ -9,10 +9,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
-// A progressLine, which may be nil, is a line on a terminal that tells how far something is that takes long. Nothing
-// is told in the first two seconds, nor where there is no terminal: no script sees it.
+// A progressLine, which may be nil, is a line on a terminal that shows the progress of
+// something slow. It shows nothing in the first two seconds, nor without a terminal:
+// scripts never see it.
 type progressLine struct {
-	screen io.Writer // or nil
+	screen io.Writer // nil if nothing is shown
 	now    func() time.Time
 
 	mu           sync.Mutex
@@ -24,22 +25,22 @@ const (
 	redraw = 200 * time.Millisecond
 )
 
-// clearLine goes to the beginning of a line of a terminal and clears it (ECMA-48, EL).
+// clearLine moves to the beginning of a terminal line and clears it (ECMA-48, EL).
 const clearLine = "\r\x1b[K"
 
-// newProgress returns one that begins now, where log is a terminal.
+// newProgress returns a progress line that begins now, if log is a terminal.
 func newProgress(log io.Writer) *progressLine {
 	g := &progressLine{now: time.Now, began: time.Now()}
 	if onTerminal(log) {
 		g.screen = log
 		if safe, ok := log.(safetext.Writer); ok {
-			g.screen = safe.W // which would show the controls
+			g.screen = safe.W // which would show the control characters
 		}
 	}
 	return g
 }
 
-// tell rewrites the line. Its text must be short, and of this program.
+// tell rewrites the line. Its text must be short, and come from this program.
 func (g *progressLine) tell(format string, args ...any) {
 	if g == nil || g.screen == nil {
 		return
@@ -54,7 +55,7 @@ func (g *progressLine) tell(format string, args ...any) {
 	fmt.Fprintf(g.screen, clearLine+format+" …", args...)
 }
 
-// clear removes the line, if it is there, for other text or at the end.
+// clear removes the line, if it is shown, to make way for other text or at the end.
 func (g *progressLine) clear() {
 	if g == nil {
 		return

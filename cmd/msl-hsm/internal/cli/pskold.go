@@ -17,7 +17,7 @@ type listedEntity struct {
 	RegisterAgain bool `json:"registeragain,omitempty"` // see serverside.RegisterAgain
 }
 
-// listed leaves out the keys: they are sealed, and of no use to a reader.
+// listed leaves out the keys: they are sealed, and useless to a reader.
 func listed(e state.EntityRecord) listedEntity {
 	l := listedEntity{e, serverside.RegisterAgain(e)}
 	l.PSK = nil
@@ -32,7 +32,7 @@ func (e listedEntity) status() string {
 	return status(e.Revoked, e.Removed)
 }
 
-// olderTemplate is the advice for keys that have this note of package hsm.
+// olderTemplate is the advice for keys with this note from package hsm.
 const olderTemplate = ": of a server's sealing keys by msl-hsm key create --set server --rotate, of another by msl-hsm key create or key import as it was made"
 
 // noteOldKeys adds advice about old keys, and notes if an older version imported a

@@ -20,7 +20,7 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return runWith(config.Default, args, stdin, stdout, stderr)
 }
 
-// runWith executes a command whose configuration begins with the given defaults.
+// runWith executes a command whose configuration starts with the given defaults.
 func runWith(defaults func() *config.Config, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	outliveReaders()
 	stdin, stdout = present(stdin, stdout)
@@ -54,14 +54,14 @@ func runWith(defaults func() *config.Config, args []string, stdin io.Reader, std
 	return exit.Code(err)
 }
 
-// A printer is the standard output that is no terminal. It notes what could not be printed, so
-// that no command succeeds whose output is not there.
+// A printer is standard output that is not a terminal. It records what could not be
+// printed, so that no command succeeds whose output is missing.
 type printer struct {
 	w   io.Writer
 	err error
 }
 
-// Write implements io.Writer. After the first error it is always that.
+// Write implements io.Writer. After the first error it always returns that.
 func (p *printer) Write(b []byte) (n int, err error) {
 	if p.err == nil {
 		n, p.err = p.w.Write(b)
@@ -69,7 +69,7 @@ func (p *printer) Write(b []byte) (n int, err error) {
 	return n, p.err
 }
 
-// lost is the error of a command that did everything but that.
+// lost is the error of a command that did everything except print.
 func (p *printer) lost() error {
 	if p.err == nil {
 		return nil
@@ -77,12 +77,13 @@ func (p *printer) lost() error {
 	return fmt.Errorf("the command succeeded, but its output is lost: %w", p.err)
 }
 
-// unread reports whether all that went wrong is that nobody reads any more, as behind head.
+// unread reports whether the only problem is that nobody reads the output anymore, as
+// with head.
 func (p *printer) unread(err error) bool {
 	return errors.Is(p.err, syscall.EPIPE) && only(err, p.err)
 }
 
-// only reports whether an error is another one, and tells of nothing else besides.
+// only reports whether an error is another one, and says nothing else.
 func only(err, other error) bool {
 	switch e := err.(type) {
 	case interface{ Unwrap() []error }:

@@ -9,8 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/secret"
 )
 
-// notFromEnvironment refuses a flag that takes a secret from the environment: other
-// processes may see it there, so that choice has to be made in the configuration file.
+// notFromEnvironment refuses a flag that reads a secret from the environment: other
+// processes may see it there, so that choice must be made in the configuration file.
 func notFromEnvironment(flag, source string) error {
 	if strings.HasPrefix(source, "env:") {
 		return exit.Usagef("%s takes no env:NAME: other processes may see the environment; name it in the configuration if it must be", flag)
@@ -23,7 +23,7 @@ func notFromEnvironment(flag, source string) error {
 	return nil
 }
 
-// soPINFlag is for verbs in which the security officer of a token has a part.
+// soPINFlag is for verbs that involve a token's security officer.
 func soPINFlag(c *cobra.Command, source *string, what string) {
 	c.Flags().StringVar(source, "so-pin", "", "`SOURCE` of the security officer's PIN"+what+": file:PATH, fd:N, credential:NAME or prompt")
 }

@@ -156,8 +156,8 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 	return waitForMessages(ctx, c, client, writeAnswers(p, f.raw), f.count, f.waitTime)
 }
 
-// destination takes the URL from the arguments, and whether the data comes from the
-// standard input.
+// destination reads the URL from the arguments, and determines whether the data comes
+// from standard input.
 func (f sendFlags) destination(c *config.Config, args []string, hasData bool) (fromStdin bool, err error) {
 	fromStdin = len(args) > 0 && args[len(args)-1] == "-"
 	if fromStdin {
@@ -169,7 +169,7 @@ func (f sendFlags) destination(c *config.Config, args []string, hasData bool) (f
 	return fromStdin, f.useURL(c, args)
 }
 
-// useURL sets the URL of the server, if it is given, and checks it.
+// useURL sets the URL of the server, if given, and checks it.
 func (f sendFlags) useURL(c *config.Config, args []string) error {
 	if len(args) == 1 {
 		c.Client.URL = args[0]
@@ -178,7 +178,7 @@ func (f sendFlags) useURL(c *config.Config, args []string) error {
 	return c.Client.CheckAnyURL(f.lastingFor())
 }
 
-// lastingFor is what a connection that lasts is needed for, or empty.
+// lastingFor is what requires a persistent connection, or "".
 func (f sendFlags) lastingFor() string {
 	switch {
 	case f.wait:
@@ -271,7 +271,7 @@ func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *cli
 		_ = text.Close() // if the terminal is gone, the rest is not needed
 	}
 	if (onTerminal(p.stdout) || more && out.last != 0) && out.last != '\n' {
-		fmt.Fprintln(p.stdout) // for the prompt that follows, or the next message
+		fmt.Fprintln(p.stdout) // for the following prompt or the next message
 	}
 	tell.End(response)
 	return nil

@@ -32,8 +32,8 @@ func (a *answerWriter) Write(p []byte) (int, error) {
 	return a.w.Write(p)
 }
 
-// closeRead closes what was read until an error, or its end. What could not be read cannot be
-// closed well, which says nothing new.
+// closeRead closes something that was read to an error or to its end. An error from
+// closing after a failed read says nothing new.
 func closeRead(body io.Closer, err error) error {
 	if closing := body.Close(); err == nil {
 		return closing

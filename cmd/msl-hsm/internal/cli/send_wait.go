@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// waitForMessages prints what the server sends by itself, each message on a line of
-// its own, until there were count, the time is up, or ctx ends by a signal; zero is no bound.
+// waitForMessages prints messages that the server sends unasked, each on its own line,
+// until there were count, the time is up, or a signal ends ctx; zero means no limit.
 func waitForMessages(ctx context.Context, c *config.Config, client *clientside.Client, to io.Writer, count int, limit time.Duration) error {
 	if limit > 0 {
 		var cancel context.CancelFunc

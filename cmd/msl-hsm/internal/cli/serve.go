@@ -98,7 +98,7 @@ func runServer(p *program, ctx context.Context, f serveFlags) error {
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with --listen", err)
 	}
-	defer listener.Close() // closing again after Shutdown does no harm
+	defer listener.Close() // closing again after Shutdown is harmless
 	p.stop.during("the key store to open")
 	return serveOn(p, ctx, c, f, listener, sockets, reload, log)
 }
@@ -148,7 +148,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if err != nil {
 		return err
 	}
-	os.Remove(f.readyFile) // left by an earlier server, if at all
+	os.Remove(f.readyFile) // possibly left by an earlier server
 	defer func() {
 		p.stop.during("the key store to close")
 		sampled.Flush()
@@ -192,7 +192,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	}
 	tellPage(p, live)
 	server := webServer(c, s, streams.Beside(failures.Beside(live)), peers)
-	defer reloadOn(reload, func() { _, _ = live.Reload() })() // it is logged
+	defer reloadOn(reload, func() { _, _ = live.Reload() })() // already logged
 	defer live.Watch()()
 	ctx, undrained := drained(ctx, c.Server.Drain, s, log)
 	defer undrained()
@@ -200,14 +200,14 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile, more...)
 }
 
-// closing ends what the key store has a part in: its keys also authenticate the record that the
-// server is gone.
+// closing ends what involves the key store: its keys also authenticate the record that
+// the server is gone.
 func closing(p *program, end func()) {
 	p.stop.during("the key store to close")
 	end()
 }
 
-// begun returns a server whose configuration can be read again.
+// begun returns a server whose configuration can be reloaded.
 func begun(p *program, c *config.Config, s *serverside.Service, f serveFlags, log, peers *slog.Logger) (*serverside.Live, error) {
 	path, err := p.configPath()
 	if err != nil {
@@ -217,7 +217,7 @@ func begun(p *program, c *config.Config, s *serverside.Service, f serveFlags, lo
 	return live, live.Begin(c, s, f.tls, peers)
 }
 
-// webServer returns the server for HTTP.
+// webServer returns the HTTP server.
 func webServer(c *config.Config, s *serverside.Service, handler http.Handler, peers *slog.Logger) *http.Server {
 	server := serverside.HTTPServer(s.Connections, handler, peers)
 	if c.Server.TLS.HTTP2 {
@@ -226,8 +226,8 @@ func webServer(c *config.Config, s *serverside.Service, handler http.Handler, pe
 	return server
 }
 
-// openBeside returns what serves connections that last, and all that serves beside the
-// server for HTTP: those, messages that are pushed, and the pages of operators.
+// openBeside returns the server of persistent connections, and everything that serves
+// beside the HTTP server: those connections, pushed messages, and the operators' pages.
 func openBeside(c *config.Config, live *serverside.Live, sockets sockets, log, peers *slog.Logger) (*serverside.Streams, []alsoServing, error) {
 	streams, err := serverside.OpenStreams(c, live, sockets.listen, peers)
 	if err != nil {
@@ -280,23 +280,23 @@ func (p *program) logger(f serveFlags) (*slog.Logger, error) {
 	return slog.New(slog.NewJSONHandler(p.stderr, options)), nil
 }
 
-// tellPage prints a URL of the page for operators on a terminal: in a log it would let others
-// see it.
+// tellPage prints a URL of the operators' page on a terminal: in a log it would give
+// others access.
 func tellPage(p *program, live *serverside.Live) {
 	if url, err := live.PageURL(); err == nil && onTerminal(p.stdout) {
 		fmt.Fprintf(p.stdout, "status page: %s\n", url)
 	}
 }
 
-// logHeaders returns what logs the headers of messages.
+// logHeaders returns a function that logs the headers of messages.
 func logHeaders(log *slog.Logger) func(msl.HeaderInfo) {
 	return func(i msl.HeaderInfo) {
 		log.LogAttrs(context.Background(), slog.LevelInfo, "header", slog.Any("", i))
 	}
 }
 
-// answerUntil serves until ctx ends, and then for as long as messages are in flight. If
-// ctx has ended already, the server is not announced.
+// answerUntil serves until ctx ends, and then as long as messages are in flight. If ctx
+// has already ended, the server is not announced.
 func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Listener, shutdown time.Duration, readyFile string, more ...alsoServing) error {
 	if ctx.Err() != nil {
 		return nil
@@ -332,13 +332,13 @@ func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Lis
 	return nil
 }
 
-// An alsoServing is what serves beside the server for HTTP.
+// An alsoServing serves beside the HTTP server.
 type alsoServing interface {
 	Start() (urls []string)
 	Shutdown(context.Context) error
 }
 
-// shutdownAll lets all of them end at the same time.
+// shutdownAll shuts all of them down concurrently.
 func shutdownAll(ctx context.Context, server *http.Server, more []alsoServing) error {
 	results := make(chan error, len(more))
 	for _, m := range more {
@@ -351,14 +351,14 @@ func shutdownAll(ctx context.Context, server *http.Server, more []alsoServing) e
 	return err
 }
 
-// A besideServing is for programs of this machine.
+// A besideServing is for programs on this machine.
 type besideServing struct {
 	*http.Server
 	listener net.Listener
-	name     string // told when it is ready, if not empty
+	name     string // printed when it is ready, if not empty
 }
 
-// Start begins to serve.
+// Start starts serving.
 func (s *besideServing) Start() []string {
 	go s.Serve(s.listener)
 	if s.name == "" {

@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// A sessionFlags says whose sessions a verb is about.
+// A sessionFlags says whose sessions a verb concerns.
 type sessionFlags struct{ state, client, agent string }
 
 func (f *sessionFlags) define(c *cobra.Command) {
@@ -116,7 +116,7 @@ the sessions of a device. The message counters stay in the file.`,
 	return c
 }
 
-// ended tells which sessions ended, and purges the file of them.
+// ended prints which sessions ended, and purges the file of them.
 func (p *program) ended(err error, s *clientside.Sessions, names []string, what, nothing string) error {
 	for _, name := range names {
 		fmt.Fprintf(p.stdout, "%s %s\n", what, exit.Printable(name))
@@ -130,7 +130,7 @@ func (p *program) ended(err error, s *clientside.Sessions, names []string, what,
 	return s.Purge() // an agent leaves traces of what it dropped
 }
 
-// askAgent has an agent end a session.
+// askAgent makes an agent end a session.
 func (p *program) askAgent(c *cobra.Command, f sessionFlags, user string) error {
 	if f.state != "" || f.client != "" {
 		return exit.Usagef("--agent asks an agent, which has one session of its own: omit --state and --client")

@@ -13,11 +13,11 @@ import (
 )
 
 // A lost state file must not be mistaken for that of a new server, or revoked entities
-// return and recorded messages are answered again. So a file is made only by msl-hsm
-// state init and serve --init-state, where the operator says that the server is new; by
-// key create --set server and ca init when they make the first keys, under which
-// nothing can have been issued; and by entity add and user add, which say what they
-// made. Every other command requires an existing file.
+// return and recorded messages are answered again. A file is therefore made only by
+// msl-hsm state init and serve --init-state, with which the operator says that the server
+// is new; by key create --set server and ca init when they make the first keys, under
+// which nothing can have been issued; and by entity add and user add, which report what
+// they made. Every other command requires an existing file.
 
 func stateFlag(c *cobra.Command, path *string) {
 	c.Flags().StringVar(path, "state", "", "state `FILE` of the server")
@@ -55,7 +55,8 @@ func withRegistry(own *admin.Keys, do func(admin.Registry) error) (err error) {
 	return do(state)
 }
 
-// withNewState runs a verb that registers an entity or a user, and so may be the first.
+// withNewState runs a verb that registers an entity or a user, and may therefore be the
+// first.
 func (p *program) withNewState(path string, do func(admin.Registry) error) (err error) {
 	c, err := p.configure()
 	if err != nil {

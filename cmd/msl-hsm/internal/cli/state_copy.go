@@ -120,8 +120,8 @@ func newKeysFlag(c *cobra.Command, newKeys *bool) {
 	c.Flags().BoolVar(newKeys, "new-keys", false, "bind the state to the present keys: the earlier ones are lost, and with them the pre-shared keys of entities")
 }
 
-// restorable returns the enrollments in a backup, if no server has the state open, and the
-// backup belongs to the keys, or is to belong to them from now on.
+// restorable returns the enrollments in a backup, if no server has the state open, and
+// the backup belongs to the keys, or will belong to them from now on.
 func restorable(p *program, r *admin.Restoring, backup, file string) (enrollments []byte, err error) {
 	if admin.Absent(backup) {
 		return nil, exit.Usagef("no backup %s: correct the path; msl-hsm state backup makes one", backup)

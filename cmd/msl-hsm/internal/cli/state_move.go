@@ -108,7 +108,7 @@ func importAttached(p *program, c *config.Config, r *admin.Restoring, path strin
 	return err
 }
 
-// copying returns what tells how many records were copied.
+// copying returns a function that shows how many records were copied.
 func copying(g *progressLine) func(records int) {
 	return func(records int) { g.tell("copied %d records", records) }
 }

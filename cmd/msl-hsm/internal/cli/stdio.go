@@ -8,9 +8,10 @@ import (
 	"syscall"
 )
 
-// present returns standard input and output, or what fails where the process was started with
-// that stream closed: the Go runtime opens /dev/null in its place, which would make what nobody
-// gave an empty message, and what nobody can read a success.
+// present returns standard input and output; for a stream that was closed when the
+// process started, it returns one that fails. The Go runtime would open /dev/null
+// instead, and missing input would become an empty message, and unreadable output a
+// success.
 func present(stdin io.Reader, stdout io.Writer) (io.Reader, io.Writer) {
 	if stdin == os.Stdin && startedWithout(syscall.Stdin) {
 		stdin = missing{}
@@ -21,7 +22,7 @@ func present(stdin io.Reader, stdout io.Writer) (io.Reader, io.Writer) {
 	return stdin, stdout
 }
 
-// missing is a stream that was closed when the process was started.
+// missing is a stream that was closed when the process started.
 type missing struct{}
 
 func (missing) Read([]byte) (int, error) {
@@ -32,6 +33,6 @@ func (missing) Write([]byte) (int, error) {
 	return 0, &fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.EBADF}
 }
 
-// outliveReaders has writing to a pipe fail that nobody reads any more. Otherwise it would kill
-// the process: a server whose log is not taken any more, or a command between two keys.
+// outliveReaders makes writing to a pipe without a reader fail. Otherwise it would kill
+// the process: a server whose log is no longer read, or a command between two keys.
 func outliveReaders() { signal.Ignore(syscall.SIGPIPE) }

@@ -17,5 +17,5 @@ static int started_without(int fd) { return closed[fd]; }
 */
 import "C"
 
-// startedWithout reports whether a standard stream was closed when the process was started.
+// startedWithout reports whether a standard stream was closed when the process started.
 func startedWithout(fd int) bool { return C.started_without(C.int(fd)) != 0 }

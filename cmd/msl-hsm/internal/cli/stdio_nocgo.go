@@ -2,6 +2,6 @@
 
 package cli
 
-// startedWithout reports whether a standard stream was closed when the process was started,
-// which only C code is early enough to see.
+// startedWithout reports whether a standard stream was closed when the process started,
+// which only C code runs early enough to see.
 func startedWithout(int) bool { return false }

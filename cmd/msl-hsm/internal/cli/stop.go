@@ -18,9 +18,9 @@ import (
 // after messages in flight have had the rest.
 func closingTime(shutdown time.Duration) time.Duration { return min(time.Second, shutdown/4) }
 
-// oneSignal is the time in which the same signal is still the first one: timeout, and programs that
-// pass on what they got, send it to a process and a moment later to its group. Nobody decides so
-// fast.
+// oneSignal is how long a repeated signal counts as the first one: timeout, and programs
+// that forward signals, send one to a process and a moment later to its group. No person
+// reacts that fast.
 const oneSignal = 200 * time.Millisecond
 
 // A stopper ends the process of a server or an agent that was told to stop but does
@@ -30,13 +30,13 @@ type stopper struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
-	grace time.Duration // to end by itself
+	grace time.Duration // to end on its own
 	doing string        // what the process waits for if it does not end
 }
 
 // stoppable makes a context that ends with the first signal to stop. From then on the
-// process has its grace time to end by itself; a second signal ends it at once, unless it is
-// the first one again. The caller ends the watch when it is done.
+// process has its grace time to end on its own; a second signal ends it immediately,
+// unless it is a repetition of the first. The caller must end the watch when it is done.
 func (p *program) stoppable(parent context.Context, log *slog.Logger) (ctx context.Context, end func()) {
 	p.signalsTaken()
 	p.stop = &stopper{log: log, grace: config.DefaultShutdown, doing: "start"}

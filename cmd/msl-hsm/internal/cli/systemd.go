@@ -17,12 +17,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
 )
 
-// sockets are those that systemd opened for this process, by the setting whose address
-// they replace (sd_listen_fds(3)).
+// sockets are those that systemd opened for this process, keyed by the setting whose
+// address they replace (sd_listen_fds(3)).
 type sockets map[string]net.Listener
 
-// activatedSockets takes the sockets of systemd, if there are any. Their
-// FileDescriptorName is stream, peer or push; any other name is the server itself.
+// activatedSockets takes the sockets of systemd, if any. Their FileDescriptorName is
+// stream, peer or push; any other name means the server itself.
 func activatedSockets() (sockets, error) {
 	named, err := activation.ListenersWithNames()
 	if err != nil {
@@ -52,8 +52,8 @@ func (s sockets) listen(setting, address string) (net.Listener, error) {
 	return net.Listen("tcp", address)
 }
 
-// notify tells systemd, if that started this process. One that does not listen must not
-// keep the server from anything.
+// notify informs systemd, if that started this process. If systemd does not listen, the
+// server must still work.
 func notify(state string) {
 	told := make(chan struct{})
 	go func() {
@@ -66,8 +66,8 @@ func notify(state string) {
 	}
 }
 
-// drained returns a context that ends a while after ctx does. Meanwhile the server says
-// that it is not ready, so that balancers send it no more.
+// drained returns a context that ends some time after ctx. In between, the server reports
+// that it is not ready, so that balancers send it nothing more.
 func drained(ctx context.Context, while time.Duration, s *serverside.Service, log *slog.Logger) (context.Context, context.CancelFunc) {
 	if ctx.Err() != nil {
 		return ctx, func() {}
@@ -83,15 +83,16 @@ func drained(ctx context.Context, while time.Duration, s *serverside.Service, lo
 	return late, func() { stop(); cancel() }
 }
 
-// hangups are the signals that ask for a reload. From now on none ends the process.
+// hangups are the signals that request a reload. From now on none of them ends the
+// process.
 func hangups() chan os.Signal {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP)
 	return signals
 }
 
-// reloadOn has the configuration read again at each signal, and tells systemd. Call what it
-// returns at the end.
+// reloadOn reloads the configuration at each signal, and informs systemd. Call the
+// returned function at the end.
 func reloadOn(signals chan os.Signal, reload func()) (end func()) {
 	ended := make(chan struct{})
 	go func() {
@@ -109,9 +110,9 @@ func reloadOn(signals chan os.Signal, reload func()) (end func()) {
 	return func() { close(ended) }
 }
 
-// keepAlive tells systemd twice in each interval that the server is alive, as long as its
-// state answers: where that hangs, a restart is the only help. A device that fails is
-// none of its business.
+// keepAlive informs systemd twice per interval that the server is alive, as long as its
+// state answers: if that hangs, only a restart helps. A failing device does not matter
+// here.
 func keepAlive(s *serverside.Service) (end func()) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval <= 0 {

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reloading is what systemd wants to hear before a reload of a unit of Type=notify-reload.
+// reloading is the notification that systemd expects before a reload of a unit of
+// Type=notify-reload.
 func reloading() string {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {

@@ -4,5 +4,5 @@ package cli
 
 import "github.com/coreos/go-systemd/v22/daemon"
 
-// reloading is for systemd, which runs on Linux only.
+// reloading is for systemd, which exists only on Linux.
 func reloading() string { return daemon.SdNotifyReloading }

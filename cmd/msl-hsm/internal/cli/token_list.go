@@ -60,7 +60,7 @@ func tokenListCommand(p *program) *cobra.Command {
 // free reports whether a token can be made in the slot.
 func (s *slot) free() bool { return !s.Initialized && !slices.Contains(s.Flags, "not-read") }
 
-// modulePath is the module, and the text for its C_Initialize.
+// modulePath returns the module, and the text for its C_Initialize.
 func (p *program) modulePath() (path, text string, err error) {
 	c, err := p.configure()
 	if err != nil {
@@ -79,7 +79,7 @@ func (p *program) modulePath() (path, text string, err error) {
 	return uri.ModulePath, c.Keystore.Initialize, nil
 }
 
-// tokensIn are the rows of the slots, and what tokens there cannot be read.
+// tokensIn are the rows of the slots; unread says which tokens there cannot be read.
 func tokensIn(all []hsm.Slot) (rows []slot, unread error) {
 	rows = []slot{}
 	for _, s := range all {

@@ -162,7 +162,7 @@ func configuredToken(p *program) (*config.Config, *hsm.URI, error) {
 	return c, uri, err
 }
 
-// locked refuses what cannot succeed, before a secret is asked for.
+// locked refuses operations that cannot succeed before it asks for a secret.
 func locked(t hsm.PINs, r hsm.Role) error {
 	switch {
 	case t.State(r) != hsm.PINLocked:
@@ -173,7 +173,7 @@ func locked(t hsm.PINs, r hsm.Role) error {
 	return fmt.Errorf("the PIN of the security officer of the token %q is LOCKED: %w: nobody can set PINs any more; the keys still work with the user's PIN, and the maker's manual says how to reset the token, which erases it", t.Label, keystore.ErrPIN)
 }
 
-// warnOfTries says to who is about to type a PIN what a wrong one would do.
+// warnOfTries warns someone who is about to type a PIN what a wrong one would do.
 func warnOfTries(p *program, t hsm.PINs, r hsm.Role) {
 	switch t.State(r) {
 	case hsm.PINFinalTry:
@@ -183,7 +183,7 @@ func warnOfTries(p *program, t hsm.PINs, r hsm.Role) {
 	}
 }
 
-// read reads the two PINs, or none where the token asks for them.
+// read reads the two PINs, or none if the token itself asks for them.
 func (x pinChange) read(t hsm.PINs) (old, changed *lockedmem.Buffer, err error) {
 	if t.Pad() {
 		return nil, nil, nil

@@ -52,8 +52,8 @@ see msl-hsm entity add --help.`,
 	return c
 }
 
-// provenStorage returns the storage key in the TPM of a device that is enrolled here,
-// from the file of its proof for a nonce.
+// provenStorage returns the storage key in the TPM of a device enrolled here, from the
+// file with its proof for a nonce.
 func provenStorage(c *config.Config, own *admin.Keys, device, file, nonceText string) (public []byte, err error) {
 	nonce, err := parseNonce(nonceText)
 	if err != nil {

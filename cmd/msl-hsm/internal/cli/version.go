@@ -37,7 +37,7 @@ func readBuild() build {
 		}
 	}
 	for _, provider := range keys.Providers() {
-		if !provider.SessionsInProcess { // which is a way to use another
+		if !provider.SessionsInProcess { // a way to use another store
 			b.KeyStores = append(b.KeyStores, provider.Name)
 		}
 	}

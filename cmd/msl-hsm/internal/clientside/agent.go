@@ -22,7 +22,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
-// An Agent sends messages for the programs of this machine, as one configuration has it.
+// An Agent sends messages for the programs of this machine, according to one
+// configuration.
 type Agent struct {
 	config    *config.Config
 	Client    *Client
@@ -31,9 +32,8 @@ type Agent struct {
 	transport *mslhttp.Transport
 }
 
-// OpenAgent opens a client for the programs of this machine, with the keys and the
-// state that the configuration names. The reporter itself keeps or drops what it cannot
-// send.
+// OpenAgent opens a client for the programs of this machine, with the configured keys and
+// state. The reporter itself keeps or drops what it cannot send.
 func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter *failurelog.Reporter) (*Agent, error) {
 	if c.Client.Agent.Requests < 1 {
 		return nil, exit.Usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
@@ -62,7 +62,7 @@ func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter
 	return &Agent{config: c, Client: k, log: log, reporter: reporter, transport: transport}, nil
 }
 
-// agentTransport returns what carries messages to the server.
+// agentTransport returns the transport to the server.
 func agentTransport(c *config.Config, store keys.Importing) (*mslhttp.Transport, error) {
 	web, err := WebClient(c, store)
 	if err != nil {
@@ -137,7 +137,7 @@ func settingOf(err error) error {
 	return err
 }
 
-// explain returns the error as a program sees it.
+// explain returns the error in the form that a program sees.
 func (a *Agent) explain(err error) error {
 	explained := Explain(settingOf(err), a.config)
 	switch {

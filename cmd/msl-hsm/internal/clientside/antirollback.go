@@ -69,8 +69,8 @@ func anchored(c *config.Config, ctx context.Context, k *Client, tell *Trace) (ms
 // warn prints an error that does not stop the client.
 func (s *Trace) warn(err error) { fmt.Fprintln(s.Out, "msl-hsm:", exit.OneLine(err)) }
 
-// An unanchored state counts message ids by itself. It does not continue a session
-// whose ids came from a counter, because they would start over.
+// An unanchored state counts message ids itself. It does not continue a session whose ids
+// came from a counter, because they would start over.
 type unanchored struct{ msl.ClientState }
 
 func (u unanchored) Load(ctx context.Context) (msl.ClientRecord, error) {

@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	attestTime  = 2 * time.Minute // that one attestation may take
-	attestAgain = time.Minute     // after one that did not reach the server; then twice as long
+	attestTime  = 2 * time.Minute // limit for one attestation
+	attestAgain = time.Minute     // after one that did not reach the server; doubles each time
 )
 
-// Attest begins to attest to the state of this machine, if client.attest says so, and returns
-// what ends that.
+// Attest starts attesting to the state of this machine, if client.attest says so, and
+// returns a function that stops it.
 func (a *Agent) Attest(ctx context.Context) (end func()) {
 	if a.config.Client.Attest.Every == 0 {
 		return func() {}
@@ -32,12 +32,12 @@ func (a *Agent) Attest(ctx context.Context) (end func()) {
 	return func() { cancel(); <-ended }
 }
 
-// keepAttesting attests at once, and then again and again.
+// keepAttesting attests immediately, and then repeatedly.
 func (a *Agent) keepAttesting(ctx context.Context) {
 	every, again, told := a.config.Client.Attest.Every, attestAgain, false
 	for {
 		err := a.attestOnce(ctx)
-		wait := every - every/10 + rand.N(every/5) // devices that started together come apart
+		wait := every - every/10 + rand.N(every/5) // spreads devices that started together
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -59,7 +59,7 @@ func (a *Agent) keepAttesting(ctx context.Context) {
 	}
 }
 
-// logAttested is worth a line the first time.
+// logAttested logs at a visible level only the first time.
 func (a *Agent) logAttested(told bool) {
 	say := a.log.Info
 	if told {
@@ -68,7 +68,7 @@ func (a *Agent) logAttested(told bool) {
 	say("attested to the state of this machine", "pcr", []uint(a.config.Client.Attest.PCR))
 }
 
-// answered reports whether an error is a verdict, which will not be another in a minute.
+// answered reports whether an error is a verdict, which will be the same in a minute.
 func answered(err error) bool {
 	return exit.IsAny(err, identity.ErrPolicy, identity.ErrRevoked, identity.ErrRejected, identity.ErrAttestation,
 		identity.ErrKey, identity.ErrMalformed, identity.ErrNotEnrolled, identity.ErrNotInitialized, identity.ErrCleared)

@@ -20,17 +20,17 @@ import (
 type Client struct {
 	MSL     *msl.Client
 	own     *entityauth.KeySet // pre-shared keys, or nil
-	reveals keystore.Revealer  // half of their wrapping key, for ladders, or nil
+	reveals keystore.Revealer  // revealing half of their wrapping key, for ladders, or nil
 	peer    *entityauth.PSK    // pre-shared keys of the server, or nil
 	earlier *earlierSession    // or nil
 	state   *bolt.Client       // or nil
 	device  *keys.Device       // whose TPM holds the keys, or nil
 	store   keys.Importing
-	random  io.ReadCloser // combined with that of the device, or nil
+	random  io.ReadCloser // combined with the device's, or nil
 	web     *http.Client
 
-	lasting  *lasting    // the connection, if the URL is one of those that last
-	server   *msl.Server // that we are to a peer, or nil
+	lasting  *lasting    // the connection, if the URL is for persistent ones
+	server   *msl.Server // this side as a server to a peer, or nil
 	peerConn *msl.Conn   // on peerRaw
 	peerRaw  *noticed
 }
@@ -58,8 +58,8 @@ func (e *earlierSession) userTokens(ctx context.Context, user string) (*msl.User
 	return userauth.UserIDTokenData(held.MasterToken.Bytes(), held.UserIDToken.Bytes()), nil
 }
 
-// Pushed waits for messages of the server on the connection of the last answer, and
-// passes the data of each to take, until that returns false or an error, or ctx ends.
+// Pushed waits for server messages on the connection of the last answer, and passes the
+// data of each to take, until that returns false or an error, or ctx ends.
 func (k *Client) Pushed(ctx context.Context, user string, take func(io.Reader) (more bool, err error)) error {
 	receive := k.pushedByPeer
 	if k.server == nil {
@@ -92,7 +92,7 @@ func (k *Client) Pushed(ctx context.Context, user string, take func(io.Reader) (
 	return nil
 }
 
-// pushedByPeer passes one message of the peer to take.
+// pushedByPeer passes one message from the peer to take.
 func (k *Client) pushedByPeer(ctx context.Context, take func(io.Reader) (bool, error)) (more bool, err error) {
 	more = true
 	var failed error
@@ -110,10 +110,10 @@ func (k *Client) pushedByPeer(ctx context.Context, take func(io.Reader) (bool, e
 func (k *Client) Close() error {
 	var errs []error
 	if k.web != nil {
-		k.web.CloseIdleConnections() // with close_notify, so that nothing looks cut off
+		k.web.CloseIdleConnections() // with close_notify, so that nothing looks truncated
 	}
 	if k.lasting != nil {
-		_ = k.lasting.Close() // all was said, or the error was told
+		_ = k.lasting.Close() // everything was sent, or the error was already reported
 	}
 	if k.server != nil {
 		errs = append(errs, k.server.Close())

@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-// machineEntity returns this machine's entity as a server enrolled it: by its first
-// key, or by the certificate of that key.
+// machineEntity returns this machine's entity as enrolled at a server: by its first key,
+// or by the certificate of that key.
 func machineEntity(c *config.Config, m *keys.Device) (msl.LocalEntity, error) {
 	name, credentials, err := m.Identity.Credentials()
 	if err != nil {

@@ -20,7 +20,7 @@ type offering struct {
 	groups  config.GroupList
 	device  *keys.Device       // the client's TPM, or nil
 	keys    *entityauth.KeySet // the client's pre-shared keys, or nil
-	reveals keystore.Revealer  // half of their wrapping key, for ladders, or nil
+	reveals keystore.Revealer  // revealing half of their wrapping key, for ladders, or nil
 }
 
 // offerers makes the client side of the named key exchanges.

@@ -21,8 +21,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
-// A lasting transport keeps a connection to the server, and makes another one when that
-// broke off.
+// A lasting transport keeps a connection to the server, and replaces one that broke.
 type lasting struct {
 	config *config.Config
 	dialer *mslhttp.TLSClient // nil without TLS
@@ -33,7 +32,7 @@ type lasting struct {
 	stream *msl.StreamTransport
 }
 
-// newLasting returns a transport for a URL whose connections last.
+// newLasting returns a transport for a URL with persistent connections.
 func newLasting(c *config.Config, store keystore.Store) (*lasting, error) {
 	l := &lasting{config: c, limits: messageLimits(c.Client.Limits)}
 	u, err := url.Parse(c.Client.URL)
@@ -58,11 +57,11 @@ func (l *lasting) dial(ctx context.Context) (net.Conn, error) {
 	var status *mslhttp.StatusError
 	var alert *tlsalert.Error
 	if request := (*url.Error)(nil); errors.As(err, &request) {
-		err = request.Err // what is around it are words of the library for WebSockets
+		err = request.Err // the text around it comes from the WebSocket library
 	}
 	switch {
 	case errors.As(err, &alert), exit.Unreached(err):
-		return nil, exit.WithCode(err, exit.NoAnswer) // which Unread explains
+		return nil, exit.WithCode(err, exit.NoAnswer) // Unread explains it
 	case errors.As(err, &status):
 		return nil, exit.WithCode(fmt.Errorf("there is no WebSocket at %s: the server answered HTTP %d %s; check the path, and server.stream, server.peer or server.push there",
 			exit.Printable(l.config.Client.URL), status.Status, http.StatusText(status.Status)), exit.NoAnswer)
@@ -94,7 +93,7 @@ func (l *lasting) connect(ctx context.Context, u *url.URL) (net.Conn, error) {
 	return d.Dial(ctx, l.config.Client.URL)
 }
 
-// open returns the connection, which it makes if there is none that works.
+// open returns the connection, making one if none works.
 func (l *lasting) open(ctx context.Context) (*noticed, *msl.StreamTransport, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -129,7 +128,7 @@ func (l *lasting) Close() error {
 	return l.conn.Close()
 }
 
-// A noticed connection is known to be broken when it is.
+// A noticed connection is one whose failure is noticed.
 type noticed struct {
 	net.Conn
 	broken atomic.Bool
@@ -143,10 +142,10 @@ func (n *noticed) Read(p []byte) (int, error) {
 	return c, err
 }
 
-// Close ends the connection, if it was not ended.
+// Close ends the connection, unless it has ended.
 func (n *noticed) Close() error {
 	if n.broken.Swap(true) {
-		n.Conn.SetDeadline(time.Now()) // a close by handshake would wait
+		n.Conn.SetDeadline(time.Now()) // a closing handshake would wait
 	}
 	return n.Conn.Close()
 }

@@ -18,12 +18,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A LiveAgent is an agent whose configuration can be read again while it runs. Requests
-// that began before keep the settings that they began with. The session stays.
+// A LiveAgent is an agent whose configuration can be reloaded while it runs. Requests
+// that began earlier keep their settings. The session stays.
 type LiveAgent struct {
-	// Read reads the configuration, as it is on the disk now.
+	// Read reads the current configuration from disk.
 	Read func() (*config.Config, error)
-	// Path is where the configuration is, or empty.
+	// Path is the path of the configuration, or empty.
 	Path string
 
 	now       atomic.Pointer[agentGeneration]
@@ -34,11 +34,11 @@ type LiveAgent struct {
 // An agentGeneration is an agent with one configuration.
 type agentGeneration struct {
 	*Agent
-	asRead  config.Config // before a certificate or the TPM said who this is
+	asRead  config.Config // before a certificate or the TPM determined the identity
 	handler http.Handler
 }
 
-// Begin has an agent that was opened serve, with the configuration as it was read.
+// Begin starts serving an opened agent, with the configuration as it was read.
 func (l *LiveAgent) Begin(a *Agent, asRead config.Config) {
 	l.now.Store(&agentGeneration{a, asRead, a.handler()})
 	a.Client.MSL.Transport = l
@@ -60,8 +60,8 @@ func (l *LiveAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.now.Load().handler.ServeHTTP(w, r)
 }
 
-// Reload reads the configuration again, and with it the certificates of TLS and the PIN. If
-// anything is wrong the agent goes on as before, which is logged.
+// Reload reads the configuration again, and with it the TLS certificates and the PIN. If
+// anything is wrong, the agent continues as before, which is logged.
 func (l *LiveAgent) Reload() {
 	if err := l.reload(); err != nil {
 		l.now.Load().log.Error("the configuration is not reloaded: the agent goes on as before", "error", exit.OneLine(err))
@@ -91,7 +91,7 @@ func (l *LiveAgent) reload() error {
 	return nil
 }
 
-// renewed is the agent with another configuration. It has the same client.
+// renewed returns the agent with another configuration and the same client.
 func (a *Agent) renewed(c *config.Config) (*Agent, error) {
 	if c.Client.Agent.Requests < 1 {
 		return nil, exit.Usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
@@ -106,7 +106,7 @@ func (a *Agent) renewed(c *config.Config) (*Agent, error) {
 }
 
 // Watch reloads the configuration when it or a file that it names was replaced, until the
-// function that it returns is called. Settings may switch that off.
+// returned function is called. Settings may disable this.
 func (l *LiveAgent) Watch() (end func()) {
 	every := time.Duration(l.now.Load().config.Client.Agent.Watch)
 	if every == 0 {
@@ -116,12 +116,12 @@ func (l *LiveAgent) Watch() (end func()) {
 	return l.files.Start()
 }
 
-// watched are the files that matter now.
+// watched are the files currently watched.
 func (l *LiveAgent) watched() []string {
 	return slices.Concat([]string{l.Path}, l.now.Load().config.AgentFiles())
 }
 
-// take takes files that were replaced. One that cannot be used is told once.
+// take takes files that were replaced. An unusable one is reported once.
 func (l *LiveAgent) take(changed []string, tried bool) error {
 	err := l.reload()
 	if err != nil && !tried {
@@ -138,7 +138,7 @@ func (l *LiveAgent) Server() *http.Server {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 
-		DisableGeneralOptionsHandler: true, // net/http would say 200 to OPTIONS * by itself
+		DisableGeneralOptionsHandler: true, // net/http would itself answer 200 to OPTIONS *
 		ErrorLog:                     slog.NewLogLogger(l.now.Load().log.Handler(), slog.LevelDebug),
 	}
 }

@@ -167,8 +167,8 @@ func clientExchanges(c *config.Config, k *Client) error {
 	return err
 }
 
-// clientCustody returns where session keys may be. If nothing was said, that is in the key
-// store alone, but for a TPM without AES, whose encryption keys are outside of it.
+// clientCustody returns where session keys may exist. By default that is only in the key
+// store, except for a TPM without AES, whose encryption keys are outside it.
 func clientCustody(c *config.Config, device *keys.Device) (msl.Custody, error) {
 	switch {
 	case c.Client.Custody != "":
@@ -179,8 +179,8 @@ func clientCustody(c *config.Config, device *keys.Device) (msl.Custody, error) {
 	return msl.CustodySealed, nil
 }
 
-// clientUserAuth returns the user's authentication data once: data that was refused is
-// not tried again.
+// clientUserAuth returns the user's authentication data once: refused data is not tried
+// again.
 func clientUserAuth(c *config.Client, earlier *earlierSession) (func(context.Context, string, msl.ResponseCode) (*msl.UserAuthData, error), error) {
 	prove := func(ctx context.Context, user string) (*msl.UserAuthData, error) {
 		password, err := keys.Secret(keys.OrPrompt(c.Password), "password of "+user)

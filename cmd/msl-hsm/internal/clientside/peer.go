@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 )
 
-// usePeer makes the server that this side is to its peer: it issues the tokens under
-// which the peer answers. They end with the connection, so no state is kept of them.
+// usePeer makes this side's server in a peer-to-peer network, which issues the tokens
+// under which the peer answers. They end with the connection, so no state is kept.
 func usePeer(c *config.Config, k *Client) error {
 	if k.device != nil {
 		return exit.Usagef("a peer issues tokens, and a TPM makes no keys for that: give a token of a PKCS #11 module, or soft:FILE")
@@ -50,7 +50,7 @@ func issuerInMemory(c *config.Config, store keys.Importing) error {
 	return keys.Complete(admin, set, false, func(string, keys.Provision, uint32) {})
 }
 
-// peerResponders returns the key exchanges that the peer may ask for: all that the
+// peerResponders returns the key exchanges that the peer may request: all that the
 // custody allows.
 func peerResponders(c *config.Config, k *Client) (all []msl.Responder) {
 	candidates := []msl.Responder{&keyx.AsymmetricWrapped{Store: k.store, Rand: k.random}}
@@ -82,7 +82,7 @@ func (k *Client) conn(ctx context.Context) (*msl.Conn, error) {
 	return k.peerConn, nil
 }
 
-// Do sends a request and returns its answer, in the network that is configured.
+// Do sends a request and returns its answer, in the configured network.
 func (k *Client) Do(ctx context.Context, r *msl.Request) (*msl.Response, error) {
 	if k.server == nil {
 		return k.MSL.Do(ctx, r)
@@ -94,7 +94,7 @@ func (k *Client) Do(ctx context.Context, r *msl.Request) (*msl.Response, error) 
 	return c.Request(ctx, r)
 }
 
-// Send sends a message that expects no answer, in the network that is configured.
+// Send sends a message that expects no answer, in the configured network.
 func (k *Client) Send(ctx context.Context, r *msl.Request) error {
 	if k.server == nil {
 		return k.MSL.Send(ctx, r)

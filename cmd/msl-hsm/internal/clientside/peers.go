@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
-// peerSchemes returns the schemes by which the server may authenticate itself.
+// peerSchemes returns the schemes with which the server may authenticate itself.
 func peerSchemes(c *config.Client, k *Client) (all []msl.EntityScheme, err error) {
 	if c.ServerKey != "" {
 		peer, err := peerKey(c)
@@ -57,8 +57,8 @@ func peerKey(c *config.Client) (msl.EntityScheme, error) {
 	return &entityauth.ECC{Directory: only}, nil
 }
 
-// peerPSK returns a server whose pre-shared keys the client has, sealed like those of
-// any peer.
+// peerPSK returns the scheme of a server whose pre-shared keys the client has, sealed
+// like those of any peer.
 func peerPSK(c *config.Client, store keys.Importing) (*entityauth.PSK, error) {
 	file, err := keys.ReadPSK(c.ServerPSK)
 	if err != nil {

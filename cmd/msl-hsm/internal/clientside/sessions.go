@@ -22,8 +22,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
-// A Session is what a state file keeps of one client: the times are those of its master
-// token, and are zero if it has none.
+// A Session is what a state file keeps about one client: the times are those of its
+// master token, and zero if it has none.
 type Session struct {
 	Client      string    `json:"client"`
 	KeyExchange string    `json:"keyexchange,omitempty"`
@@ -33,7 +33,7 @@ type Session struct {
 	Services    int       `json:"servicetokens,omitempty"`
 }
 
-// Sessions are those that a state file keeps. They need neither the keys nor the server.
+// Sessions are those in a state file. They require neither the keys nor the server.
 type Sessions struct {
 	path string
 	file *bolt.Clients
@@ -108,7 +108,7 @@ func (s *Sessions) each(do func(name string, c *state.Client) error) error {
 
 func sameName(a, b string) bool { return msl.CanonicalName(a) == msl.CanonicalName(b) }
 
-// Logout logs a user out, and returns the clients that the user was logged in at.
+// Logout logs out a user, and returns the clients at which the user was logged in.
 func (s *Sessions) Logout(ctx context.Context, user string) (from []string, err error) {
 	err = s.each(func(name string, c *state.Client) error {
 		r, err := c.Load(ctx)
@@ -130,7 +130,7 @@ func hasUser(r msl.ClientRecord, user string) bool {
 	return false
 }
 
-// Forget drops all tokens, and returns the clients that had some.
+// Forget drops all tokens, and returns the clients that had any.
 func (s *Sessions) Forget(ctx context.Context) (of []string, err error) {
 	err = s.each(func(name string, c *state.Client) error {
 		r, err := c.Load(ctx)
@@ -143,7 +143,7 @@ func (s *Sessions) Forget(ctx context.Context) (of []string, err error) {
 	return of, err
 }
 
-// Purge closes the file, and rewrites it so that what was dropped is not in it any more.
+// Purge closes the file, and rewrites it to purge the dropped data.
 func (s *Sessions) Purge() error {
 	if err := s.file.Close(); err != nil {
 		return err
@@ -154,7 +154,8 @@ func (s *Sessions) Purge() error {
 	return nil
 }
 
-// AskAgent has a running agent log a user out, or forget its session if none is named.
+// AskAgent makes a running agent log out a user, or forget its session if no user is
+// named.
 func AskAgent(ctx context.Context, at, user string) error {
 	transport := &http.Transport{DisableKeepAlives: true}
 	url := "http://" + at + "/"

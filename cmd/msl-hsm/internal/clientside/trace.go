@@ -21,10 +21,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// A Trace prints what it took to get a message answered.
+// A Trace prints what it took to get an answer to a message.
 type Trace struct {
 	Verbose bool
-	Headers bool // print those of messages, too
+	Headers bool // also print the headers of messages
 	Out     io.Writer
 
 	start time.Time
@@ -33,7 +33,7 @@ type Trace struct {
 	note  string // printed at the end, verbose or not
 }
 
-// Begin records the time at which the request begins.
+// Begin records when the request begins.
 func (s *Trace) Begin() { s.start = time.Now() }
 
 func (s *Trace) tell(format string, args ...any) {
@@ -73,7 +73,7 @@ func took(start time.Time) string {
 	return d.Round(time.Millisecond).String()
 }
 
-// headers returns what prints the headers of messages, or nil.
+// headers returns a function that prints the headers of messages, or nil.
 func (s *Trace) headers() func(msl.HeaderInfo) {
 	if !s.Headers {
 		return nil
@@ -120,7 +120,7 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Flush has a transport that holds bytes back send them.
+// Flush makes a buffering transport send.
 func (c *countingWriter) Flush() error {
 	if f, ok := c.w.(interface{ Flush() error }); ok {
 		return f.Flush()
@@ -150,7 +150,7 @@ func (t *tracedState) Save(ctx context.Context, r msl.ClientRecord) error {
 	return t.ClientState.Save(ctx, r)
 }
 
-// Explain adds to an MSL error advice on what to do about it.
+// Explain adds advice to an MSL error.
 func Explain(err error, c *config.Config) error {
 	var peer *msl.PeerError
 	if !errors.As(err, &peer) {
@@ -163,8 +163,9 @@ func Explain(err error, c *config.Config) error {
 	return fmt.Errorf("%s refused the message: %w: %s%s", exit.Printable(cmp.Or(peer.Identity, "the server")), refused{peer}, advice(peer, c), told)
 }
 
-// Unread explains why an answer could not be read: there is none, it is not MSL, it
-// exceeds a limit, or it is not from the trusted server. For a limit it names the setting.
+// Unread explains why an answer could not be read: it is missing, it is not MSL, it
+// exceeds a limit, or it is not from the trusted server. For a limit it names the
+// setting.
 func Unread(err error) error {
 	var limit *msl.LimitError
 	var long *http.MaxBytesError
@@ -191,7 +192,7 @@ func Unread(err error) error {
 	return damaged(err)
 }
 
-// noHTTP explains what a server did that answered nothing, or not in HTTP; it is empty for
+// noHTTP explains a server that answered nothing, or not in HTTP; it is empty for
 // anything else. Go has no types for these errors.
 func noHTTP(err error) string {
 	var request *url.Error
@@ -209,7 +210,7 @@ func noHTTP(err error) string {
 	return ""
 }
 
-// damaged explains an answer that is no message, or only a part of one.
+// damaged explains an answer that is not a message, or only part of one.
 func damaged(err error) error {
 	switch {
 	case errors.Is(err, msl.ErrTruncated) && errors.Is(err, msl.ErrNotMessage):

@@ -1,3 +1,3 @@
-// Package exit maps errors to exit codes, and to messages of one line that end with
-// what to do next.
+// Package exit maps errors to exit codes, and to one-line messages that end with what to
+// do next.
 package exit

@@ -40,8 +40,8 @@ const (
 	// identity or certificate, or a signature that does not verify.
 	Untrusted = 9
 
-	// Unread is for a command whose output nobody reads any more: what shells tell of a process
-	// that SIGPIPE ended.
+	// Unread is for a command whose output nobody reads anymore: what shells report for a
+	// process that SIGPIPE ended.
 	Unread = 128 + 13
 )
 
@@ -61,8 +61,8 @@ func Usagef(format string, args ...any) error {
 	return WithCode(fmt.Errorf(format, args...), Usage)
 }
 
-// OfKind returns an error of a kind whose text is all that a user reads: the kind, which
-// [errors.Is] finds, adds nothing to it.
+// OfKind returns an error of a kind, with a text that is all that a user reads: the kind,
+// which [errors.Is] finds, adds nothing to it.
 func OfKind(kind error, format string, args ...any) error {
 	return kindError{fmt.Sprintf(format, args...), kind}
 }
@@ -105,14 +105,14 @@ func Code(err error) int {
 	return Failure
 }
 
-// Unreached reports whether nothing listens where the server ought to be. A key store behind a
-// socket, such as a software TPM, is dialed, too, and is not the server.
+// Unreached reports whether nothing listens where the server should be. A key store
+// behind a socket, such as a software TPM, is also dialed, but is not the server.
 func Unreached(err error) bool {
 	var dial *net.OpError
 	return errors.As(err, &dial) && dial.Op == "dial" && !keystoreFailed(err)
 }
 
-// notMessage reports whether an answer was no message, or a part of one.
+// notMessage reports whether an answer was not a message, or only part of one.
 func notMessage(err error) bool {
 	if limit := (*msl.LimitError)(nil); errors.As(err, &limit) {
 		return false // the rest of it may be one
@@ -160,7 +160,7 @@ func OneLine(err error) string {
 	return plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...)
 }
 
-// fileSystems says what to do about a file that cannot be read, or a file system that takes no
+// fileSystems says what to do about an unreadable file, or a file system that accepts no
 // changes, by the end of the error, which may come from a running server.
 func fileSystems() map[string]string {
 	return map[string]string{
@@ -177,7 +177,7 @@ func fileSystems() map[string]string {
 	}
 }
 
-// deviceFailed is an error that ends with what a module answered, and says nothing more.
+// deviceFailed matches an error that ends with a module's answer, and says nothing more.
 var deviceFailed = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`\bC_\w+: CKR_\w+(?:: keystore: unavailable)?$`)
 })

@@ -2,14 +2,14 @@ package exit
 
 import "strings"
 
-// Nearest returns the name that takes the fewest changes to get from a word, or nothing if
-// the word is another one altogether. Of several that are equally near it is the first.
+// Nearest returns the name that a word needs the fewest changes to become, or "" if none
+// is similar. Of several equally near names, it is the first.
 func Nearest(word string, names []string) (nearest string) {
-	least := 1 + max(1, (len(word)+1)/3) // changes, that are too many
+	least := 1 + max(1, (len(word)+1)/3) // too many changes
 	for _, name := range names {
 		changes := distance(strings.ToLower(word), name)
 		if len(word) >= 2 && strings.HasPrefix(name, strings.ToLower(word)) {
-			changes = 1 // not ended
+			changes = 1 // not stopped
 		}
 		if changes < min(least, len(word)) {
 			least, nearest = changes, name
@@ -18,8 +18,8 @@ func Nearest(word string, names []string) (nearest string) {
 	return nearest
 }
 
-// distance returns how many letters have to be changed, added, removed or exchanged with
-// their neighbor to make b of a (Damerau and Levenshtein).
+// distance returns how many letters must be changed, added, removed or exchanged with
+// their neighbor to turn a into b (Damerau and Levenshtein).
 func distance(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {

@@ -6,23 +6,24 @@ import (
 	"sync"
 )
 
-// calls are the words before an error of Go's standard library that name what it called:
-// an HTTP request with its URL, the dialing of a connection, the asking of a name server.
-// What comes after them says what failed.
+// calls are the words with which Go's standard library prefixes an error to name what it
+// called: an HTTP request with its URL, dialing a connection, asking a name server. What
+// follows says what failed.
 const calls = `(?:Get|Head|Post|Put|Patch|Delete) "[^"]*": |dial (?:tcp|udp|unix)[46]?(?:: | )|lookup |connect: `
 
-// asked is the name server that does not know a host.
+// asked matches the name server that does not know a host.
 var asked = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(` on [0-9a-f.:\[\]]+:53: `)
 })
 
-// opening is a file's name, and once more before what the operating system says about it.
+// opening matches a file's name that is repeated before the operating system's message
+// about it.
 var opening = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`([^\s:]+): (?:open|read|stat|lstat|mkdir) ([^\s:]+): `)
 })
 
-// plainly leaves out the words of Go's standard library that say how a program found out
-// what the rest of an error says. What is in quotation marks, and what a peer said, stays.
+// plainly removes the words of Go's standard library that say how a program found out
+// what the rest of an error says. Quoted text, and what a peer said, stays.
 func plainly(text string, peers ...string) string {
 	kept := ""
 	for _, said := range peers {
@@ -40,7 +41,7 @@ func plainly(text string, peers ...string) string {
 	return opening().ReplaceAllStringFunc(text, once)
 }
 
-// once leaves out the second name of a file, if it is the first one.
+// once removes the second name of a file, if it equals the first.
 func once(text string) string {
 	names := opening().FindStringSubmatch(text)
 	if names[1] == names[2] || strings.TrimPrefix(names[1], "file:") == names[2] {

@@ -12,13 +12,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// packages are the Go packages whose errors begin with their name, and which a user need
-// not know.
+// packages are the Go packages whose errors begin with their name, which a user need not
+// know.
 const packages = `msl|mslhttp|httpform|keystore|wire|hsm|tpm|hostaes|makers|soft|softhsm|entityauth|userauth|keyx|mixed|isolated|balanced|split|lockedmem|modulecheck|state|bolt|boltkv|etcdkv|authkv|etcd|anchor|kv|secret|failurelog|auditlog|agent|enroll|identity|fleet|tlsalert|atomicfile|proxyproto|encoding/\w+|x509|asn1|tls|yaml|json|strconv\.\w+`
 
-// withoutPackages removes the names of packages before the parts of a message. What is in
-// quotation marks is a name, or what a peer said, and stays as it is; so does what is said
-// to be the peer's.
+// withoutPackages removes package names before the parts of a message. Quoted text is a
+// name, or what a peer said, and stays as it is; so does text attributed to the peer.
 func withoutPackages(text string, peers ...string) string {
 	kept := `"(?:[^"\\]|\\.)*"`
 	for _, said := range peers {
@@ -34,7 +33,7 @@ func withoutPackages(text string, peers ...string) string {
 	}
 }
 
-// saidByPeer returns what an error repeats without quotation marks.
+// saidByPeer returns the peer's text that an error repeats without quotation marks.
 func saidByPeer(err error) (said []string) {
 	var peer *msl.PeerError
 	if !errors.As(err, &peer) {
@@ -56,7 +55,7 @@ func Printable(s string) string {
 	return safetext.String(s)
 }
 
-// Quoted returns an argument as a shell takes it.
+// Quoted returns an argument quoted for a shell.
 func Quoted(s string) string {
 	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_./:=+,@%", r)
@@ -66,8 +65,7 @@ func Quoted(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// Command is a verb of this program with an argument and flags, as a shell takes it, whatever
-// the argument is.
+// Command is a verb of this program with an argument and flags, quoted for a shell.
 func Command(verb, argument, flags string) string {
 	if strings.HasPrefix(argument, "-") { // which is no flag
 		return "msl-hsm " + verb + " " + flags + " -- " + Quoted(argument)
@@ -75,7 +73,7 @@ func Command(verb, argument, flags string) string {
 	return "msl-hsm " + verb + " " + Quoted(argument) + " " + flags
 }
 
-// List writes names one after another, as people do.
+// List writes names as an English list.
 func List[T any](names []T) string {
 	var all []string
 	for _, name := range names {

@@ -8,9 +8,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
-// notProven are the codes for an answer whose sender is not the one that it must be from.
+// notProven are the codes for an answer that is not from the required sender.
 var notProven = []msl.Code{
-	msl.ErrUnidentifiedEntityAuthScheme, msl.ErrEntityAuthFactoryNotFound, // proven in no way that is accepted
+	msl.ErrUnidentifiedEntityAuthScheme, msl.ErrEntityAuthFactoryNotFound, // not proven in an accepted way
 	msl.ErrX509CertParseError, msl.ErrX509CertVerificationFailed, msl.ErrX509CertExpired, msl.ErrX509CertNotYetValid, msl.ErrX509CertInvalid,
 	msl.ErrEntityNotFound, msl.ErrIncorrectEntityAuthData, msl.ErrRSAPublicKeyNotFound, msl.ErrECCPublicKeyNotFound,
 	msl.ErrMessageEntityNotFound, msl.ErrMessageSenderMismatch, msl.ErrMessageRecipientMismatch,

@@ -40,7 +40,7 @@ func AuditKeys(c *config.Config, store keystore.Store) (all []crypto.PublicKey, 
 	return all, nil
 }
 
-// ReadPublicKeys reads the public keys in a file of PEM, as msl-hsm audit key prints them.
+// ReadPublicKeys reads the public keys in a PEM file, as printed by msl-hsm audit key.
 func ReadPublicKeys(path string) (all []crypto.PublicKey, err error) {
 	text, err := plainfile.Read(path)
 	if err != nil {

@@ -63,7 +63,7 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 	return p, err
 }
 
-// references reads the events of the starts of reference devices.
+// references reads the start events of reference devices.
 func references(l config.EventLogs) (all []enroll.Reference, err error) {
 	for _, name := range l.Files() {
 		text, err := plainfile.Read(name)
@@ -93,7 +93,7 @@ func pcrRules(values config.PCRValues) (enroll.PCRRules, error) {
 	return rules, nil
 }
 
-// makerRoots reads the certificates of trusted makers, which may be none.
+// makerRoots reads the certificates of trusted manufacturers, if any.
 func makerRoots(setting string, names config.RootList) (b enroll.Bundle, err error) {
 	var texts [][]byte
 	for _, name := range names {
@@ -121,7 +121,7 @@ func makerRoots(setting string, names config.RootList) (b enroll.Bundle, err err
 	return b, nil
 }
 
-// EKKind parses a setting that names the kind of an endorsement key, one of all.
+// EKKind parses a setting that names a kind of endorsement key, one of all.
 func EKKind(setting, name string, all []enroll.EKKind) (enroll.EKKind, error) {
 	if k := enroll.EKKind(name); slices.Contains(all, k) {
 		return k, nil
@@ -132,9 +132,9 @@ func EKKind(setting, name string, all []enroll.EKKind) (enroll.EKKind, error) {
 // Records are the records of devices, in a file or in etcd.
 type Records interface {
 	enroll.Records
-	// Check reads everything, and counts the records by their state.
+	// Check reads everything, and counts the records by state.
 	Check() (map[enroll.State]int, error)
-	// Renew has the newest version of the key authenticate the records.
+	// Renew makes the newest version of the key authenticate the records.
 	Renew(context.Context) error
 	io.Closer
 }
@@ -145,14 +145,14 @@ type Authority struct {
 	Records Records
 }
 
-// OpenAuthority makes the authority of records, which it closes if it fails. With a key store
-// it can issue certificates.
+// OpenAuthority makes the authority of records, which it closes on failure. With a key
+// store it can issue certificates.
 func OpenAuthority(c *config.Config, state *state.Server, records Records, store Store) (*Authority, error) {
 	settings, err := authoritySettings(c, store)
 	a := &Authority{Records: records}
 	if err == nil {
 		settings.Records = records
-		settings.Window, _ = records.(enroll.Window) // of those in etcd
+		settings.Window, _ = records.(enroll.Window) // for records in etcd
 		a.Authority, err = fleet.NewAuthority(state, settings)
 	}
 	if err != nil {
@@ -185,10 +185,11 @@ func authoritySettings(c *config.Config, store Store) (settings enroll.Config, e
 	return settings, err
 }
 
-// challengeKeys returns the keys that make challenges, so that a challenge outlives a restart
-// of the server and holds at others with the same keys: those that authenticate tokens, the
-// newest first. What they are over begins otherwise than any token. A store without one,
-// which issues no tokens, makes no challenges either.
+// challengeKeys returns the keys that make challenges, so that a challenge outlives a
+// restart of the server and is valid at others with the same keys: those that
+// authenticate tokens, newest first. The data authenticated here begins differently from
+// any token. A store without such a key, which issues no tokens, makes no challenges
+// either.
 func challengeKeys(c *config.Config, store keystore.Store) (found []keystore.MAC, err error) {
 	label := keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)
 	all, err := store.Lookup(label)
@@ -206,8 +207,8 @@ func challengeKeys(c *config.Config, store keystore.Store) (found []keystore.MAC
 	return found, nil
 }
 
-// EndpointKey returns the key from which those of the endpoint for devices are derived, or nil
-// if there is none: the newest that makes challenges.
+// EndpointKey returns the key from which those of the device endpoint are derived, or nil
+// if there is none: the newest one that makes challenges.
 func EndpointKey(c *config.Config, store keystore.Store) (keystore.MAC, error) {
 	all, err := challengeKeys(c, store)
 	if errors.Is(err, keystore.ErrNotFound) {

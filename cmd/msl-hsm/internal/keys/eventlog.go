@@ -11,12 +11,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// KernelLog names the event log that the kernel has, in place of a file.
+// KernelLog denotes the kernel's event log, instead of a file.
 const KernelLog = "kernel"
 
-// EventLog reads the event log of this start from a file, or with [KernelLog] that of the
-// kernel. With no name it is that of the kernel, if there is one for the TPM that may be read,
-// or else none.
+// EventLog reads the event log of this start from a file, or with [KernelLog] from the
+// kernel. Without a name it is the kernel's, if there is a readable one for the TPM,
+// otherwise none.
 func EventLog(c *config.Config, name string) ([]byte, error) {
 	path, err := kernelEventLog(c)
 	switch {
@@ -39,8 +39,8 @@ func EventLog(c *config.Config, name string) ([]byte, error) {
 	return log, nil
 }
 
-// kernelEventLog returns where the kernel has the event log of a TPM, whose number is that of
-// its device. Of a TPM elsewhere it has none.
+// kernelEventLog returns the path of the kernel's event log for a TPM, with the same
+// number as its device. For a TPM elsewhere there is none.
 func kernelEventLog(c *config.Config) (string, error) {
 	u, err := TPMURI(c)
 	if err != nil || u.Unix != "" || u.TCP != "" {
@@ -53,7 +53,7 @@ func kernelEventLog(c *config.Config) (string, error) {
 	return "/sys/kernel/security/tpm" + number + "/binary_bios_measurements", nil
 }
 
-// readEventLog reads a file whose size is not known before.
+// readEventLog reads a file of unknown size.
 func readEventLog(path string) ([]byte, error) {
 	log, err := plainfile.Read(path)
 	if err == nil && len(log) > enroll.MaxEventLog {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// A FIPS is the FIPS 140-3 mode of Go in which this process runs: that of GODEBUG=fips140.
-// It says nothing about an HSM or a TPM, which have certificates of their own.
+// A FIPS is Go's FIPS 140-3 mode in which this process runs, from GODEBUG=fips140. It
+// says nothing about an HSM or a TPM, which have their own certificates.
 type FIPS struct {
 	Mode   string `json:"mode"`   // off, on, or only
 	Module string `json:"module"` // version of the Go Cryptographic Module, or latest
@@ -24,8 +24,8 @@ func FIPSOf() FIPS {
 	return f
 }
 
-// Frozen reports whether the module is one of those that go into validation, and not that
-// of the newest source of Go.
+// Frozen reports whether the module is one submitted for validation, instead of the one
+// in the current Go source.
 func (f FIPS) Frozen() bool { return f.Module != "latest" }
 
 // String returns mode and version.

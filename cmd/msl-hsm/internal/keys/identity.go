@@ -87,9 +87,8 @@ func samePublic(certificate *x509.Certificate, signer crypto.Signer) bool {
 	return ok && public.Equal(signer.Public())
 }
 
-// ProvisionedKeySet returns a pre-shared key set of the key store: the keys whose
-// labels begin with prefix. A TPM has no wrapping key: it cannot unwrap keys into
-// itself.
+// ProvisionedKeySet returns a pre-shared key set of the key store: the keys whose labels
+// begin with prefix. A TPM has no wrapping key, since it cannot unwrap keys into itself.
 func ProvisionedKeySet(store keystore.Store, prefix string) (*entityauth.KeySet, error) {
 	next := ImportKeys(prefix, "psk")
 	_, inTPM := store.(*tpm.Store)
@@ -117,7 +116,8 @@ func PSSAlgorithms() []keystore.Algorithm {
 	return []keystore.Algorithm{keystore.RSAPSS2048, keystore.RSAPSS3072, keystore.RSAPSS4096}
 }
 
-// SignsMSL reports whether keys of an algorithm sign as MSL and the audit log do.
+// SignsMSL reports whether keys of an algorithm make the signatures of MSL and the audit
+// log.
 func SignsMSL(a keystore.Algorithm) bool {
 	return slices.Contains([]keystore.Algorithm{keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096, keystore.ECDSAP256, keystore.ECDSAP384}, a)
 }

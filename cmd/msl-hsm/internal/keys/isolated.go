@@ -22,11 +22,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 )
 
-// isolatedSettings are what such a process is told of the key store.
+// isolatedSettings are the key store settings that such a process receives.
 type isolatedSettings struct {
 	Initialize        string
 	URI               string // with the module, and without a source of the PIN
-	PIN               bool   // it comes on isolated.PINFD
+	PIN               bool   // follows on isolated.PINFD
 	Sessions          config.SessionBound
 	Wait, CallTimeout time.Duration
 	Prefix            string
@@ -34,10 +34,10 @@ type isolatedSettings struct {
 	TrustedWrap       bool
 	AllowWeak         []string
 	Sandbox           bool
-	Calls             bool // each is to be told
+	Calls             bool // each is to be reported
 }
 
-// openIsolated opens the keys in a token, in a process of its own.
+// openIsolated opens the keys in a token, in a separate process.
 func openIsolated(k *config.Keystore) (Store, error) {
 	if err := CheckSoftHSM(k); err != nil {
 		return nil, err
@@ -73,14 +73,15 @@ func openIsolated(k *config.Keystore) (Store, error) {
 	return s, nil
 }
 
-// hide keeps this process's memory from the library, which is in a process of the same user.
+// hide keeps this process's memory from the library, which runs in a process of the same
+// user.
 func hide(log *slog.Logger) {
 	if err := isolated.Hide(); err != nil && log != nil {
 		log.Warn("the process of the key store can read this one's memory", "error", err)
 	}
 }
 
-// readPIN reads the PIN from a source, or of a URI from the absolute path of a file.
+// readPIN reads the PIN from a source or, as in a URI, from the absolute path of a file.
 func readPIN(source string) (*lockedmem.Buffer, error) {
 	if source == "" {
 		return nil, nil
@@ -91,7 +92,7 @@ func readPIN(source string) (*lockedmem.Buffer, error) {
 	return Secret(source, "PIN of the PKCS #11 token")
 }
 
-// rereading returns what reads the PIN again, if it is in a file.
+// rereading returns a function that reads the PIN again, if it is in a file.
 func rereading(source string) func() (*lockedmem.Buffer, error) {
 	if !isFile(source) && !filepath.IsAbs(source) { // as in the pin-source of a URI
 		return nil
@@ -99,7 +100,7 @@ func rereading(source string) func() (*lockedmem.Buffer, error) {
 	return func() (*lockedmem.Buffer, error) { return readPIN(source) }
 }
 
-// renewIsolated has the process of a key store log in with the PIN that is in the file now.
+// renewIsolated makes a key store's process log in with the PIN now in the file.
 func renewIsolated(c *config.Keystore, s *isolated.Store) error {
 	pin, err := readPIN(c.PIN)
 	if err != nil {
@@ -110,7 +111,7 @@ func renewIsolated(c *config.Keystore, s *isolated.Store) error {
 
 func isolatedCommand() *exec.Cmd { return ownCommand(IsolatedVerb) }
 
-// ownCommand is this program once more: the same version of it, also after its file was
+// ownCommand is this program again: the same version of it, even after its file was
 // replaced. A trace of its goroutines would say nothing about a module that crashed.
 func ownCommand(verb string) *exec.Cmd {
 	path := "/proc/self/exe"
@@ -124,8 +125,8 @@ func ownCommand(verb string) *exec.Cmd {
 	return c
 }
 
-// ServeIsolated is the work of the process that holds a key store for another. What it
-// returns as an error the other one was told.
+// ServeIsolated is the work of the process that holds a key store for another one. The
+// other one has been informed of any error that it returns.
 func ServeIsolated() error {
 	return isolated.ServeReporting(func(text []byte, to isolated.Reporter) (keystore.Store, error) {
 		var s isolatedSettings
@@ -151,7 +152,7 @@ func ServeIsolated() error {
 	})
 }
 
-// A described store is one in this process that tells another process what it holds.
+// A described store is one in this process that reports its contents to another process.
 type described struct{ *hsm.Store }
 
 func openDescribed(k *config.Keystore) (keystore.Store, error) {
@@ -162,7 +163,7 @@ func openDescribed(k *config.Keystore) (keystore.Store, error) {
 	return described{s}, nil
 }
 
-// TakePIN has the store log in with another PIN.
+// TakePIN makes the store log in with another PIN.
 func (d described) TakePIN(fd int) error {
 	defer syscall.Close(fd)
 	return d.RenewPIN(hsm.PINSource(fmt.Sprintf("fd:%d", fd)))

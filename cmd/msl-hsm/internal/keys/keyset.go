@@ -16,9 +16,9 @@ type Provision struct {
 	Label     string
 	Algorithm keystore.Algorithm
 	Purpose   string
-	rotates   bool     // a new version may be made any time: older ones stay in use
-	signs     bool     // any other key that signs will do
-	together  []string // the labels of the keys, this one too, whose versions belong together
+	rotates   bool     // a new version may be made at any time: older ones stay in use
+	signs     bool     // any other signing key will do
+	together  []string // labels of the keys, including this one, whose versions belong together
 }
 
 // KeySet returns all keys that a server or a device needs, or that of an audit log.
@@ -61,7 +61,7 @@ func purposeOf(r keystore.Role) string {
 	}[r]
 }
 
-// Labels are the labels of keys with these roles.
+// Labels returns the labels of keys with these roles.
 func Labels(prefix string, roles ...keystore.Role) (labels []string) {
 	for _, r := range roles {
 		labels = append(labels, r.Label(prefix))
@@ -69,7 +69,7 @@ func Labels(prefix string, roles ...keystore.Role) (labels []string) {
 	return labels
 }
 
-// Together are the labels of the keys of a server that rotate, in groups whose versions
+// Together returns the labels of the server keys that rotate, in groups whose versions
 // belong together.
 func Together(prefix string) [][]string {
 	return [][]string{
@@ -79,7 +79,7 @@ func Together(prefix string) [][]string {
 	}
 }
 
-// Uses reports whether a server of a configuration uses the key with a label.
+// Uses reports whether a server with a configuration uses the key with a label.
 func Uses(c *config.Config, label string) bool {
 	s := &c.Server
 	used := []string{s.Key, s.Upstream.TLS.Key, s.Enrollment.CAKey}
@@ -111,8 +111,8 @@ func NewestOf(all []keystore.Info) map[string]keystore.Info {
 }
 
 // Complete makes the missing keys of a set and, with rotate, the next version of those
-// that rotate. Keys whose versions belong together get up to the same version: one that was
-// lost begins with version 1 again.
+// that rotate. Keys whose versions belong together are brought up to the same version: a
+// lost key starts with version 1 again.
 func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what string, p Provision, version uint32)) error {
 	have, err := Newest(store)
 	if err != nil {
@@ -139,7 +139,7 @@ func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what
 	return nil
 }
 
-// next is the version that a key is to get.
+// next is the version that a key will get.
 func (p Provision) next(have map[string]keystore.Info, rotate bool) uint32 {
 	newest := uint32(0)
 	for _, label := range p.together {
@@ -151,7 +151,7 @@ func (p Provision) next(have map[string]keystore.Info, rotate bool) uint32 {
 	return newest
 }
 
-// create makes the next version of a key, and more until there is that one.
+// create makes the next version of a key, and more until the given version exists.
 func (p Provision) create(store keystore.Admin, until uint32) (uint32, error) {
 	for {
 		v, err := store.Create(p.Label, p.Algorithm)

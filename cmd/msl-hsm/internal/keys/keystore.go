@@ -16,7 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// Open opens the configured key store, in a process of its own if that is configured.
+// Open opens the configured key store, in a separate process if so configured.
 func Open(c *config.Config) (Store, error) {
 	return sessionsWhere(c, open)
 }
@@ -37,8 +37,8 @@ func open(c *config.Config) (Store, error) {
 	return openIsolated(&c.Keystore)
 }
 
-// OpenToLook opens the configured key store for whoever looks at keys, or destroys them: no
-// weakness of a key keeps anybody from that.
+// OpenToLook opens the configured key store for viewing or destroying keys, which no
+// weakness of a key prevents.
 func OpenToLook(c *config.Config) (Store, error) {
 	look := *c
 	look.Keystore.AllowWeak = slices.Concat(c.Keystore.AllowWeak, keyWeaknesses())
@@ -59,7 +59,7 @@ func openHere(c *config.Config) (Store, error) {
 	return openPKCS11(&c.Keystore)
 }
 
-// named wants a key store.
+// named requires a key store.
 func named(k *config.Keystore) error {
 	if k.None() {
 		return exit.Usagef("no key store: give --keystore URI, or keystore.uri in the configuration")
@@ -128,10 +128,10 @@ func Reread(c *config.Keystore, s Store) error {
 	if err := rereadPIN(c, s); err != nil {
 		return err
 	}
-	return Refresh(s) // which has lost tokens tried again, with that PIN
+	return Refresh(s) // which retries lost tokens with that PIN
 }
 
-// Refresh has the keys looked for again that other programs may have made or destroyed.
+// Refresh looks again for keys that other programs may have made or destroyed.
 func Refresh(s Store) error {
 	if changing, ok := s.(keystore.Changing); ok {
 		return changing.Refresh()

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/split"
 )
 
-// sessionsWhere opens a key store, and puts its session keys into memory if that is configured.
+// sessionsWhere opens a key store, and keeps its session keys in memory if so configured.
 func sessionsWhere(c *config.Config, open func(*config.Config) (Store, error)) (Store, error) {
 	if err := c.Keystore.CheckToken(); err != nil {
 		return nil, err
@@ -27,8 +27,8 @@ func sessionsWhere(c *config.Config, open func(*config.Config) (Store, error)) (
 	return split.Config{SealPrefix: c.Keystore.Prefix, Rand: random}.New(device), nil
 }
 
-// protectMemory keeps the session keys, and what ciphers make of them, in this process, as
-// far as the system allows it.
+// protectMemory keeps the session keys, and what ciphers derive from them, in this
+// process, as far as the system allows.
 func protectMemory(log *slog.Logger) {
 	for _, what := range []struct {
 		err  error

@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/hsm/modulecheck"
 )
 
-// ModuleCheck is how the module of a key store is tried, by processes that run a hidden
-// verb of this program. The caller closes the PIN.
+// ModuleCheck says how to test the module of a key store, with processes that run a
+// hidden verb of this program. The caller must close the PIN.
 func ModuleCheck(k *config.Keystore, verb string) (modulecheck.Config, error) {
 	none := modulecheck.Config{}
 	if err := CheckSoftHSM(k); err != nil {

@@ -1,7 +1,6 @@
 //go:build !cgo || nopkcs11
 
-// The small build: no PKCS #11, and no C compiler needed. This file stands in for
-// pkcs11.go.
+// The small build: no PKCS #11, and no C compiler needed. This file replaces pkcs11.go.
 
 package keys
 
@@ -26,7 +25,7 @@ func openIsolated(*config.Keystore) (Store, error) { return nil, NoPKCS11() }
 
 func openTokens(*config.Keystore) (Store, error) { return nil, NoPKCS11() }
 
-// ServeIsolated is the work of the process that holds a key store for another.
+// ServeIsolated is the work of the process that holds a key store for another one.
 func ServeIsolated() error { return NoPKCS11() }
 
 // NoPKCS11 says what this build lacks.

@@ -64,7 +64,7 @@ func openToken(k *config.Keystore) (*hsm.Store, error) {
 	return s, nil
 }
 
-// checkWeaknesses refuses names of weaknesses that there are not.
+// checkWeaknesses refuses unknown names of weaknesses.
 func checkWeaknesses(names []string) error {
 	for _, name := range names {
 		if _, known := hsm.Weaknesses()[name]; !known {
@@ -100,7 +100,7 @@ func hasMore(dir string, found int) bool {
 	return len(slices.DeleteFunc(all, func(e fs.DirEntry) bool { return !e.IsDir() })) > found
 }
 
-// tokenInit is the command that makes a token which matches a URI, as far as one can.
+// tokenInit is the command that makes a token matching a URI, as far as possible.
 func tokenInit(k *config.Keystore, text string) string {
 	uri, err := hsm.ParseURI(text)
 	if err != nil {
@@ -120,8 +120,8 @@ func tokenInit(k *config.Keystore, text string) string {
 	return "msl-hsm token init --keystore " + exit.Quoted(module.String()) + label
 }
 
-// ResolveOne is Resolve for what is done to one token, and not to any that happens to be
-// there.
+// ResolveOne is Resolve for operations on one particular token, instead of any that
+// happens to exist.
 func ResolveOne(k *config.Keystore) (*hsm.URI, error) {
 	if len(k.Tokens) > 0 {
 		return nil, exit.Usagef("keystore.tokens names %d tokens: say which of them is meant, with --keystore and its URI, as pkcs11:token=NAME", len(k.Tokens))
@@ -150,8 +150,8 @@ func Resolve(k *config.Keystore) (*hsm.URI, error) {
 	return uri, nil
 }
 
-// CheckSoftHSM wants a directory of tokens, which only token init makes: what the first use
-// would put there is no token.
+// CheckSoftHSM requires a directory of tokens, which only token init makes: what the
+// first use would create there is not a token.
 func CheckSoftHSM(k *config.Keystore) error {
 	if k.SoftHSM == "" {
 		return nil
@@ -188,7 +188,7 @@ func UseSoftHSM(k *config.Keystore, uri *hsm.URI) error {
 	return nil
 }
 
-// StatsOf returns the numbers about the tokens of a store.
+// StatsOf returns figures about the tokens of a store.
 func StatsOf(s Store) (all []DeviceStats) {
 	eachToken(s, func(token string, device keystore.Store) {
 		switch device := device.(type) {
@@ -225,8 +225,8 @@ func rereadPIN(c *config.Keystore, s Store) error {
 	return errors.Join(errs...)
 }
 
-// PINSource returns where the PIN of the user comes from: the configuration, or else the URI.
-// It is empty if neither says that.
+// PINSource returns the source of the user's PIN: from the configuration, or else the
+// URI. It is empty if neither has one.
 func PINSource(k *config.Keystore, uri *hsm.URI) (string, error) {
 	source, err := pin(k)
 	if err != nil || source != "" || uri.PINSource == "" {

@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/mixed"
 )
 
-// Random returns the source of randomness that the configuration names, or nil for the
-// operating system alone. It is tried once. Close it before the store.
+// Random returns the configured source of randomness, or nil for the operating system
+// only. It is tried once. Close it before the store.
 func Random(c *config.Config, store keystore.Store) (io.ReadCloser, error) {
 	if c.Keystore.Random != config.RandomMixed {
 		return nil, nil

@@ -12,10 +12,10 @@ import (
 	secrets "github.com/msl-hsm/msl-hsm/internal/secret"
 )
 
-// MaxSecret bounds a PIN, a password or a file of pre-shared keys.
+// MaxSecret limits a PIN, a password or a file of pre-shared keys, in bytes.
 const MaxSecret = 64 << 10
 
-// Secret reads a secret from a source, without the line ending. The caller closes it.
+// Secret reads a secret from a source, without the line ending. The caller must close it.
 func Secret(source, what string) (*lockedmem.Buffer, error) {
 	s, err := parseSource(source)
 	if err != nil {
@@ -49,7 +49,8 @@ func isFile(source string) bool {
 	return kind == "file" || kind == "credential"
 }
 
-// ReadPrivate reads a file that only its owner may read. The caller closes the result.
+// ReadPrivate reads a file that only its owner may read. The caller must close the
+// result.
 func ReadPrivate(path string) (*lockedmem.Buffer, error) { return secrets.ReadFile(path, MaxSecret) }
 
 // NewSecret reads a secret that is being chosen; a prompt asks for it twice.

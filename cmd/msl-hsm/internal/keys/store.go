@@ -19,18 +19,18 @@ type Store interface {
 	Live() (objects, sessions int)
 }
 
-// An Importing store takes session keys that this process has seen.
+// An Importing store accepts session keys that this process has seen.
 type Importing interface {
 	keystore.Store
 	keystore.Importer
 }
 
-// DeviceStats are numbers about a PKCS #11 token at one moment.
+// DeviceStats are figures about a PKCS #11 token at one moment.
 type DeviceStats struct {
 	Token       string // its name, if there are several
 	Open, InUse int    // sessions
 	Objects     int    // that live in them
-	Epoch       uint64 // how often the sessions were opened anew
+	Epoch       uint64 // how often the sessions were reopened
 }
 
 // Missing adds the next step to the error of a missing key.
@@ -41,7 +41,7 @@ func Missing(err error, next string) error {
 	return err
 }
 
-// IsolatedVerb is the hidden verb of a process that holds a key store for another.
+// IsolatedVerb is the hidden verb of a process that holds a key store for another one.
 const IsolatedVerb = "isolated-keystore"
 
 // deviceOf is the store of the provisioned keys.
@@ -52,15 +52,15 @@ func deviceOf(s keystore.Store) keystore.Store {
 	return s
 }
 
-// A TokenState is how one of several tokens is.
+// A TokenState is the state of one of several tokens.
 type TokenState struct {
 	Token  string
 	Usable bool
 	Queue  int   // operations under way
-	Why    error // it is not usable
+	Why    error // why it is not usable; nil if it is
 }
 
-// Tokens tells how each of several tokens of a store is.
+// Tokens returns the states of a store's tokens, if it has several.
 func Tokens(s Store) (all []TokenState) {
 	if s, ok := deviceOf(s).(*balanced.Store); ok {
 		for _, c := range s.Conditions() {
@@ -70,8 +70,8 @@ func Tokens(s Store) (all []TokenState) {
 	return all
 }
 
-// OneToken wants a key store in which keys can be made: one that never leaves its token
-// cannot be made on several.
+// OneToken requires a key store in which keys can be made: a key that never leaves its
+// token cannot be made on several.
 func OneToken(k *config.Keystore) error {
 	if len(k.Tokens) == 0 {
 		return nil

@@ -18,12 +18,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/balanced"
 )
 
-// openTokens opens several tokens as one key store, each in a process of its own if that
-// is configured.
+// openTokens opens several tokens as one key store, each in a separate process if so
+// configured.
 func openTokens(k *config.Keystore) (Store, error) {
 	c := balanced.Config{Prefix: k.Prefix, Log: k.Log, Limit: config.Nonzero(k.CallTimeout, 10*time.Second)}
 	if k.Isolate {
-		c.Limit = -1 // the processes take care of that
+		c.Limit = -1 // the processes enforce it
 	}
 	known, withPIN := map[string]string{}, pinForEach(k.PIN)
 	for _, token := range k.Tokens {
@@ -46,9 +46,10 @@ func openTokens(k *config.Keystore) (Store, error) {
 	return s, nil
 }
 
-// pinForEach returns what opens a token with a source of the PIN. One that can be read only once,
-// such as a descriptor or the person at the terminal, is read for the first token, and the PIN is
-// kept for the others, which may come much later.
+// pinForEach returns a function that opens a token with a source of the PIN. A source
+// that can be read only once, such as a descriptor or a person at the terminal, is read
+// for the first token, and the PIN is kept for the others, which may be opened much
+// later.
 func pinForEach(source string) func(open func(source string) (keystore.Store, error)) (keystore.Store, error) {
 	type opening = func(source string) (keystore.Store, error)
 	if source != "prompt" && !strings.HasPrefix(source, "fd:") {
@@ -69,8 +70,8 @@ func pinForEach(source string) func(open func(source string) (keystore.Store, er
 	}
 }
 
-// inPipe returns a pipe from which a PIN is read once. A pipe has room for a page at least (Linux,
-// pipe(7)), so that writing does not wait.
+// inPipe returns a pipe from which a PIN can be read once. A pipe holds at least a page
+// (Linux, pipe(7)), so writing does not block.
 func inPipe(pin []byte) (*os.File, error) {
 	if len(pin) > 4096 {
 		return nil, exit.WithCode(errors.New("the PIN has more than 4096 bytes"), exit.Secret)
@@ -98,8 +99,8 @@ func openPlace(k config.Keystore, pin string, uri *hsm.URI) (keystore.Store, err
 	return openPKCS11(&k)
 }
 
-// tokenURI returns the URI of one of several tokens, whose label may stand for it. What
-// it leaves out is that of the key store.
+// tokenURI returns the URI of one of several tokens, which may be given as a label.
+// Missing parts come from the key store's URI.
 func tokenURI(k *config.Keystore, token string) (*hsm.URI, error) {
 	common, uri := &hsm.URI{}, &hsm.URI{Token: token}
 	var err error
@@ -125,7 +126,7 @@ func tokenURI(k *config.Keystore, token string) (*hsm.URI, error) {
 	return uri, nil
 }
 
-// tokenName is how a token is called in logs: by what tells it from others.
+// tokenName names a token in logs, by what distinguishes it from others.
 func tokenName(uri *hsm.URI) string {
 	short := *uri
 	short.ModulePath, short.ModuleName, short.PINSource = "", "", ""

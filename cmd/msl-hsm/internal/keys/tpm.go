@@ -25,7 +25,7 @@ type Device struct {
 	device   *tpm.Device
 	Store    *tpm.Store
 	Identity *identity.Device
-	host     *hostaes.Store // of a TPM without AES, else nil
+	host     *hostaes.Store // of a TPM without AES, otherwise nil
 }
 
 // IdentityFile returns the path of the identity file, which is beside the file of keys.
@@ -134,8 +134,8 @@ func OpenTPM(c *config.Config) (*tpm.Device, error) {
 	return d, nil
 }
 
-// tpmPasswords returns the sources of the passwords of a TPM's hierarchies, which are read
-// when they are needed.
+// tpmPasswords returns the sources of the passwords of a TPM's hierarchies, which are
+// read when needed.
 func tpmPasswords(k *config.Keystore) (p tpm.Passwords, err error) {
 	for _, source := range []struct {
 		name, from string
@@ -173,14 +173,14 @@ func (m *Device) Close() error {
 	return errors.Join(err, m.device.Close())
 }
 
-// ForMSL returns this machine as package fleet uses it.
+// ForMSL returns this machine in the form that package fleet uses.
 func (m *Device) ForMSL() *fleet.Device { return &fleet.Device{Store: m.Store, Identity: m.Identity} }
 
 // HasAES reports whether the TPM can encrypt with AES (TPM2_EncryptDecrypt2).
 func (m *Device) HasAES() bool { return m.device.Capabilities().EncryptDecrypt }
 
-// Sessions returns the store for session keys that this process has seen: the TPM, or, if
-// it has no AES, one with the encryption keys outside of it.
+// Sessions returns the store for session keys that this process has seen: the TPM or, if
+// it has no AES, a store with the encryption keys outside it.
 func (m *Device) Sessions() Importing {
 	if m.host != nil {
 		return m.host

@@ -18,10 +18,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
-// InitDevice opens the TPM with its keys, and makes what is missing: the file of keys, the
-// storage key at its handle, and a new file in place of one whose keys the TPM has lost, as
-// it was cleared or, with replace, is another one. lost is told the name of that one, which
-// is kept. Every secret is read at most once.
+// InitDevice opens the TPM with its keys, and makes what is missing: the file of keys,
+// the storage key at its handle, and a new file to replace one whose keys the TPM has
+// lost, because it was cleared or, with replace, is another one. lost is called with the
+// name of the replaced file, which is kept. Every secret is read at most once.
 func InitDevice(c *config.Config, replace bool, lost func(path string)) (*Device, error) {
 	u, err := TPMURI(c)
 	if err != nil {
@@ -54,8 +54,9 @@ func InitDevice(c *config.Config, replace bool, lost func(path string)) (*Device
 	return m, nil
 }
 
-// EKService returns what asks a maker for the certificate of an endorsement key, at the place
-// of the flag --ek-service or else of the configuration, or nil if neither names one.
+// EKService returns a function that asks a manufacturer for the certificate of an
+// endorsement key, at the place given by the flag --ek-service or else by the
+// configuration, or nil if neither names one.
 func EKService(c *config.Config, flag string) (func(context.Context, crypto.PublicKey) ([]byte, error), error) {
 	text := cmp.Or(flag, string(c.Keystore.EKService))
 	if text == "" {
@@ -80,12 +81,12 @@ func mayReplace(d *tpm.Device, u *tpm.URI, replace bool, err error) error {
 	return fmt.Errorf("%w; to give these keys up add --replace", err)
 }
 
-// replaceKeys makes a new file of keys in place of one whose keys are lost, and returns the
-// name that the old one then has, which ends in .lost.
+// replaceKeys makes a new file of keys to replace one whose keys are lost, and returns
+// the old one's new name, which ends in .lost.
 func replaceKeys(d *tpm.Device, settings tpm.StoreConfig) (lost string, err error) {
 	path := settings.State
 	settings.State += ".next"
-	if err := os.Remove(settings.State); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that was killed
+	if err := os.Remove(settings.State); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a process that was killed
 		return "", err
 	}
 	s, err := d.InitStore(settings)

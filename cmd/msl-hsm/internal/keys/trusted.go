@@ -13,15 +13,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An Officer is a token in which the security officer has a part: sealing keys that are
-// made are trusted wrapping keys.
+// An Officer is a token used with its security officer: new sealing keys are trusted
+// wrapping keys.
 type Officer struct {
 	*hsm.Store
 	pin *lockedmem.Buffer
 }
 
-// OpenOfficer opens the token, in this process, after it tried the PIN of the security
-// officer, which is nil where the token asks for it, and is closed with the store.
+// OpenOfficer opens the token in this process, after checking the security officer's PIN,
+// which is nil if the token itself asks for it, and is closed with the store.
 func OpenOfficer(c *config.Config, uri *hsm.URI, pin *lockedmem.Buffer) (Officer, error) {
 	if err := hsm.CheckPIN(uri, hsm.SecurityOfficer, pin.Bytes()); err != nil {
 		return Officer{}, NoToken(&c.Keystore, err)

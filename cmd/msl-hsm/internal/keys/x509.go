@@ -78,8 +78,8 @@ func ReadAuthorities(section, roots, between string) (a Authorities, err error) 
 	return a, err
 }
 
-// A CRLFile is a file of revocation lists that is replaced while the server runs, which
-// has to happen before they expire.
+// A CRLFile is a file of revocation lists that is replaced while the server runs; that
+// must happen before they expire.
 type CRLFile struct {
 	path    string
 	issuers []*x509.Certificate
@@ -88,7 +88,7 @@ type CRLFile struct {
 	mu      sync.Mutex
 	lists   []*entityauth.CRL
 	seen    os.FileInfo
-	warned  bool // about a list that is out of date
+	warned  bool // about an out-of-date list
 	Checked time.Time
 }
 
@@ -119,7 +119,7 @@ func (f *CRLFile) Current() []*entityauth.CRL {
 	return f.lists
 }
 
-// warn logs once that a list is out of date: certificates of its issuer are refused.
+// warn logs once that a list is out of date: its issuer's certificates are refused.
 func (f *CRLFile) warn() {
 	for _, list := range f.lists {
 		err := list.Current(time.Now())

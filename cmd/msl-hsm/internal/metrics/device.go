@@ -38,7 +38,7 @@ func (d *device) count(c keystore.Call) {
 	}
 }
 
-// kindOf is what an error of a device means.
+// kindOf says what an error of a device means.
 func kindOf(err error) string {
 	for _, k := range []struct {
 		name string

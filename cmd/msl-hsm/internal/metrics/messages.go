@@ -26,10 +26,10 @@ type messages struct {
 type result int
 
 const (
-	answered   result = iota // with what the application said
-	handshaken               // with keys alone
+	answered   result = iota // by the application
+	handshaken               // only with keys
 	refused                  // with an error
-	unanswered               // or its answer broke off
+	unanswered               // or its answer was truncated
 	results
 )
 
@@ -71,7 +71,7 @@ func newMessages(to *prometheus.Registry) messages {
 	return m
 }
 
-// other is the label of a scheme that is none of those of this program.
+// other is the label for schemes that this program does not know.
 const other = "other"
 
 // series makes one series for each value of a label, and one for all others.

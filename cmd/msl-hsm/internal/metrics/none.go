@@ -36,5 +36,5 @@ func (s *Set) Upstream(mslhttp.UpstreamCall) {}
 // State measures nothing.
 func (s *Set) State(string, time.Duration, error) {}
 
-// Watch asks for nothing.
+// Watch collects nothing.
 func (s *Set) Watch(func() []Value) {}

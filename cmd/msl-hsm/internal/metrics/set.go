@@ -51,7 +51,7 @@ func (s *Set) Handler() http.Handler {
 	return promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry, ErrorHandling: promhttp.HTTPErrorOnError})
 }
 
-// Message counts a message that the server is done with.
+// Message counts a message that the server has finished with.
 func (s *Set) Message(v msl.Served) { s.messages.count(v) }
 
 // Call measures an operation of the key store.
@@ -72,23 +72,23 @@ func (s *Set) State(operation string, took time.Duration, err error) {
 	}
 }
 
-// Watch has collect asked for values whenever the metrics are read.
+// Watch makes collect be called for values whenever the metrics are read.
 func (s *Set) Watch(collect func() []Value) { s.registry.MustRegister(watched(collect)) }
 
-// watched are values that are asked for. It describes none beforehand.
+// watched are values collected on demand. It describes none in advance.
 type watched func() []Value
 
-// Describe describes nothing: which values there are follows from the configuration.
+// Describe describes nothing: the configuration determines which values there are.
 func (watched) Describe(chan<- *prometheus.Desc) {}
 
-// Collect asks for the values.
+// Collect collects the values.
 func (w watched) Collect(to chan<- prometheus.Metric) {
 	seen := map[string]bool{}
 	for _, v := range w() {
 		names, values := v.labels()
 		id := fmt.Sprint(v.Name, v.Labels)
 		if seen[id] {
-			continue // such as a certificate that is named twice
+			continue // such as a certificate named twice
 		}
 		seen[id] = true
 		kind := prometheus.GaugeValue
@@ -111,8 +111,8 @@ type timed struct {
 
 const prefix = "msl_hsm_"
 
-// fine are bounds of histograms for steps within this machine, coarse for what others take
-// part in, in seconds.
+// fine are histogram bounds for steps within this machine, coarse for those that involve
+// others, in seconds.
 var (
 	fine   = []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10}
 	coarse = []float64{250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10, 30, 60}
@@ -130,8 +130,8 @@ func histogram(name, help string, bounds []float64, labels ...string) *prometheu
 	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: prefix + name, Help: help, Buckets: bounds}, labels)
 }
 
-// classOf is the class of an HTTP status, such as 2xx, or "none". Some services answer what
-// no RFC has, up to 999.
+// classOf is the class of an HTTP status, such as 2xx, or "none". Some services answer
+// with statuses that no RFC defines, up to 999.
 func classOf(status int) string {
 	if status < 100 || status > 999 {
 		return "none"

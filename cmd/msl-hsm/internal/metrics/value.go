@@ -1,17 +1,17 @@
 package metrics
 
-// StateOperations are the steps in the state that are measured.
+// StateOperations are the measured steps in the state.
 func StateOperations() []string {
 	return []string{"revoked", "accept-id", "renewable", "renew", "expect"}
 }
 
-// A Value is a number that is asked for when the metrics are read.
+// A Value is a number collected when the metrics are read.
 type Value struct {
-	Name   string // without the prefix of all metrics
+	Name   string // without the common prefix
 	Help   string
 	Value  float64
-	Counts bool        // it only grows
-	Labels [][2]string // name and value, none of them from a stranger
+	Counts bool        // it only increases
+	Labels [][2]string // name and value, neither from a stranger
 }
 
 func (v Value) labels() (names, values []string) {

@@ -21,13 +21,13 @@ import (
 type accessLog struct {
 	log   *slog.Logger
 	level slog.Level
-	file  *accessFile // or nil
+	file  *accessFile // nil if not configured
 }
 
-// openAccessLog opens the file that the configuration names. Without one, lines are in the
-// log where that is verbose.
+// openAccessLog opens the configured file. Without one, lines go to the log if that is
+// verbose.
 func openAccessLog(c *config.Config) (accessLog, error) {
-	log := c.Keystore.Log // where nothing is left out, however many messages come
+	log := c.Keystore.Log // without sampling, however many messages there are
 	if log == nil {
 		return accessLog{log: slog.New(slog.DiscardHandler)}, nil
 	}
@@ -46,17 +46,18 @@ func accessLogIn(path string) (accessLog, error) {
 	if err := f.reopen(); err != nil {
 		return accessLog{}, err
 	}
-	lines := slog.NewJSONHandler(safetext.Writer{W: f}, nil) // people look at them on terminals
+	lines := slog.NewJSONHandler(safetext.Writer{W: f}, nil) // people read them on terminals
 	return accessLog{log: slog.New(lines), level: slog.LevelInfo, file: f}, nil
 }
 
-// AccessLogIn returns what writes the lines of an access log to a file, and what closes it.
+// AccessLogIn returns a function that writes the lines of an access log to a file, and
+// one that closes it.
 func AccessLogIn(path string) (write func(context.Context, msl.Served), end func() error, err error) {
 	l, err := accessLogIn(path)
 	return l.write, l.Close, err
 }
 
-// write writes the line of a message that the server is done with.
+// write writes the line of a message that the server has finished with.
 func (l accessLog) write(ctx context.Context, v msl.Served) {
 	if !l.log.Enabled(ctx, l.level) {
 		return
@@ -65,7 +66,7 @@ func (l accessLog) write(ctx context.Context, v msl.Served) {
 	l.log.LogAttrs(ctx, l.level, "message", accessLine(room[:0], &v)...)
 }
 
-// accessLine appends what the line of a message has.
+// accessLine appends the fields of a message's line.
 func accessLine(line []slog.Attr, v *msl.Served) []slog.Attr {
 	line = append(line, slog.String("source", v.Source), slog.String("entity", shortened(v.Identity)), slog.Bool("authenticated", v.Authenticated))
 	line = appendText(line, "user", v.User)
@@ -91,7 +92,7 @@ func appendText(line []slog.Attr, name, text string) []slog.Attr {
 	return append(line, slog.String(name, shortened(text)))
 }
 
-// longestText is how many bytes of a text are in a line: a stranger may claim an identity as
+// longestText is how many bytes of a text a line has: a stranger may claim an identity as
 // long as a header, and must not fill the disk with it.
 const longestText = 1024
 
@@ -113,8 +114,9 @@ func upstreamOf(m *msl.Message) *mslhttp.UpstreamCall {
 	return call
 }
 
-// An accessFile is a file that another program may move away at any time. Lines are written
-// together, a moment later: to write each alone would cost as much as to make it.
+// An accessFile is a file that another program may move away at any time. Lines are
+// written together, a moment later: writing each separately would cost as much as making
+// it.
 type accessFile struct {
 	path string
 
@@ -136,7 +138,7 @@ func (f *accessFile) Write(p []byte) (int, error) {
 		time.AfterFunc(lineDelay, func() {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			_ = f.flush() // a disk that is full must not keep messages from being answered
+			_ = f.flush() // a full disk must not keep messages from being answered
 		})
 	}
 	f.lines = append(f.lines, p...)
@@ -146,7 +148,7 @@ func (f *accessFile) Write(p []byte) (int, error) {
 	return len(p), f.flush()
 }
 
-// flush writes the lines that wait. The mutex is held.
+// flush writes the buffered lines. The mutex must be held.
 func (f *accessFile) flush() error {
 	if len(f.lines) == 0 {
 		return nil
@@ -156,7 +158,7 @@ func (f *accessFile) flush() error {
 	return err
 }
 
-// reopen begins a new file where the one of before was moved away.
+// reopen starts a new file if the previous one was moved away.
 func (f *accessFile) reopen() error {
 	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NONBLOCK, 0o640)
 	if err != nil {
@@ -174,7 +176,7 @@ func (f *accessFile) reopen() error {
 	return old.Close()
 }
 
-// reopen begins a new file, if there is one.
+// reopen starts a new file, if there is a file.
 func (l accessLog) reopen() error {
 	if l.file == nil {
 		return nil

@@ -42,7 +42,7 @@ func Application(ctx context.Context, c *config.Config, s *Service, log *slog.Lo
 	return whole.Handle, nil
 }
 
-// httpIsOff is what a device is told that sends an HTTP request all the same.
+// httpIsOff is sent to a device that sends an HTTP request anyway.
 const httpIsOff = "it passes no HTTP requests on: set server.http in its configuration, or turn client.agent.http off in the agent's"
 
 // Upstream returns the service behind the server.
@@ -80,7 +80,7 @@ func fixedHeaders(sources map[string]string) (http.Header, error) {
 	return h, nil
 }
 
-// echoApplication sends back what comes, as it comes.
+// echoApplication returns data as it arrives.
 func echoApplication(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 	body, knows := m.Body.(interface{ Ended() bool })
 	data := make([]byte, 64<<10)
@@ -94,7 +94,7 @@ func echoApplication(_ context.Context, w *msl.ResponseWriter, m *msl.Message) e
 			return nil
 		case err != nil:
 			return err
-		case knows && !body.Ended(): // the peer may wait for this before it says more
+		case knows && !body.Ended(): // the peer may wait for this before it sends more
 			if err := w.Flush(); err != nil {
 				return err
 			}

@@ -19,13 +19,12 @@ import (
 
 // An audit is the audit log of a server, or none.
 type audit struct {
-	log      *auditlog.Log // or nil
+	log      *auditlog.Log // nil if there is none
 	required bool          // messages are refused while it cannot be written
-	told     *slog.Logger  // where the log begins and ends; or nil
+	told     *slog.Logger  // for where the log begins and ends; may be nil
 }
 
-// openAudit opens the audit log, if the configuration names one, and has what commands
-// wrote signed.
+// openAudit opens the audit log, if one is configured, and signs what commands wrote.
 func openAudit(c *config.Config, store keys.Store) (a audit, err error) {
 	own := &c.Server.Audit
 	if own.File == "" {
@@ -51,7 +50,8 @@ func openAudit(c *config.Config, store keys.Store) (a audit, err error) {
 	return a, admin.SignCommands(c, signer)
 }
 
-// Close ends the audit log, and tells where: so that its end cannot be cut off unnoticed.
+// Close ends the audit log, and logs where it ends, so that its end cannot be cut off
+// undetected.
 func (a audit) Close() error {
 	if a.log == nil {
 		return nil
@@ -73,14 +73,14 @@ func (a audit) tell(r auditlog.Record) {
 	}
 }
 
-// message writes the record of a message that the server is done with.
+// message writes the record of a message that the server has finished with.
 func (a audit) message(v msl.Served) {
 	if a.log != nil {
 		a.log.Record(MessageRecord(v))
 	}
 }
 
-// MessageRecord is what the audit log has of a message.
+// MessageRecord is the record of a message in the audit log.
 func MessageRecord(v msl.Served) auditlog.Record {
 	r := auditlog.Record{
 		Event: "message", Source: v.Source, Entity: v.Identity, Authenticated: v.Authenticated, User: v.User,
@@ -111,8 +111,8 @@ func resultOf(v msl.Served) string {
 	return "answered"
 }
 
-// device writes the record of a change to the record of a device. That one attested to the
-// same state as before is none.
+// device writes the record of a change to the record of a device. Another attestation to
+// the same state is not a change.
 func (a audit) device(r enroll.Record) {
 	if r.Attested != nil && r.Attested.Time.After(r.Updated) {
 		return
@@ -133,7 +133,7 @@ type auditedState struct {
 // errUnaudited says why a message is refused.
 var errUnaudited = errors.New("the audit log cannot be written, and server.audit.required is set")
 
-// Revoked is asked about each message.
+// Revoked is called for each message.
 func (s auditedState) Revoked(ctx context.Context, identity, user string) error {
 	if err := s.log.Err(); err != nil {
 		return fmt.Errorf("%w: %w", errUnaudited, err)
@@ -141,7 +141,7 @@ func (s auditedState) Revoked(ctx context.Context, identity, user string) error 
 	return s.serverState.Revoked(ctx, identity, user)
 }
 
-// stateFor returns the state as the messages of a server see it.
+// stateFor returns the state as seen by the messages of a server.
 func stateFor(s *Service) serverState {
 	metered := meteredState{s.State, s.Metrics, &s.stateFailed}
 	if !s.audit.required {
@@ -150,7 +150,7 @@ func stateFor(s *Service) serverState {
 	return auditedState{metered, s.audit.log}
 }
 
-// check tells whether the audit log is written.
+// check reports whether the audit log can be written.
 func (a audit) check() []Check {
 	if a.log == nil {
 		return nil
@@ -165,8 +165,8 @@ func (a audit) check() []Check {
 	return []Check{{"audit", Warning, exit.OneLine(fmt.Errorf("the audit log cannot be written: %w", err))}}
 }
 
-// reopen begins another file if that of the audit log was moved away, and signs with
-// the newest version of the key from now on.
+// reopen starts another file if the audit log's was moved away, and signs with the newest
+// version of the key from now on.
 func (a audit) reopen(c *config.Config, store keys.Store) error {
 	if a.log == nil {
 		return nil

@@ -2,5 +2,5 @@
 
 package serverside
 
-// clockSynchronized knows nothing here.
+// clockSynchronized cannot know here.
 func clockSynchronized() (synchronized, known bool) { return false, false }

@@ -14,7 +14,7 @@ func connections(s *config.Server) *mslhttp.Connections {
 	}
 }
 
-// BehindProxies accepts the source address that trusted proxies report.
+// BehindProxies uses the source addresses that trusted proxies report.
 func BehindProxies(s *config.Server, l net.Listener) net.Listener {
 	if !s.ProxyProtocol {
 		return l

@@ -22,9 +22,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Examine looks at everything that a server needs, by really using it, and tells what it
-// found: nothing that is wrong keeps it from the rest. It changes nothing. While a server
-// runs, it asks that about what the server has open.
+// Examine checks everything that a server needs by actually using it, and returns what it
+// found: one fault does not stop the other checks. It changes nothing. If a server is
+// running, it asks that server about what it has open.
 func Examine(ctx context.Context, c *config.Config) []Check {
 	d := &doctor{c: c}
 	d.clock(time.Now())
@@ -51,7 +51,8 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 	return d.found
 }
 
-// clock wants a time after that of this program. Tokens and certificates depend on it.
+// clock checks that the time is later than this program. Tokens and certificates depend
+// on it.
 func (d *doctor) clock(now time.Time) {
 	if now.Year() < 2024 {
 		d.say("clock", Failure, "it says %s: set it, and have a time service keep it", now.Format(time.DateOnly))
@@ -64,8 +65,8 @@ func (d *doctor) clock(now time.Time) {
 	d.say("clock", OK, "it says %s", now.UTC().Format(time.DateTime))
 }
 
-// fips tells the mode. One that was asked for, with a module that is not validated, deserves
-// a warning.
+// fips reports the mode. If it was requested, a module that is not validated deserves a
+// warning.
 func (d *doctor) fips(f keys.FIPS) {
 	verdict, next := OK, ""
 	if f.Mode != "off" && !f.Frozen() {
@@ -101,7 +102,7 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 	defer s.Close()
 	d.members(s)
 	if running != nil {
-		return // it was asked for all else
+		return // it was asked about everything else
 	}
 	all, err := s.Check()
 	if err == nil {
@@ -128,7 +129,7 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 	}
 }
 
-// members tells of each member of etcd: as long as most of them answer, nothing else does.
+// members reports on each etcd member: as long as most of them answer, nothing else does.
 func (d *doctor) members(s *admin.State) {
 	if s.Members == nil {
 		return
@@ -142,7 +143,7 @@ func (d *doctor) members(s *admin.State) {
 	}
 }
 
-// ports tries the addresses, unless a server listens there.
+// ports tries the addresses, unless a server is listening there.
 func (d *doctor) ports(served bool) {
 	s := &d.c.Server
 	for _, l := range []struct{ setting, address string }{
@@ -166,7 +167,7 @@ func (d *doctor) ports(served bool) {
 	}
 }
 
-// store opens the key store, which proves the module, and goes on with what it can open.
+// store opens the key store, which tests the module, and continues with what it can open.
 func (d *doctor) store(ctx context.Context, store keys.Store, err error) {
 	if !d.judge("key store", err, "it opens, takes the PIN, and protects keys as it must") {
 		return
@@ -201,15 +202,15 @@ func (d *doctor) close(name string, err error) {
 	}
 }
 
-// keys judges the evidence of each key. Those that this server does not use may be what other
-// software wants.
+// keys judges the evidence of each key. Keys that this server does not use may be what
+// other software requires.
 func (d *doctor) keys(store keystore.Admin) {
 	all, err := store.List()
 	if err != nil {
 		d.say("keys", Failure, "%s", exit.OneLine(err))
 		return
 	}
-	if len(all) == 0 { // a module that cannot read its files may say so, too
+	if len(all) == 0 { // a module that cannot read its files may also report this
 		d.say("keys", Failure, "the key store shows none: make them with msl-hsm key create --set server, or, if it had some, look at its files, at who may read them, and at the limit of open files (ulimit -n)")
 		return
 	}
@@ -231,7 +232,7 @@ func (d *doctor) keys(store keystore.Admin) {
 	}
 }
 
-// pair wants the state to be one that was used with these keys. A running server did that.
+// pair checks that the state was used with these keys. A running server has done that.
 func (d *doctor) pair(store keystore.Store) {
 	if d.used == nil {
 		return
@@ -244,8 +245,8 @@ func (d *doctor) pair(store keystore.Store) {
 	d.judge(pairName, err, "they belong together")
 }
 
-// sessionKeys tells of session keys that are not in the token, and whether their memory is
-// written to the swap space.
+// sessionKeys reports session keys that are not in the token, and whether their memory
+// may be written to swap.
 func (d *doctor) sessionKeys() {
 	if d.c.Keystore.SessionKeys != config.SessionsInMemory {
 		return
@@ -257,20 +258,20 @@ func (d *doctor) sessionKeys() {
 	d.say("session keys", OK, "they are in locked memory of the server and not in the token, as keystore.session-keys says; the keys that seal them are in the token")
 }
 
-// trusted judges whether what is sealed can be brought to newer sealing keys.
+// trusted judges whether sealed keys can be moved to newer sealing keys.
 func (d *doctor) trusted(store keystore.Admin) {
 	if !d.c.Keystore.TrustedWrap {
 		return
 	}
 	newest, err := keys.Newest(store)
 	if err != nil {
-		return // as was said of all keys
+		return // as reported for all keys
 	}
 	for _, role := range []keystore.Role{keystore.RoleSealSession, keystore.RoleSealWrapping} {
 		k := newest[role.Label(d.c.Keystore.Prefix)]
 		name := fmt.Sprintf("%s version %d", role.Label(d.c.Keystore.Prefix), k.Version)
 		switch {
-		case k.Version == 0: // which is said where the server is put together
+		case k.Version == 0: // reported where the server is assembled
 		case !k.Reseals:
 			d.say("trusted wrapping", Warning, "what %s sealed cannot be sealed again: it was made before keystore.trusted-wrapping was set; go over to another version with msl-hsm key rotate --so-pin SOURCE", name)
 		case !k.Trusted:
@@ -281,7 +282,7 @@ func (d *doctor) trusted(store keystore.Admin) {
 	}
 }
 
-// audit signs with the key of the audit log, if there is to be one.
+// audit signs with the key of the audit log, if one is configured.
 func (d *doctor) audit(store keystore.Store) {
 	if d.c.Server.Audit.File == "" {
 		return

@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// files looks at who may read and write what only the server should, and whether there is
-// room.
+// files checks who can read and write what only the server should, and whether there is
+// enough space.
 func (d *doctor) files() {
 	for _, f := range []struct{ setting, path string }{
 		{"server.state", d.c.Server.State.Path()}, {"server.enrollment.state", d.c.Server.Enrollment.File()},
@@ -34,7 +34,7 @@ func (d *doctor) files() {
 	}
 }
 
-// accessLog wants to write the file, or to make it.
+// accessLog checks that the file can be written or made.
 func (d *doctor) accessLog() {
 	path := d.c.Server.AccessLog
 	switch path {
@@ -52,7 +52,7 @@ func (d *doctor) accessLog() {
 	d.judge("server.access-log", err, "%s can be written", at)
 }
 
-// leastRoom is how much room on the disk deserves no warning.
+// leastRoom is the free disk space that needs no warning.
 const leastRoom = 100 << 20
 
 func (d *doctor) room(dir string) {
@@ -68,12 +68,12 @@ func (d *doctor) room(dir string) {
 	d.say("disk", verdict, "%d MiB are free in %s", free>>20, dir)
 }
 
-// leastFiles is how many open files a server may need that few devices talk to: its key store,
-// its state, logs and connections.
+// leastFiles is how many open files a server with few devices may need: for its key
+// store, state, logs and connections.
 const leastFiles = 256
 
-// openFiles looks at the limit of open files. Beyond it connections are refused, and a module may
-// say that there are no keys.
+// openFiles checks the limit of open files. Beyond it, connections are refused, and a
+// module may report that there are no keys.
 func (d *doctor) openFiles() {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -11,7 +11,7 @@ import (
 // A doctor collects what it finds.
 type doctor struct {
 	c     *config.Config
-	used  *admin.Used // with which keys the state was used, if that was read
+	used  *admin.Used // the keys the state was used with, if read
 	found []Check
 }
 
@@ -19,7 +19,7 @@ func (d *doctor) say(name string, v Verdict, format string, args ...any) {
 	d.found = append(d.found, Check{name, v, fmt.Sprintf(format, args...)})
 }
 
-// judge tells that something works, or why not.
+// judge reports that something works, or why not.
 func (d *doctor) judge(name string, err error, format string, args ...any) bool {
 	if err != nil {
 		d.say(name, Failure, "%s", exit.OneLine(err))

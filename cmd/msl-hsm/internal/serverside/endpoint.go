@@ -16,7 +16,7 @@ import (
 
 // openEndpoint opens the endpoint at which devices enroll, beside the server.
 func openEndpoint(c *config.Config, s *Service, log *slog.Logger, source func(*http.Request) string) (err error) {
-	perSecond := 4 * c.Server.Enrollment.Rate // three messages, and one that is sent again
+	perSecond := 4 * c.Server.Enrollment.Rate // three messages, and one that is repeated
 	limits := s.MSL.Limits.Effective()
 	limits.ErrorsPerSecond = max(limits.ErrorsPerSecond, int(perSecond)) // as are first answers
 	key, err := keys.EndpointKey(c, s.Store)

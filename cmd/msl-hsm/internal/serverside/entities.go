@@ -47,7 +47,7 @@ func entitySchemes(c *config.Config, s *Service, log *slog.Logger) ([]msl.Entity
 	return all, nil
 }
 
-// lacksFor returns the setting that a scheme needs and that is missing, if any.
+// lacksFor returns the missing setting that a scheme requires, if any.
 func lacksFor(c *config.Config, s *Service, name string) string {
 	switch {
 	case name == "MGK" && len(c.Server.ModelGroups) == 0:
@@ -152,7 +152,7 @@ func LongestPrefix(groups map[string]string, identity string) (prefix string, fo
 }
 
 // GroupKey finds the master key of a model group. The keys of the group's devices are
-// derived from it, so it has one version.
+// derived from it, so it has only one version.
 func GroupKey(store keystore.Store, label string) (keystore.Cipher, error) {
 	ring, err := store.Lookup(label)
 	if err != nil {

@@ -23,7 +23,7 @@ type responding struct {
 	devices   *keys.Authority      // enrolls devices, or nil
 	psk       *entityauth.PSK      // the keys of peers
 	network   string               // in which tokens are issued
-	wrapping  keystore.DataWrapper // the issuer's, for ladders if custody is shared
+	wrapping  keystore.DataWrapper // the issuer's, for ladders in shared custody
 	revealing keystore.Revealer
 }
 

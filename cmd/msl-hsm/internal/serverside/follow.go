@@ -13,20 +13,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// followEvery is how often a server looks whether the keys rotate. It reads its copy of
+// followEvery is how often a server checks whether the keys rotate. It reads its copy of
 // the state.
 const followEvery = 500 * time.Millisecond
 
-// A follower goes where the rotations of a state lead, and says how far it has come.
+// A follower follows the rotations of a state, and reports how far it has come.
 type follower struct {
 	live     *Live
 	id       string
 	presence state.Presence
-	settled  bool // there is nothing to do until the number changes
+	settled  bool // nothing to do until the number changes
 }
 
-// Follow has the server follow the rotations of its keys, until the function that it
-// returns is called. It returns when the others can know that this server is there.
+// Follow makes the server follow the rotations of its keys, until the returned function
+// is called. It returns when the others can know that this server exists.
 func (l *Live) Follow(log *slog.Logger) (end func(), err error) {
 	host, _ := os.Hostname()
 	f := &follower{live: l, id: rand.Text(), presence: state.Presence{Name: fmt.Sprintf("%s (process %d)", host, os.Getpid())}}
@@ -48,8 +48,8 @@ func (l *Live) Follow(log *slog.Logger) (end func(), err error) {
 	}, nil
 }
 
-// alone forgets the other servers of a state in a file, which were killed: it is open in one
-// server at a time. So nobody has to wait until they count as gone.
+// alone forgets the other servers of a state in a file, which must have been killed: only
+// one server at a time has it open. Then nobody has to wait until they count as gone.
 func (f *follower) alone(ctx context.Context) error {
 	s := f.live.Service().State
 	if s.File == nil {
@@ -80,7 +80,7 @@ func (f *follower) run(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// leave removes the presence; without etcd it stays, and is found to be old.
+// leave removes the presence; without etcd it stays, and is later recognized as old.
 func (f *follower) leave(log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -89,7 +89,7 @@ func (f *follower) leave(log *slog.Logger) {
 	}
 }
 
-// step follows the newest rotation, and tells so.
+// step follows the newest rotation, and records that.
 func (f *follower) step(ctx context.Context, log *slog.Logger, first bool) error {
 	s := f.live.Service()
 	r, err := s.State.Rotation(ctx)

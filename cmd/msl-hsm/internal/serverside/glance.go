@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// A glance asks something of a device or a cluster now and then, however many want to know
-// and however long it takes. The zero value asks at the first look.
+// A glance queries a device or a cluster at most now and then, however many callers there
+// are and however long it takes. The zero value queries at the first look.
 type glance[T any] struct {
 	mu      sync.Mutex
-	began   time.Time     // of the newest question
-	running chan struct{} // closed when that was answered
+	began   time.Time     // of the newest query
+	running chan struct{} // closed when that is answered
 	value   T
 	err     error
 }
 
-// look returns what ask returned, which is asked unless that was done lately. It waits for
-// the answer for a while. The time is when that was asked.
+// look returns the result of ask, which is called unless that was done within lately. It
+// waits a while for the result. The time is when ask was called.
 func (g *glance[T]) look(ctx context.Context, lately time.Duration, ask func() (T, error)) (value T, at time.Time, err error) {
 	g.mu.Lock()
 	if g.running == nil || g.ended() && time.Since(g.began) > lately {

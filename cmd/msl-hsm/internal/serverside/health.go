@@ -12,7 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Verdict is what a check found.
+// A Verdict is the result of a check.
 type Verdict string
 
 // The verdicts. A server with a failure is not ready.
@@ -36,19 +36,19 @@ type Readiness struct {
 }
 
 const (
-	// fresh is how long the answer of the key store counts: whoever asks for the
-	// readiness must not occupy the device.
+	// fresh is how long the key store's answer counts: queries of the readiness must not
+	// occupy the device.
 	fresh = time.Second
-	// patience is how long one waits for that answer.
+	// patience is how long to wait for that answer.
 	patience = 2 * time.Second
 	// recently is how long a failure of the state counts. After that, messages may try
 	// whether it works again.
 	recently = 10 * time.Second
-	// soon is the remaining life of a certificate that deserves a warning.
+	// soon is the remaining life of a certificate below which it deserves a warning.
 	soon = 14 * 24 * time.Hour
 )
 
-// behindText is what a token proves that was renewed without a record of that.
+// behindText is what a token proves that was renewed without a record in the state.
 const behindText = "a token was renewed that the state knows nothing of, so the state is an older copy, or was restored with --keep-tokens: messages of before may be taken again, and revocations since are lost; stop the servers, and put it in place with msl-hsm state restore, or in etcd with state export and state import, which end the tokens of before"
 
 // Ready makes the checks.
@@ -71,10 +71,10 @@ func (s *Service) Ready(ctx context.Context) Readiness {
 	return r
 }
 
-// Leave has the server say from now on that it is not ready.
+// Leave makes the server report from now on that it is not ready.
 func (s *Service) Leave() { s.leaving.Store(true) }
 
-// Alive reports whether the state answers at all, if only with an error.
+// Alive reports whether the state answers at all, even with an error.
 func (s *Service) Alive(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -94,13 +94,13 @@ func (s *Service) checkServer() Check {
 	return Check{"server", OK, "it takes messages"}
 }
 
-// A heartbeat uses a key in the device now and then.
+// A heartbeat occasionally uses a key in the device.
 type heartbeat struct {
-	key func() keystore.MAC // that issues
+	key func() keystore.MAC // the key that issues
 	glance[struct{}]
 }
 
-// beat uses the key, unless that was done a moment ago, and waits for the result.
+// beat uses the key, unless that was just done, and waits for the result.
 func (h *heartbeat) beat(ctx context.Context) error {
 	_, _, err := h.look(ctx, fresh, func() (struct{}, error) {
 		_, err := h.key().Sum([]byte("msl-hsm health"))
@@ -124,14 +124,15 @@ func (s *Service) checkKeyStore(ctx context.Context) Check {
 	return Check{"keystore", OK, signs}
 }
 
-// A keysFailure is a message that failed for a key, or the device that has it: perhaps for
-// another key than the one that health asks.
+// A keysFailure is a message that failed because of a key, or the device with that key:
+// possibly another key than the one that health checks use.
 type keysFailure struct {
 	err error
 	at  time.Time
 }
 
-// checkTokens tells of each token, if there are several. A server goes on with one of them.
+// checkTokens reports on each token, if there are several. A server continues as long as
+// one works.
 func checkTokens(store keys.Store) (checks []Check) {
 	for _, t := range keys.Tokens(store) {
 		if t.Usable {
@@ -171,7 +172,7 @@ func (s *base) readState(ctx context.Context) error {
 	return err
 }
 
-// recentFailure returns why a step in the state failed a short while ago, unless the state was
+// recentFailure returns why a step in the state failed recently, unless the state was
 // lost then and is back.
 func (s *base) recentFailure() *stateFailure {
 	failed, since := s.stateFailed.Load(), s.stateSince.Load()
@@ -181,7 +182,8 @@ func (s *base) recentFailure() *stateFailure {
 	return failed
 }
 
-// checkCertificates tells of the certificate that ends first, and each that ends soon.
+// checkCertificates reports the certificate that expires first, and each that expires
+// soon.
 func (s *Service) checkCertificates(now time.Time) (checks []Check) {
 	for _, c := range s.certificates {
 		verdict, left := OK, c.leaf.NotAfter.Sub(now)
@@ -199,7 +201,7 @@ func (s *Service) checkCertificates(now time.Time) (checks []Check) {
 	return checks
 }
 
-// A certificateFile is a certificate that is shown to others.
+// A certificateFile is a certificate that the server presents.
 type certificateFile struct {
 	setting, file string
 	leaf          *x509.Certificate

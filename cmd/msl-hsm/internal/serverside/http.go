@@ -14,7 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// answers returns what answers messages and requests to enroll over HTTP.
+// answers returns the handler of messages and enrollment requests over HTTP.
 func answers(c *config.Config, s *Service, handle msl.Handler, peers *slog.Logger) (http.Handler, error) {
 	source := mslhttp.TrustedProxies(c.Server.TrustedProxies).Source
 	answers := &mslhttp.Handler{
@@ -66,16 +66,16 @@ func HTTPServer(connections *mslhttp.Connections, handler http.Handler, peers *s
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    8 << 10, // a short header line takes a hundred bytes
 
-		DisableGeneralOptionsHandler: true, // net/http would say 200 to OPTIONS * by itself
+		DisableGeneralOptionsHandler: true, // net/http would itself answer 200 to OPTIONS *
 		ErrorLog:                     log.New(serverErrors{peers}, "", 0),
 	}
 }
 
-// serverErrors are what net/http logs of connections: mostly what peers did, and then
-// what an operator must know.
+// serverErrors receives net/http's log lines about connections: mostly what peers did,
+// sometimes what an operator must know.
 type serverErrors struct{ log *slog.Logger }
 
-// Write logs a line at the level of what it tells.
+// Write logs a line at the level of its content.
 func (e serverErrors) Write(line []byte) (int, error) {
 	text, level := strings.TrimSpace(string(line)), slog.LevelDebug
 	switch {

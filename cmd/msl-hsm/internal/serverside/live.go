@@ -21,12 +21,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// A Live is a server whose configuration can be read again while it runs. Messages and
-// connections that began before keep the settings that they began with.
+// A Live is a server whose configuration can be reloaded while it runs. Messages and
+// connections that began earlier keep their settings.
 type Live struct {
-	// Read reads the configuration, as it is on the disk now.
+	// Read reads the current configuration from disk.
 	Read func() (*config.Config, error)
-	// Path is where the configuration is, or empty.
+	// Path is the path of the configuration, or empty.
 	Path string
 	Log  *slog.Logger
 
@@ -35,7 +35,7 @@ type Live struct {
 	now       atomic.Pointer[generation]
 	reloading sync.Mutex
 
-	tokens statuspage.Tokens      // for the pages of operators
+	tokens statuspage.Tokens      // for the operators' pages
 	page   atomic.Pointer[string] // its URL, if there is one
 	files  filewatch.Watch
 }
@@ -65,7 +65,7 @@ func (l *Live) Begin(c *config.Config, s *Service, insist bool, peers *slog.Logg
 	return nil
 }
 
-// generate makes everything around a service that follows from the configuration.
+// generate makes everything around a service that depends on the configuration.
 func (l *Live) generate(c *config.Config, s *Service) (g *generation, err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	g = &generation{Service: s, config: *c, stop: stop}
@@ -91,10 +91,10 @@ func (l *Live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.now.Load().answers.ServeHTTP(w, r)
 }
 
-// Service returns the service of now.
+// Service returns the current service.
 func (l *Live) Service() *Service { return l.now.Load().Service }
 
-// Close ends what the server of now does by itself, such as health checks, and releases
+// Close ends the current server's background work, such as health checks, and releases
 // its keys. The service with which it began is left to its owner.
 func (l *Live) Close() error {
 	g := l.now.Load()
@@ -102,7 +102,7 @@ func (l *Live) Close() error {
 	return g.retire()
 }
 
-// A Reloaded says what a server took from a configuration that was read again.
+// A Reloaded describes what a server took from a reloaded configuration.
 type Reloaded struct {
 	Changed  []string `json:"changed"`         // settings that hold from now on
 	Restart  []string `json:"needs_restart"`   // settings that hold after a restart
@@ -111,7 +111,7 @@ type Reloaded struct {
 
 // Reload reads the configuration again, and with it certificates, CAs, revocation lists,
 // the PIN, texts for users, and the versions of the keys. If anything is wrong, the error
-// says so, and the server goes on as before.
+// says so, and the server continues as before.
 func (l *Live) Reload() (Reloaded, error) {
 	r, err := l.again()
 	if err != nil {
@@ -149,7 +149,7 @@ func (l *Live) again() (r Reloaded, err error) {
 	return r, old.retire()
 }
 
-// pair notes the versions of the keys that are there now. What fails here is tried again at the
+// pair records the current versions of the keys. What fails here is tried again at the
 // next start.
 func (l *Live) pair(g *generation) {
 	if _, err := g.State.Pair(&g.config, g.Store); err != nil {
@@ -157,13 +157,13 @@ func (l *Live) pair(g *generation) {
 	}
 }
 
-// watched are the files that matter now.
+// watched are the files currently watched.
 func (l *Live) watched() []string {
 	c := &l.now.Load().config
 	return slices.Concat([]string{l.Path}, c.Files(), c.StartFiles())
 }
 
-// next makes the generation that follows, and gives it the listeners.
+// next makes the next generation, and gives it the listeners.
 func (l *Live) next(c *config.Config, old *generation) (*generation, error) {
 	if err := keys.Reread(&c.Keystore, old.Store); err != nil {
 		return nil, err
@@ -179,7 +179,7 @@ func (l *Live) next(c *config.Config, old *generation) (*generation, error) {
 	if err == nil {
 		err = s.audit.reopen(c, s.Store)
 	}
-	if err == nil && s.tls != nil { // after all that may fail, since it shows at once
+	if err == nil && s.tls != nil { // after everything that may fail, since it takes effect immediately
 		err = s.renewTLS(s.tls)
 	}
 	if err != nil {
@@ -191,7 +191,7 @@ func (l *Live) next(c *config.Config, old *generation) (*generation, error) {
 	return g, nil
 }
 
-// renewed builds a service of another configuration on what is open.
+// renewed builds a service with another configuration on what is open.
 func (s *Service) renewed(c *config.Config, log *slog.Logger) (*Service, error) {
 	messages, err := c.Server.ReadMessages()
 	if err != nil {

@@ -26,8 +26,8 @@ import (
 
 // GCPercent lets a server's heap grow to five times its live data. That data is a few
 // megabytes, for which the collector would run hundreds of times a second at Go's
-// default. A total memory limit goes with it, and near that limit the collector runs
-// more often. GOGC in the environment overrides it.
+// default. It is combined with a total memory limit, near which the collector runs more
+// often. GOGC in the environment overrides it.
 const (
 	GCPercent  = 400
 	leastGC    = 50        // for a large live heap
@@ -64,7 +64,7 @@ func tendHeap() {
 const (
 	programMemory    = 64 << 20  // the program, its stacks and pools
 	moduleMemory     = 64 << 20  // the PKCS #11 module, and pages of the state file
-	connectionMemory = 256 << 10 // the buffers of a connection, its HTTP headers, and a small message
+	connectionMemory = 256 << 10 // buffers of a connection, its HTTP headers, and a small message
 	tlsMemory        = 384 << 10 // TLS on it, with a client's certificates
 	sessionMemory    = 4 << 10   // a remembered master token
 	keysMemory       = 12 << 10  // its keys in the PKCS #11 module
@@ -77,7 +77,7 @@ type memoryPart struct {
 	outside int64  // the part that the Go runtime does not count
 }
 
-// memoryParts returns the most that each part of a server may use.
+// memoryParts returns the most memory that each part of a server may use.
 func memoryParts(s *config.Server, bounds *mslhttp.Connections, limits msl.Limits) []memoryPart {
 	connections, _ := bounds.Limits()
 	limits = limits.Effective()
@@ -86,7 +86,7 @@ func memoryParts(s *config.Server, bounds *mslhttp.Connections, limits msl.Limit
 		each += tlsMemory
 	}
 	sessions := int64(limits.Sessions)
-	password := 2 * int64(s.Argon2.Cost().Memory) << 10 // Argon2id of one, and of one checked before (bolt.Server)
+	password := 2 * int64(s.Argon2.Cost().Memory) << 10 // Argon2id for one, and for one checked before (bolt.Server)
 	parts := []memoryPart{
 		{"", programMemory + moduleMemory, moduleMemory},
 		{"connections", int64(connections) * each, 0},
@@ -125,7 +125,7 @@ func worstCase(parts []memoryPart) (sum int64) {
 }
 
 // limitMemory gives the Go runtime a limit: GOMEMLIMIT if it is set, otherwise what the
-// system grants less a tenth, or the worst case if that is lower. It logs all of these.
+// system grants minus a tenth, or the worst case if that is lower. It logs all of these.
 func limitMemory(log *slog.Logger, parts []memoryPart, granted grant) {
 	worst := worstCase(parts)
 	limit, source := debug.SetMemoryLimit(-1), "GOMEMLIMIT"
@@ -181,7 +181,7 @@ func advise(parts []memoryPart, limit int64) string {
 	return "lower " + strings.Join(names, ", ")
 }
 
-// size returns a number of bytes for comparison: no limit is the largest.
+// size returns a number of bytes for comparison: no limit counts as the largest.
 func size(bytes int64) int64 {
 	if bytes < 0 {
 		return math.MaxInt64 / 2

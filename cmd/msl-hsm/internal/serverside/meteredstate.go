@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A serverState is what a server needs of its state.
+// A serverState is what a server needs from its state.
 type serverState interface {
 	msl.State
 	msl.TokenDates
@@ -32,7 +32,7 @@ type stateFailure struct {
 	began, at time.Time
 }
 
-// note measures a step that began then. A verdict on a token is no failure.
+// note measures a step that began then. A verdict on a token is not a failure.
 func (s meteredState) note(operation string, began time.Time, err error) {
 	if verdict := msl.Code(0); errors.As(err, &verdict) || errors.Is(err, keystore.ErrNotFound) || errors.Is(err, context.Canceled) {
 		err = nil
@@ -44,7 +44,7 @@ func (s meteredState) note(operation string, began time.Time, err error) {
 	}
 }
 
-// wrote forgets a failure before a step that was written since.
+// wrote forgets a failure that precedes a step written since then.
 func (s meteredState) wrote(began time.Time, err error) {
 	if failed := s.failed.Load(); err == nil && failed != nil && failed.at.Before(began) {
 		s.failed.CompareAndSwap(failed, nil)

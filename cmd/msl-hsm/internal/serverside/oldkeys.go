@@ -10,10 +10,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// RegisterAgain reports whether an entity's keys were sealed by an older version, in a
-// way that lets a wrapping key derived from the others be computed in a PKCS #11 token.
-// Sealing them anew requires their bytes, which the server does not have. A revoked
-// entity need not be registered again.
+// RegisterAgain reports whether an entity's keys were sealed by an older version in a way
+// that lets a PKCS #11 token compute a wrapping key derived from the others. Sealing them
+// anew requires their bytes, which the server does not have. A revoked entity need not be
+// registered again.
 func RegisterAgain(e state.EntityRecord) bool {
 	if e.PSK == nil || e.Revoked {
 		return false
@@ -22,7 +22,7 @@ func RegisterAgain(e state.EntityRecord) bool {
 	return err == nil && a == keystore.HMACSHA256
 }
 
-// WarnEntities logs which entities have to be registered again, and why.
+// WarnEntities logs which entities must be registered again, and why.
 func (s *Service) WarnEntities(c *config.Config, log *slog.Logger) error {
 	all, err := s.State.Entities()
 	if err != nil {
@@ -53,7 +53,7 @@ func warnOldKeys(all []state.EntityRecord, log *slog.Logger) {
 	}
 }
 
-// WarnNames logs the names that are refused because another one is spelled like them.
+// WarnNames logs the names that are refused because another name is spelled like them.
 func (s *Service) WarnNames(ctx context.Context, log *slog.Logger) error {
 	apart, err := s.State.Apart(ctx)
 	for _, a := range apart {

@@ -20,8 +20,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/usermsg"
 )
 
-// Open builds a server: its state, its keys, and what it trusts. begin is called with its keys
-// before all else.
+// Open builds a server: its state, its keys, and what it trusts. begin is called first,
+// with its keys.
 func Open(c *config.Config, begin func(*admin.Keys) error, log *slog.Logger) (*Service, error) {
 	messages, err := c.Server.ReadMessages()
 	if err != nil {
@@ -79,7 +79,7 @@ func (s *base) openState(c *config.Config, own *admin.Keys, log *slog.Logger) (e
 	return nil
 }
 
-// stateBack forgets that steps failed while etcd was lost, also those that are still under
+// stateBack forgets failures of steps while etcd was lost, including those still under
 // way.
 func (s *base) stateBack() {
 	now := time.Now()
@@ -87,7 +87,7 @@ func (s *base) stateBack() {
 }
 
 // firstStep returns what a server without a state file lacks first: the keys, since
-// making those makes the file too.
+// making them also makes the file.
 func firstStep(c *config.Config, own *admin.Keys, noState error) error {
 	store, err := own.Store()
 	if err != nil {
@@ -102,7 +102,7 @@ func firstStep(c *config.Config, own *admin.Keys, noState error) error {
 	return noState
 }
 
-// pruning makes the state forget a token once it cannot be renewed any more. It runs 24
+// pruning makes the state forget a token once it can no longer be renewed. It runs 24
 // times in the lifetime of a token.
 func pruning(c *config.Config, log *slog.Logger) state.Pruning {
 	return state.Pruning{Keep: admin.AcceptedFor(c), Interval: config.Nonzero(c.Server.Lifetime, 24*time.Hour) / 24, Log: log}
@@ -176,8 +176,8 @@ func permitter(rules config.UserRules) func(ctx context.Context, identity, user,
 	}
 }
 
-// say gives a server its texts for users. Its answers name the languages of those,
-// unless the configuration says otherwise.
+// say gives a server its texts for users. Its answers list the languages of those, unless
+// the configuration says otherwise.
 func say(c *config.Config, server *msl.Server, messages *usermsg.Catalog) {
 	languages := []string{"en"}
 	if messages != nil {

@@ -20,15 +20,15 @@ import (
 )
 
 const (
-	// keysFor is how long a list of the keys is shown: to make one occupies the device.
+	// keysFor is how long a list of the keys is shown: making one occupies the device.
 	keysFor = time.Minute
-	// membersFor is the same of what is asked of the members of a cluster.
+	// membersFor is the same for queries of the cluster's members.
 	membersFor = 4 * time.Second
-	// mostDevices is how many of those that wait are shown.
+	// mostDevices is how many waiting devices are shown.
 	mostDevices = 20
 )
 
-// overview is what the page for operators shows.
+// overview is what the operators' page shows.
 func (l *Live) overview(r *http.Request) statuspage.Overview {
 	g, ctx := l.now.Load(), r.Context()
 	found := g.Ready(ctx)
@@ -48,7 +48,7 @@ func (l *Live) overview(r *http.Request) statuspage.Overview {
 	return o
 }
 
-// keysNow lists the keys, as the store said within a minute.
+// keysNow lists the keys, as reported by the store within the last minute.
 func (g *generation) keysNow(ctx context.Context) statuspage.Keys {
 	all, at, err := g.keysSeen.look(ctx, keysFor, g.Store.List)
 	k := statuspage.Keys{Store: storeOf(&g.config.Keystore), Read: at}
@@ -58,7 +58,7 @@ func (g *generation) keysNow(ctx context.Context) statuspage.Keys {
 	}
 	purposes := map[string]string{}
 	for _, whose := range []string{"server", "audit"} {
-		set, _ := keys.KeySet(whose, g.prefix) // these names are known
+		set, _ := keys.KeySet(whose, g.prefix) // these names are valid
 		for _, p := range set {
 			purposes[p.Label] = p.Purpose
 		}
@@ -73,7 +73,7 @@ func (g *generation) keysNow(ctx context.Context) statuspage.Keys {
 	return k
 }
 
-// numbers are about sessions and what else is in use.
+// numbers are about sessions and other things in use.
 func (g *generation) numbers() []statuspage.Number {
 	st := g.MSL.Stats()
 	all := []statuspage.Number{
@@ -113,7 +113,7 @@ func times(n uint64) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-// waiting lists devices that wait for a person, or is nil if none enroll here.
+// waiting lists devices waiting for a person, or is nil if none enroll here.
 func (g *generation) waiting(ctx context.Context) *statuspage.Enrollments {
 	if g.Devices == nil {
 		return nil
@@ -133,7 +133,7 @@ func (g *generation) waiting(ctx context.Context) *statuspage.Enrollments {
 	return e
 }
 
-// stateNow tells where the state is, and who shares it.
+// stateNow says where the state is, and who shares it.
 func (g *generation) stateNow(ctx context.Context) statuspage.State {
 	own := &g.config.Server.State
 	if !own.Shared() {
@@ -176,7 +176,8 @@ func (g *generation) cluster() (found statuspage.State) {
 	return found
 }
 
-// storeOf names a key store, without what may be secret in its URI (RFC 7512, section 2.4).
+// storeOf names a key store, without parts of its URI that may be secret (RFC 7512,
+// section 2.4).
 func storeOf(k *config.Keystore) string {
 	uri, _, _ := strings.Cut(k.URI, "?")
 	switch {

@@ -15,8 +15,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/statuspage"
 )
 
-// Pages returns what operators look at, by the pattern of [http.ServeMux]: everybody who
-// gets here may see it all, and change the configuration to that of the file.
+// Pages returns the operators' pages, by pattern of [http.ServeMux]: anyone who gets here
+// may see everything, and make the server reload its configuration file.
 func (l *Live) Pages() map[string]http.Handler {
 	return map[string]http.Handler{
 		"GET /healthz":             http.HandlerFunc(alive),
@@ -31,7 +31,7 @@ func (l *Live) Pages() map[string]http.Handler {
 	}
 }
 
-// alive answers whenever the process can answer.
+// alive answers as long as the process can answer.
 func alive(w http.ResponseWriter, _ *http.Request) {
 	answerJSON(w, http.StatusOK, map[string]bool{"alive": true})
 }
@@ -42,7 +42,7 @@ func (l *Live) ready(w http.ResponseWriter, r *http.Request) {
 	answerJSON(w, statusOf(found), found)
 }
 
-// status is ready for a command, whose answer is no error.
+// status is ready for a command; its answer is never an error.
 func (l *Live) status(w http.ResponseWriter, r *http.Request) {
 	answerJSON(w, http.StatusOK, l.Service().Ready(r.Context()))
 }
@@ -64,9 +64,9 @@ func answerJSON(w http.ResponseWriter, status int, v any) {
 	json.NewEncoder(w).Encode(v)
 }
 
-// AdminServer returns what shows the pages on a loopback address: health and readiness in
-// brief to every user of this machine, and all of it to those who know a token. There is
-// no page that changes anything.
+// AdminServer returns the server of the pages on a loopback address: health and readiness
+// in brief for every user of this machine, and everything for those who know a token. No
+// page changes anything.
 func (l *Live) AdminServer(c *config.Config) (*http.Server, error) {
 	if c.Server.Admin.Token != "" {
 		hash, err := tokenHash(c)
@@ -96,11 +96,11 @@ func (l *Live) AdminServer(c *config.Config) (*http.Server, error) {
 	return server, nil
 }
 
-// PageAt says where the page for operators is, for [Live.PageURL].
+// PageAt sets where the operators' page is, for [Live.PageURL].
 func (l *Live) PageAt(url string) { l.page.Store(&url) }
 
-// PageURL returns a URL of the page for operators, with a new token in its fragment, which
-// browsers do not send. It is for the user of this server alone.
+// PageURL returns a URL of the operators' page, with a new token in its fragment, which
+// browsers do not send. It is only for the user who runs this server.
 func (l *Live) PageURL() (string, error) {
 	at := l.page.Load()
 	if at == nil {

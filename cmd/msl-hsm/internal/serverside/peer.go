@@ -14,8 +14,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// servePeer answers peers, of which each connection has a client of its own: it holds
-// the tokens of one peer.
+// servePeer answers peers. Each connection has its own client, which holds the tokens of
+// one peer.
 func servePeer(c *config.Config, s *Service, pushes *Pushes) (func(*generation, context.Context, *mslhttp.StreamConn) error, error) {
 	if c.Server.Peer.Path == "" && c.Server.Peer.Listen == "" {
 		if c.Server.Peer.Push {
@@ -52,7 +52,7 @@ func servePeer(c *config.Config, s *Service, pushes *Pushes) (func(*generation, 
 // peerPatience is how long a peer may take for the handshake that a message to it needs.
 const peerPatience = time.Minute
 
-// servePushedPeer answers a peer's messages, and after each sends what is posted for it.
+// servePushedPeer answers a peer's messages, and after each sends what was posted for it.
 func (g *generation) servePushedPeer(ctx context.Context, own *seat, client *msl.Client) error {
 	defer own.leave()
 	peer := msl.NewConn(own, g.MSL, client)

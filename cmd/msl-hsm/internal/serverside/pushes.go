@@ -15,33 +15,33 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// Pushes bring what programs of this machine post to the clients that wait for it.
+// Pushes deliver what programs on this machine post to the clients waiting for it.
 type Pushes struct {
 	mu      sync.Mutex
 	waiting map[*waiter]struct{}
 }
 
-// A waiter is a connection whose client waits.
+// A waiter is a connection whose client is waiting.
 type waiter struct {
 	entity, user string
 	posts        chan post
-	gone         chan struct{} // closed when it waits no longer
+	gone         chan struct{} // closed when it stops waiting
 }
 
 // A post is data for one waiter.
 type post struct {
 	data []byte
-	sent chan error // that it was, or why not
+	sent chan error // receives nil when it was sent, or why not
 }
 
 const (
-	pushSize     = 1 << 20          // bytes of what is pushed
-	pushesAtOnce = 16               // that are in memory
+	pushSize     = 1 << 20          // bytes of one push
+	pushesAtOnce = 16               // in memory
 	pushPatience = 10 * time.Second // for a client to take it
 )
 
 // A seat is a connection whose client may wait: from the beginning of its message until
-// the next one is awaited.
+// the next message is awaited.
 type seat struct {
 	*mslhttp.StreamConn
 	pushes *Pushes
@@ -61,14 +61,15 @@ func (s *seat) leave() {
 	s.waits = nil
 }
 
-// Between is of a client whose message was not followed by waiting: it got an error.
+// Between ends the seat of a client whose message did not lead to waiting: it received an
+// error.
 func (s *seat) Between() {
 	s.leave()
 	s.StreamConn.Between()
 }
 
 // servePushes answers a message, and keeps its sender waiting for more until it sends
-// another one, or goes away.
+// another one or goes away.
 func servePushes(all *Pushes) func(*generation, context.Context, *mslhttp.StreamConn) error {
 	return func(g *generation, ctx context.Context, c *mslhttp.StreamConn) error {
 		own := &seat{StreamConn: c, pushes: all}
@@ -89,7 +90,7 @@ func servePushes(all *Pushes) func(*generation, context.Context, *mslhttp.Stream
 	}
 }
 
-// push sends what is posted to the sender of a message that was answered.
+// push sends what is posted to the sender of an answered message.
 func (s *Service) push(ctx context.Context, to *seat, m *msl.Message, send func(context.Context, []byte) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -160,8 +161,8 @@ func (w *waiter) give(ctx context.Context, data []byte) bool {
 	}
 }
 
-// deliver passes data to all waiters of an entity at the same time, and returns how
-// many it was sent to.
+// deliver passes data to all waiters of an entity concurrently, and returns how many it
+// was sent to.
 func (a *Pushes) deliver(ctx context.Context, entity, user string, data []byte) (sent int) {
 	ctx, cancel := context.WithTimeout(ctx, pushPatience)
 	defer cancel()
@@ -178,8 +179,8 @@ func (a *Pushes) deliver(ctx context.Context, entity, user string, data []byte) 
 	return sent
 }
 
-// Server takes the posts of programs: POST /ENTITY, or /ENTITY?user=USER. The answer
-// says how many clients it was sent to; its status is 404 if there was none.
+// Server accepts posts from programs: POST /ENTITY, or /ENTITY?user=USER. The answer says
+// how many clients received it; its status is 404 if there were none.
 func (a *Pushes) Server(log *slog.Logger) *http.Server {
 	m := http.NewServeMux()
 	room := make(chan struct{}, pushesAtOnce)
@@ -194,8 +195,8 @@ func (a *Pushes) Server(log *slog.Logger) *http.Server {
 	}
 }
 
-// userOf returns the user that a post names, or an empty name. A query that says something
-// else is refused: the post would go to every user of the entity.
+// userOf returns the user named in a post, or "". Any other query is refused: the post
+// would go to every user of the entity.
 func userOf(r *http.Request) (string, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	users := query["user"]

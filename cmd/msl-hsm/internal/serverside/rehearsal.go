@@ -22,15 +22,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
-// A Rehearsal is a server on the real keys, with a state that is thrown away: messages to
-// it change nothing. It listens nowhere.
+// A Rehearsal is a server on the real keys, with a throwaway state: messages to it change
+// nothing. It does not listen.
 type Rehearsal struct {
 	*Service
 	dir     string
 	devices rehearsed
 }
 
-// rehearsed are the entities that a rehearsal knows.
+// rehearsed are the entities known to a rehearsal.
 type rehearsed map[string]*msl.Entity
 
 // Entity finds an entity.
@@ -41,8 +41,8 @@ func (r rehearsed) Entity(_ context.Context, identity string) (*msl.Entity, erro
 	return nil, keystore.ErrNotFound
 }
 
-// Rehearse builds a server from the configuration on an open key store, with all that its
-// settings name: certificates, roots, lists. The caller closes both.
+// Rehearse builds a server from the configuration on an open key store, with everything
+// that its settings name: certificates, roots, lists. The caller must close both.
 func Rehearse(c *config.Config, store keys.Store) (r *Rehearsal, err error) {
 	own := *c
 	own.Server.Enrollment = config.Enrollment{} // another process may have its file open
@@ -82,7 +82,7 @@ func (r *Rehearsal) Close() error {
 	return errors.Join(append(errs, r.State.Close(), throwaway.Remove(r.dir))...)
 }
 
-// Exchanges are the key exchanges that Try knows, by the names of the configuration.
+// Exchanges are the key exchanges that Try supports, by their names in the configuration.
 func (r *Rehearsal) Exchanges(c *config.Config) (names []string) {
 	wanted := []string(c.Server.KeyExchanges)
 	if wanted == nil {
@@ -90,7 +90,7 @@ func (r *Rehearsal) Exchanges(c *config.Config) (names []string) {
 	}
 	for _, name := range wanted {
 		if name == config.TPMImport || keys.IsLadder(name) {
-			continue // a device with a TPM, and a session that goes on
+			continue // need a device with a TPM, and a continued session
 		}
 		if x, err := offerOf(c, name, nil, &entityauth.PSKEntity{}); err == nil && keys.Forbids(r.MSL.Custody, x.Exposes()) == "" {
 			names = append(names, name)
@@ -99,8 +99,8 @@ func (r *Rehearsal) Exchanges(c *config.Config) (names []string) {
 	return names
 }
 
-// Try has a device of pre-shared keys send two messages: one that exchanges keys by that
-// name, and one under the master token that this gave, which the server has to open.
+// Try makes a device with pre-shared keys send two messages: one that exchanges keys by
+// that name, and one under the resulting master token, which the server has to open.
 func (r *Rehearsal) Try(ctx context.Context, c *config.Config, exchange string) (err error) {
 	store := soft.New()
 	defer store.Close()
@@ -130,7 +130,7 @@ func (r *Rehearsal) Try(ctx context.Context, c *config.Config, exchange string) 
 		if err := sendOnce(ctx, client); err != nil {
 			return err
 		}
-		server.Close() // what it remembers of sessions
+		server.Close() // its remembered sessions
 	}
 	return nil
 }
@@ -174,10 +174,10 @@ func sendOnce(ctx context.Context, client *msl.Client) error {
 	return err
 }
 
-// inMemory carries messages to a server of this process.
+// inMemory carries messages to a server in this process.
 type inMemory struct{ server *msl.Server }
 
-// RoundTrip hands the whole request over, and then the answer.
+// RoundTrip passes on the whole request, and then the answer.
 func (t inMemory) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
 	var request, answer bytes.Buffer
 	if err := write(&request); err != nil {
@@ -190,7 +190,7 @@ func (t inMemory) RoundTrip(ctx context.Context, write func(io.Writer) error) (i
 // itself recognizes the server by its own authentication data.
 type itself struct{ msl.LocalEntity }
 
-// Open accepts no other data than the server's own.
+// Open accepts only the server's own authentication data.
 func (s itself) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	local, err := s.Credentials(ctx)
 	if err != nil {

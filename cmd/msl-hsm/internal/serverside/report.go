@@ -16,7 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// report is told of each message that the server is done with.
+// report is called with each message that the server has finished with.
 func (b *base) report(ctx context.Context, v msl.Served) {
 	b.Metrics.Message(v)
 	b.access.write(ctx, v)
@@ -29,7 +29,7 @@ func (b *base) report(ctx context.Context, v msl.Served) {
 	}
 }
 
-// called is told of each operation of the key store.
+// called is called with each operation of the key store.
 func (b *base) called(c keystore.Call) {
 	b.Metrics.Call(c)
 	if b.past != nil {
@@ -37,13 +37,13 @@ func (b *base) called(c keystore.Call) {
 	}
 }
 
-// reportUpstream is told of each request to the service.
+// reportUpstream is called with each request to the service.
 func (b *base) reportUpstream(m *msl.Message, c mslhttp.UpstreamCall) {
 	b.Metrics.Upstream(c)
 	noteUpstream(m, c)
 }
 
-// A keyUse knows when each version of a key was used last.
+// A keyUse records when each version of a key was last used.
 type keyUse struct{ seconds sync.Map } // of *atomic.Int64, by version
 
 func (u *keyUse) note(version uint32) {
@@ -54,7 +54,7 @@ func (u *keyUse) note(version uint32) {
 	last.(*atomic.Int64).Store(time.Now().Unix())
 }
 
-// of returns when a version was used last in this process, or zero.
+// of returns when a version was last used in this process, or zero.
 func (u *keyUse) of(version uint32) int64 {
 	if last, ok := u.seconds.Load(version); ok {
 		return last.(*atomic.Int64).Load()
@@ -62,7 +62,7 @@ func (u *keyUse) of(version uint32) int64 {
 	return 0
 }
 
-// values are what is read when somebody asks for the metrics.
+// values are collected when the metrics are read.
 func (s *Service) values() []metrics.Value {
 	st := s.MSL.Stats()
 	all := []metrics.Value{
@@ -86,7 +86,7 @@ func (s *Service) values() []metrics.Value {
 	return slices.Concat(all, s.readyValues(), s.certificateValues(), s.deviceValues(), s.alertValues(), s.audit.values())
 }
 
-// readyValues are what the checks of the readiness found.
+// readyValues are the results of the readiness checks.
 func (s *Service) readyValues() (all []metrics.Value) {
 	worst := map[string]float64{}
 	for _, c := range s.Ready(context.Background()).Checks {
@@ -121,7 +121,7 @@ func (s *Service) certificateValues() (all []metrics.Value) {
 	return all
 }
 
-// deviceValues are those of the PKCS #11 tokens. Where there are several, each has a label.
+// deviceValues are those of the PKCS #11 tokens. If there are several, each has a label.
 func (s *Service) deviceValues() (all []metrics.Value) {
 	for _, st := range keys.StatsOf(s.Store) {
 		of := tokenLabel(st.Token)

@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// A ring of keys whose versions belong together.
+// A ring is a group of keys whose versions belong together.
 type ring struct {
 	*msl.Versions
 	labels []string
@@ -25,7 +25,7 @@ func rings(s *Service) []ring {
 	}
 }
 
-// choose has the keys used that a rotation says: the newest, unless it is pending.
+// choose makes the versions in use those of a rotation: the newest, unless it is pending.
 func choose(s *Service, r state.Rotation) error {
 	chosen := func(label string) uint32 {
 		if r.Pending() {
@@ -61,7 +61,7 @@ func chooseNow(s *Service) error {
 	return choose(s, r)
 }
 
-// look finds the versions that a rotation made, and no others any more.
+// look finds the versions that a rotation made, and no longer any others.
 func look(s *Service, r state.Rotation) error {
 	if err := keys.Refresh(s.Store); err != nil {
 		return err
@@ -83,7 +83,7 @@ func look(s *Service, r state.Rotation) error {
 	return nil
 }
 
-// follow does what a rotation asks for.
+// follow does what a rotation requires.
 func follow(s *Service, r state.Rotation) error {
 	for _, of := range rings(s) {
 		of.Since(r.Least[of.labels[1]])
@@ -101,11 +101,11 @@ func follow(s *Service, r state.Rotation) error {
 	if s.Devices == nil || r.Step != state.StepUsed && r.Step != state.StepDone {
 		return nil
 	}
-	return s.Devices.Records.Renew(context.Background()) // the state is, by each change
+	return s.Devices.Records.Renew(context.Background()) // the state is authenticated again by each change
 }
 
-// forget ends the sessions that need versions which open nothing any more. The others are
-// opened again from the tokens of their devices.
+// forget ends the sessions that need versions which no longer open anything. The others
+// are opened again from the tokens of their devices.
 func forget(s *Service, r state.Rotation) {
 	if !maps.Equal(s.least, r.Least) {
 		s.least = r.Least

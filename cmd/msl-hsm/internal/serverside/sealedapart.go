@@ -8,8 +8,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// sealedApart says what to do about entities whose pre-shared keys were sealed under another
-// keystore.session-keys than that of now, or "" if there is none.
+// sealedApart says what to do about entities whose pre-shared keys were sealed under
+// another keystore.session-keys than the current one, or "" if there are none.
 func sealedApart(c *config.Config, all []state.EntityRecord) string {
 	count, first := 0, ""
 	for _, e := range all {

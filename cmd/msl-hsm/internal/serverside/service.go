@@ -31,7 +31,7 @@ type Service struct {
 	services     *msl.Versions      // of the keys of service tokens
 	tls          *mslhttp.TLSServer // below MSL, or nil
 	upstream     *mslhttp.Upstream  // behind the server, or nil
-	certificates []certificateFile  // shown to others
+	certificates []certificateFile  // presented by the server
 	heartbeat    heartbeat
 	least        map[string]uint32 // versions of keys below which sessions were forgotten
 }
@@ -39,8 +39,8 @@ type Service struct {
 // A base is what a server keeps when its configuration is read again.
 type base struct {
 	Store       keys.Store
-	pairing     string        // what is to be known about the state and the keys, from the start
-	random      io.ReadCloser // combined with that of the device, or nil
+	pairing     string        // what to report about the state and the keys, from the start
+	random      io.ReadCloser // combined with the device's, or nil
 	State       *admin.State
 	Devices     *keys.Authority // enrolls devices here, or nil
 	endpoint    *fleet.Endpoint // at which devices enroll, or nil
@@ -49,13 +49,13 @@ type base struct {
 
 	secured   []net.Listener // with TLS
 	alerts    tlsalert.Counter
-	headers   func(msl.HeaderInfo) // told of headers, or nil
-	asRead    string               // the identity, before a certificate says another one
+	headers   func(msl.HeaderInfo) // called with headers, or nil
+	asRead    string               // the identity, before a certificate determines another one
 	access    accessLog
 	audit     audit
 	issuerUse keyUse
 
-	past      *statuspage.History // for the page of operators, or nil
+	past      *statuspage.History // for the operators' page, or nil
 	keysSeen  glance[[]keystore.Info]
 	stateSeen glance[statuspage.State]
 	started   time.Time
@@ -63,14 +63,14 @@ type base struct {
 	leaving     atomic.Bool
 	stateFailed atomic.Pointer[stateFailure]
 	keysFailed  atomic.Pointer[keysFailure]
-	stateSince  atomic.Pointer[time.Time] // when etcd was back, after it was lost
+	stateSince  atomic.Pointer[time.Time] // when etcd came back after it was lost
 	stateBehind atomic.Pointer[string]    // whose token is newer than the state
 }
 
-// Trace has f told of the header of each message.
+// Trace makes f be called with the header of each message.
 func (s *Service) Trace(f func(msl.HeaderInfo)) { s.headers, s.MSL.Headers = f, f }
 
-// Close releases every key object, and then the sessions and the file.
+// Close releases every key object, then the sessions and the file.
 func (s *Service) Close() error {
 	var errs []error
 	if s.endpoint != nil {

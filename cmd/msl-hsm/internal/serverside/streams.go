@@ -13,13 +13,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// Streams serve the connections that last, at the places that the configuration names.
+// Streams serve persistent connections at the configured places.
 type Streams struct {
 	places []*streamPlace
 	Pushes *Pushes
 }
 
-// A streamPlace is where connections of one kind are taken.
+// A streamPlace is where connections of one kind are accepted.
 type streamPlace struct {
 	setting  string
 	path     string       // of WebSockets, or empty
@@ -27,7 +27,7 @@ type streamPlace struct {
 	server   *mslhttp.StreamServer
 }
 
-// OpenStreams listens at the places for connections that last.
+// OpenStreams listens for persistent connections.
 func OpenStreams(c *config.Config, live *Live, listen ListenFunc, peers *slog.Logger) (*Streams, error) {
 	all := &Streams{Pushes: &Pushes{}}
 	s := live.Service()
@@ -71,13 +71,13 @@ func streamServer(c *config.Config, s *Service, serve func(context.Context, *msl
 // A ListenFunc listens for TCP at the address of a setting.
 type ListenFunc func(setting, address string) (net.Listener, error)
 
-// serve has connections served with the settings of the time when they begin.
+// serve makes connections be served with the settings current when they begin.
 func (l *Live) serve(by func(*generation, context.Context, *mslhttp.StreamConn) error) func(context.Context, *mslhttp.StreamConn) error {
 	return func(ctx context.Context, c *mslhttp.StreamConn) error { return by(l.now.Load(), ctx, c) }
 }
 
-// listenFor listens as the place for HTTP does: within the bounds of connections, and
-// with TLS if that is configured.
+// listenFor listens like the place for HTTP: within the limits of connections, and with
+// TLS if that is configured.
 func listenFor(c *config.Config, s *Service, listen ListenFunc, setting, address string, peers *slog.Logger) (net.Listener, error) {
 	l, err := listen(setting, address)
 	if err != nil {
@@ -102,7 +102,7 @@ func (a *Streams) Start() (urls []string) {
 	return urls
 }
 
-// Beside takes the WebSockets among the requests to a handler.
+// Beside intercepts the WebSockets among the requests to a handler.
 func (a *Streams) Beside(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
@@ -131,7 +131,7 @@ func (a *Streams) Shutdown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Close stops listening, for a server that never began.
+// Close stops listening, for a server that never started.
 func (a *Streams) Close() error {
 	a.closeListeners()
 	return nil
@@ -145,7 +145,7 @@ func (a *Streams) closeListeners() {
 	}
 }
 
-// serveStream answers message after message.
+// serveStream answers one message after another.
 func serveStream(g *generation, ctx context.Context, c *mslhttp.StreamConn) error {
 	return g.MSL.ServeStream(ctx, c.Source, c, g.whileTrusted(c, g.handle))
 }

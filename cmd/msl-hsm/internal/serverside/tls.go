@@ -53,7 +53,7 @@ func (s *Service) Secured(l net.Listener, log *slog.Logger) (net.Listener, error
 	return tlsListener{secured, s.tls.Alerts, log}, nil
 }
 
-// renewTLS gives the connections from now on the TLS settings of another service.
+// renewTLS gives new connections the TLS settings of another service.
 func (b *base) renewTLS(next *mslhttp.TLSServer) error {
 	var errs []error
 	for _, l := range b.secured {
@@ -67,7 +67,7 @@ func (b *base) renewTLS(next *mslhttp.TLSServer) error {
 	return nil
 }
 
-// tlsServer returns what serves TLS, or nil if it is not configured. With insist it must
+// tlsServer returns the TLS server, or nil if TLS is not configured. With insist it must
 // be.
 func tlsServer(c *config.Config, service *Service, insist bool, log *slog.Logger) (*mslhttp.TLSServer, error) {
 	own := c.Server.TLS

@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// revocationPause is how often the sender of a message under way is looked up.
+// revocationPause is how often the sender of a message under way is checked.
 const revocationPause = 2 * time.Second
 
 // whileTrusted ends a connection when the sender of the message under way is revoked,

@@ -9,7 +9,7 @@ import (
 )
 
 // Watch reloads the configuration when it or a file that it names was replaced, until the
-// function that it returns is called. Settings may switch that off.
+// returned function is called. Settings may disable this.
 func (l *Live) Watch() (end func()) {
 	every := time.Duration(l.now.Load().config.Server.Watch)
 	if every == 0 {
@@ -19,8 +19,8 @@ func (l *Live) Watch() (end func()) {
 	return l.files.Start()
 }
 
-// take takes files that were replaced. One that cannot be used is told once; what was read
-// before is used until it can.
+// take takes files that were replaced. An unusable one is reported once; the earlier
+// content stays in use until it can be used.
 func (l *Live) take(changed []string, tried bool) error {
 	atStart := l.now.Load().config.StartFiles()
 	if !slices.ContainsFunc(changed, func(path string) bool { return !slices.Contains(atStart, path) }) {

@@ -17,10 +17,10 @@ const (
 	longestText  = 200 // bytes
 )
 
-// failures are the last ones of each fault.
+// failures are the most recent ones of each fault.
 type failures struct {
 	mu   sync.Mutex
-	last [msl.Faults][]Failure // the newest last
+	last [msl.Faults][]Failure // newest last
 }
 
 func (f *failures) add(v *msl.Served, now time.Time) {
@@ -40,7 +40,7 @@ func (f *failures) add(v *msl.Served, now time.Time) {
 	*of = append(*of, failure)
 }
 
-// newest returns them all, the newest first.
+// newest returns all of them, newest first.
 func (f *failures) newest() []Failure {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -52,8 +52,8 @@ func (f *failures) newest() []Failure {
 	return all
 }
 
-// shortened cuts a text that a stranger may have chosen, and shows what would not print or
-// would have what follows read backwards.
+// shortened truncates a text that a stranger may have chosen, and makes unprintable
+// characters visible, including those that reverse the direction of text.
 func shortened(text string) string {
 	text = safetext.String(text[:min(len(text), 2*longestText)])
 	if len(text) <= longestText {

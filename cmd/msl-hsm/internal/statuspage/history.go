@@ -12,11 +12,11 @@ import (
 
 const (
 	interval   = 10 * time.Second
-	mostPoints = 360 // an hour
+	mostPoints = 360 // one hour
 )
 
-// A History counts what a server does, and keeps an hour of it. The zero value is empty. It
-// is safe for concurrent use.
+// A History counts what a server does, and keeps the last hour. The zero value is empty.
+// It is safe for concurrent use.
 type History struct {
 	answered, failed atomic.Int64
 	message, call    timing
@@ -26,7 +26,7 @@ type History struct {
 	points []Point
 }
 
-// A timing adds up times since it was last taken.
+// A timing sums up times since it was last taken.
 type timing struct{ number, sum, longest atomic.Int64 }
 
 func (t *timing) add(d time.Duration) {
@@ -47,7 +47,7 @@ func (t *timing) take() Times {
 
 func milliseconds(nanoseconds int64) float64 { return float64(nanoseconds) / 1e6 }
 
-// Message counts a message that a server is done with.
+// Message counts a message that a server has finished with.
 func (h *History) Message(v *msl.Served) {
 	h.message.add(v.Took)
 	if v.Err == nil && v.Response == 0 {
@@ -61,7 +61,7 @@ func (h *History) Message(v *msl.Served) {
 // Call counts an operation of a key store.
 func (h *History) Call(c keystore.Call) { h.call.add(c.Queue + c.Run) }
 
-// Run makes a point every ten seconds until ctx ends.
+// Run adds a point every ten seconds until ctx ends.
 func (h *History) Run(ctx context.Context) {
 	every := time.NewTicker(interval)
 	defer every.Stop()
@@ -75,7 +75,7 @@ func (h *History) Run(ctx context.Context) {
 	}
 }
 
-// end makes a point of what happened since the one before.
+// end makes a point of what happened since the previous one.
 func (h *History) end(now time.Time) {
 	p := Point{At: now.Unix(), Answered: h.answered.Swap(0), Failed: h.failed.Swap(0), Message: h.message.take(), Call: h.call.take()}
 	h.mu.Lock()
@@ -86,7 +86,7 @@ func (h *History) end(now time.Time) {
 	h.points = append(h.points, p)
 }
 
-// Fill sets what an overview has of the past.
+// Fill sets the past in an overview.
 func (h *History) Fill(o *Overview) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

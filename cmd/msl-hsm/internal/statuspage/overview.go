@@ -6,7 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An Overview is all that the page shows.
+// An Overview is everything that the page shows.
 type Overview struct {
 	Now      time.Time `json:"now"`
 	Started  time.Time `json:"started"`
@@ -62,7 +62,7 @@ type Failure struct {
 	Because string    `json:"because"`
 }
 
-// Keys are what a key store has, as it said lately.
+// Keys are a key store's keys, as recently reported.
 type Keys struct {
 	Store string    `json:"store"` // in words
 	Read  time.Time `json:"read,omitzero"`
@@ -70,7 +70,7 @@ type Keys struct {
 	Error string    `json:"error,omitempty"` // why they cannot be listed
 }
 
-// A Key is a version of a key, and what is known of it.
+// A Key is a version of a key, and what is known about it.
 type Key struct {
 	keystore.Info
 	Purpose string `json:"purpose,omitempty"`
@@ -83,14 +83,14 @@ type Number struct {
 	Value string `json:"value"`
 }
 
-// Enrollments are devices that wait for a person.
+// Enrollments are devices waiting for a person.
 type Enrollments struct {
 	Waiting int      `json:"waiting"`
 	Oldest  []Device `json:"oldest"` // some of them
 	Error   string   `json:"error,omitempty"`
 }
 
-// A Device waits for a person.
+// A Device is waiting for a person.
 type Device struct {
 	ID    string    `json:"id"` // of its TPM
 	Name  string    `json:"name"`
@@ -108,7 +108,7 @@ type State struct {
 	Error   string   `json:"error,omitempty"`
 }
 
-// A Member is one of a cluster.
+// A Member is a member of a cluster.
 type Member struct {
 	Endpoint string `json:"endpoint"`
 	Version  string `json:"version,omitempty"`

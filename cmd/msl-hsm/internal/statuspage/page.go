@@ -13,8 +13,8 @@ import (
 //go:embed assets
 var assets embed.FS
 
-// Add adds the page to a server of a loopback address, at "/". What overview returns is sent
-// to those whom shown lets through.
+// Add adds the page to a server on a loopback address, at "/". The result of overview is
+// sent to those whom shown admits.
 func Add(to *http.ServeMux, shown func(http.Handler) http.Handler, overview func(*http.Request) Overview) {
 	files, _ := fs.Sub(assets, "assets") // its name is valid
 	page := local(protected(http.FileServerFS(files)))
@@ -28,7 +28,7 @@ func Add(to *http.ServeMux, shown func(http.Handler) http.Handler, overview func
 	})))))
 }
 
-// policy permits the files of this page alone, and no code in its text (CSP level 3).
+// policy permits only the files of this page, and no inline code (CSP level 3).
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
@@ -51,8 +51,8 @@ func protected(h http.Handler) http.Handler {
 	})
 }
 
-// local refuses requests that name another host than this machine: a site whose name was
-// made to lead to a loopback address (DNS rebinding) names itself.
+// local refuses requests that name a host other than this machine: a site whose name was
+// made to point to a loopback address (DNS rebinding) sends its own name.
 func local(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !isLoopback(r.Host) {

@@ -10,26 +10,26 @@ import (
 	"sync"
 )
 
-// Tokens are what callers must know, by their hashes. The zero value has none. It is safe
-// for concurrent use.
+// Tokens are what callers must know, stored as hashes. The zero value has none. It is
+// safe for concurrent use.
 type Tokens struct {
 	mu    sync.Mutex
 	fixed [][sha256.Size]byte // from a configuration
-	made  [][sha256.Size]byte // the newest last
+	made  [][sha256.Size]byte // newest last
 }
 
-// mostTokens is how many of those that were made count: each command makes one.
+// mostTokens is how many generated tokens are valid: each command makes one.
 const mostTokens = 32
 
-// Add lets those in who know the token with that hash.
+// Add admits those who know the token with that hash.
 func (t *Tokens) Add(hash [sha256.Size]byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.fixed = append(t.fixed, hash)
 }
 
-// Make returns a new token of 256 random bits. Of those that were made the newest 32 count,
-// as long as this process lives.
+// Make returns a new token of 256 random bits. The newest 32 generated tokens are valid,
+// until the process ends.
 func (t *Tokens) Make() string {
 	secret := make([]byte, 32)
 	rand.Read(secret)
@@ -41,7 +41,7 @@ func (t *Tokens) Make() string {
 	return token
 }
 
-// know reports whether a token is one of them, in a time that does not tell which.
+// know reports whether a token is one of them, in constant time.
 func (t *Tokens) know(token string) bool {
 	sum, found := sha256.Sum256([]byte(token)), 0
 	t.mu.Lock()
@@ -54,8 +54,8 @@ func (t *Tokens) know(token string) bool {
 	return found == 1
 }
 
-// Show shows a page to those who know a token (RFC 6750). The name of the scheme may be written
-// in any case (RFC 9110, section 11.1), with spaces behind it (section 11.4).
+// Show shows a page to those who know a token (RFC 6750). The name of the scheme may be
+// written in any case (RFC 9110, section 11.1), followed by spaces (section 11.4).
 func (t *Tokens) Show(page http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")

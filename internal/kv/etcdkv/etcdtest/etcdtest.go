@@ -1,5 +1,5 @@
-// Package etcdtest runs etcd for tests: members on the loopback interface,
-// which can be stopped, continued, killed and started again.
+// Package etcdtest runs etcd for tests: members on the loopback interface, which can be
+// stopped, continued, killed and restarted.
 //
 // Without etcd the test is skipped, or fails if MSL_TEST_REQUIRE names etcd.
 package etcdtest
@@ -21,7 +21,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/porttest"
 )
 
-// A Member is one of a cluster, usually the only one.
+// A Member is a member of a cluster, usually the only one.
 type Member struct {
 	// URL is where clients reach it.
 	URL string
@@ -66,9 +66,9 @@ func StartCluster(t testing.TB, size int) []*Member {
 	return StartClusterBehind(t, size, func(address string) string { return address })
 }
 
-// StartClusterBehind is StartCluster with something before each member, such as a proxy
-// that a test disturbs: front returns the address by which other members reach the one at
-// an address.
+// StartClusterBehind is StartCluster with something in front of each member, such as a
+// proxy that a test disturbs: front returns the address through which other members reach
+// the one at an address.
 func StartClusterBehind(t testing.TB, size int, front func(address string) string) (all []*Member) {
 	t.Helper()
 	need(t)
@@ -119,7 +119,8 @@ func need(t testing.TB) {
 	}
 }
 
-// Restart starts the member, with the data it had, and waits until it accepts connections.
+// Restart starts the member with its earlier data, and waits until it accepts
+// connections.
 func (m *Member) Restart(t testing.TB) {
 	t.Helper()
 	m.start(t)
@@ -148,7 +149,7 @@ func (m *Member) start(t testing.TB) {
 	}
 }
 
-// wait returns when the member has elected itself, which is when it begins to listen.
+// wait returns when the member has elected itself, and begins to listen.
 func (m *Member) wait(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -165,10 +166,10 @@ func (m *Member) wait(ctx context.Context) error {
 	}
 }
 
-// Stop makes the member stand still (SIGSTOP): it takes connections and does not answer.
+// Stop freezes the member (SIGSTOP): it accepts connections but does not answer.
 func (m *Member) Stop() {
 	if m.command.Process.Signal(syscall.SIGSTOP) == nil {
-		_, _ = syscall.Wait4(m.command.Process.Pid, nil, syscall.WUNTRACED, nil) // until all of it does
+		_, _ = syscall.Wait4(m.command.Process.Pid, nil, syscall.WUNTRACED, nil) // until all of it has stopped
 	}
 }
 
