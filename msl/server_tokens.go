@@ -36,7 +36,7 @@ func (s *Server) judgeTokens(ctx context.Context, in *incoming) error {
 	if revoked != nil && !userRevoked {
 		return fail(codeOf(revoked), "revocation", revoked)
 	}
-	entity, user, err := s.countSince(ctx, in.session.Identity, in.user)
+	entity, user, err := countSince(ctx, s, in.session.Identity, in.user)
 	switch {
 	case err != nil:
 		return err
@@ -60,7 +60,7 @@ func (s *Server) judgeTokens(ctx context.Context, in *incoming) error {
 }
 
 // countSince returns from when on tokens of an entity and of a user count.
-func (s *Server) countSince(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error) {
+func countSince(ctx context.Context, s *Server, identity, user string) (entity, ofUser time.Time, err error) {
 	dates, ok := s.State.(TokenDates)
 	if !ok {
 		return
@@ -80,7 +80,7 @@ const clocksApart = 5 * time.Minute
 // again and again.
 func issueTimes(ctx context.Context, s *Server, identity, user string) (entity, ofUser time.Time, err error) {
 	now := s.Issuer.now()
-	if entity, ofUser, err = s.countSince(ctx, identity, user); err != nil {
+	if entity, ofUser, err = countSince(ctx, s, identity, user); err != nil {
 		return now, now, err
 	}
 	return issueTime(now, entity), issueTime(now, ofUser), nil
