@@ -126,6 +126,10 @@ func senderCases() []refusalCase {
 	return []refusalCase{
 		{name: "revoked entity", code: msl.ErrEntityRevoked, unread: true, prepare: revoked, message: fromPSK()},
 		{name: "revoked holder", code: msl.ErrMasterTokenIdentityRevoked, prepare: revoke("client1", msl.ErrMasterTokenIdentityRevoked), message: fromToken()},
+		{name: "refused token of a revoked user", code: msl.ErrMasterTokenIdentityRevoked, prepare: func(r *recorded) {
+			revoke("user1@foo.com", msl.ErrUserIDTokenRevoked)(r)
+			r.server.JudgeToken = func(context.Context, string, *msl.MasterToken) error { return msl.ErrMasterTokenIdentityRevoked }
+		}, message: fromToken(object{"useridtoken": userToken(nil)})},
 		{name: "revoked user", code: msl.ErrUserIDTokenRevoked, prepare: revoke("user1@foo.com", msl.ErrUserIDTokenRevoked), message: fromToken(object{"useridtoken": userToken(nil)})},
 		{name: "revoked user with a password", code: msl.ErrUserIDTokenRevoked, prepare: revoke("user1@foo.com", msl.ErrUserIDTokenRevoked), message: fromPSK(object{"userauthdata": password})},
 		{name: "name too long", code: msl.ErrIncorrectEntityAuthData, unread: true, prepare: func(r *recorded) {

@@ -8,21 +8,8 @@ import (
 
 // checkToken judges the tokens of a message that uses a master token.
 func (s *Server) checkToken(ctx context.Context, in *incoming) error {
-	if err := statesOf(s).Revoked(ctx, in.session.Identity, in.user); err != nil {
-		return fail(codeOf(err), "revocation", err)
-	}
-	if err := s.checkDates(ctx, in); err != nil {
+	if err := s.judgeTokens(ctx, in); err != nil {
 		return err
-	}
-	if in.userIDToken != nil {
-		if err := s.Issuer.CheckUser(in.userIDToken); err != nil {
-			return err
-		}
-	}
-	if s.JudgeToken != nil {
-		if err := s.JudgeToken(ctx, CanonicalName(in.session.Identity), in.token); err != nil {
-			return fail(codeOf(err), "revocation", err)
-		}
 	}
 	if err := expect(ctx, s, in.token.Expiration); err != nil || !in.token.expired(s.Issuer.now()) {
 		return err
@@ -41,23 +28,47 @@ func (s *Server) checkToken(ctx context.Context, in *incoming) error {
 	return nil
 }
 
-// checkDates refuses tokens that were issued before the tokens of their names
-// began to count.
-func (s *Server) checkDates(ctx context.Context, in *incoming) error {
-	dates, ok := s.State.(TokenDates)
-	if !ok {
-		return nil
+// judgeTokens refuses revoked tokens: a master token, then a user ID token, so that a holder
+// whose both tokens are revoked begins with the one that the other is bound to.
+func (s *Server) judgeTokens(ctx context.Context, in *incoming) error {
+	revoked := statesOf(s).Revoked(ctx, in.session.Identity, in.user)
+	userRevoked := errors.Is(revoked, ErrUserIDTokenRevoked)
+	if revoked != nil && !userRevoked {
+		return fail(codeOf(revoked), "revocation", revoked)
 	}
-	entity, user, err := dates.CountSince(ctx, in.session.Identity, in.user)
+	entity, user, err := s.countSince(ctx, in.session.Identity, in.user)
 	switch {
 	case err != nil:
-		return fail(codeOf(err), "revocation", err)
+		return err
 	case s.Issuer.Issued(in.token).Before(entity):
 		return fail(ErrMasterTokenIdentityRevoked, "revocation", errors.New("it was issued before the tokens of this entity began to count"))
-	case in.userIDToken != nil && s.Issuer.IssuedUser(in.userIDToken).Before(user):
+	}
+	if s.JudgeToken != nil {
+		if err := s.JudgeToken(ctx, CanonicalName(in.session.Identity), in.token); err != nil {
+			return fail(codeOf(err), "revocation", err)
+		}
+	}
+	switch {
+	case userRevoked:
+		return fail(ErrUserIDTokenRevoked, "revocation", revoked)
+	case in.userIDToken == nil:
+		return nil
+	case s.Issuer.IssuedUser(in.userIDToken).Before(user):
 		return fail(ErrUserIDTokenRevoked, "revocation", errors.New("it was issued before the tokens of this user began to count"))
 	}
-	return nil
+	return s.Issuer.CheckUser(in.userIDToken)
+}
+
+// countSince returns from when on tokens of an entity and of a user count.
+func (s *Server) countSince(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error) {
+	dates, ok := s.State.(TokenDates)
+	if !ok {
+		return
+	}
+	if entity, ofUser, err = dates.CountSince(ctx, identity, user); err != nil {
+		err = fail(codeOf(err), "revocation", err)
+	}
+	return
 }
 
 // clocksApart bounds how far the clock of another server may be ahead that shares the state.
@@ -68,12 +79,8 @@ const clocksApart = 5 * time.Minute
 // not count, and their holder would be sent to get others, again and again.
 func issueTimes(ctx context.Context, s *Server, identity, user string) (entity, ofUser time.Time, err error) {
 	now := s.Issuer.now()
-	dates, ok := s.State.(TokenDates)
-	if !ok {
-		return now, now, nil
-	}
-	if entity, ofUser, err = dates.CountSince(ctx, identity, user); err != nil {
-		return now, now, fail(codeOf(err), "revocation", err)
+	if entity, ofUser, err = s.countSince(ctx, identity, user); err != nil {
+		return now, now, err
 	}
 	return issueTime(now, entity), issueTime(now, ofUser), nil
 }

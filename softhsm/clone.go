@@ -2,10 +2,12 @@ package softhsm
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -56,15 +58,16 @@ func padded(label string) []byte {
 
 // find finds the directory of a token, and reads what describes it.
 func find(tokens, label string) (dir string, object []byte, err error) {
-	all, err := filepath.Glob(filepath.Join(tokens, "*", objectFile))
-	if err != nil {
-		return "", nil, err
-	}
-	for _, path := range all {
-		object, err := os.ReadFile(path)
-		if err == nil && len(object) >= serialAt+serialSize && bytes.Equal(object[labelAt:labelAt+labelSize], padded(label)) {
-			return filepath.Dir(path), object, nil
+	all, err := os.ReadDir(tokens)
+	for _, e := range all {
+		dir = filepath.Join(tokens, e.Name())
+		object, failed := os.ReadFile(filepath.Join(dir, objectFile))
+		if len(object) >= serialAt+serialSize && bytes.Equal(object[labelAt:labelAt+labelSize], padded(label)) {
+			return dir, object, nil
+		}
+		if e.IsDir() && !errors.Is(failed, fs.ErrNotExist) {
+			err = errors.Join(err, failed)
 		}
 	}
-	return "", nil, errors.New("no such token is there")
+	return "", nil, cmp.Or(err, errors.New("no such token"))
 }

@@ -72,9 +72,9 @@ func (l *Log) begin() error {
 
 // endOfEarlier reads the newest file that was put aside, if there is one.
 func (l *Log) endOfEarlier() (e end, err error) {
-	name := earlier(l.c.Path)
+	name, err := earlier(l.c.Path)
 	if name == "" {
-		return e, nil
+		return e, err
 	}
 	f, err := os.Open(name)
 	if err != nil {

@@ -2,11 +2,12 @@ package auditlog
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -97,34 +98,18 @@ func (e *end) add(l readLine, marked *uint64) {
 }
 
 // earlier returns the newest of the files that were rotated away from a path, or "".
-func earlier(path string) string {
-	names, err := filepath.Glob(escapeGlob(path) + ".*")
+func earlier(path string) (newest string, err error) {
+	dir, base := filepath.Split(path)
+	all, err := os.ReadDir(cmp.Or(dir, "."))
 	if err != nil {
-		return ""
+		return "", fmt.Errorf("cannot find the earlier files that it continues: %w; make the directory readable", err)
 	}
-	newest, best := "", uint64(0)
-	for _, name := range names {
-		if n, err := strconv.ParseUint(strings.TrimPrefix(name, path+"."), 10, 64); err == nil && n >= best {
-			newest, best = name, n
+	best := uint64(0)
+	for _, e := range all {
+		number, rotated := strings.CutPrefix(e.Name(), base+".")
+		if n, err := strconv.ParseUint(number, 10, 64); rotated && err == nil && n >= best {
+			newest, best = dir+e.Name(), n
 		}
 	}
-	return newest
-}
-
-func escapeGlob(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
-}
-
-// Files returns the files of the log at a path that are there, oldest first.
-func Files(path string) []string {
-	names, _ := filepath.Glob(escapeGlob(path) + ".*")
-	names = slices.DeleteFunc(names, func(name string) bool {
-		_, err := strconv.ParseUint(strings.TrimPrefix(name, path+"."), 10, 64)
-		return err != nil
-	})
-	slices.Sort(names) // their numbers have the same length
-	if _, err := os.Stat(path); err == nil {
-		names = append(names, path)
-	}
-	return names
+	return newest, nil
 }

@@ -2,6 +2,7 @@ package clientside
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,7 +160,7 @@ func Explain(err error, c *config.Config) error {
 	if peer.User != "" {
 		told = fmt.Sprintf("; it tells the user: %q", peer.User)
 	}
-	return fmt.Errorf("%s refused the message: %w: %s%s", exit.Printable(config.OrDocument(peer.Identity)), refused{peer}, advice(peer, c), told)
+	return fmt.Errorf("%s refused the message: %w: %s%s", exit.Printable(cmp.Or(peer.Identity, "the server")), refused{peer}, advice(peer, c), told)
 }
 
 // Unread explains why an answer could not be read: there is none, it is not MSL, it

@@ -8,21 +8,21 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// The values of server.access-log that are not files.
+// Values of server.access-log that are not files.
 const (
 	AccessNone  = "none"
 	AccessInLog = "log"
 )
 
-// Admin is the operators' access to a server.
+// Admin configures operators' access to a server.
 type Admin struct {
-	Socket string `yaml:"socket" example:"/run/msl-hsm/admin.sock"` // where msl-hsm admin reaches a server whose state is in etcd; with a state file it is FILE.sock
+	Socket string `yaml:"socket" example:"/run/msl-hsm/admin.sock"` // where msl-hsm admin reaches a server whose state is in etcd; with a state file, it is FILE.sock instead
 	Listen string `yaml:"listen" example:"127.0.0.1:9090"`          // a loopback address for health, readiness, metrics and a status page over HTTP
 	Token  string `yaml:"token" example:"file:metrics.token"`       // source of the bearer token required there for metrics and details; tokens from msl-hsm admin page also work
-	Health string `yaml:"health" example:"/healthz"`                // path of the server's own URL that shows anyone whether it is ready: only status 200 or 503
+	Health string `yaml:"health" example:"/healthz"`                // path of the server's own URL that tells anyone whether it is ready, only with status 200 or 503
 }
 
-// check wants an address that other machines cannot reach, and a token.
+// check requires an address that other machines cannot reach, and a token.
 func (a *Admin) check() error {
 	if a.Health != "" && (!strings.HasPrefix(a.Health, "/") || a.Health == "/") {
 		return exit.Usagef("server.admin.health is %q: want a path such as /healthz, since / is for messages", a.Health)
@@ -42,7 +42,7 @@ func (a *Admin) check() error {
 	return nil
 }
 
-// CheckLoopback wants an address that other machines cannot reach, or none.
+// CheckLoopback requires an address that other machines cannot reach, or none.
 func CheckLoopback(what, address string) error {
 	if address == "" {
 		return nil

@@ -10,11 +10,11 @@ import (
 type Argon2 struct {
 	Time    uint32 `yaml:"time" example:"3"`       // passes over the memory
 	Memory  uint32 `yaml:"memory" example:"65536"` // KiB
-	Threads uint8  `yaml:"threads" example:"4"`    // that can work at the same time
+	Threads uint8  `yaml:"threads" example:"4"`    // that work in parallel
 }
 
 // Cost returns the parameters with defaults filled in. In the FIPS mode of Go, which has no
-// Argon2id, it returns what takes its place.
+// Argon2id, it returns the replacement.
 func (a Argon2) Cost() stretch.Cost {
 	usual := stretch.Recommended()
 	if usual.Approved() {

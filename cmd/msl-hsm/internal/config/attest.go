@@ -13,16 +13,16 @@ import (
 
 // Attest says when and where an agent attests its machine's state.
 type Attest struct {
-	Every    time.Duration `yaml:"every" example:"1h"`                              // a tenth earlier or later, and once when the agent starts; default: never
-	URL      string        `yaml:"url" example:"http://server.example:8080/enroll"` // of the server's enrollment; default: /enroll at the host of client.url
-	PCR      PCRList       `yaml:"pcr"`                                             // of the SHA-256 bank
-	EventLog string        `yaml:"event-log" example:"/var/lib/boot.log"`           // file with the event log of this start, for a server that asks for it; default: that of the kernel, if this process may read it
+	Every    time.Duration `yaml:"every" example:"1h"`                              // give or take a tenth, and once when the agent starts; default: never
+	URL      string        `yaml:"url" example:"http://server.example:8080/enroll"` // URL of the server's enrollment; default: /enroll at the host of client.url
+	PCR      PCRList       `yaml:"pcr"`                                             // PCRs of the SHA-256 bank
+	EventLog string        `yaml:"event-log" example:"/var/lib/boot.log"`           // file with the event log of this start, for a server that asks for it; default: the kernel's log, if this process may read it
 }
 
-// PCRList is the numbers of PCRs.
+// PCRList is a list of PCR numbers.
 type PCRList []uint
 
-// DefaultPCRs are those of the firmware, its settings and the boot loader.
+// DefaultPCRs returns the PCRs of the firmware, its settings and the boot loader.
 func DefaultPCRs() PCRList { return PCRList{0, 1, 2, 3, 4, 5, 6, 7} }
 
 // UnmarshalYAML reads a list of numbers from 0 to 23.
@@ -41,7 +41,7 @@ func (l *PCRList) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// Place returns the URL of the enrollment of the server whose messages go to another URL.
+// Place returns the URL of the enrollment, by default at the host of the URL for messages.
 func (a *Attest) Place(messages string) (string, error) {
 	if a.URL != "" {
 		return a.URL, nil
@@ -53,7 +53,7 @@ func (a *Attest) Place(messages string) (string, error) {
 	return u.Scheme + "://" + u.Host + "/enroll", nil
 }
 
-// check wants a time that is worth the trouble, and a place over HTTP.
+// check requires an interval of at least a second, and an HTTP URL.
 func (a *Attest) check() error {
 	if a.Every != 0 && a.Every < time.Second {
 		return exit.Usagef("client.attest.every is %v: want at least 1s, such as 1h", a.Every)
@@ -67,7 +67,7 @@ func (a *Attest) check() error {
 	return nil
 }
 
-// Check wants a TPM in the key store.
+// Check requires a TPM as the key store.
 func (a *Attest) Check(keystore string) error {
 	if a.Every != 0 && !strings.HasPrefix(keystore, "tpm:") {
 		return exit.Usagef("client.attest.every is set, and the key store is not a TPM: give --keystore tpm:?state=FILE, or leave client.attest out")

@@ -12,7 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Ceremony is what is agreed on before keys are made in front of witnesses.
+// A Ceremony is the plan agreed on before keys are made in front of witnesses.
 type Ceremony struct {
 	Title      string             `yaml:"title"`
 	Operator   string             `yaml:"operator"`   // who types
@@ -24,7 +24,7 @@ type Ceremony struct {
 	Transcript string             `yaml:"transcript"` // file, beside that of the ceremony
 }
 
-// A CeremonyKey is one to make.
+// A CeremonyKey is a key to make.
 type CeremonyKey struct {
 	Label     string
 	Algorithm keystore.Algorithm
@@ -78,7 +78,7 @@ func (a *CeremonyAttributes) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// AttributeOf returns whether a key has an attribute of a ceremony.
+// AttributeOf reports whether a key has an attribute of a ceremony.
 func AttributeOf(k keystore.Info, name string) (has, known bool) {
 	switch name {
 	case "always-sensitive":
@@ -91,8 +91,8 @@ func AttributeOf(k keystore.Info, name string) (has, known bool) {
 	return false, false
 }
 
-// ReadCeremony reads the file of a ceremony. Errors have file, line and column where they
-// are about one.
+// ReadCeremony reads the file of a ceremony. Errors have file, line and column if they
+// concern a place in it.
 func ReadCeremony(path string) (*Ceremony, error) {
 	data, err := plainfile.Read(path)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// checkNumbers refuses numbers below zero where they mean nothing.
+// checkNumbers refuses negative numbers where they have no meaning.
 func (c *Config) checkNumbers() error {
 	s, l := &c.Server, &c.Server.Limits
 	for _, number := range []struct {
@@ -48,7 +48,7 @@ func (c *Config) checkNumbers() error {
 	return nil
 }
 
-// check refuses values that could only break every message.
+// check refuses values that would break every message.
 func check(c *Config) error {
 	s := &c.Server
 	if err := c.checkNumbers(); err != nil {
@@ -91,7 +91,7 @@ func check(c *Config) error {
 	return errors.Join(c.Client.CheckLanguages(), checkLanguages("server.languages", s.Languages))
 }
 
-// checkTokens wants several tokens, each once, and in PKCS #11.
+// checkTokens requires several different PKCS #11 tokens, or none.
 func (k *Keystore) checkTokens() error {
 	if len(k.Tokens) == 1 {
 		return exit.Usagef("keystore.tokens names one token: name it in keystore.uri, or another one that holds the same keys")
@@ -109,7 +109,7 @@ func (k *Keystore) checkTokens() error {
 	return nil
 }
 
-// checkCosts refuses what is guessed too easily, or takes too much to check.
+// checkCosts refuses costs that make guessing too easy or checking too expensive.
 func (c *Config) checkCosts() error {
 	for _, setting := range []struct {
 		name string
@@ -122,11 +122,11 @@ func (c *Config) checkCosts() error {
 	return nil
 }
 
-// longestLife is how long tokens may live at most: sums of two such times are still times.
+// longestLife is the maximum lifetime of tokens: the sum of two such times does not overflow.
 const longestLife = 100 * 365 * 24 * time.Hour
 
-// checkLifetimes refuses tokens that would expire before they may be renewed, or outlive
-// everybody.
+// checkLifetimes refuses tokens that would expire before they may be renewed, or live longer
+// than longestLife.
 func (s *Server) checkLifetimes() error {
 	for _, life := range []struct {
 		name string

@@ -8,7 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// check wants URLs and addresses of the forms that they have, where they are set.
+// check validates the URLs and addresses that are set.
 func (c *Client) check() error {
 	if c.URL != "" {
 		if err := c.CheckAnyURL(""); err != nil {
@@ -26,13 +26,13 @@ func (c *Client) check() error {
 	return CheckLoopback("client.agent.listen", c.Agent.Listen)
 }
 
-// CheckURL wants the URL of a server over HTTP or HTTPS.
+// CheckURL requires the URL of a server over HTTP or HTTPS.
 func (c *Client) CheckURL() error {
 	return checkWebURL("URL of the server", c.URL, "http://HOST:PORT/ or https://HOST/PATH")
 }
 
-// CheckAnyURL is CheckURL for a client that also makes connections that last, of which
-// it needs one for that purpose, if one is named.
+// CheckAnyURL is CheckURL for a client that can also use persistent connections. If a purpose
+// is named, it needs one.
 func (c *Client) CheckAnyURL(purpose string) error {
 	const want = "http://HOST:PORT/ or https://HOST/PATH, or ws, wss, tcp or tls in place of http"
 	const lasting = "tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH or wss://HOST/PATH"
@@ -55,11 +55,11 @@ func (c *Client) CheckAnyURL(purpose string) error {
 	return nil
 }
 
-// streamSchemes are the schemes of URLs whose connections last, with those of the
-// HTTP request that begins a WebSocket.
+// streamSchemes maps the URL schemes of persistent connections to the scheme of the HTTP
+// request that begins a WebSocket.
 var streamSchemes = map[string]string{"tcp": "", "tls": "", "ws": "http", "wss": "https"}
 
-// Lasts reports whether the URL of the server is one of a connection that lasts.
+// Lasts reports whether the URL of the server is for a persistent connection.
 func (c *Client) Lasts() bool {
 	u, err := url.Parse(c.URL)
 	if err != nil {
@@ -69,12 +69,12 @@ func (c *Client) Lasts() bool {
 	return lasts
 }
 
-// CheckFailuresURL wants the URL that takes reports of failures.
+// CheckFailuresURL requires an HTTP URL for reports of failures.
 func (c *Client) CheckFailuresURL() error {
 	return checkWebURL("client.failures.url", c.Failures.URL, "http://HOST:PORT/failures")
 }
 
-// NamesNobody reports whether nothing says who the client is.
+// NamesNobody reports whether no setting identifies the client.
 func (c *Client) NamesNobody() bool {
 	return c.Identity == "" && c.Key == "" && c.Certificate == "" && c.PSK == "" && c.PSKKeys == "" && c.EntityScheme != "PROVISIONED"
 }
@@ -91,7 +91,7 @@ func (c *Client) Owner() string {
 	return name + " at " + c.Recipient
 }
 
-// CheckPeers wants something by which the server can be authenticated.
+// CheckPeers requires a setting that authenticates the server.
 func (c *Client) CheckPeers() error {
 	if c.ServerKey == "" && c.ServerRoots == "" && c.ServerPSK == "" {
 		return exit.Usagef("no server key configured: give --server-key FILE; on the server, msl-hsm key show msl-identity --public prints it")

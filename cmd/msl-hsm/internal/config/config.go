@@ -15,116 +15,116 @@ type Config struct {
 	Client   Client   `yaml:"client"`
 }
 
-// Keystore says where the keys are.
+// Keystore configures where the keys are.
 type Keystore struct {
 	URI            string        `yaml:"uri" example:"pkcs11:token=prod?module-path=/usr/lib/vendor.so"` // or soft:FILE, or tpm:?state=FILE
-	Tokens         []string      `yaml:"tokens" example:"[hsm-a, hsm-b]"`                                // PKCS #11 tokens that hold the same keys, such as clones, instead of a token in uri: labels, or URIs; omitted parts are taken from uri
+	Tokens         []string      `yaml:"tokens" example:"[hsm-a, hsm-b]"`                                // instead of a token in uri: labels or URIs of PKCS #11 tokens that hold the same keys, such as clones; parts missing from a URI are taken from uri
 	SoftHSM        string        `yaml:"softhsm" example:"dev"`                                          // directory of a SoftHSM token; its module is found automatically
-	Initialize     string        `yaml:"initialize" example:"configdir='sql:/etc/nss' flags="`           // text for C_Initialize of the PKCS #11 module, which NSS requires; default: none
+	Initialize     string        `yaml:"initialize" example:"configdir='sql:/etc/nss' flags="`           // text passed to C_Initialize of the PKCS #11 module; NSS needs one; default: none
 	PIN            string        `yaml:"pin" example:"credential:pin"`                                   // source of the PIN, or of the passphrase of a soft: file
-	Argon2         Argon2        `yaml:"argon2"`                                                         // Argon2id cost of that passphrase; an old file gets it when key create or key import changes it
-	Owner          string        `yaml:"owner-password" example:"credential:owner"`                      // source of the password of the TPM's owner hierarchy, if it has one: for tpm init, for anti-rollback, and if another program removed the storage key
-	Endorsement    string        `yaml:"endorsement-password" example:"credential:endorsement"`          // the same for the endorsement hierarchy: for tpm init, enroll and renew
-	Lockout        string        `yaml:"lockout-password" example:"credential:lockout"`                  // the same for the lockout hierarchy: for tpm unlock
-	EKService      EKService     `yaml:"ek-service" example:"intel"`                                     // service that tpm init asks for the certificate of the TPM's endorsement key, if the TPM has none: intel, amd, or either with another URL, such as intel:https://HOST/PATH; default: none
-	Sessions       SessionBound  `yaml:"sessions" example:"32"`                                          // PKCS #11 sessions used at the same time, at most; default: auto, as many as the load needs and the token allows
+	Argon2         Argon2        `yaml:"argon2"`                                                         // Argon2id cost of that passphrase; an existing file gets a new cost when key create or key import changes it
+	Owner          string        `yaml:"owner-password" example:"credential:owner"`                      // source of the password of the TPM's owner hierarchy, if it has one; needed for tpm init, for anti-rollback, and if another program removed the storage key
+	Endorsement    string        `yaml:"endorsement-password" example:"credential:endorsement"`          // the same for the endorsement hierarchy; needed for tpm init, enroll and renew
+	Lockout        string        `yaml:"lockout-password" example:"credential:lockout"`                  // the same for the lockout hierarchy; needed for tpm unlock
+	EKService      EKService     `yaml:"ek-service" example:"intel"`                                     // maker's service that tpm init asks for the certificate of the TPM's endorsement key, if the TPM does not contain it: intel, amd, or either with another URL, such as intel:https://HOST/PATH; default: none
+	Sessions       SessionBound  `yaml:"sessions" example:"32"`                                          // maximum number of PKCS #11 sessions in use at the same time; default: auto, as many as the load needs and the token allows
 	Wait           time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
-	CallTimeout    time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer
+	CallTimeout    time.Duration `yaml:"call-timeout" example:"10s"`                                     // for one call into the PKCS #11 module; while a call takes longer, the key store counts as unavailable
 	Isolate        bool          `yaml:"isolate"`                                                        // run the PKCS #11 module in a separate process, so that its crash or hang does not affect this one
-	IsolateMemory  int64         `yaml:"isolate-memory" example:"1073741824"`                            // bytes that this process may occupy before it is replaced; negative means no bound
+	IsolateMemory  int64         `yaml:"isolate-memory" example:"1073741824"`                            // bytes that this process may occupy before it is replaced; negative: no limit
 	IsolateSandbox bool          `yaml:"isolate-sandbox"`                                                // keep that process from running programs, inspecting other processes and accepting connections, if the kernel supports it
 	Prefix         string        `yaml:"prefix"`                                                         // first part of the labels of the keys
-	Random         string        `yaml:"random" example:"mixed"`                                         // os, the default, or mixed: bytes of the operating system combined with those of the HSM or TPM
-	SessionKeys    string        `yaml:"session-keys" example:"memory"`                                  // token, the default: they are in the PKCS #11 token; or memory: in locked memory of this process, for a token that cannot make them, with custody imported or shared
+	Random         string        `yaml:"random" example:"mixed"`                                         // os, the default: from the operating system; or mixed: combined with random bytes of the HSM or TPM
+	SessionKeys    string        `yaml:"session-keys" example:"memory"`                                  // token, the default: in the PKCS #11 token; or memory: in locked memory of this process, for a token that cannot make them; needs custody imported or shared
 	TrustedWrap    bool          `yaml:"trusted-wrapping"`                                               // make sealing keys whose blobs key rewrap can move to newer sealing keys that the security officer marked as trusted (PKCS #11)
-	AllowWeak      []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
+	AllowWeak      []string      `yaml:"allow-weak"`                                                     // weaknesses of the keys and the module to accept; key show names them
 
-	Log           *slog.Logger        // of a process that lives long: told when the device is lost
-	CheapForTests bool                // permits a cost, of passwords too, at which they are guessed easily
-	Calls         func(keystore.Call) // told of each operation of a PKCS #11 token, or nil
+	Log           *slog.Logger        // of a long-running process: logs when the device is lost
+	CheapForTests bool                // permits a cost, also of passwords, that makes guessing easy
+	Calls         func(keystore.Call) // called for each operation of a PKCS #11 token, or nil
 }
 
-// Server is what a server is made of.
+// Server configures a server.
 type Server struct {
 	Listen      string `yaml:"listen"`
-	Identity    string `yaml:"identity"`                         // its name for devices
+	Identity    string `yaml:"identity"`                         // its name, as devices know it
 	Key         string `yaml:"key" example:"msl-identity"`       // label of the RSA or EC key that proves it
-	KeyID       string `yaml:"key-id" example:"key-1"`           // its name on the wire; default: derived from the public key
+	KeyID       string `yaml:"key-id" example:"key-1"`           // the name of that key on the wire; default: derived from the public key
 	Certificate string `yaml:"certificate" example:"server.crt"` // for that key; its subject becomes the identity
-	PSKKeys     string `yaml:"psk-keys" example:"server-psk"`    // or, in place of key: labels of pre-shared keys
-	State       State  `yaml:"state"`                            // entities, users, revocations, replay protection; state: FILE is short for a section with only a file
+	PSKKeys     string `yaml:"psk-keys" example:"server-psk"`    // or, instead of key: labels of pre-shared keys
+	State       State  `yaml:"state"`                            // entities, users, revocations, replay protection; state: FILE is short for a section with only file
 
-	TrustedProxies networkList `yaml:"trusted-proxies" example:"[10.0.0.0/8]"` // proxies whose X-Forwarded-For or Forwarded header is believed; each must set it itself; default: none
-	ProxyProtocol  bool        `yaml:"proxy-protocol"`                         // their connections begin with the PROXY protocol, version 1 or 2
+	TrustedProxies networkList `yaml:"trusted-proxies" example:"[10.0.0.0/8]"` // proxies whose X-Forwarded-For or Forwarded header is trusted; each must set the header itself; default: none
+	ProxyProtocol  bool        `yaml:"proxy-protocol"`                         // whether connections from these proxies begin with the PROXY protocol, version 1 or 2
 
-	Argon2 Argon2 `yaml:"argon2"` // Argon2id cost of user passwords; an old password gets it at the next login
+	Argon2 Argon2 `yaml:"argon2"` // Argon2id cost of user passwords; an existing password gets a new cost at the next login
 
-	EntitySchemes entityList   `yaml:"entity-schemes" example:"[PSK, RSA]"` // default: every scheme that the other settings allow
-	UserSchemes   userList     `yaml:"user-schemes" example:"[EMAIL_PASSWORD, USER_ID_TOKEN]"`
-	UserRules     UserRules    `yaml:"user-rules" example:"\n- {entity: kiosk-, user: '@example.com', schemes: [USER_ID_TOKEN]}\n- {entity: kiosk-, schemes: []}"` // which users may log in where: the first rule with the beginning of the identity and the end of the user name decides; default: all may
+	EntitySchemes entityList   `yaml:"entity-schemes" example:"[PSK, RSA]"`                                                                                        // default: every scheme that the other settings allow
+	UserSchemes   userList     `yaml:"user-schemes" example:"[EMAIL_PASSWORD, USER_ID_TOKEN]"`                                                                     // default: all
+	UserRules     UserRules    `yaml:"user-rules" example:"\n- {entity: kiosk-, user: '@example.com', schemes: [USER_ID_TOKEN]}\n- {entity: kiosk-, schemes: []}"` // which users may log in where: the first rule that matches decides; entity matches the beginning of an identity, user the end of a user name; default: no restrictions
 	KeyExchanges  exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED, ASYMMETRIC_WRAPPED]"`                                                            // best first; default: all that custody allows, except JWK_RSAES
 	DHGroups      GroupList    `yaml:"dh-groups" example:"[ffdhe2048, modp2048]"`                                                                                  // for DIFFIE_HELLMAN; default: all
 
-	X509Roots         string            `yaml:"x509-roots" example:"roots.pem"`             // certificates trusted to vouch for entities; default: none
-	X509Intermediates string            `yaml:"x509-intermediates" example:"between.pem"`   // between the roots and the entities
-	X509CRL           string            `yaml:"x509-crl" example:"revoked.pem"`             // revocation lists; a changed file is read while the server runs
-	X509RequireCRL    bool              `yaml:"x509-require-crl"`                           // refuse certificates whose issuer has no list
+	X509Roots         string            `yaml:"x509-roots" example:"roots.pem"`             // root certificates for the certificates of entities; default: none
+	X509Intermediates string            `yaml:"x509-intermediates" example:"between.pem"`   // certificates between the roots and those of entities
+	X509CRL           string            `yaml:"x509-crl" example:"revoked.pem"`             // revocation lists; the server reads the file again when it changes
+	X509RequireCRL    bool              `yaml:"x509-require-crl"`                           // refuse certificates whose issuer has no revocation list
 	ModelGroups       map[string]string `yaml:"model-groups" example:"\nCAM7-: group-cam7"` // MGK: prefix of the identities, and label of the group key
-	Provisioned       string            `yaml:"provisioned" example:"guest-"`               // PROVISIONED: prefix of the identities given out; default: none are given out
-	Enrollment        Enrollment        `yaml:"enrollment"`                                 // of devices with a TPM; default: none
+	Provisioned       string            `yaml:"provisioned" example:"guest-"`               // PROVISIONED: prefix of the identities that the server gives out; default: it gives out none
+	Enrollment        Enrollment        `yaml:"enrollment"`                                 // enrollment of devices with a TPM; default: none
 
 	Require struct {
-		Encrypted     bool `yaml:"encrypted"` // unencrypted messages are answered with a key exchange
+		Encrypted     bool `yaml:"encrypted"`
 		Authenticated bool `yaml:"authenticated"`
 		NonReplayable bool `yaml:"non-replayable"`
-	} `yaml:"require"`
+	} `yaml:"require"` // protection of every message; the sender of any other is asked to repeat it with a key exchange
 
 	Compression  []string      `yaml:"compression"`
-	Languages    []string      `yaml:"languages" example:"[en]"`         // that answers name; default: those of messages, or en
+	Languages    []string      `yaml:"languages" example:"[en]"`         // languages named in answers; default: those of messages, or en
 	Messages     string        `yaml:"messages" example:"messages.yaml"` // texts for users, sent with errors, by language and error; default: none
-	Custody      string        `yaml:"custody"`                          // session keys stay in the token; or imported, or shared
-	RenewAfter   time.Duration `yaml:"renew-after" example:"1h"`         // of master tokens
-	Lifetime     time.Duration `yaml:"lifetime" example:"24h"`
-	RenewExpired time.Duration `yaml:"renew-expired" example:"720h"` // how long an expired master token can still be renewed; after that the device starts a new session; default: user-lifetime
+	Custody      string        `yaml:"custody"`                          // sealed: session keys stay in the token; or imported, or shared
+	RenewAfter   time.Duration `yaml:"renew-after" example:"1h"`         // age at which devices renew a master token
+	Lifetime     time.Duration `yaml:"lifetime" example:"24h"`           // of a master token
+	RenewExpired time.Duration `yaml:"renew-expired" example:"720h"`     // how long an expired master token can still be renewed; after that the device begins a new session; default: user-lifetime
 
-	UserRenewAfter   time.Duration `yaml:"user-renew-after" example:"1h"`    // of user ID tokens, the logins that devices keep
-	UserLifetime     time.Duration `yaml:"user-lifetime" example:"720h"`     // a device that is in use renews them, however long
-	UserRenewExpired time.Duration `yaml:"user-renew-expired" example:"24h"` // how long an expired one can still be renewed; after that the user logs in again; default: as long as the device's session
+	UserRenewAfter   time.Duration `yaml:"user-renew-after" example:"1h"`    // the same for a user ID token, the login that a device keeps
+	UserLifetime     time.Duration `yaml:"user-lifetime" example:"720h"`     // of a user ID token; a device in use keeps renewing it, without limit
+	UserRenewExpired time.Duration `yaml:"user-renew-expired" example:"24h"` // how long an expired user ID token can still be renewed; after that the user logs in again; default: as long as the device's session
 
-	Limits Limits    `yaml:"limits"` // 0 is the default
-	TLS    ServerTLS `yaml:"tls"`    // below MSL; default: none
+	Limits Limits    `yaml:"limits"` // 0 means the default
+	TLS    ServerTLS `yaml:"tls"`    // TLS below MSL; default: none
 
-	Stream Stream `yaml:"stream"` // connections that last, for many messages and for channels
-	Peer   Peer   `yaml:"peer"`   // the same, with peers that issue tokens for this server, too
-	Push   Push   `yaml:"push"`   // the same, for clients that wait for messages of the server
+	Stream Stream `yaml:"stream"` // persistent connections, for many messages and for channels
+	Peer   Peer   `yaml:"peer"`   // the same, for peers, which also issue tokens to this server
+	Push   Push   `yaml:"push"`   // the same, for clients that wait for messages from the server
 
-	Failures Failures `yaml:"failures"` // reports from devices whose cryptography fails
+	Failures Failures `yaml:"failures"` // reports of cryptographic failures from devices
 
-	Admin     Admin  `yaml:"admin"`                                              // what an operator looks at; default: only the socket beside the state file
-	AccessLog string `yaml:"access-log" example:"/var/log/msl-hsm/access.jsonl"` // a line of JSON for each message: a file, log for the log itself, or none, the default
+	Admin     Admin  `yaml:"admin"`                                              // for operators; default: only the socket beside the state file
+	AccessLog string `yaml:"access-log" example:"/var/log/msl-hsm/access.jsonl"` // a line of JSON for each message: in a file; log: in the log itself; or none, the default
 
-	Watch Watch `yaml:"watch" example:"5s"` // how often to check the files that a reload reads, including this one, for changes; a stable change is applied, as by msl-hsm admin reload; or off
+	Watch Watch `yaml:"watch" example:"5s"` // how often to check the files that a reload reads, including this one, for changes; a change is applied once the file stays the same, as by msl-hsm admin reload; or off
 
-	Audit Audit `yaml:"audit"` // a log of who did what, in which a change is noticed; default: none
+	Audit Audit `yaml:"audit"` // tamper-evident log of who did what; default: none
 
-	HTTP HTTP `yaml:"http"` // HTTP requests from programs behind an agent; default: none
+	HTTP HTTP `yaml:"http"` // HTTP requests from programs that use an agent; default: none
 
-	Upstream        Upstream      `yaml:"upstream"`                       // the HTTP service behind this gateway; upstream: URL is short for a section with that alone
+	Upstream        Upstream      `yaml:"upstream"`                       // the HTTP service behind this gateway; upstream: URL is short for a section with only url
 	UpstreamMethod  string        `yaml:"upstream-method"`                // older name of upstream.method
 	UpstreamTimeout time.Duration `yaml:"upstream-timeout" example:"30s"` // older name of upstream.timeout
-	Shutdown        time.Duration `yaml:"shutdown"`                       // time for messages in flight
-	Drain           time.Duration `yaml:"drain" example:"0s"`             // before that: how long it still takes messages after a signal, and says that it is not ready, for balancers to notice
+	Shutdown        time.Duration `yaml:"shutdown"`                       // time to finish messages in progress
+	Drain           time.Duration `yaml:"drain" example:"0s"`             // before that: how long it still accepts messages after a signal while reporting that it is not ready, so that load balancers notice
 }
 
-// Client is what a client is made of, and the agent.
+// Client configures a client and the agent.
 type Client struct {
-	URL          string `yaml:"url" example:"http://127.0.0.1:8080/"` // or with https, ws, wss, tcp or tls
-	Peer         bool   `yaml:"peer"`                                 // the server is a peer: tokens are issued for it, too
+	URL          string `yaml:"url" example:"http://127.0.0.1:8080/"` // or https, ws, wss, tcp or tls
+	Peer         bool   `yaml:"peer"`                                 // the server is a peer: this side also issues tokens to it
 	EntityScheme string `yaml:"entity-scheme" example:"PSK"`          // default: inferred from the other settings
 	Identity     string `yaml:"identity" example:"camera-1"`          // default: that of the PSK file or the certificate
 	Suffix       string `yaml:"suffix" example:"app-1"`               // NONE_SUFFIXED: the part after the identity
-	PSK          string `yaml:"psk" example:"camera-1.psk"`           // pre-shared keys; or else
-	PSKKeys      string `yaml:"psk-keys" example:"camera-psk"`        // labels of pre-shared keys in the key store; or else
+	PSK          string `yaml:"psk" example:"camera-1.psk"`           // file of pre-shared keys; or
+	PSKKeys      string `yaml:"psk-keys" example:"camera-psk"`        // labels of pre-shared keys in the key store; or
 	Profile      string `yaml:"profile" example:"night"`              // PSK_PROFILE: name of the profile
 	Key          string `yaml:"key" example:"msl-identity"`           // label of the client's RSA or EC key
 	KeyID        string `yaml:"key-id" example:"key-1"`               // default: derived from the public key
@@ -132,41 +132,41 @@ type Client struct {
 	EarlierState string `yaml:"earlier-state" example:"old.db"`       // state of an earlier session, for MT_PROTECTED and USER_ID_TOKEN
 
 	Recipient           string `yaml:"recipient"`                        // identity of the server
-	ServerKey           string `yaml:"server-key" example:"server.pem"`  // the server's public key; or else
+	ServerKey           string `yaml:"server-key" example:"server.pem"`  // the server's public key; or
 	ServerKeyID         string `yaml:"server-key-id" example:"key-1"`    // default: derived from the public key
-	ServerRoots         string `yaml:"server-roots" example:"roots.pem"` // certificates trusted to vouch for it; or else
+	ServerRoots         string `yaml:"server-roots" example:"roots.pem"` // root certificates for the server's certificate; or
 	ServerIntermediates string `yaml:"server-intermediates" example:"between.pem"`
 	ServerPSK           string `yaml:"server-psk" example:"server.psk"` // the server's pre-shared keys
 
-	KeyExchanges exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED]"` // offered, best first; default: this one with pre-shared keys, else ASYMMETRIC_WRAPPED
+	KeyExchanges exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED]"` // to offer, best first; default: this one with pre-shared keys, else ASYMMETRIC_WRAPPED
 	DHGroup      string       `yaml:"dh-group" example:"ffdhe2048"`                // for DIFFIE_HELLMAN
-	Custody      string       `yaml:"custody" example:"sealed"`                    // session keys stay in the key store; or imported, or shared; default: sealed, and imported with a TPM that has no AES
+	Custody      string       `yaml:"custody" example:"sealed"`                    // sealed: session keys stay in the key store; or imported, or shared; default: sealed, or imported with a TPM that has no AES
 
-	State        string   `yaml:"state" example:"client.db"`     // tokens; default: none, every call starts a new session
+	State        string   `yaml:"state" example:"client.db"`     // file of tokens; default: none, every call begins a new session
 	AntiRollback string   `yaml:"anti-rollback" example:"false"` // true, or an NV index: bind the state to a counter in the TPM
 	User         string   `yaml:"user" example:"ada@example.com"`
 	UserScheme   string   `yaml:"user-scheme"`               // or USER_ID_TOKEN
 	Password     string   `yaml:"password" example:"prompt"` // source of the password
 	Compression  []string `yaml:"compression"`
-	Languages    []string `yaml:"languages" example:"[de, en]"` // for texts to the user in errors, best first; default: the server chooses
+	Languages    []string `yaml:"languages" example:"[de, en]"` // for error texts for the user, best first; default: the server chooses
 
-	Limits ClientLimits `yaml:"limits"` // of answers; 0 is the default
+	Limits ClientLimits `yaml:"limits"` // of answers; 0 means the default
 	Agent  Agent        `yaml:"agent"`
-	Attest Attest       `yaml:"attest"` // for the agent of a machine that enrolled with its TPM: regularly attests to the server the state in which the machine was started
+	Attest Attest       `yaml:"attest"` // for an agent on a machine that enrolled with its TPM: regularly prove to the server the state in which the machine was started
 
 	TLS ClientTLS `yaml:"tls"` // for https URLs
 
-	Failures FailureReports `yaml:"failures"` // reports that this client makes
+	Failures FailureReports `yaml:"failures"` // reports of this client's cryptographic failures
 }
 
 // SessionsInMemory is the value of keystore.session-keys for session keys that are not in
 // the token.
 const SessionsInMemory = "memory"
 
-// RandomMixed is the value of keystore.random for bytes of two sources.
+// RandomMixed is the value of keystore.random for random bytes of two sources combined.
 const RandomMixed = "mixed"
 
-// Default returns a configuration without a file.
+// Default returns the configuration that applies without a file.
 func Default() *Config {
 	c := &Config{}
 	c.Keystore.Prefix = "msl"
@@ -192,14 +192,14 @@ func Default() *Config {
 // None reports whether no key store is configured.
 func (k *Keystore) None() bool { return k.URI == "" && k.SoftHSM == "" && len(k.Tokens) == 0 }
 
-// UseOnly names the one key store to use, if it is given.
+// UseOnly makes uri the only key store, unless it is empty.
 func (k *Keystore) UseOnly(uri string) {
 	if uri != "" {
 		k.URI, k.Tokens = uri, nil
 	}
 }
 
-// Override replaces a value by that of a flag, if it was given.
+// Override replaces a value with that of a flag, if the flag is not empty.
 func Override(value *string, flag string) {
 	if flag != "" {
 		*value = flag

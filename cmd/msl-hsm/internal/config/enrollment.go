@@ -17,39 +17,38 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
-// Enrollment lets devices with a TPM enroll at the server. Without a state
-// they cannot.
+// Enrollment lets devices with a TPM enroll at the server, if State is set.
 type Enrollment struct {
-	State    string        `yaml:"state" example:"enrollments.db"`                                                        // evidence of the devices, and decisions about them: a file, or etcd where server.state is
-	Path     string        `yaml:"path"`                                                                                  // of the URL
+	State    string        `yaml:"state" example:"enrollments.db"`                                                        // evidence of the devices, and decisions about them: a file, or etcd if server.state is there
+	Path     string        `yaml:"path"`                                                                                  // path of the URL
 	CA       string        `yaml:"ca" example:"ca.pem"`                                                                   // from msl-hsm ca init; default: keys are registered without certificates
 	CAKey    string        `yaml:"ca-key" example:"msl-ca"`                                                               // label of the CA's key
 	Validity time.Duration `yaml:"validity" example:"8760h"`                                                              // of certificates
-	EKRoots  RootList      `yaml:"ek-roots" example:"[makers, tpm-makers.pem]"`                                           // makers whose EK certificates admit a device immediately: makers for those built in, or files
-	Devices  RootList      `yaml:"device-roots" example:"[device-makers.pem]"`                                            // device makers whose certificates of initial attestation keys (IAK) in the TPM admit a device immediately: files
-	Expired  Verdict       `yaml:"ek-expired"`                                                                            // devices with expired EK certificates wait for an operator; or accept
-	Allow    []string      `yaml:"allow" example:"[6dac2c1fac10bea0b4686829987739d53819c6d92d12e062227437754d6047e3]"`    // EK hashes that are admitted, too
+	EKRoots  RootList      `yaml:"ek-roots" example:"[makers, tpm-makers.pem]"`                                           // makers of TPMs whose EK certificates admit a device immediately: makers for those built in, or files
+	Devices  RootList      `yaml:"device-roots" example:"[device-makers.pem]"`                                            // files of makers of devices whose certificates for initial attestation keys (IAK) in the TPM admit a device immediately
+	Expired  Verdict       `yaml:"ek-expired"`                                                                            // hold: devices with expired certificates wait for an operator; or accept
+	Allow    []string      `yaml:"allow" example:"[6dac2c1fac10bea0b4686829987739d53819c6d92d12e062227437754d6047e3]"`    // EK hashes that are also admitted
 	EKKinds  []string      `yaml:"ek-kinds" example:"[rsa2048]"`                                                          // accepted endorsement keys: rsa2048, p256, p384, rsa3072, p521; default: all
-	Unknown  string        `yaml:"unknown"`                                                                               // all others wait for an operator; or refuse
-	Monitor  bool          `yaml:"monitor"`                                                                               // admit every device, and record which would not have been
-	Rate     float64       `yaml:"rate" example:"25"`                                                                     // enrollments per second, of all devices together; devices beyond that try again
-	Waiting  int           `yaml:"waiting" example:"1000"`                                                                // the most devices that may wait for an operator
-	PCR      PCRValues     `yaml:"pcr" example:"\n0: [9b4dd1ab0d6d2e1b2fa4f2a1b0c39c6d0d8f1f6b1d3d6cbb6b0ae2a6f0b6a1d2]"` // values that PCRs of the SHA-256 bank may have when a device enrolls or renews; another one waits for an operator, or with unknown: refuse is refused; msl-hsm enrollment learn prints them; default: any
-	OnChange OnChange      `yaml:"on-change"`                                                                             // what happens to an enrolled device that attests, by client.attest, a state that pcr does not allow: flag notes it in enrollment list; or revoke
-	EventLog EventLogs     `yaml:"event-log" example:"boot-events.json"`                                                  // ask, or files of msl-hsm enrollment learn --events: ask devices that prove PCRs for the event log of their start, and tell which event differs from these; it decides nothing; default: nobody is asked
-	Hold     bool          `yaml:"hold-changed"`                                                                          // a known device with new keys waits for an operator
+	Unknown  string        `yaml:"unknown"`                                                                               // hold: all other devices wait for an operator; or refuse
+	Monitor  bool          `yaml:"monitor"`                                                                               // admit every device, and record which would not have been admitted
+	Rate     float64       `yaml:"rate" example:"25"`                                                                     // enrollments per second, of all devices together; others are asked to try again
+	Waiting  int           `yaml:"waiting" example:"1000"`                                                                // maximum number of devices waiting for an operator
+	PCR      PCRValues     `yaml:"pcr" example:"\n0: [9b4dd1ab0d6d2e1b2fa4f2a1b0c39c6d0d8f1f6b1d3d6cbb6b0ae2a6f0b6a1d2]"` // allowed values of PCRs of the SHA-256 bank when a device enrolls or renews; with any other value it waits for an operator, or is refused with unknown: refuse; msl-hsm enrollment learn prints this setting; default: any value
+	OnChange OnChange      `yaml:"on-change"`                                                                             // what happens to an enrolled device that proves, by client.attest, a state that pcr does not allow: flag marks it in enrollment list; or revoke
+	EventLog EventLogs     `yaml:"event-log" example:"boot-events.json"`                                                  // ask: request the event log of their start from devices that prove PCRs; or files of msl-hsm enrollment learn --events: also show which event differs from theirs; a log decides nothing; default: request no logs
+	Hold     bool          `yaml:"hold-changed"`                                                                          // whether a known device with new keys waits for an operator
 }
 
-// inEtcd is the word for records that are beside the state of the servers.
+// inEtcd is the value for records stored beside the state of the servers.
 const inEtcd = "etcd"
 
 // On reports whether devices enroll.
 func (e *Enrollment) On() bool { return e.State != "" }
 
-// Shared reports whether the records are in the cluster of the state.
+// Shared reports whether the records are in the etcd cluster of the state.
 func (e *Enrollment) Shared() bool { return e.State == inEtcd }
 
-// File is the path of the file of records; empty if they are elsewhere.
+// File returns the path of the file of records, or "" if they are elsewhere.
 func (e *Enrollment) File() string {
 	if e.Shared() {
 		return ""
@@ -68,13 +67,13 @@ func (e *Enrollment) settle(dir string) {
 	e.EventLog.settle(dir)
 }
 
-// noEnrollment are the defaults, with which no device can enroll.
+// noEnrollment returns the defaults, with which no device can enroll.
 func noEnrollment() Enrollment {
 	return Enrollment{Path: "/enroll", Unknown: "hold", Expired: VerdictHold, OnChange: ChangeFlag}
 }
 
-// check refuses to revoke for what is not judged, and what says how devices enroll where none
-// can.
+// check refuses revocation without PCR rules, and settings for enrollment if no device can
+// enroll.
 func (e *Enrollment) check() error {
 	switch {
 	case e.OnChange == ChangeRevoke && len(e.PCR) == 0:
@@ -110,10 +109,10 @@ func (e *Enrollment) CheckPath() error {
 	return nil
 }
 
-// A RootList names where certificates of makers of TPMs are.
+// A RootList names the sources of makers' certificates.
 type RootList []string
 
-// Makers is the word for the certificates that the program has itself.
+// Makers is the value for the certificates built into the program.
 const Makers = "makers"
 
 // UnmarshalYAML reads the word makers or a file, or a list of them.
@@ -136,8 +135,8 @@ func (l RootList) settle(dir string) {
 	}
 }
 
-// An EKService names where a maker gives out certificates of endorsement keys, as
-// makers.ParseService reads it.
+// An EKService names a maker's service for certificates of endorsement keys, in the form that
+// makers.ParseService reads.
 type EKService string
 
 // UnmarshalYAML reads the name of a maker, and perhaps a URL.
@@ -152,7 +151,7 @@ func (s *EKService) UnmarshalYAML(n *yaml.Node) error {
 // EventLogs is the word ask, or files with the events of reference devices.
 type EventLogs []string
 
-// Ask is the word that asks for event logs without comparing them with any.
+// Ask is the value that requests event logs without comparing them.
 const Ask = "ask"
 
 // UnmarshalYAML reads the word, a file, or a list of files.
@@ -208,7 +207,7 @@ func (v *PCRValues) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// A Verdict is what happens to devices that the rest does not decide about.
+// A Verdict says what happens to devices with expired certificates.
 type Verdict string
 
 // The verdicts.
@@ -217,10 +216,10 @@ const (
 	VerdictAccept Verdict = "accept"
 )
 
-// OnChange is what happens to a device that leaves the policy.
+// OnChange says what happens to a device that leaves the policy.
 type OnChange string
 
-// The answers to that.
+// The values of OnChange.
 const (
 	ChangeFlag   OnChange = "flag"
 	ChangeRevoke OnChange = "revoke"

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Files are those that a running server reads again with its configuration. Revocation
-// lists and OCSP responses are not among them, since they are looked at as they are used.
+// Files returns the files that a running server reads again with its configuration. Revocation
+// lists and OCSP responses are not included, because they are checked whenever they are used.
 func (c *Config) Files() []string {
 	s := &c.Server
 	all := c.Keystore.files()
@@ -18,12 +18,12 @@ func (c *Config) Files() []string {
 	return append(all, sources(slices.Collect(maps.Values(s.Upstream.Headers))...)...)
 }
 
-// AgentFiles are those that a running agent reads again with its configuration.
+// AgentFiles returns the files that a running agent reads again with its configuration.
 func (c *Config) AgentFiles() []string {
 	return append(sources(c.Keystore.PIN), c.Client.TLS.Roots, c.Client.TLS.Certificate)
 }
 
-// StartFiles are those that a server reads when it starts, and then not again.
+// StartFiles returns the files that a server reads only when it starts.
 func (c *Config) StartFiles() []string {
 	s := &c.Server
 	all := append(sources(s.Admin.Token, s.State.Password), s.State.CA, s.State.Certificate, s.State.Key)
@@ -37,7 +37,7 @@ func (c *Config) StartFiles() []string {
 	return all
 }
 
-// files are where the PIN is, and keys in software.
+// files returns the files of the PIN and of keys in software.
 func (k *Keystore) files() []string {
 	all := sources(k.PIN)
 	if path, ok := strings.CutPrefix(k.URI, "soft:"); ok {
@@ -46,7 +46,7 @@ func (k *Keystore) files() []string {
 	return all
 }
 
-// sources are the files among sources of secrets.
+// sources returns the files among sources of secrets.
 func sources(of ...string) (paths []string) {
 	for _, source := range of {
 		if path, ok := strings.CutPrefix(source, "file:"); ok {

@@ -13,10 +13,10 @@ import (
 
 // HTTP says which HTTP requests in messages a server passes on: none, unless paths is set.
 type HTTP struct {
-	Paths           pathList   `yaml:"paths" example:"[/api/]"`                   // that devices may ask for; with a slash at its end, what is below; [/] is all
+	Paths           pathList   `yaml:"paths" example:"[/api/]"`                   // that devices may request; a path that ends with a slash includes everything below it; [/] means all
 	Methods         methodList `yaml:"methods" example:"[GET, HEAD, POST]"`       // default: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS
-	RequestHeaders  headerList `yaml:"request-headers" example:"[Authorization]"` // passed on in addition to the usual ones, which docs/http-over-msl.md lists
-	ResponseHeaders headerList `yaml:"response-headers" example:"[X-Request-Id]"` // the same, on the way back
+	RequestHeaders  headerList `yaml:"request-headers" example:"[Authorization]"` // passed on in addition to those listed in docs/http-over-msl.md
+	ResponseHeaders headerList `yaml:"response-headers" example:"[X-Request-Id]"` // the same for responses
 }
 
 // On reports whether HTTP requests are passed on.
@@ -65,7 +65,7 @@ func decodeChecked(n *yaml.Node, into *[]string, check func(string) error) error
 	return nil
 }
 
-// check refuses lists that are of no use.
+// check refuses lists that would have no effect.
 func (h *HTTP) check() error {
 	if !h.On() && len(h.Methods)+len(h.RequestHeaders)+len(h.ResponseHeaders) > 0 {
 		return exit.Usagef("server.http has no paths, so nothing is passed on: name what devices may ask for, as paths: [/]")

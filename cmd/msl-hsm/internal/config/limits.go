@@ -8,43 +8,43 @@ import (
 
 // Limits bound what others can make a server do. Zero means the default.
 type Limits struct {
-	Body            int64         `yaml:"body" example:"67108864"`  // bytes of a request; a longer one gets HTTP 413; negative means no bound
-	Header          int           `yaml:"header" example:"1048576"` // bytes of a message header
-	Chunk           int           `yaml:"chunk" example:"16777216"` // bytes of a payload chunk
-	Held            int           `yaml:"held" example:"16777216"`  // bytes of an answer held back until its request was read
-	Inflate         int           `yaml:"inflate" example:"200"`    // largest ratio of decompressed to compressed data
-	Tokens          int           `yaml:"tokens" example:"64"`      // service tokens of one message, and key requests
-	Depth           int           `yaml:"depth" example:"32"`       // nesting of JSON objects
-	Sessions        int           `yaml:"sessions" example:"10000"` // master tokens remembered
-	ErrorsPerSecond int           `yaml:"errors-per-second" example:"200"`
-	ErrorsPerSource int           `yaml:"errors-per-source" example:"20"` // signed answers per second to one unauthenticated source, and refusals per second of one entity; IPv6 is counted by /64
-	Passwords       int           `yaml:"passwords" example:"4"`          // password checks at the same time; each takes up to twice the memory of argon2, by default 128 MiB
-	Timeout         time.Duration `yaml:"timeout" example:"1m"`           // of one exchange; shortly before, the device is asked to try again; negative means no bound
-	Idle            time.Duration `yaml:"idle"`                           // for streams, in place of timeout: the longest pause; default: with server.http as timeout, else none
+	Body            int64         `yaml:"body" example:"67108864"`         // bytes of a request; a longer one gets HTTP 413; negative: no limit
+	Header          int           `yaml:"header" example:"1048576"`        // bytes of a message header
+	Chunk           int           `yaml:"chunk" example:"16777216"`        // bytes of a payload chunk
+	Held            int           `yaml:"held" example:"16777216"`         // bytes of an answer that wait until its request has been read, and of the request
+	Inflate         int           `yaml:"inflate" example:"200"`           // largest ratio of decompressed to compressed data
+	Tokens          int           `yaml:"tokens" example:"64"`             // service tokens in one message; also key requests
+	Depth           int           `yaml:"depth" example:"32"`              // nesting of JSON objects
+	Sessions        int           `yaml:"sessions" example:"10000"`        // master tokens to remember
+	ErrorsPerSecond int           `yaml:"errors-per-second" example:"200"` // signed answers to unauthenticated senders; as many refusals of authenticated ones
+	ErrorsPerSource int           `yaml:"errors-per-source" example:"20"`  // the same for one source or one entity; an IPv6 source is a /64 network
+	Passwords       int           `yaml:"passwords" example:"4"`           // concurrent password checks; each takes up to twice the memory of argon2, by default 128 MiB
+	Timeout         time.Duration `yaml:"timeout" example:"1m"`            // of one exchange; shortly before, the device is asked to try again; negative: no limit
+	Idle            time.Duration `yaml:"idle"`                            // for streams, instead of timeout: the longest pause; default: with server.http same as timeout, else none
 
-	Connections          int   `yaml:"connections" example:"1024"`           // at the same time; beyond that, the one idle longest is closed; negative means no bound
-	ConnectionsPerSource int   `yaml:"connections-per-source" example:"256"` // a quarter of connections; IPv6 is counted by /64
-	Unproven             int64 `yaml:"unproven" example:"134217728"`         // bytes of memory for messages of unauthenticated senders, but at least what one message may take: 195 MiB with these limits
-	Proven               int64 `yaml:"proven" example:"536870912"`           // and for those of others; each source or entity has half of it
+	Connections          int   `yaml:"connections" example:"1024"`           // concurrent connections; beyond that, the one that has been idle longest is closed; negative: no limit
+	ConnectionsPerSource int   `yaml:"connections-per-source" example:"256"` // default: a quarter of connections; an IPv6 source is a /64 network
+	Unproven             int64 `yaml:"unproven" example:"134217728"`         // bytes of memory for messages of unauthenticated senders, at least what one message may take: 195 MiB with these limits
+	Proven               int64 `yaml:"proven" example:"536870912"`           // the same for authenticated senders; one source or entity gets at most half of either
 }
 
-// exchange returns the time for one exchange; zero or less means no bound.
+// exchange returns the time for one exchange; zero or less means no limit.
 func (l Limits) exchange() time.Duration { return Nonzero(l.Timeout, time.Minute) }
 
-// held is how much of a message may be kept in memory until it is read.
+// held returns how many bytes of a message may be kept in memory until it is read.
 func (l Limits) held() int { return msl.Limits{Held: l.Held}.Effective().Held }
 
-// ClientLimits are what an answer may cost. Zero means the default.
+// ClientLimits bound the cost of an answer. Zero means the default.
 type ClientLimits struct {
-	Answer  int64 `yaml:"answer" example:"1073741824"` // bytes in all
+	Answer  int64 `yaml:"answer" example:"1073741824"` // bytes in total
 	Header  int   `yaml:"header" example:"1048576"`    // bytes of a message header
-	Chunk   int   `yaml:"chunk" example:"67108864"`    // bytes of a payload chunk: 2.4 times the data, which the reference stack sends in a single chunk
+	Chunk   int   `yaml:"chunk" example:"67108864"`    // bytes of a payload chunk, 2.4 times those of the data; the reference stack sends all data in one chunk
 	Inflate int   `yaml:"inflate" example:"200"`       // largest ratio of decompressed to compressed data
-	Tokens  int   `yaml:"tokens" example:"64"`         // service tokens of one message
+	Tokens  int   `yaml:"tokens" example:"64"`         // service tokens in one message
 	Depth   int   `yaml:"depth" example:"32"`          // nesting of JSON objects
 }
 
-// Nonzero returns a value, or its default where it is zero.
+// Nonzero returns a value, or its default if it is zero.
 func Nonzero(d, absent time.Duration) time.Duration {
 	if d == 0 {
 		return absent

@@ -69,7 +69,7 @@ func (f yamlFile) pairs(n *yaml.Node, want string, each func(key, value *yaml.No
 	return nil
 }
 
-// checkLanguages refuses what is not a language.
+// checkLanguages refuses values that are not languages.
 func checkLanguages(setting string, tags []string) error {
 	for _, tag := range tags {
 		if parsed, err := language.Parse(tag); err != nil || parsed == language.Und {
@@ -79,5 +79,5 @@ func checkLanguages(setting string, tags []string) error {
 	return nil
 }
 
-// CheckLanguages refuses client.languages that are none.
+// CheckLanguages refuses values of client.languages that are not languages.
 func (c *Client) CheckLanguages() error { return checkLanguages("client.languages", c.Languages) }

@@ -16,36 +16,36 @@ import (
 // default. Those of entity and user schemes are the names on the wire; a key
 // exchange whose scheme has several mechanisms goes by the mechanism.
 
-// EntitySchemeNames are those of server.entity-schemes.
+// EntitySchemeNames returns the names for server.entity-schemes.
 func EntitySchemeNames() []string {
 	return []string{"PSK", "PSK_PROFILE", "MGK", "RSA", "ECC", "X509", "NONE", "NONE_SUFFIXED", "PROVISIONED", "MT_PROTECTED"}
 }
 
-// UserSchemeNames are those of server.user-schemes.
+// UserSchemeNames returns the names for server.user-schemes.
 func UserSchemeNames() []string { return []string{"EMAIL_PASSWORD", "USER_ID_TOKEN"} }
 
-// ExchangeNames are those of server.key-exchanges and client.key-exchanges.
+// ExchangeNames returns the names for server.key-exchanges and client.key-exchanges.
 func ExchangeNames() []string {
 	return []string{"SYMMETRIC_WRAPPED", "ASYMMETRIC_WRAPPED", TPMImport, "JWE_RSA", "JWEJS_RSA", "JWK_RSA", "JWE_LADDER", "JWK_LADDER", "DIFFIE_HELLMAN", OnlyWhenNamed}
 }
 
-// OnlyWhenNamed is the one key exchange that no default has: its padding is that
+// OnlyWhenNamed is the key exchange that no default includes, because its padding is that
 // of PKCS #1 v1.5.
 const OnlyWhenNamed = "JWK_RSAES"
 
 // TPMImport is specific to msl-hsm: no other stack knows it.
 const TPMImport = "TPM_IMPORT"
 
-// ExchangeSchemes are the names on the wire, which entities are restricted to.
+// ExchangeSchemes returns the names on the wire, to which entities are restricted.
 func ExchangeSchemes() []string {
 	return []string{"SYMMETRIC_WRAPPED", "ASYMMETRIC_WRAPPED", "JWE_LADDER", "JWK_LADDER", "DIFFIE_HELLMAN", TPMImport}
 }
 
-// GroupNames are those of server.dh-groups.
+// GroupNames returns the names for server.dh-groups.
 func GroupNames() []string { return keyx.DHGroupIDs() }
 
-// Lists of names in the configuration: what is not among them, or there twice, is
-// an error with its place.
+// Lists of names in the configuration: an unknown or repeated name is an error with its
+// place.
 type (
 	entityList   []string
 	userList     []string
@@ -85,7 +85,7 @@ func decodeNames(n *yaml.Node, into *[]string, known []string) error {
 	return nil
 }
 
-// CheckNames refuses names that are not known, or there twice.
+// CheckNames refuses unknown and repeated names.
 func CheckNames(names, known []string) error {
 	for i, name := range names {
 		switch {

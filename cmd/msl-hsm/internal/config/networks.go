@@ -12,7 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A networkList is networks in CIDR form, or single addresses.
+// A networkList is a list of networks in CIDR form or single addresses.
 type networkList mslhttp.TrustedProxies
 
 // UnmarshalYAML reads a list like [10.0.0.0/8, "2001:db8::7"].
@@ -40,7 +40,7 @@ func (l *networkList) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// CheckListen wants an address of TCP: a port, after a host or not.
+// CheckListen requires a TCP address: a port, optionally after a host.
 func CheckListen(what, address string) error {
 	_, port, err := net.SplitHostPort(address)
 	if err == nil {
@@ -52,7 +52,7 @@ func CheckListen(what, address string) error {
 	return nil
 }
 
-// checkWebURL refuses what cannot be asked over HTTP. A password is not repeated in the
+// checkWebURL refuses URLs that cannot be requested over HTTP. A password is not repeated in the
 // error; it would be sent to the server in every request, and be seen in logs.
 func checkWebURL(what, text, want string) error {
 	u, err := url.Parse(text)

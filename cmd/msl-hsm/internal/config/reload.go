@@ -9,8 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 )
 
-// fixed are the settings of a server that a running one keeps, with all below them: what
-// is open under them, and how long it remembers.
+// fixed returns the settings, including everything below them, that a running server keeps:
+// those of what is open, and of how long it remembers.
 func fixed() []string {
 	return []string{
 		"keystore.uri", "keystore.tokens", "keystore.softhsm", "keystore.initialize", "keystore.argon2", "keystore.owner-password", "keystore.endorsement-password", "keystore.lockout-password", "keystore.ek-service", "keystore.isolate", "keystore.isolate-memory", "keystore.isolate-sandbox", "keystore.sessions", "keystore.wait", "keystore.call-timeout", "keystore.prefix", "keystore.random", "keystore.session-keys", "keystore.trusted-wrapping", "keystore.allow-weak",
@@ -21,8 +21,7 @@ func fixed() []string {
 	}
 }
 
-// Keep compares the configuration of a running server with the one that it shall have
-// next. It returns the names of the settings that change, and of those that only change
+// Keep compares the configuration of a running server with the next one. It returns the names of the settings that change, and of those that only change
 // with a restart: next keeps their values. Settings of clients are left out.
 func (c *Config) Keep(next *Config) (changed, restart []string) {
 	compare(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), "", func(name string, old, next reflect.Value) {
@@ -43,8 +42,8 @@ func (c *Config) Keep(next *Config) (changed, restart []string) {
 	return changed, restart
 }
 
-// loose are the settings that a running agent takes from a configuration that was read
-// again, with all below them.
+// loose returns the settings, including everything below them, that a running agent takes from
+// a configuration that was read again.
 func loose() []string {
 	return []string{"keystore.pin", "client.tls", "client.agent.users", "client.agent.body", "client.agent.http", "client.agent.ahead", "client.agent.requests", "client.agent.timeout", "client.agent.idle"}
 }
@@ -64,7 +63,7 @@ func (c *Config) KeepAgent(next *Config) (changed, restart []string) {
 	return changed, restart
 }
 
-// compare calls differs for each setting that is not the same.
+// compare calls differs for each setting that differs.
 func compare(a, b reflect.Value, name string, differs func(name string, a, b reflect.Value)) {
 	for i := range a.NumField() {
 		tag, _, _ := strings.Cut(a.Type().Field(i).Tag.Get("yaml"), ",")
@@ -93,8 +92,8 @@ func isSection(t reflect.Type) bool {
 	return false
 }
 
-// ReadPlain reads a configuration again, if it and its files are such that a process which
-// runs can read them without waiting, or running out of memory.
+// ReadPlain reads a configuration again, if a running process can read it and its files
+// without blocking or running out of memory.
 func ReadPlain(path string, read func() (*Config, error), files func(*Config) []string) (*Config, error) {
 	if err := plainfile.Check(path); err != nil {
 		return nil, exit.Usagef("configuration: %w", err)

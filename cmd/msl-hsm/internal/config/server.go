@@ -8,8 +8,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// IdleTime is how long a stream may pause. With HTTP it is the time for an exchange unless
-// the configuration says otherwise, since programs expect streams to last.
+// IdleTime returns how long a stream may pause. With HTTP the default is the time for an
+// exchange, because programs expect streams to last.
 func (s *Server) IdleTime() time.Duration {
 	if s.HTTP.On() {
 		return Nonzero(s.Limits.Idle, max(s.Limits.exchange(), 0))
@@ -17,9 +17,8 @@ func (s *Server) IdleTime() time.Duration {
 	return s.Limits.Idle
 }
 
-// UpstreamTime is the time that the service has to begin an answer: what the
-// configuration says, or half a minute, or half the time for an exchange where that is
-// less.
+// UpstreamTime returns the time that the service has to begin an answer: as configured, or
+// the lesser of half a minute and half the time for an exchange.
 func (s *Server) UpstreamTime() time.Duration {
 	const usual = 30 * time.Second
 	given, limit := Nonzero(s.Upstream.Timeout, s.UpstreamTimeout), s.Limits.exchange()
@@ -32,7 +31,7 @@ func (s *Server) UpstreamTime() time.Duration {
 	return usual
 }
 
-// UpstreamVerb is the method of requests to the service; empty is the default.
+// UpstreamVerb returns the method of requests to the service; empty means the default.
 func (s *Server) UpstreamVerb() string {
 	if s.Upstream.Method != "" {
 		return string(s.Upstream.Method)
@@ -40,7 +39,7 @@ func (s *Server) UpstreamVerb() string {
 	return s.UpstreamMethod
 }
 
-// checkPlaces judges where the state is, and where connections and devices arrive.
+// checkPlaces checks where the state is, and where connections and devices arrive.
 func (s *Server) checkPlaces() error {
 	for _, section := range []func() error{s.State.check, s.checkEnrollment, s.checkStreams} {
 		if err := section(); err != nil {
@@ -50,10 +49,11 @@ func (s *Server) checkPlaces() error {
 	return nil
 }
 
-// maxEnrollments is far more in a second than any server can do.
+// maxEnrollments is far more per second than any server can handle.
 const maxEnrollments = 100_000
 
-// checkEnrollment wants the records of devices where the state is: in a file, or in etcd.
+// checkEnrollment requires the records of devices to be where the state is: in a file, or in
+// etcd.
 func (s *Server) checkEnrollment() error {
 	switch {
 	case s.State.Shared() && s.Enrollment.File() != "":
@@ -70,7 +70,7 @@ func (s *Server) checkEnrollment() error {
 	return nil
 }
 
-// checkStreams wants distinct paths and addresses.
+// checkStreams requires distinct paths and valid addresses.
 func (s *Server) checkStreams() error {
 	taken := map[string]string{}
 	if s.Enrollment.On() {
@@ -101,7 +101,7 @@ func (s *Server) checkStreams() error {
 	return s.checkPushes()
 }
 
-// checkPushes wants both ends of messages that the server sends by itself.
+// checkPushes requires both ends of messages that the server sends on its own.
 func (s *Server) checkPushes() error {
 	if s.Peer.Push && s.Push.From == "" {
 		return exit.Usagef("server.peer.push is on, but messages cannot be posted: set server.push.from")
@@ -112,7 +112,7 @@ func (s *Server) checkPushes() error {
 	return nil
 }
 
-// checkX509 refuses what depends on authorities where there are none.
+// checkX509 refuses settings that depend on roots if there are none.
 func (s *Server) checkX509() error {
 	if s.X509Roots != "" {
 		return nil
@@ -126,7 +126,7 @@ func (s *Server) checkX509() error {
 	return nil
 }
 
-// checkUpstream refuses what contradicts other settings.
+// checkUpstream refuses settings that contradict others.
 func (s *Server) checkUpstream() error {
 	if s.UpstreamMethod != "" && s.Upstream.Method != "" {
 		return exit.Usagef("server.upstream-method and server.upstream.method are the same setting: give only the second")
@@ -151,8 +151,8 @@ func (s *Server) checkUpstream() error {
 	return nil
 }
 
-// CheckHTTP wants a service for HTTP requests, whose address has no query: a program could
-// repeat a parameter of it.
+// CheckHTTP requires a service for HTTP requests whose address has no query: a program could
+// repeat one of its parameters.
 func (s *Server) CheckHTTP() error {
 	if s.Upstream.IsZero() {
 		return exit.Usagef("server.http is on, but there is no service: set server.upstream, or use --upstream")

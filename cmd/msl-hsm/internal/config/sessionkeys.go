@@ -7,8 +7,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// checkSessionKeys wants session keys in memory only where that is somewhere else than the
-// other keys, and where the custody says so.
+// checkSessionKeys permits session keys in memory only if the other keys are elsewhere and
+// the custody allows it.
 func (c *Config) checkSessionKeys() error {
 	k := &c.Keystore
 	if k.SessionKeys != SessionsInMemory {
@@ -28,8 +28,8 @@ func (c *Config) checkSessionKeys() error {
 	return nil
 }
 
-// CheckToken wants a PKCS #11 token where session keys are in memory, also in place of the
-// configured one.
+// CheckToken requires a PKCS #11 token if session keys are in memory, even if a flag names
+// the key store.
 func (k *Keystore) CheckToken() error {
 	scheme, _, _ := strings.Cut(strings.ToLower(k.URI), ":")
 	if k.SessionKeys == SessionsInMemory && (scheme == "soft" || scheme == "tpm") {
@@ -38,7 +38,7 @@ func (k *Keystore) CheckToken() error {
 	return nil
 }
 
-// ServerCustody is the custody of a server, which has to fit where session keys are.
+// ServerCustody returns the custody of a server, which must match where session keys are.
 func (c *Config) ServerCustody() (msl.Custody, error) {
 	custody, err := ParseCustody("server.custody", c.Server.Custody)
 	if err == nil {
@@ -47,7 +47,7 @@ func (c *Config) ServerCustody() (msl.Custody, error) {
 	return custody, err
 }
 
-// CheckCustody wants a custody of a server or a client that says where session keys are.
+// CheckCustody requires the custody of a server or a client to match where session keys are.
 func (k *Keystore) CheckCustody(setting string, custody msl.Custody) error {
 	if k.SessionKeys != SessionsInMemory || custody != msl.CustodySealed {
 		return nil

@@ -7,8 +7,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A SessionBound is how many PKCS #11 sessions are used at the same time, at most; or 0,
-// written auto, for what the token allows.
+// A SessionBound is the maximum number of PKCS #11 sessions in use at the same time; 0,
+// written auto, means as many as the token allows.
 type SessionBound int
 
 // UnmarshalYAML reads the word auto or a number.

@@ -16,27 +16,27 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/secret"
 )
 
-// State is where a server keeps what it must not forget.
+// State configures where a server keeps what it must not forget.
 type State struct {
-	File        stateFile     `yaml:"file" short:"yes" example:"server.db"`                                              // of one server; or else
-	Etcd        endpointList  `yaml:"etcd" example:"[https://etcd-1.example.com:2379, https://etcd-2.example.com:2379]"` // members of an etcd cluster, for several servers that answer the same devices
-	Prefix      string        `yaml:"prefix" example:"msl-hsm"`                                                          // of all keys in etcd: one for each group of servers
-	CA          string        `yaml:"ca" example:"etcd-ca.pem"`                                                          // certificates trusted to vouch for etcd; default: the system's roots
-	Certificate string        `yaml:"certificate" example:"etcd-client.pem"`                                             // client certificate, for an etcd that wants one
+	File        stateFile     `yaml:"file" short:"yes" example:"server.db"`                                              // for one server; or
+	Etcd        endpointList  `yaml:"etcd" example:"[https://etcd-1.example.com:2379, https://etcd-2.example.com:2379]"` // members of an etcd cluster, for several servers that serve the same devices
+	Prefix      string        `yaml:"prefix" example:"msl-hsm"`                                                          // of all keys in etcd; a different one for each group of servers
+	CA          string        `yaml:"ca" example:"etcd-ca.pem"`                                                          // root certificates for etcd's certificate; default: the system's roots
+	Certificate string        `yaml:"certificate" example:"etcd-client.pem"`                                             // client certificate, if etcd requires one
 	Key         string        `yaml:"key" example:"etcd-client.key"`                                                     // file of its private key
-	User        string        `yaml:"user" example:"msl-hsm"`                                                            // of etcd; default: none
+	User        string        `yaml:"user" example:"msl-hsm"`                                                            // etcd user; default: none
 	Password    string        `yaml:"password" example:"file:etcd.password"`                                             // source of the user's password
-	Staleness   time.Duration `yaml:"staleness" example:"5s"`                                                            // how long a server that has lost etcd goes on with what it knows about revocations
+	Staleness   time.Duration `yaml:"staleness" example:"5s"`                                                            // how long a server that has lost etcd continues with the revocations that it knows
 }
 
-// Override has a flag name the file.
+// Override replaces the state with the file named by a flag, if the flag is not empty.
 func (s *State) Override(flag string) {
 	if flag != "" {
 		*s = State{File: stateFile(flag)}
 	}
 }
 
-// Path is that of the file.
+// Path returns the path of the file.
 func (s *State) Path() string { return string(s.File) }
 
 // Shared reports whether the state is in a cluster.
@@ -88,7 +88,7 @@ func (s *State) check() error {
 	return nil
 }
 
-// inTheClear reports whether what is sent to a member passes a network unprotected.
+// inTheClear reports whether traffic to a member crosses a network unprotected.
 func inTheClear(member string) bool {
 	u, err := url.Parse(member)
 	if err != nil || u.Scheme != "http" || u.Hostname() == "localhost" {
@@ -115,7 +115,7 @@ func (f *stateFile) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// An endpointList is the members of a cluster.
+// An endpointList is a list of the members of a cluster.
 type endpointList []string
 
 // UnmarshalYAML reads a URL, or a list of them.

@@ -9,33 +9,33 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// ServerTLS is TLS below MSL, at the server: on if there is a certificate.
+// ServerTLS configures TLS below MSL at the server: on if there is a certificate.
 type ServerTLS struct {
-	Certificates CertificateList `yaml:"certificates" example:"\n- {certificate: server.crt, key: tls-p256, ocsp: server.ocsp}"` // chosen by server name; a client that sends none gets the first
-	ClientCA     string          `yaml:"client-ca" example:"clients.pem"`                                                        // clients need a certificate from these; default: no client certificates
-	ClientCRL    string          `yaml:"client-crl" example:"revoked.pem"`                                                       // their revocation lists; a changed file is read while the server runs
-	HTTP2        bool            `yaml:"http2"`                                                                                  // clients may choose HTTP/2; its streams count as connections
+	Certificates CertificateList `yaml:"certificates" example:"\n- {certificate: server.crt, key: tls-p256, ocsp: server.ocsp}"` // chosen by server name; a client that sends no name gets the first
+	ClientCA     string          `yaml:"client-ca" example:"clients.pem"`                                                        // clients need a certificate issued by one of these; default: no client certificates
+	ClientCRL    string          `yaml:"client-crl" example:"revoked.pem"`                                                       // their revocation lists; the server reads the file again when it changes
+	HTTP2        bool            `yaml:"http2"`                                                                                  // offer HTTP/2; each of its streams counts as a connection
 	MinVersion   string          `yaml:"min-version" example:"1.2"`                                                              // or 1.3
 }
 
-// ClientTLS is TLS below MSL, for a server whose URL begins with https.
+// ClientTLS configures TLS below MSL, for a server whose URL begins with https.
 type ClientTLS struct {
-	Roots       string `yaml:"roots" example:"roots.pem"`             // default: the system's roots
-	Certificate string `yaml:"certificate" example:"tls.crt"`         // client certificate, for a server that wants one
+	Roots       string `yaml:"roots" example:"roots.pem"`             // root certificates; default: the system's roots
+	Certificate string `yaml:"certificate" example:"tls.crt"`         // client certificate, if the server requires one
 	Key         string `yaml:"key" example:"tls-p256"`                // label of the certificate's key
-	ServerName  string `yaml:"server-name" example:"msl.example.com"` // default: the host of the URL
+	ServerName  string `yaml:"server-name" example:"msl.example.com"` // name expected in the server's certificate; default: the host of the URL
 	HTTP2       bool   `yaml:"http2"`                                 // use HTTP/2 if the server has it: one connection for all messages
 	MinVersion  string `yaml:"min-version" example:"1.2"`             // or 1.3
 }
 
-// A CertificateList is certificates with the labels of their keys.
+// A CertificateList is a list of certificates with the labels of their keys.
 type CertificateList []Certificate
 
-// A Certificate is a certificate for TLS, and its key.
+// A Certificate is a TLS certificate and its key.
 type Certificate struct {
-	Certificate string `yaml:"certificate"` // file, the chain after the certificate
+	Certificate string `yaml:"certificate"` // file: the certificate, then its chain
 	Key         string `yaml:"key"`         // label
-	OCSP        string `yaml:"ocsp"`        // file of the response to staple, read again when it changes
+	OCSP        string `yaml:"ocsp"`        // file of the OCSP response to staple, read again when it changes
 }
 
 // UnmarshalYAML reads a list of {certificate, key, ocsp}.
@@ -68,7 +68,7 @@ func errCertificates() error {
 	return fmt.Errorf("must be a list of certificates, as [{certificate: FILE, key: LABEL}]")
 }
 
-// check wants a certificate, if anything else is set.
+// check requires a certificate if anything else is set.
 func (t *ServerTLS) check() error {
 	if len(t.Certificates) == 0 && (t.ClientCA != "" || t.ClientCRL != "" || t.MinVersion != "" || t.HTTP2) {
 		return exit.Usagef("server.tls has settings, and no certificate: name certificate and key in server.tls.certificates, or leave them out")
@@ -93,7 +93,7 @@ func (t *ClientTLS) settle(dir string) {
 	t.Roots, t.Certificate = within(dir, t.Roots), within(dir, t.Certificate)
 }
 
-// ParseVersion reads a version of TLS; none is 1.2.
+// ParseVersion parses a TLS version; "" means 1.2.
 func ParseVersion(what, text string) (uint16, error) {
 	switch text {
 	case "1.2", "":

@@ -17,25 +17,25 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// Upstream is the HTTP service behind a server.
+// Upstream configures the HTTP service behind a server.
 type Upstream struct {
-	URL         TargetList `yaml:"url" short:"yes" example:"http://127.0.0.1:3000/"`      // http, https, or unix:SOCKET or unix:SOCKET:/PATH; a list where it runs at several places; default: an echo
+	URL         TargetList `yaml:"url" short:"yes" example:"http://127.0.0.1:3000/"`      // http, https, unix:SOCKET or unix:SOCKET:/PATH; a list if it runs at several places; default: an echo
 	Method      httpMethod `yaml:"method" example:"POST"`                                 // of every request
 	ContentType string     `yaml:"content-type" example:"application/octet-stream"`       // of what devices send
-	Headers     headerMap  `yaml:"headers" example:"\nAuthorization: file:service.token"` // set in every request, each value from a source like that of a password
+	Headers     headerMap  `yaml:"headers" example:"\nAuthorization: file:service.token"` // set in every request; each value is read from a source, like a password
 
-	Body   bodyForm `yaml:"body" example:"auto"`      // a message that fits the buffer has a Content-Length, and others are streamed; or whole: others get an error; or stream: every one of several chunks is streamed, for channels
-	Buffer int      `yaml:"buffer" example:"1048576"` // bytes of a message in memory until its length is known; at most limits.held
+	Body   bodyForm `yaml:"body" example:"auto"`      // auto: a message that fits the buffer is sent with a Content-Length, others are streamed; whole: others get an error; stream: every message of several chunks is streamed, for channels
+	Buffer int      `yaml:"buffer" example:"1048576"` // bytes of a message to read ahead to find its length; at most limits.held
 
 	Timeout        time.Duration `yaml:"timeout" example:"30s"`        // until its answer begins; must be less than limits.timeout
 	ConnectTimeout time.Duration `yaml:"connect-timeout" example:"5s"` // of a connection
-	Spare          time.Duration `yaml:"spare" example:"10s"`          // how long a place that cannot be reached is not asked while others can
+	Spare          time.Duration `yaml:"spare" example:"10s"`          // how long a place that cannot be reached is left out while others can be
 
 	Check struct {
-		Path     string        `yaml:"path" example:"/healthz"` // asked by GET; default: no checks
+		Path     string        `yaml:"path" example:"/healthz"` // requested with GET; default: no checks
 		Interval time.Duration `yaml:"interval" example:"10s"`
 		Timeout  time.Duration `yaml:"timeout" example:"5s"`
-	} `yaml:"check"` // of each place; one that answers 400 or above is not asked while others are well
+	} `yaml:"check"` // of each place; one that answers 400 or above gets no messages while others pass
 
 	TLS   ClientTLS `yaml:"tls"`                                        // for https
 	Proxy proxyURL  `yaml:"proxy" example:"http://proxy.internal:3128"` // default: none, whatever HTTP_PROXY says
@@ -44,7 +44,7 @@ type Upstream struct {
 // IsZero reports whether there is no service.
 func (u *Upstream) IsZero() bool { return len(u.URL) == 0 }
 
-// String names the places of the service, without passwords.
+// String lists the places of the service, without passwords.
 func (u *Upstream) String() string {
 	names := make([]string, len(u.URL))
 	for i, target := range u.URL {
@@ -53,10 +53,10 @@ func (u *Upstream) String() string {
 	return strings.Join(names, ", ")
 }
 
-// A TargetList is where a service runs.
+// A TargetList lists the places where a service runs.
 type TargetList []mslhttp.Target
 
-// UnmarshalYAML reads a URL, or a list of them. An empty text is none.
+// UnmarshalYAML reads a URL, or a list of them. An empty text means none.
 func (l *TargetList) UnmarshalYAML(n *yaml.Node) error {
 	for _, item := range oneOrMore(n) {
 		target, err := parseTarget(item.Value)
@@ -78,7 +78,7 @@ func parseTarget(text string) (mslhttp.Target, error) {
 	return target, err
 }
 
-// Set replaces the places by those of flags, if there are any.
+// Set replaces the places with those of flags, if there are any.
 func (l *TargetList) Set(flags []string) error {
 	var given TargetList
 	for _, flag := range flags {
@@ -97,7 +97,7 @@ func (l *TargetList) Set(flags []string) error {
 	return nil
 }
 
-// check refuses what would break every request.
+// check refuses values that would break every request.
 func (u *Upstream) check() error {
 	if strings.ContainsFunc(u.ContentType, unicode.IsControl) {
 		return exit.Usagef("server.upstream.content-type is %q: want a type, such as application/json", u.ContentType)
@@ -118,7 +118,7 @@ func (u *Upstream) check() error {
 	return nil
 }
 
-// A headerMap is headers, with the sources of their values.
+// A headerMap maps headers to the sources of their values.
 type headerMap map[string]string
 
 // UnmarshalYAML reads names with sources.
@@ -143,7 +143,7 @@ func (m *headerMap) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// A bodyForm is how messages go to the service.
+// A bodyForm says how messages are sent to the service.
 type bodyForm string
 
 // UnmarshalYAML reads one of the names.
@@ -156,7 +156,7 @@ func (b *bodyForm) UnmarshalYAML(n *yaml.Node) error {
 	return misplaced{n, fmt.Errorf("%q: want auto, whole or stream", n.Value)}
 }
 
-// An httpMethod is the name of a method.
+// An httpMethod is the name of an HTTP method.
 type httpMethod string
 
 // UnmarshalYAML reads a name that HTTP permits.
@@ -171,8 +171,8 @@ func (m *httpMethod) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// checkMethod refuses what no service takes. Names of methods have a case (RFC 9110 section
-// 9.1).
+// checkMethod refuses methods that no service accepts. Names of methods are case-sensitive
+// (RFC 9110 section 9.1).
 func checkMethod(name string) error {
 	capital := strings.ToUpper(name)
 	if _, err := http.NewRequest(name, "http://upstream/", nil); err != nil || name == "" || capital == "CONNECT" || capital == "TRACE" {
@@ -187,7 +187,7 @@ func checkMethod(name string) error {
 // A proxyURL is the URL of a proxy, or empty.
 type proxyURL string
 
-// UnmarshalYAML checks the URL. No error tells a password in it.
+// UnmarshalYAML checks the URL. Errors do not contain a password in it.
 func (p *proxyURL) UnmarshalYAML(n *yaml.Node) error {
 	*p = proxyURL(n.Value)
 	if u := p.URL(); n.Kind != yaml.ScalarNode || n.Value != "" && (u == nil || u.Scheme != "http" || u.Hostname() == "" || !mslhttp.ValidPort(u)) {
@@ -198,7 +198,7 @@ func (p *proxyURL) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// URL is nil if there is none.
+// URL returns nil if there is none.
 func (p proxyURL) URL() *url.URL {
 	u, err := url.Parse(string(p))
 	if err != nil || p == "" {

@@ -38,7 +38,7 @@ func SettledTPM(dir, uri string) string {
 	return uri
 }
 
-// escapedPath writes a path as a tpm: URI has it.
+// escapedPath writes a path in the form of a tpm: URI.
 func escapedPath(path string) string {
 	var b strings.Builder
 	for _, c := range []byte(path) {

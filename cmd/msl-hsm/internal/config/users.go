@@ -9,19 +9,19 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A UserRule says by which schemes some users may log in at some entities.
+// A UserRule says which schemes some users may use to log in at some entities.
 type UserRule struct {
-	Entity  string   // that the identities begin with; empty for all
-	User    string   // that the names of the users end with; empty for all
+	Entity  string   // beginning of the identities; empty for all
+	User    string   // end of the names of the users; empty for all
 	Schemes []string // permitted ones; empty for none
 }
 
-// UserRules are rules in order: the first one that is about an entity and a user
-// decides. What no rule is about is permitted.
+// UserRules are rules in order: the first one that matches an entity and a user decides.
+// If none matches, the login is permitted.
 type UserRules []UserRule
 
-// Permit reports whether a user may log in at an entity by a scheme. An empty user asks
-// whether any could.
+// Permit reports whether a user may log in at an entity with a scheme, or for an empty user,
+// whether any user could.
 func (rules UserRules) Permit(entity, user, scheme string) bool {
 	for _, r := range rules {
 		if !strings.HasPrefix(entity, r.Entity) || user != "" && !strings.HasSuffix(user, r.User) {

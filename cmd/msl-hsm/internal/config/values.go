@@ -10,13 +10,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/secret"
 )
 
-// A choice is a setting that takes one of a few names.
+// A choice is a setting with a fixed set of names as values.
 type choice struct {
 	setting, value string
 	known          []string // with "" where that is the default
 }
 
-// choices are the settings that take one of a few names, and are not read as such.
+// choices returns the settings with a fixed set of names that decoding does not check.
 func (c *Config) choices() []choice {
 	s, client := &c.Server, &c.Client
 	custodies, versions := []string{"sealed", "imported", "shared"}, []string{"", "1.2", "1.3"}
@@ -36,8 +36,8 @@ func (c *Config) choices() []choice {
 	}
 }
 
-// checkValues refuses names that there are not, and what can be no source of a secret,
-// whether or not a command needs them.
+// checkValues refuses unknown names and invalid sources of secrets, whether or not a command
+// needs them.
 func (c *Config) checkValues() error {
 	for _, one := range c.choices() {
 		if !slices.Contains(one.known, one.value) {
@@ -61,7 +61,7 @@ func either(names []string) string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-// checkSources wants to know where secrets and keys are.
+// checkSources requires valid sources of secrets and keys.
 func (c *Config) checkSources() error {
 	k := &c.Keystore
 	sources := map[string]string{

@@ -7,10 +7,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A Watch is how often files are looked at for changes; or 0, written off, for never.
+// A Watch is how often files are checked for changes; 0, written off, means never.
 type Watch time.Duration
 
-// leastWatch is the least time between two looks.
+// leastWatch is the minimum time between two checks.
 const leastWatch = time.Second
 
 // UnmarshalYAML reads the word off or a duration.

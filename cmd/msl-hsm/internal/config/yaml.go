@@ -16,7 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// DecodeYAML fills a struct from a file. What is unknown, given twice or of the
+// DecodeYAML fills a struct from a file. Anything that is unknown, given twice or of the
 // wrong kind is an error that names file, line and column.
 func DecodeYAML(path string, data []byte, into any) error {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
@@ -40,8 +40,8 @@ func DecodeYAML(path string, data []byte, into any) error {
 	return yamlFile(path).fill("", document.Content[0], reflect.ValueOf(into).Elem())
 }
 
-// syntaxError gives an error of the parser, which tells at most a line, its place: the
-// first character of that line, or the alias that it is about.
+// syntaxError adds a place to an error of the parser, which has at most a line: the first
+// character of that line, or the alias that it concerns.
 func syntaxError(path string, data []byte, err error) error {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	line, column := 1, 1
@@ -66,8 +66,8 @@ func (f yamlFile) errorf(n *yaml.Node, format string, args ...any) error {
 	return fmt.Errorf("%s:%d:%d: %w", f, n.Line, n.Column, fmt.Errorf(format, args...))
 }
 
-// located gives an error about settings its place: that of the first one in its text that the
-// file has, or else of the section of one.
+// located adds a place to an error about settings: that of the first setting in its text that
+// the file contains, or of its section.
 func located(path string, data []byte, err error) error {
 	var document yaml.Node
 	if err == nil || yaml.Unmarshal(data, &document) != nil || len(document.Content) == 0 {
@@ -142,7 +142,7 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 		return f.fill(name, n, field)
 	}
 	if n.Kind != yaml.MappingNode {
-		return f.errorf(n, "%s must have fields, as in \"name: value\"", OrDocument(name))
+		return f.errorf(n, "%s must have fields, as in \"name: value\"", orDocument(name))
 	}
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -151,7 +151,7 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 		field, known := fieldNamed(v, key.Value)
 		switch {
 		case !known:
-			return f.errorf(key, "unknown field %q in %s; %s", key.Value, OrDocument(name), instead(key.Value, fieldNames(v)))
+			return f.errorf(key, "unknown field %q in %s; %s", key.Value, orDocument(name), instead(key.Value, fieldNames(v)))
 		case seen[key.Value]:
 			return f.errorf(key, "field %q is there twice", full)
 		}
@@ -163,8 +163,9 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 	return nil
 }
 
-// OrDocument returns the name of a section; the outermost one has none.
-func OrDocument(name string) string {
+// orDocument returns the name of a section, or for the outermost one, which has no name, a
+// description.
+func orDocument(name string) string {
 	if name == "" {
 		return "the file"
 	}
@@ -180,7 +181,7 @@ func fieldNamed(v reflect.Value, name string) (reflect.Value, bool) {
 	return reflect.Value{}, false
 }
 
-// shortField is the field that a value without names is for.
+// shortField returns the field that a value without names sets.
 func shortField(v reflect.Value) (reflect.Value, bool) {
 	for i := range v.NumField() {
 		if v.Type().Field(i).Tag.Get("short") != "" {
@@ -218,7 +219,7 @@ func kindName(v reflect.Value) string {
 }
 
 // oneOrMore returns the items of a list, or a value that stands for a list of one. An empty
-// text is none.
+// text means none.
 func oneOrMore(n *yaml.Node) []*yaml.Node {
 	switch {
 	case n.Kind == yaml.SequenceNode:
@@ -229,7 +230,7 @@ func oneOrMore(n *yaml.Node) []*yaml.Node {
 	return []*yaml.Node{n}
 }
 
-// instead says which field is meant by a name that none has, and which ones there are.
+// instead suggests the field meant by an unknown name, and lists those that exist.
 func instead(name string, fields []string) string {
 	has := "it has " + strings.Join(fields, ", ")
 	if near := exit.Nearest(name, fields); near != "" {
