@@ -33,7 +33,7 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 	message, tell, err := errorMessage(ctx, s, answer.withUserMessage(s.Messages, in, cause), id, in.watch)
 	if err != nil {
 		if s.Log != nil {
-			s.Log.LogAttrs(ctx, slog.LevelError, "no error message can be made", slog.Any("error", err))
+			s.Log.LogAttrs(ctx, slog.LevelError, "cannot make an error message", slog.Any("error", err))
 		}
 		return noAnswer(answer)
 	}
@@ -55,7 +55,7 @@ func (in *incoming) refusal(answer errorAnswer, id int64, cause error) []slog.At
 	return append(list, slog.Int64("message_id", id), slog.String("fault", in.end.fault.String()), slog.Any("error", cause))
 }
 
-// noAnswer returns the error if no error message can be made.
+// noAnswer returns the error if cannot make an error message.
 func noAnswer(a errorAnswer) error {
 	if a.code == ErrMSLEncodeError {
 		return fmt.Errorf("%w: %w", ErrAnswerLost, ErrNoAnswer)
