@@ -147,7 +147,7 @@ func (p *provisioner) provisionOnce(label string, a keystore.Algorithm, op maker
 		return none, fmt.Errorf("the new key is removed: %w", err)
 	}
 	if len(omitted) > 0 {
-		p.log.Warn("the module does not take attributes of a new key", "label", label, "without", attributeNames(omitted))
+		p.log.Warn("the module rejects attributes of a new key", "label", label, "without", attributeNames(omitted))
 	}
 	p.rings.forgetLabel(label)
 	_, _ = p.rings.ring(label) // so that it is known to be there, should it vanish

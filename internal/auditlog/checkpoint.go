@@ -48,7 +48,7 @@ func (l *Log) settle(err error) {
 		return
 	}
 	if l.failed != nil {
-		l.c.Log.Info("the audit log is written again", "file", l.c.Path, "last", l.last.String())
+		l.c.Log.Info("the audit log can be written again", "file", l.c.Path, "last", l.last.String())
 	}
 	l.failed = nil
 	if l.unsigned > 0 {

@@ -91,10 +91,10 @@ func (l *Log) endOfEarlier() (e end, err error) {
 func (l *Log) goOn(e end) error {
 	l.name, l.last, l.size, l.unsigned = e.log, e.last, e.size, int(e.unsigned)
 	if e.damaged {
-		l.c.Log.Error("the audit log was changed: look at it with msl-hsm audit verify, and keep it", "file", l.c.Path)
+		l.c.Log.Error("the audit log was changed: examine it with msl-hsm audit verify, and keep it", "file", l.c.Path)
 	}
 	if e.torn > 0 {
-		l.c.Log.Warn("the audit log ends with a part of a record, as after a crash: another file begins", "file", l.c.Path, "bytes", e.torn)
+		l.c.Log.Warn("the audit log ends with an incomplete record, as after a crash: a new file begins", "file", l.c.Path, "bytes", e.torn)
 		return l.rotate(e.torn)
 	}
 	return nil
@@ -146,7 +146,7 @@ func (l *Log) another(torn int64) error {
 	old := l.file
 	l.file = f
 	l.addHeader(torn)
-	l.c.Log.Info("the audit log goes on in another file", "file", l.c.Path, "after", l.last.N-1)
+	l.c.Log.Info("the audit log continues in a new file", "file", l.c.Path, "after", l.last.N-1)
 	return errors.Join(old.Sync(), old.Close(), l.flush())
 }
 

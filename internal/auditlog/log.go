@@ -199,7 +199,7 @@ func (l *Log) noteFailure(err error) {
 		return
 	}
 	if l.failed == nil {
-		l.c.Log.Error("the audit log cannot be written: make room, or correct what the error says", "file", l.c.Path, "error", err)
+		l.c.Log.Error("the audit log cannot be written: free disk space, or fix the cause of the error", "file", l.c.Path, "error", err)
 	}
 	l.failed = err
 	l.write.Reset(again)

@@ -254,14 +254,14 @@ func (v *verifier) header(l readLine) [sha256.Size]byte {
 		v.find("the first record names no chain value before it")
 	}
 	if v.torn > 0 && v.torn == l.Torn {
-		v.note("%s ends with %d bytes of a record that was being written when the process ended", v.tornAt.File, v.torn)
+		v.note("%s ends with %d bytes of an incomplete record: the process ended while it was writing", v.tornAt.File, v.torn)
 		v.torn, v.skipped = 0, false
 	}
 	v.endTorn()
 	switch {
 	case v.now.First == 0 && l.N == 1:
 	case v.now.First == 0:
-		v.note("it begins at record %d: the files with those before were not given", l.N)
+		v.note("it begins at record %d: the files with the earlier records were not given", l.N)
 		v.now.last.N = l.N - 1
 	case before != v.chain && l.N == v.now.last.N+1:
 		v.find("the file does not follow the one before: record %d was changed", l.N)
@@ -300,10 +300,10 @@ func (v *verifier) meaning(l readLine) {
 	case eventCheckpoint:
 		v.checkpoint(l)
 	case eventLost:
-		v.note("%d records were lost before record %d, since the log could not be written", l.Count, l.N)
+		v.note("%d records were lost before record %d because the log could not be written", l.Count, l.N)
 	case EventStart:
 		if loose := v.now.Records - v.signed; loose > 0 {
-			v.note("%d records before record %d were not signed when the process before ended: it crashed, or somebody wrote them", loose, l.N)
+			v.note("%d records before record %d were not signed when the previous process ended: it crashed, or someone else wrote them", loose, l.N)
 		}
 	}
 	if !l.own() {
@@ -344,10 +344,10 @@ func (v *verifier) endLog() {
 	case s.Checkpoints == 0:
 		v.find("nothing in this log is signed, so nothing is proven")
 	case s.Unsigned > 0:
-		v.note("%d records after record %d are not signed: they are only chained, and whoever can write the file can change them", s.Unsigned, s.Signed)
+		v.note("%d records after record %d are not signed: they are only chained, and anyone who can write the file can change them", s.Unsigned, s.Signed)
 	}
 	if !s.Stopped {
-		v.note("whether records after record %d were cut off cannot be known from the files: the process is running, or did not end in order", s.last.N)
+		v.note("the files do not show whether records after record %d were cut off: the process is still running, or did not end properly", s.last.N)
 	}
 	v.now, v.mark, v.marked, v.signed, v.stopped, v.chain, v.skipped = nil, readLine{}, 0, 0, false, [sha256.Size]byte{}, false
 }

@@ -145,7 +145,7 @@ func (s *rings) common(r *ring, label string, other found, again bool) error {
 			if !again {
 				return apart(label, m.number, r.by, other.place.name)
 			}
-			s.log.Warn("a version of a key is not used, since it is not on all tokens", "key", label, "version", m.number, "missing_on", other.place.name)
+			s.log.Warn("a version of a key is not used because it is not on all tokens", "key", label, "version", m.number, "missing_on", other.place.name)
 		}
 	}
 	for _, m := range other.marks {
@@ -153,7 +153,7 @@ func (s *rings) common(r *ring, label string, other found, again bool) error {
 			if !again {
 				return apart(label, m.number, other.place.name, r.by)
 			}
-			s.log.Warn("a version of a key is not used, since it is not on all tokens", "key", label, "version", m.number, "missing_on", r.by)
+			s.log.Warn("a version of a key is not used because it is not on all tokens", "key", label, "version", m.number, "missing_on", r.by)
 		}
 	}
 	r.marks = slices.DeleteFunc(r.marks, lacks(other.marks))

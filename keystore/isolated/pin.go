@@ -131,6 +131,6 @@ func (s *supervisor) reread() {
 	case err == nil:
 		b.Close()
 	default:
-		s.config.log().Warn("the PIN cannot be read again: the former one is used", "error", err)
+		s.config.log().Warn("the PIN cannot be read again: the previous one is used", "error", err)
 	}
 }

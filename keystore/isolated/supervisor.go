@@ -126,9 +126,9 @@ func (s *supervisor) attend(p *process) {
 // log tells that a child follows another, or the first time that it does not.
 func (s *supervisor) log(err error, news bool) {
 	if err == nil {
-		s.config.log().Info("device back: the process of the key store was replaced")
+		s.config.log().Info("device back: the key store process was replaced")
 	} else if news {
-		s.config.log().Error("the process of the key store cannot be replaced", "error", err)
+		s.config.log().Error("the key store process cannot be replaced", "error", err)
 	}
 }
 

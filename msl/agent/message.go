@@ -38,7 +38,7 @@ func (h *Handler) message(r *http.Request) (message, error) {
 		return m, &StatusError{Status: http.StatusRequestEntityTooLarge, Err: &BodyError{h.maxBody()}}
 	case h.HTTP: // anything is allowed
 	case r.Method != http.MethodPost:
-		return m, &StatusError{Status: http.StatusMethodNotAllowed, Err: errors.New("messages come by POST")}
+		return m, &StatusError{Status: http.StatusMethodNotAllowed, Err: errors.New("send messages by POST")}
 	case r.URL.Path != "/" || r.URL.RawQuery != "":
 		return m, &StatusError{Status: http.StatusNotFound, Err: errors.New("the agent sends to one server: post to / and without a query")}
 	}

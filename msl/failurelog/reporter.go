@@ -243,7 +243,7 @@ func (r *Reporter) sendSome() {
 	err := r.post(batch)
 	r.away = err != nil && !refused(err)
 	if err != nil {
-		r.log("a failure report was not taken", err)
+		r.log("a failure report was not accepted", err)
 	}
 	if r.away {
 		return

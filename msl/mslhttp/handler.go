@@ -69,7 +69,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.end()
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, "MSL messages come by POST", http.StatusMethodNotAllowed)
+		http.Error(w, "send MSL messages by POST", http.StatusMethodNotAllowed)
 		return
 	}
 	call := &call{handle: h.Handle, source: h.source(r), start: time.Now()}

@@ -86,7 +86,7 @@ func agreed(next http.Handler) http.Handler {
 		}
 		state := conn.ConnectionState()
 		if (r.ProtoMajor == 2) != (state.NegotiatedProtocol == protocolHTTP2) {
-			http.Error(w, "the TLS handshake agreed on another version of HTTP", http.StatusHTTPVersionNotSupported)
+			http.Error(w, "the TLS handshake negotiated a different version of HTTP", http.StatusHTTPVersionNotSupported)
 			return
 		}
 		if r.TLS == nil {

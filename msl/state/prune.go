@@ -80,7 +80,7 @@ func (s *Server) pruneUntil(ctx context.Context, p Pruning, done chan<- struct{}
 		case <-rest.C:
 		}
 		if clockJumped(before, time.Now()) {
-			p.Log.Warn("the clock was set, nothing is forgotten this time")
+			p.Log.Warn("the clock was set: no old records are removed this time")
 			continue
 		}
 		s.pruneOnce(ctx, p)

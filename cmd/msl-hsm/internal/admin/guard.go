@@ -143,10 +143,10 @@ func (s *State) Doubts(c *config.Config) (doubts []string, err error) {
 // tellVerdict logs what a server should report about a file that it opened.
 func tellVerdict(log *slog.Logger, path string, mark keystore.Role, v authkv.Verdict, c *config.Config) {
 	if v.New {
-		log.Info("the file is authenticated from now on: what is in it was taken as it was", "file", path)
+		log.Info("the file is authenticated from now on: its contents were accepted unchanged", "file", path)
 	}
 	if v.Unmarked != nil {
-		log.Warn("the key store cannot keep that the file is authenticated, so somebody who can write it can put one there that is not: make the key once with msl-hsm key create, on each token",
+		log.Warn("the key store cannot record that the file is authenticated, so anyone who can write it can replace it with one that is not: make the key once with msl-hsm key create, on each token",
 			"file", path, "key", mark.Label(c.Keystore.Prefix), "error", exit.OneLine(v.Unmarked))
 	}
 }

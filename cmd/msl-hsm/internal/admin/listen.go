@@ -29,7 +29,7 @@ func (s Service) Listen(log *slog.Logger) io.Closer {
 	}
 	l, err := listenPrivately(socket)
 	if err != nil {
-		log.Warn("commands do not reach this server while it runs", "error", err)
+		log.Warn("commands cannot reach this server while it runs", "error", err)
 		return io.NopCloser(nil)
 	}
 	server := &http.Server{

@@ -135,13 +135,13 @@ func compare(own, known state.Pair, label string) (warning string, err error) {
 	case same == 0 && others > 0:
 		return "", ErrOtherKeys
 	case same == 0:
-		return fmt.Sprintf("none of the versions of %s with which the state was used is there: whether it belongs to these keys is not known", label), nil
+		return fmt.Sprintf("no version of %s with which the state was used exists any more: it is not known whether the state belongs to these keys", label), nil
 	case was > there:
-		return fmt.Sprintf("the newest version of %s is %d, and the state was used with version %d: the keys are from an older backup, and devices with tokens of the newer version begin new sessions", label, there, was), nil
+		return fmt.Sprintf("the newest version of %s is %d, but the state was used with version %d: the keys are from an older backup, and devices with tokens of the newer version begin new sessions", label, there, was), nil
 	case there > was:
-		return fmt.Sprintf("version %d of %s was made since the state was last used: if the state is an older copy, stop the server and put it in place with msl-hsm state restore, which ends the tokens of before", there, label), nil
+		return fmt.Sprintf("version %d of %s was made since the state was last used: if the state is an older copy, stop the server and restore it with msl-hsm state restore, which ends the earlier tokens", there, label), nil
 	case others > 0:
-		return fmt.Sprintf("some versions of %s are not those with which the state was used: the keys were made again after they came from a backup, and devices with tokens of the lost ones begin new sessions", label), nil
+		return fmt.Sprintf("some versions of %s are not those with which the state was used: after a backup of the keys was restored, they were made again, and devices with tokens of the lost versions begin new sessions", label), nil
 	}
 	return "", nil
 }

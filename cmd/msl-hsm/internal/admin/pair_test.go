@@ -39,7 +39,7 @@ func TestCompare(t *testing.T) {
 		"other keys, fewer of them":   {own: of{1: "x"}, known: of{1: "a", 2: "b"}, other: true},
 		"no keys":                     {known: of{1: "a"}, other: true},
 		"a newer version":             {own: of{1: "a", 2: "b"}, known: of{1: "a"}, warning: "version 2 of mac was made since"},
-		"a lost version":              {own: of{1: "a"}, known: of{1: "a", 2: "b"}, warning: "the newest version of mac is 1, and the state was used with version 2"},
+		"a lost version":              {own: of{1: "a"}, known: of{1: "a", 2: "b"}, warning: "the newest version of mac is 1, but the state was used with version 2"},
 		"a version made again":        {own: of{1: "a", 2: "x"}, known: of{1: "a", 2: "b"}, warning: "made again"},
 		"none in common":              {own: of{3: "c"}, known: of{2: "b"}, warning: "is not known"},
 	} {
@@ -102,7 +102,7 @@ func TestExplained(t *testing.T) {
 		forged error
 		want   string
 	}{
-		"a lost version":               {state.Pair{1: own[1], 2: own[2], 3: []byte("lost")}, otherKey, "the version of the key that authenticates it is not there: the newest version of msl-issuer-mac is 2, and the state was used with version 3"},
+		"a lost version":               {state.Pair{1: own[1], 2: own[2], 3: []byte("lost")}, otherKey, "the version of the key that authenticates it is not there: the newest version of msl-issuer-mac is 2, but the state was used with version 3"},
 		"a lost version, and a forger": {state.Pair{1: own[1], 3: []byte("lost")}, kv.ErrForged, kv.ErrForged.Error()},
 		"all are there":                {state.Pair{1: own[1], 2: own[2]}, otherKey, otherKey.Error()},
 		"a newer version is there":     {state.Pair{1: own[1]}, otherKey, otherKey.Error()},

@@ -268,7 +268,7 @@ func (r *Keys) BeginState(begin bool, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	log.Info("made the state of a new server", "files", made)
+	log.Info("made the state for a new server", "files", made)
 	return nil
 }
 

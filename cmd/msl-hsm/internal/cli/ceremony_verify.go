@@ -31,7 +31,7 @@ Anybody can make such a key, so give --key-hash, the hash that the witnesses not
 			}
 			switch {
 			case len(noted) == 0:
-				fmt.Fprintln(p.stderr, "warning: anybody can make a key and sign with it: compare the hash of this key with what the witnesses noted, or give that as --key-hash")
+				fmt.Fprintln(p.stderr, "warning: anyone can make a key and sign with it: compare the hash of this key with the one that the witnesses noted, or pass that one as --key-hash")
 			case hex.EncodeToString(noted) != hash:
 				return fmt.Errorf("the transcript is signed by the key %s, and not by the one that the witnesses noted", hash)
 			}

@@ -59,7 +59,7 @@ func (p *program) diagnose(c *cobra.Command, state string, asJSON bool) error {
 		err = list(p.stdout, false, d.Checks, "CHECK\tVERDICT\tDETAIL", func(c serverside.Check) []any { return []any{c.Name, c.Verdict, c.Detail} })
 	}
 	if err == nil && len(failed) > 0 {
-		err = exit.WithCode(fmt.Errorf("%d of %d checks fail: %s; what to do is said above", len(failed), len(d.Checks), strings.Join(failed, ", ")), exit.Failure)
+		err = exit.WithCode(fmt.Errorf("%d of %d checks fail: %s; see above for what to do", len(failed), len(d.Checks), strings.Join(failed, ", ")), exit.Failure)
 	}
 	return err
 }

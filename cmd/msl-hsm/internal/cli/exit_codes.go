@@ -11,21 +11,21 @@ const exitText = `Exit codes:
   2  wrong usage or configuration: correct the command line or the file
   3  the peer refused the message with an MSL error, or refused to enroll
      the device
-  4  the key store is not available: module, token or key missing, or the
-     HSM or TPM does not answer, or is another one
+  4  the key store is not available: the module, token or key is missing, or the
+     HSM or TPM does not answer, or it is a different HSM or TPM
   5  a PIN, password or key file was refused or cannot be read. A PIN that was
-     refused is never retried automatically: tokens count tries and lock
-  6  no answer: the server cannot be reached, sent no MSL message or only a part
-     of one, or was slower than --timeout
-  7  the device waits for someone to approve it at the server; then run the
-     command again
-  8  a server or an agent was told to stop and was ended by force: something did
-     not end in time (server.shutdown, client.agent.shutdown), such as a call into
-     a PKCS #11 module that does not return, or a second signal came. The log says
-     what it waited for
+     refused is never retried automatically: tokens count failed tries and lock
+  6  no answer: the server cannot be reached, sent no MSL message or only part
+     of one, or took longer than --timeout
+  7  the device waits for approval at the server; run the command again once it
+     is approved
+  8  a server or an agent was asked to stop but had to be ended by force:
+     something did not finish in time (server.shutdown, client.agent.shutdown),
+     such as a call into a PKCS #11 module that does not return, or a second
+     signal arrived. The log says what it was waiting for
   9  the server is not the trusted one: its key, identity or TLS certificate differs,
      or a signature in its answer is wrong. Its answer is ignored
-141  nobody read its output to the end, as in msl-hsm errors | head -1; the command
+141  the output was not read to the end, as in msl-hsm errors | head -1; the command
      itself succeeded
 `
 

@@ -179,7 +179,7 @@ func missingFailures(p *program, all []failurelog.Record, skipped int) {
 		lost, damaged = lost+uint64(r.Lost), damaged+uint64(r.Skipped)
 	}
 	if lost+damaged > 0 {
-		fmt.Fprintf(p.stderr, "clients lost %d failures for lack of room, and %d damaged lines of their spools\n", lost, damaged)
+		fmt.Fprintf(p.stderr, "clients dropped %d failures for lack of space, and %d damaged spool lines\n", lost, damaged)
 	}
 	if skipped > 0 {
 		fmt.Fprintf(p.stderr, "%d lines of the log cannot be read\n", skipped)

@@ -29,7 +29,7 @@ func inspectCommand(p *program) *cobra.Command {
 		Args: want("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if secrets {
-				fmt.Fprintln(p.stderr, "msl-hsm: warning: the output shows passwords and keys that are found in the message")
+				fmt.Fprintln(p.stderr, "msl-hsm: warning: the output shows passwords and keys found in the message")
 			}
 			in, err := openInput(p, args[0])
 			if err != nil {

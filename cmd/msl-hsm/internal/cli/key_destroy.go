@@ -82,7 +82,7 @@ func destroyVersion(p *program, c *config.Config, store keys.Store, label string
 	if err == nil || !force || destroyed {
 		return err
 	}
-	fmt.Fprintf(p.stderr, "the state is not authenticated by another version of the key: %s\n", exit.OneLine(err))
+	fmt.Fprintf(p.stderr, "the state could not be authenticated with another version of the key: %s\n", exit.OneLine(err))
 	return destroy()
 }
 

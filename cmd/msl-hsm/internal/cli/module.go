@@ -150,10 +150,10 @@ func resultLine(r modulecheck.Result) string {
 // moduleVerdict is the error for a module that a server should not use as it is.
 func moduleVerdict(report modulecheck.Report) error {
 	if refused := report.Refused(); len(refused) > 0 {
-		return exit.WithCode(fmt.Errorf("a server refuses this token for %s; what it means is said above", strings.Join(refused, ", ")), exit.Failure)
+		return exit.WithCode(fmt.Errorf("a server refuses this token for %s; see above for what this means", strings.Join(refused, ", ")), exit.Failure)
 	}
 	if n := report.Count("", modulecheck.Wrong); n > 0 {
-		return exit.WithCode(fmt.Errorf("%d checks are wrong; what they mean for a server is said above", n), exit.Failure)
+		return exit.WithCode(fmt.Errorf("%d checks are wrong; see above for what they mean for a server", n), exit.Failure)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ func restoreEnrollments(p *program, c *config.Config, r *admin.Restoring, conten
 	case content == nil && path == "":
 		return nil
 	case content == nil:
-		fmt.Fprintf(p.stderr, "the backup has no enrollments: %s stays as it is\n", path)
+		fmt.Fprintf(p.stderr, "the backup has no enrollments: %s is unchanged\n", path)
 		return nil
 	case path == "":
 		fmt.Fprintln(p.stderr, "the backup has enrollments, but the configuration names no file for them, so they were left out; set server.enrollment.state, and restore again")

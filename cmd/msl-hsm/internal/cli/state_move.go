@@ -94,7 +94,7 @@ func importAttached(p *program, c *config.Config, r *admin.Restoring, path strin
 	case err == nil && content == nil:
 		return nil
 	case err == nil && !c.Server.Enrollment.Shared():
-		fmt.Fprintf(p.stderr, "%s has enrollments, but the configuration names no place in etcd for them, so they were left out; set server.enrollment.state to etcd, and run msl-hsm enrollment import %s\n", path, admin.Quoted(path))
+		fmt.Fprintf(p.stderr, "%s has enrollments, but the configuration does not put enrollments into etcd, so they were left out; set server.enrollment.state to etcd, and run msl-hsm enrollment import %s\n", path, admin.Quoted(path))
 		return nil
 	}
 	states := map[enroll.State]int{}

@@ -50,6 +50,6 @@ func printSigning(p *program, file string, s admin.Signing) {
 		fmt.Fprintf(p.stdout, "signed %s\n", s.Enrollments)
 	}
 	if s.Unmarked != nil {
-		fmt.Fprintf(p.stderr, "the key store cannot keep that the file is authenticated: %s\n", exit.OneLine(s.Unmarked))
+		fmt.Fprintf(p.stderr, "the key store cannot record that the file is authenticated: %s\n", exit.OneLine(s.Unmarked))
 	}
 }

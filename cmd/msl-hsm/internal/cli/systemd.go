@@ -76,7 +76,7 @@ func drained(ctx context.Context, while time.Duration, s *serverside.Service, lo
 	stop := context.AfterFunc(ctx, func() {
 		s.Leave()
 		if while > 0 {
-			log.Info("not ready any more", "listening_for", while)
+			log.Info("no longer ready", "listening_for", while)
 		}
 		time.AfterFunc(while, cancel)
 	})

@@ -177,9 +177,9 @@ func locked(t hsm.PINs, r hsm.Role) error {
 func warnOfTries(p *program, t hsm.PINs, r hsm.Role) {
 	switch t.State(r) {
 	case hsm.PINFinalTry:
-		fmt.Fprintf(p.stderr, "warning: ONE try is left: another wrong PIN of the %s locks it\n", r)
+		fmt.Fprintf(p.stderr, "warning: only ONE try is left: another wrong PIN of the %s locks the token\n", r)
 	case hsm.PINCountLow:
-		fmt.Fprintf(p.stderr, "warning: a wrong PIN of the %s was given before; the token counts and may lock\n", r)
+		fmt.Fprintf(p.stderr, "warning: a wrong PIN of the %s was entered before; the token counts failed tries and may lock\n", r)
 	}
 }
 

@@ -157,7 +157,7 @@ func (a *Agent) report(_ context.Context, e agent.Exchange) {
 	}
 	a.reporter.Observe(e.Err)
 	if e.Status == 0 {
-		a.log.Debug("request was given up", "took", e.Took)
+		a.log.Debug("request abandoned", "took", e.Took)
 		return
 	}
 	a.log.Warn("no complete answer", "status", e.Status, "begun", e.Begun, "took", e.Took, slog.Any("error", settingOf(e.Err)))

@@ -64,7 +64,7 @@ func (l *LiveAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // anything is wrong, the agent continues as before, which is logged.
 func (l *LiveAgent) Reload() {
 	if err := l.reload(); err != nil {
-		l.now.Load().log.Error("the configuration is not reloaded: the agent goes on as before", "error", exit.OneLine(err))
+		l.now.Load().log.Error("configuration not reloaded: the agent continues with the previous one", "error", exit.OneLine(err))
 	}
 }
 
@@ -125,7 +125,7 @@ func (l *LiveAgent) watched() []string {
 func (l *LiveAgent) take(changed []string, tried bool) error {
 	err := l.reload()
 	if err != nil && !tried {
-		l.now.Load().log.Warn("files changed, and cannot be used: the agent goes on with what it read before", "files", strings.Join(changed, ", "), "error", exit.OneLine(err))
+		l.now.Load().log.Warn("changed files cannot be used: the agent continues with their previous contents", "files", strings.Join(changed, ", "), "error", exit.OneLine(err))
 	}
 	return err
 }

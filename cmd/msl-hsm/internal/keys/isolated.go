@@ -77,7 +77,7 @@ func openIsolated(k *config.Keystore) (Store, error) {
 // user.
 func hide(log *slog.Logger) {
 	if err := isolated.Hide(); err != nil && log != nil {
-		log.Warn("the process of the key store can read this one's memory", "error", err)
+		log.Warn("the key store process can read this process's memory", "error", err)
 	}
 }
 
@@ -139,7 +139,7 @@ func ServeIsolated() error {
 		}
 		if s.Sandbox {
 			if err := isolated.Confine(); err != nil {
-				to.Log.Warn("the process of the key store has no sandbox", "error", err)
+				to.Log.Warn("the key store process has no sandbox", "error", err)
 			}
 		}
 		if s.PIN {

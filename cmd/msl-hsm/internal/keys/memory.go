@@ -34,8 +34,8 @@ func protectMemory(log *slog.Logger) {
 		err  error
 		warn string
 	}{
-		{lockedmem.LockAll(), "session keys are in memory that may be written to the swap space: let the process lock its memory (LimitMEMLOCK=infinity of systemd, ulimit -l unlimited), or have no swap space, or one that is encrypted"},
-		{isolated.Hide(), "other processes of this user can read the session keys in this one's memory"},
+		{lockedmem.LockAll(), "session keys are in memory that may be written to swap space: allow the process to lock its memory (LimitMEMLOCK=infinity in systemd, ulimit -l unlimited), or use no swap space, or encrypted swap space"},
+		{isolated.Hide(), "other processes of this user can read the session keys in this process's memory"},
 	} {
 		if what.err != nil && log != nil {
 			log.Warn(what.warn, "error", what.err)

@@ -113,7 +113,7 @@ func (f *CRLFile) Current() []*entityauth.CRL {
 		return f.lists
 	}
 	if err := f.read(); err != nil && f.log != nil {
-		f.log.Error("revocation lists are not read again", "file", f.path, "error", err)
+		f.log.Error("revocation lists cannot be read again", "file", f.path, "error", err)
 	}
 	f.warn()
 	return f.lists
@@ -124,7 +124,7 @@ func (f *CRLFile) warn() {
 	for _, list := range f.lists {
 		err := list.Current(time.Now())
 		if err != nil && f.log != nil && !f.warned {
-			f.log.Error("a revocation list is of no use", "file", f.path, "error", err)
+			f.log.Error("a revocation list cannot be used", "file", f.path, "error", err)
 			f.warned = true
 		}
 	}

@@ -45,7 +45,7 @@ func openAudit(c *config.Config, store keys.Store) (a audit, err error) {
 	version, revision := buildVersion()
 	a.tell(auditlog.Record{Event: auditlog.EventStart, By: admin.Actor(), Subject: c.Server.Identity, Detail: strings.TrimSpace(version + " " + revision)})
 	if a.told != nil {
-		a.told.Info("audit log", "file", own.File, "goes_on_after", before.String())
+		a.told.Info("audit log", "file", own.File, "continues_after", before.String())
 	}
 	return a, admin.SignCommands(c, signer)
 }
@@ -158,7 +158,7 @@ func (a audit) check() []Check {
 	err := a.log.Err()
 	switch {
 	case err == nil:
-		return []Check{{"audit", OK, fmt.Sprintf("the audit log is written; %d records wait for a signature", a.log.Unsigned())}}
+		return []Check{{"audit", OK, fmt.Sprintf("the audit log is written; %d records are waiting for a signature", a.log.Unsigned())}}
 	case a.required:
 		return []Check{{"audit", Failure, exit.OneLine(fmt.Errorf("%w: %w", errUnaudited, err))}}
 	}

@@ -55,11 +55,11 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 // on it.
 func (d *doctor) clock(now time.Time) {
 	if now.Year() < 2024 {
-		d.say("clock", Failure, "it says %s: set it, and have a time service keep it", now.Format(time.DateOnly))
+		d.say("clock", Failure, "it says %s: set it, and let a time service keep it correct", now.Format(time.DateOnly))
 		return
 	}
 	if synchronized, known := clockSynchronized(); known && !synchronized {
-		d.say("clock", Warning, "it says %s, and no time service says that it keeps it", now.UTC().Format(time.DateTime))
+		d.say("clock", Warning, "it says %s, and no time service reports that it is synchronized", now.UTC().Format(time.DateTime))
 		return
 	}
 	d.say("clock", OK, "it says %s", now.UTC().Format(time.DateTime))
@@ -70,7 +70,7 @@ func (d *doctor) clock(now time.Time) {
 func (d *doctor) fips(f keys.FIPS) {
 	verdict, next := OK, ""
 	if f.Mode != "off" && !f.Frozen() {
-		verdict, next = Warning, ": this module is in no certificate; build with GOFIPS140=certified, and see docs/security.md"
+		verdict, next = Warning, ": no certificate covers this module; build with GOFIPS140=certified, and see docs/security.md"
 	}
 	d.say("FIPS 140-3", verdict, "mode %s%s", f, next)
 }
@@ -125,7 +125,7 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 		d.say("authenticity", Warning, "%s", doubt)
 	}
 	if len(doubts) == 0 {
-		d.judge("authenticity", err, "the state was changed by nobody without the keys of the server")
+		d.judge("authenticity", err, "nobody without the server's keys changed the state")
 	}
 }
 
@@ -158,7 +158,7 @@ func (d *doctor) ports(served bool) {
 		case err == nil:
 			err = listener.Close()
 		case errors.Is(err, unix.EADDRINUSE) && s.State.Shared():
-			d.say("port", Warning, "%s of %s is in use: if this server runs, by that; to be sure, set server.admin.socket and restart it", l.address, l.setting)
+			d.say("port", Warning, "%s of %s is in use: by this server, if it is running; to be sure, set server.admin.socket and restart it", l.address, l.setting)
 			continue
 		default:
 			err = fmt.Errorf("%w: stop what listens there, or choose another address in %s", err, l.setting)
@@ -169,7 +169,7 @@ func (d *doctor) ports(served bool) {
 
 // store opens the key store, which tests the module, and continues with what it can open.
 func (d *doctor) store(ctx context.Context, store keys.Store, err error) {
-	if !d.judge("key store", err, "it opens, takes the PIN, and protects keys as it must") {
+	if !d.judge("key store", err, "it opens, accepts the PIN, and protects keys as required") {
 		return
 	}
 	defer func() { d.close("key store", store.Close()) }()
@@ -189,10 +189,10 @@ func (d *doctor) store(ctx context.Context, store keys.Store, err error) {
 		began := time.Now()
 		err := r.Try(ctx, d.c, name)
 		if fips140.Enforced() && errors.Is(err, errors.ErrUnsupported) {
-			d.say("key exchange "+name, Warning, "not tried as a device would, whose keys would be in this process: %s", exit.OneLine(err))
+			d.say("key exchange "+name, Warning, "not tried as a device would, because the device's keys would be in this process: %s", exit.OneLine(err))
 			continue
 		}
-		d.judge("key exchange "+name, err, "a device gets keys, and comes back with its token: %v", time.Since(began).Round(time.Millisecond))
+		d.judge("key exchange "+name, err, "a device gets keys and returns with its token: %v", time.Since(began).Round(time.Millisecond))
 	}
 }
 
@@ -252,10 +252,10 @@ func (d *doctor) sessionKeys() {
 		return
 	}
 	if err := lockedmem.LockAll(); err != nil {
-		d.say("session keys", Warning, "they are in the memory of the server and not in the token, as keystore.session-keys says, and it may be written to the swap space: %s; let the server lock its memory (LimitMEMLOCK=infinity of systemd, ulimit -l unlimited), or have no swap space, or one that is encrypted", exit.OneLine(err))
+		d.say("session keys", Warning, "they are in the server's memory and not in the token, as keystore.session-keys says, and that memory may be written to swap space: %s; allow the server to lock its memory (LimitMEMLOCK=infinity in systemd, ulimit -l unlimited), or use no swap space, or encrypted swap space", exit.OneLine(err))
 		return
 	}
-	d.say("session keys", OK, "they are in locked memory of the server and not in the token, as keystore.session-keys says; the keys that seal them are in the token")
+	d.say("session keys", OK, "they are in the server's locked memory and not in the token, as keystore.session-keys says; the keys that seal them are in the token")
 }
 
 // trusted judges whether sealed keys can be moved to newer sealing keys.
@@ -273,9 +273,9 @@ func (d *doctor) trusted(store keystore.Admin) {
 		switch {
 		case k.Version == 0: // reported where the server is assembled
 		case !k.Reseals:
-			d.say("trusted wrapping", Warning, "what %s sealed cannot be sealed again: it was made before keystore.trusted-wrapping was set; go over to another version with msl-hsm key rotate --so-pin SOURCE", name)
+			d.say("trusted wrapping", Warning, "what %s sealed cannot be sealed again: it was made before keystore.trusted-wrapping was set; change to a new version with msl-hsm key rotate --so-pin SOURCE", name)
 		case !k.Trusted:
-			d.say("trusted wrapping", Warning, "%s is not trusted, so msl-hsm key rewrap brings nothing to it: mark it with msl-hsm key trust, or make a trusted one with msl-hsm key rotate --so-pin SOURCE", name)
+			d.say("trusted wrapping", Warning, "%s is not trusted, so msl-hsm key rewrap moves nothing to it: mark it with msl-hsm key trust, or make a trusted one with msl-hsm key rotate --so-pin SOURCE", name)
 		default:
 			d.say("trusted wrapping", OK, "%s is trusted, and what it seals can be sealed again by the next", name)
 		}

@@ -26,7 +26,7 @@ func (d *doctor) files() {
 		case info.Mode().Perm()&0o077 != 0:
 			d.say("permissions", Failure, "%s: %s has mode %#o: chmod 600 %s", f.setting, f.path, info.Mode().Perm(), exit.Quoted(f.path))
 		default:
-			d.say("permissions", OK, "%s is for its owner alone", f.path)
+			d.say("permissions", OK, "only its owner can access %s", f.path)
 		}
 	}
 	if path := d.c.Server.State.Path(); path != "" {

@@ -85,7 +85,7 @@ func (f *follower) leave(log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := f.live.Service().State.RemovePresence(ctx, f.id); err != nil {
-		log.Debug("the servers are not told that this one ends", "error", exit.OneLine(err))
+		log.Debug("could not tell the other servers that this one is stopping", "error", exit.OneLine(err))
 	}
 }
 
@@ -118,7 +118,7 @@ func (f *follower) step(ctx context.Context, log *slog.Logger, first bool) error
 func (f *follower) tell(log *slog.Logger, s *Service, r state.Rotation, problem string) {
 	switch {
 	case problem != "" && problem != f.presence.Problem:
-		log.Error("this server cannot follow the rotation of the keys yet", "step", r.Step, "error", problem)
+		log.Error("this server cannot follow the key rotation yet", "step", r.Step, "error", problem)
 	case problem == "" && r.Number != f.presence.Number && r.Step != state.StepDone:
 		log.Info("keys rotate", "step", r.Step, "issuer_key_version", s.MSL.Issuer.Ring()[0].Version)
 	}

@@ -48,8 +48,8 @@ const (
 	soon = 14 * 24 * time.Hour
 )
 
-// behindText is what a token proves that was renewed without a record in the state.
-const behindText = "a token was renewed that the state knows nothing of, so the state is an older copy, or was restored with --keep-tokens: messages of before may be taken again, and revocations since are lost; stop the servers, and put it in place with msl-hsm state restore, or in etcd with state export and state import, which end the tokens of before"
+// behindText is what a token proves that was renewed without a record of that.
+const behindText = "a token was renewed that the state has no record of, so the state is an older copy, or was restored with --keep-tokens: earlier messages may be accepted again, and later revocations are lost; stop the servers, and restore the state with msl-hsm state restore, or in etcd with state export and state import, which end the earlier tokens"
 
 // Ready makes the checks.
 func (s *Service) Ready(ctx context.Context) Readiness {
@@ -89,9 +89,9 @@ const silent = "it has not answered for a while"
 
 func (s *Service) checkServer() Check {
 	if s.leaving.Load() {
-		return Check{"server", Failure, "it was told to stop"}
+		return Check{"server", Failure, "it is stopping"}
 	}
-	return Check{"server", OK, "it takes messages"}
+	return Check{"server", OK, "it accepts messages"}
 }
 
 // A heartbeat occasionally uses a key in the device.
@@ -187,12 +187,12 @@ func (s *base) recentFailure() *stateFailure {
 func (s *Service) checkCertificates(now time.Time) (checks []Check) {
 	for _, c := range s.certificates {
 		verdict, left := OK, c.leaf.NotAfter.Sub(now)
-		detail := fmt.Sprintf("%s ends %s", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
+		detail := fmt.Sprintf("%s expires %s", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
 		switch {
 		case left <= 0:
-			verdict, detail = Failure, fmt.Sprintf("%s ended %s: put a new one in its place and run msl-hsm admin reload", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
+			verdict, detail = Failure, fmt.Sprintf("%s expired %s: replace it and run msl-hsm admin reload", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
 		case now.Before(c.leaf.NotBefore):
-			verdict, detail = Failure, fmt.Sprintf("%s begins %s: check the clock", c.file, c.leaf.NotBefore.UTC().Format(time.DateTime))
+			verdict, detail = Failure, fmt.Sprintf("%s is not valid before %s: check the clock", c.file, c.leaf.NotBefore.UTC().Format(time.DateTime))
 		case left < soon:
 			verdict = Warning
 		}
@@ -214,9 +214,9 @@ func (s *Service) checkUpstream() []Check {
 	fit, unfit := s.upstream.Fit()
 	switch {
 	case fit == 0:
-		return []Check{{"upstream", Warning, "no place can be used: " + strings.Join(unfit, ", ")}}
+		return []Check{{"upstream", Warning, "no address can be used: " + strings.Join(unfit, ", ")}}
 	case len(unfit) > 0:
-		return []Check{{"upstream", Warning, "some places cannot be used: " + strings.Join(unfit, ", ")}}
+		return []Check{{"upstream", Warning, "some addresses cannot be used: " + strings.Join(unfit, ", ")}}
 	}
-	return []Check{{"upstream", OK, fmt.Sprintf("%d places", fit)}}
+	return []Check{{"upstream", OK, fmt.Sprintf("%d addresses", fit)}}
 }

@@ -74,9 +74,9 @@ func TestCertificateHealth(t *testing.T) {
 		verdict      Verdict
 		detail       string
 	}{
-		{-time.Hour, 90 * 24 * time.Hour, OK, "a.crt ends 2030-04-01"},
-		{-time.Hour, 13 * 24 * time.Hour, Warning, "a.crt ends 2030-01-14"},
-		{-time.Hour, -time.Second, Failure, "put a new one in its place and run msl-hsm admin reload"},
+		{-time.Hour, 90 * 24 * time.Hour, OK, "a.crt expires 2030-04-01"},
+		{-time.Hour, 13 * 24 * time.Hour, Warning, "a.crt expires 2030-01-14"},
+		{-time.Hour, -time.Second, Failure, "replace it and run msl-hsm admin reload"},
 		{time.Hour, 90 * 24 * time.Hour, Failure, "check the clock"},
 	} {
 		leaf := &x509.Certificate{NotBefore: now.Add(c.begins), NotAfter: now.Add(c.ends)}

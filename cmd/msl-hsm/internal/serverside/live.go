@@ -115,7 +115,7 @@ type Reloaded struct {
 func (l *Live) Reload() (Reloaded, error) {
 	r, err := l.again()
 	if err != nil {
-		l.Log.Error("the configuration is not reloaded: the server goes on as before", "error", exit.OneLine(err))
+		l.Log.Error("configuration not reloaded: the server continues with the previous one", "error", exit.OneLine(err))
 	}
 	return r, err
 }
@@ -153,7 +153,7 @@ func (l *Live) again() (r Reloaded, err error) {
 // next start.
 func (l *Live) pair(g *generation) {
 	if _, err := g.State.Pair(&g.config, g.Store); err != nil {
-		l.Log.Warn("which keys the state belongs to is not noted", "error", exit.OneLine(err))
+		l.Log.Warn("it could not be recorded which keys the state belongs to", "error", exit.OneLine(err))
 	}
 }
 

@@ -105,7 +105,7 @@ func memoryParts(s *config.Server, bounds *mslhttp.Connections, limits msl.Limit
 func BoundMemory(s *config.Server, log *slog.Logger, service *Service) {
 	granted, err := grantedMemory("/")
 	if err != nil {
-		log.Warn("a limit of memory cannot be read", "error", err)
+		log.Warn("a memory limit cannot be read", "error", err)
 	}
 	limitMemory(log, memoryParts(s, service.Connections, service.MSL.Limits), granted)
 	if os.Getenv("GOGC") == "" && debug.SetMemoryLimit(-1) < math.MaxInt64 {

@@ -47,8 +47,8 @@ func warnOldKeys(all []state.EntityRecord, log *slog.Logger) {
 		}
 	}
 	if count > 0 {
-		log.Warn("an older version sealed the pre-shared keys of some entities: whoever has the PIN of the key store and the state file may compute their wrapping keys and open recorded key exchanges; "+
-			"give each new keys: msl-hsm entity remove IDENTITY, then msl-hsm entity add IDENTITY --generate-psk FILE, with --scheme PSK_PROFILE if it had that, or --tpm-psk if its keys are in a TPM; msl-hsm entity list marks them",
+		log.Warn("an older version sealed the pre-shared keys of some entities: anyone who has the PIN of the key store and the state file may be able to compute their wrapping keys and decrypt recorded key exchanges; "+
+			"give each entity new keys: msl-hsm entity remove IDENTITY, then msl-hsm entity add IDENTITY --generate-psk FILE, with --scheme PSK_PROFILE if it had that, or --tpm-psk if its keys are in a TPM; msl-hsm entity list marks them",
 			"entities", count, "first", first)
 	}
 }

@@ -78,9 +78,9 @@ func (g *generation) numbers() []statuspage.Number {
 	st := g.MSL.Stats()
 	all := []statuspage.Number{
 		{Name: "Sessions remembered", Value: fmt.Sprint(st.Sessions)},
-		{Name: "Messages in one of them", Value: shareOf(st.Hits, st.Misses)},
-		{Name: "Connections open", Value: fmt.Sprint(g.Connections.Open())},
-		{Name: "Memory for messages", Value: fmt.Sprintf("%d KiB proven senders, %d KiB others", st.Proven>>10, st.Unproven>>10)},
+		{Name: "Messages that used one", Value: shareOf(st.Hits, st.Misses)},
+		{Name: "Open connections", Value: fmt.Sprint(g.Connections.Open())},
+		{Name: "Memory for messages", Value: fmt.Sprintf("%d KiB for proven senders, %d KiB for others", st.Proven>>10, st.Unproven>>10)},
 	}
 	devices := keys.StatsOf(g.Store)
 	for _, d := range devices {
@@ -91,7 +91,7 @@ func (g *generation) numbers() []statuspage.Number {
 		all = append(all,
 			statuspage.Number{Name: "PKCS #11 sessions" + of, Value: fmt.Sprintf("%d in use of %d open", d.InUse, d.Open)},
 			statuspage.Number{Name: "Session objects in the token" + of, Value: fmt.Sprint(d.Objects)},
-			statuspage.Number{Name: "Device opened anew" + of, Value: times(max(d.Epoch, 1) - 1)})
+			statuspage.Number{Name: "Device reopened" + of, Value: times(max(d.Epoch, 1) - 1)})
 	}
 	return all
 }
@@ -137,7 +137,7 @@ func (g *generation) waiting(ctx context.Context) *statuspage.Enrollments {
 func (g *generation) stateNow(ctx context.Context) statuspage.State {
 	own := &g.config.Server.State
 	if !own.Shared() {
-		found := statuspage.State{Engine: "a file of this server", Where: own.Path()}
+		found := statuspage.State{Engine: "a file on this server", Where: own.Path()}
 		info, err := os.Stat(own.Path())
 		if err != nil {
 			found.Error = exit.OneLine(err)
@@ -184,9 +184,9 @@ func storeOf(k *config.Keystore) string {
 	case strings.HasPrefix(uri, "soft:"):
 		return "Keys in software, in the file " + strings.TrimPrefix(uri, "soft:")
 	case strings.HasPrefix(uri, "tpm:"):
-		return "Keys of the TPM of this machine"
+		return "Keys in this machine's TPM"
 	case k.Isolate:
-		return "PKCS #11 token " + uri + ", opened by a process of its own"
+		return "PKCS #11 token " + uri + ", opened in a process of its own"
 	}
 	return "PKCS #11 token " + cmp.Or(uri, "in "+k.SoftHSM)
 }

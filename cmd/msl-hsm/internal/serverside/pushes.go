@@ -216,10 +216,10 @@ func (a *Pushes) take(w http.ResponseWriter, r *http.Request) {
 	var long *http.MaxBytesError
 	switch {
 	case errors.As(err, &long):
-		http.Error(w, "a message that is pushed has up to 1 MiB", http.StatusRequestEntityTooLarge)
+		http.Error(w, "a pushed message may have at most 1 MiB", http.StatusRequestEntityTooLarge)
 		return
 	case err != nil:
-		http.Error(w, "the data did not come to its end", http.StatusBadRequest)
+		http.Error(w, "the data is incomplete", http.StatusBadRequest)
 		return
 	}
 	sent := a.deliver(r.Context(), r.PathValue("entity"), user, data)

@@ -23,5 +23,5 @@ func sealedApart(c *config.Config, all []state.EntityRecord) string {
 	if count == 0 {
 		return ""
 	}
-	return fmt.Sprintf("keystore.session-keys was changed: the pre-shared keys of %d entities, such as %q, do not open any more; set it back, or give each new keys: msl-hsm entity remove IDENTITY, then msl-hsm entity add IDENTITY --generate-psk FILE", count, first)
+	return fmt.Sprintf("keystore.session-keys was changed: the pre-shared keys of %d entities, such as %q, can no longer be opened; set it back, or give each entity new keys: msl-hsm entity remove IDENTITY, then msl-hsm entity add IDENTITY --generate-psk FILE", count, first)
 }

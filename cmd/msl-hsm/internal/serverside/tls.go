@@ -123,7 +123,7 @@ func checkTLSClients(s *config.ServerTLS, log *slog.Logger) (func([]*x509.Certif
 	}
 	for _, issuer := range issuers {
 		if !slices.ContainsFunc(lists.Current(), func(list *entityauth.CRL) bool { return list.SpeaksFor(issuer) }) {
-			log.Warn("certificates of a client authority are taken without a revocation list", "authority", issuer.Subject.String(), "file", s.ClientCRL)
+			log.Warn("certificates of a client authority are accepted without a revocation list", "authority", issuer.Subject.String(), "file", s.ClientCRL)
 		}
 	}
 	return func(chain []*x509.Certificate) error {

@@ -24,12 +24,12 @@ func (l *Live) Watch() (end func()) {
 func (l *Live) take(changed []string, tried bool) error {
 	atStart := l.now.Load().config.StartFiles()
 	if !slices.ContainsFunc(changed, func(path string) bool { return !slices.Contains(atStart, path) }) {
-		l.Log.Warn("files changed that are read at the start: restart the server to use them", "files", strings.Join(changed, ", "))
+		l.Log.Warn("files changed that are read only at the start: restart the server to use them", "files", strings.Join(changed, ", "))
 		return nil
 	}
 	_, err := l.again()
 	if err != nil && !tried {
-		l.Log.Warn("files changed, and cannot be used: the server goes on with what it read before", "files", strings.Join(changed, ", "), "error", exit.OneLine(err))
+		l.Log.Warn("changed files cannot be used: the server continues with their previous contents", "files", strings.Join(changed, ", "), "error", exit.OneLine(err))
 	}
 	return err
 }

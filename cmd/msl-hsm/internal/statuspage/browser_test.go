@@ -318,12 +318,12 @@ func busyOverview() Overview {
 	o := Overview{
 		Now: now, Started: now.Add(-26 * time.Hour), Identity: "msl.example.com", Version: "v1.4.0", Custody: "sealed", Ready: true,
 		Checks: []Check{
-			{"server", "ok", "it takes messages"}, {"keystore", "ok", "the issuer key signs; its versions are 2, 1"}, {"state", "ok", "it can be read"},
-			{"server.tls.certificates", "warning", "/etc/msl-hsm/server.crt ends 2026-12-06 11:00:00"},
-			{"upstream", "failure", "no place can be used: http://127.0.0.1:3000: dial tcp 127.0.0.1:3000: connect: connection refused"},
+			{"server", "ok", "it accepts messages"}, {"keystore", "ok", "the issuer key signs; its versions are 2, 1"}, {"state", "ok", "it can be read"},
+			{"server.tls.certificates", "warning", "/etc/msl-hsm/server.crt expires 2026-12-06 11:00:00"},
+			{"upstream", "failure", "no address can be used: http://127.0.0.1:3000: dial tcp 127.0.0.1:3000: connect: connection refused"},
 		},
 		Interval: 10, Measured: true,
-		Sessions: []Number{{"Sessions remembered", "812"}, {"Messages in one of them", "90210 of 91022"}, {"Connections open", "37"}, {"Memory for messages", "412 KiB proven senders, 0 KiB others"}, {"PKCS #11 sessions", "3 in use of 8 open"}, {"Session objects in the token", "1634"}, {"Device opened anew", "once"}},
+		Sessions: []Number{{"Sessions remembered", "812"}, {"Messages that used one", "90210 of 91022"}, {"Open connections", "37"}, {"Memory for messages", "412 KiB for proven senders, 0 KiB for others"}, {"PKCS #11 sessions", "3 in use of 8 open"}, {"Session objects in the token", "1634"}, {"Device reopened", "once"}},
 		Keys: Keys{Store: "PKCS #11 token pkcs11:token=prod", Read: now.Add(-20 * time.Second), Keys: []Key{
 			{Info: keystore.Info{Label: "msl-identity", Version: 1, Algorithm: keystore.RSASign2048, Sensitive: true, NeverExtractable: true, Local: true, Usages: []string{"sign"}}, Purpose: "proves the identity"},
 			{Info: keystore.Info{Label: "msl-issuer-mac", Version: 2, Algorithm: keystore.HMACSHA256, Sensitive: true, NeverExtractable: true, Local: true, Usages: []string{"sign", "verify"}}, Purpose: "authenticates tokens", Issues: true},

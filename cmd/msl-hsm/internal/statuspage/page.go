@@ -56,7 +56,7 @@ func protected(h http.Handler) http.Handler {
 func local(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !isLoopback(r.Host) {
-			http.Error(w, "this page is for a loopback address or localhost: open it by that name, or have the proxy send it as Host", http.StatusMisdirectedRequest)
+			http.Error(w, "this page is available only at localhost or a loopback address: open it there, or configure the proxy to send one of these as Host", http.StatusMisdirectedRequest)
 			return
 		}
 		h.ServeHTTP(w, r)

@@ -61,7 +61,7 @@ func (t *Tokens) Show(page http.Handler) http.Handler {
 		scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		if !strings.EqualFold(scheme, "Bearer") || !t.know(strings.TrimLeft(given, " ")) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "this needs the token of server.admin, as Authorization: Bearer TOKEN", http.StatusUnauthorized)
+			http.Error(w, "this needs the token of server.admin, sent as Authorization: Bearer TOKEN", http.StatusUnauthorized)
 			return
 		}
 		page.ServeHTTP(w, r)

@@ -30,7 +30,7 @@ async function ask() {
 	if (!token) return askForToken("");
 	try {
 		const answer = await fetch("overview", {headers: {Authorization: "Bearer " + token}, cache: "no-store", redirect: "error", signal: AbortSignal.timeout(10000)});
-		if (answer.status === 401) return askForToken("The server does not know this token. Those of msl-hsm admin page end with the server.");
+		if (answer.status === 401) return askForToken("The server does not know this token. Tokens of msl-hsm admin page are valid until the server ends.");
 		if (!answer.ok) throw new Error(`HTTP ${answer.status}: ${(await answer.text()).trim()}`);
 		render(await answer.json());
 		say("");
@@ -53,7 +53,7 @@ function askForToken(why) {
 function lost(e) {
 	document.body.classList.add("stale");
 	verdict("failure", "✕ No answer");
-	say((answered ? `The server has not answered since ${clock(answered)}: everything below is from then.` : "The server does not answer.") + ` (${e.message})`);
+	say((answered ? `The server has not answered since ${clock(answered)}: everything below is from that time.` : "The server does not answer.") + ` (${e.message})`);
 }
 
 function say(text) {
@@ -88,7 +88,7 @@ function render(o) {
 	document.title = (failing ? "✕ " : warned ? "! " : "") + o.identity + " – msl-hsm";
 	byId("name").textContent = o.identity;
 	byId("about").textContent = `msl-hsm ${o.version}, up for ${span((new Date(o.now) - new Date(o.started)) / 1000)}, session keys ${o.custody}`;
-	byId("age").textContent = `As of ${clock(new Date(o.now))}, asked again every ${every / 1000} seconds.`;
+	byId("age").textContent = `As of ${clock(new Date(o.now))}, refreshed every ${every / 1000} seconds.`;
 	part("health", o.checks, drawHealth);
 	part("past", [o.past, o.measured], () => drawPast(o));
 	part("sessions", o.sessions, drawSessions);
@@ -106,12 +106,12 @@ function drawHealth(checks) {
 function drawPast(o) {
 	const mean = f => ({name: "mean", of: p => f(p).number ? f(p).mean : null}), longest = f => ({name: "longest", dots: true, of: p => f(p).number ? f(p).longest : null});
 	const charts = [
-		{title: "Messages a second", unit: "", lines: [{name: "answered", of: p => p.answered / o.interval}, {name: "failed", of: p => p.failed / o.interval}]},
-		{title: "Time of a message", unit: " ms", log: true, lines: [mean(p => p.message), longest(p => p.message)]},
+		{title: "Messages per second", unit: "", lines: [{name: "answered", of: p => p.answered / o.interval}, {name: "failed", of: p => p.failed / o.interval}]},
+		{title: "Time per message", unit: " ms", log: true, lines: [mean(p => p.message), longest(p => p.message)]},
 	];
-	if (o.measured) charts.push({title: "Time of an operation of the device", unit: " ms", log: true, lines: [mean(p => p.call), longest(p => p.call)]});
+	if (o.measured) charts.push({title: "Time per device operation", unit: " ms", log: true, lines: [mean(p => p.call), longest(p => p.call)]});
 	byId("charts").replaceChildren(...charts.map(c => chart(c, o.past, o.interval)));
-	if (!o.measured) byId("charts").append(element("p", {class: "none"}, "The time of operations is measured where a PKCS #11 module is in the process of the server."));
+	if (!o.measured) byId("charts").append(element("p", {class: "none"}, "The time of operations is measured only if the PKCS #11 module is in the server's process."));
 	fill("past", minutes(o.past, 300 / o.interval).map(m => [
 		cell(clock(new Date(m.at * 1000)), "still"), cell(m.answered, "number"), cell(m.failed, "number"), ...times(m.message), ...times(m.call)]));
 }
@@ -135,12 +135,12 @@ function minutes(points, size) {
 function drawSessions(numbers) { list("sessions", numbers.map(n => [n.name, n.value])); }
 
 function drawState(s) {
-	const rows = [["Kept in", s.engine], ["Where", s.where]];
+	const rows = [["Stored in", s.engine], ["Location", s.where]];
 	if (s.size) rows.push(["Size", bytes(s.size)]);
 	if (s.error) rows.push(["Problem", s.error]);
 	list("state", rows);
-	table("members", (s.members ?? []).map(m => [head(m.endpoint), m.error ? cell("✕ " + m.error, "failure") : cell(m.leader ? "✓ leads" : "✓ follows", "ok still"), cell(m.version ?? ""), cell(m.size ? bytes(m.size) : "", "still")]));
-	table("servers", (s.servers ?? []).map(v => [head(v.name), v.problem ? cell("✕ " + v.problem, "failure") : cell("✓ follows their rotations", "ok")]));
+	table("members", (s.members ?? []).map(m => [head(m.endpoint), m.error ? cell("✕ " + m.error, "failure") : cell(m.leader ? "✓ leader" : "✓ follower", "ok still"), cell(m.version ?? ""), cell(m.size ? bytes(m.size) : "", "still")]));
+	table("servers", (s.servers ?? []).map(v => [head(v.name), v.problem ? cell("✕ " + v.problem, "failure") : cell("✓ follows key rotations", "ok")]));
 }
 
 function drawFailures(failures) {
@@ -154,16 +154,16 @@ function drawEnrollments(e) {
 	if (!e) return;
 	byId("no-enrollments").hidden = e.waiting > 0 || Boolean(e.error);
 	const some = e.oldest ?? [];
-	byId("enrollments").caption.textContent = e.error || `${some.length < e.waiting ? `The first ${some.length} of ${e.waiting}` : `${e.waiting}`} waiting; msl-hsm enrollment approve lets one enroll`;
+	byId("enrollments").caption.textContent = e.error || `${some.length < e.waiting ? `The first ${some.length} of ${e.waiting}` : `${e.waiting}`} waiting; msl-hsm enrollment approve admits a device`;
 	table("enrollments", some.map(d => [time(d.since), head(d.name || "–"), element("td", {}, element("code", {title: d.id}, d.id.slice(0, 16))), cell(d.waits)]), Boolean(e.error));
 }
 
 function drawKeys(k) {
 	byId("keys-error").textContent = k.error ?? "";
 	byId("keys-error").hidden = !k.error;
-	byId("keys").caption.textContent = k.store + (k.read ? `, as it said at ${clock(new Date(k.read))}` : "");
+	byId("keys").caption.textContent = k.store + (k.read ? `, read at ${clock(new Date(k.read))}` : "");
 	fill("keys", (k.keys ?? []).map(key => [
-		head(key.label, key.purpose), element("td", {class: "still"}, String(key.version), ...(key.issues ? [element("span", {class: "ok"}, " issues")] : [])), cell(key.algorithm, "still"),
+		head(key.label, key.purpose), element("td", {class: "still"}, String(key.version), ...(key.issues ? [element("span", {class: "ok"}, " issues tokens")] : [])), cell(key.algorithm, "still"),
 		yes(key.sensitive), yes(key.never_extractable), yes(key.local), cell((key.usages ?? []).join(", ")), weaknesses(key)]));
 }
 
