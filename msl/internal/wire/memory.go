@@ -47,10 +47,19 @@ func (m *Memory) forget() {
 // Parse is like the function Parse, but the object is valid only until Free, or until
 // the Decoder whose memory this is reads another object.
 func (m *Memory) Parse(b []byte, lim Limits) (Object, error) {
-	used := len(m.nodes)
-	o, err := parse(b, lim, m.nodes[used:])
-	if n := len(o.v.nodes); err == nil && n <= cap(m.nodes)-used {
-		m.nodes = m.nodes[:used+n]
+	o, err := parse(b, lim, m.unused())
+	if err == nil {
+		m.keep(o)
 	}
 	return o, err
+}
+
+// unused is where Parse puts nodes, as far as it reaches.
+func (m *Memory) unused() []node { return m.nodes[len(m.nodes):] }
+
+// keep keeps the nodes of an object, if they are there.
+func (m *Memory) keep(o Object) {
+	if n := len(o.v.nodes); n <= cap(m.nodes)-len(m.nodes) {
+		m.nodes = m.nodes[:len(m.nodes)+n]
+	}
 }
