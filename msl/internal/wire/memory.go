@@ -8,8 +8,9 @@ type Memory struct {
 	// Content, Scratch and Tag are for the caller, who overwrites and replaces them.
 	Content, Scratch, Tag []byte
 
-	buf   []byte // of a Decoder
-	nodes []node // of the objects that Parse returned
+	buf    []byte // of a Decoder
+	filled int    // bytes of buf that were read into
+	nodes  []node // of the objects that Parse returned
 }
 
 const (
@@ -27,15 +28,22 @@ func NewMemory() *Memory { return memories.Get().(*Memory) }
 // needs. Nothing of the message is left in it.
 func (m *Memory) Free() {
 	m.forget()
-	for _, b := range []*[]byte{&m.Content, &m.Scratch, &m.Tag, &m.buf} {
-		if *b = (*b)[:cap(*b)]; len(*b) > minBuffer {
-			poisoned(*b)
-			*b = nil
-		}
-		wipe(*b)
-		*b = (*b)[:0]
+	for _, b := range []*[]byte{&m.Content, &m.Scratch, &m.Tag} {
+		*b = wiped((*b)[:cap(*b)])
 	}
+	m.buf, m.filled = wiped(m.buf[:min(m.filled, cap(m.buf))]), 0
 	memories.Put(m)
+}
+
+// wiped returns the buffer of b to be used again, without what is in b, unless only a long
+// message needs so much.
+func wiped(b []byte) []byte {
+	if cap(b) > minBuffer {
+		poisoned(b)
+		return nil
+	}
+	wipe(b)
+	return b[:0]
 }
 
 // forget ends the validity of the objects that Parse returned.

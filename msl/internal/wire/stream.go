@@ -272,6 +272,7 @@ func (d *Decoder) fillBehind(limit int) error {
 		buf := d.mem.buf
 		n, err := d.r.Read(buf[len(buf):cap(buf)])
 		d.mem.buf = buf[:len(buf)+n]
+		d.mem.filled = max(d.mem.filled, len(buf)+n)
 		d.rerr = readError(err)
 		if n > 0 {
 			return nil
