@@ -78,44 +78,36 @@ func (f *Fields) Objects(name string, max int) []Object {
 }
 
 // OptionalString reads a member that is a string, or returns "" without one.
-func (f *Fields) OptionalString(name string) (v string) {
-	if f.Has(name) {
-		v = f.String(name)
-	}
-	return v
-}
+func (f *Fields) OptionalString(name string) string { return optional(f, name, "", Value.Text) }
 
 // OptionalBytes reads a member that is binary, or returns nil without one.
-func (f *Fields) OptionalBytes(name string) (v []byte) {
-	if f.Has(name) {
-		v = f.Bytes(name)
-	}
-	return v
-}
+func (f *Fields) OptionalBytes(name string) []byte { return optional(f, name, nil, Value.Bytes) }
 
 // OptionalBool reads a member that is a boolean, or returns false without one.
-func (f *Fields) OptionalBool(name string) (v bool) {
-	if f.Has(name) {
-		v = f.Bool(name)
-	}
-	return v
-}
+func (f *Fields) OptionalBool(name string) bool { return optional(f, name, false, Value.Bool) }
 
 // OptionalStrings reads a member that is an array of strings, or returns nil
 // without one.
-func (f *Fields) OptionalStrings(name string) (v []string) {
-	if f.Has(name) {
-		v = f.Strings(name)
-	}
-	return v
+func (f *Fields) OptionalStrings(name string) []string {
+	return optional(f, name, nil, Value.Strings)
 }
 
 // OptionalInt reads a member that is an integer, or returns absent without one.
 func (f *Fields) OptionalInt(name string, absent int64) int64 {
-	if !f.Has(name) {
+	return optional(f, name, absent, Value.Int)
+}
+
+func optional[T any](f *Fields, name string, absent T, get func(Value) (T, error)) T {
+	if f.err != nil {
 		return absent
 	}
-	return f.Int(name)
+	m, ok := f.object.Value(name)
+	if !ok {
+		return absent
+	}
+	var v T
+	v, f.err = of(m, name, get)
+	return v
 }
 
 func read[T any](f *Fields, name string, get func(Value) (T, error)) (v T) {
