@@ -1,6 +1,9 @@
 package wire
 
-import "sync"
+import (
+	"sync"
+	"unicode/utf8"
+)
 
 // Memory is what the reading or writing of one message needs for a short time. It is
 // used again for other messages: nothing in it may be referred to after Free.
@@ -70,4 +73,19 @@ func (m *Memory) keep(o Object) {
 	if n := len(o.v.nodes); n <= cap(m.nodes)-len(m.nodes) {
 		m.nodes = m.nodes[:len(m.nodes)+n]
 	}
+}
+
+// parseWhole is Parse for the object that b begins with, of at most limit bytes, if b ends as
+// objects do, so that it is probably all there: then nothing is looked at twice. It leaves
+// everything else to the scanner, and every error.
+func (m *Memory) parseWhole(b []byte, limit int, lim Limits) (Object, bool) {
+	if b[len(b)-1] != '}' {
+		return Object{}, false
+	}
+	o, err := parseFirst(b[:min(len(b), limit)], lim, m.unused())
+	if err != nil || !utf8.Valid(o.Raw()) {
+		return Object{}, false
+	}
+	m.keep(o)
+	return o, true
 }

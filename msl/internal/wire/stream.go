@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"unicode/utf8"
 )
 
 const maxEmpty = 100 // reads without data before giving up
@@ -148,7 +147,9 @@ func (d *Decoder) read(skip bool, limit int) (Object, error) {
 	if err := d.open(skip, limit); err != nil {
 		return Object{}, err
 	}
-	if o, ok := d.whole(limit); ok {
+	if o, ok := d.mem.parseWhole(d.unread(), limit, d.lim); ok {
+		d.hint = len(o.Raw())
+		d.start += d.hint
 		return o, nil
 	}
 	d.scan = scanner{}
@@ -164,24 +165,6 @@ func (d *Decoder) read(skip bool, limit int) (Object, error) {
 			return Object{}, err
 		}
 	}
-}
-
-// whole returns the next object if what was read ends as objects do, so that it is probably
-// all there: then the parser finds its end, and nothing is looked at twice. It leaves
-// everything else to the scanner, and every error.
-func (d *Decoder) whole(limit int) (Object, bool) {
-	rest := d.unread()
-	if rest[len(rest)-1] != '}' {
-		return Object{}, false
-	}
-	o, err := parseFirst(rest[:min(len(rest), limit)], d.lim, d.mem.unused())
-	if err != nil || !utf8.Valid(o.Raw()) {
-		return Object{}, false
-	}
-	d.mem.keep(o)
-	d.hint = len(o.Raw())
-	d.start += d.hint
-	return o, true
 }
 
 // passOver moves to the end of the current object, which was too long to be returned.
