@@ -78,36 +78,44 @@ func (f *Fields) Objects(name string, max int) []Object {
 }
 
 // OptionalString reads a member that is a string, or returns "" without one.
-func (f *Fields) OptionalString(name string) string { return optional(f, name, "", Value.Text) }
+func (f *Fields) OptionalString(name string) (v string) {
+	if f.Has(name) {
+		v = f.String(name)
+	}
+	return v
+}
 
 // OptionalBytes reads a member that is binary, or returns nil without one.
-func (f *Fields) OptionalBytes(name string) []byte { return optional(f, name, nil, Value.Bytes) }
+func (f *Fields) OptionalBytes(name string) (v []byte) {
+	if f.Has(name) {
+		v = f.Bytes(name)
+	}
+	return v
+}
 
 // OptionalBool reads a member that is a boolean, or returns false without one.
-func (f *Fields) OptionalBool(name string) bool { return optional(f, name, false, Value.Bool) }
+func (f *Fields) OptionalBool(name string) (v bool) {
+	if f.Has(name) {
+		v = f.Bool(name)
+	}
+	return v
+}
 
 // OptionalStrings reads a member that is an array of strings, or returns nil
 // without one.
-func (f *Fields) OptionalStrings(name string) []string {
-	return optional(f, name, nil, Value.Strings)
+func (f *Fields) OptionalStrings(name string) (v []string) {
+	if f.Has(name) {
+		v = f.Strings(name)
+	}
+	return v
 }
 
 // OptionalInt reads a member that is an integer, or returns absent without one.
 func (f *Fields) OptionalInt(name string, absent int64) int64 {
-	return optional(f, name, absent, Value.Int)
-}
-
-func optional[T any](f *Fields, name string, absent T, get func(Value) (T, error)) T {
-	if f.err != nil {
+	if !f.Has(name) {
 		return absent
 	}
-	m, ok := f.object.Value(name)
-	if !ok {
-		return absent
-	}
-	var v T
-	v, f.err = of(m, name, get)
-	return v
+	return f.Int(name)
 }
 
 func read[T any](f *Fields, name string, get func(Value) (T, error)) (v T) {

@@ -125,19 +125,13 @@ func (o Object) Strings(name string) ([]string, error) {
 }
 
 func member[T any](o Object, name string, get func(Value) (T, error)) (T, error) {
+	var zero T
 	v, ok := o.Value(name)
 	if !ok {
-		var zero T
 		return zero, &memberError{name, ErrMissing}
 	}
-	return of(v, name, get)
-}
-
-// of reads the member of that name.
-func of[T any](v Value, name string, get func(Value) (T, error)) (T, error) {
 	t, err := get(v)
 	if err != nil {
-		var zero T
 		return zero, &memberError{name, err}
 	}
 	return t, nil
