@@ -1,12 +1,9 @@
 package wire
 
 import (
-	"bytes"
-	"compress/gzip"
 	"fmt"
 	"io"
 	"math"
-	"sync"
 )
 
 // The names of the compression algorithms on the wire, in order of preference.
@@ -98,76 +95,6 @@ func (o *output) holds(size int) error {
 		return nil
 	}
 	return o.hold(size + o.table)
-}
-
-// gzipWriters and gzipReaders hold the state of the standard library's implementation, up
-// to a megabyte, which costs more to set up than a chunk costs to compress. The level is
-// the default, except for short data: there the fastest level takes half the time, since
-// the default mostly spends it on setup, and its output is a few percent longer. From a
-// few kilobytes on it is a tenth longer or more.
-var (
-	gzipWriters      = writersOf(gzip.DefaultCompression)
-	gzipShortWriters = writersOf(gzip.BestSpeed)
-	gzipReaders      = &sync.Pool{New: func() any { return new(gzip.Reader) }}
-)
-
-// maxShort is the size up to which data is short.
-const maxShort = 1 << 10
-
-func writersOf(level int) *sync.Pool {
-	return &sync.Pool{New: func() any {
-		w, _ := gzip.NewWriterLevel(io.Discard, level) // fails only for levels that do not exist
-		return &gzipWriter{Writer: w}
-	}}
-}
-
-// A gzipWriter compresses into its own buffer, so that one reset of its large state is
-// enough for each chunk.
-type gzipWriter struct {
-	*gzip.Writer
-	out appended
-}
-
-// appended is the compressed data.
-type appended []byte
-
-func (a *appended) Write(p []byte) (int, error) {
-	*a = append(*a, p...)
-	return len(p), nil
-}
-
-func compressGZIP(data []byte) ([]byte, error) {
-	pool := gzipWriters
-	if len(data) <= maxShort {
-		pool = gzipShortWriters
-	}
-	w := pool.Get().(*gzipWriter)
-	defer pool.Put(w)
-	defer func() { w.out = nil }() // the pool must not keep the output alive
-	w.Reset(&w.out)
-	if _, err := w.Write(data); err != nil {
-		return nil, fmt.Errorf("wire: gzip: %w", err)
-	}
-	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("wire: gzip: %w", err)
-	}
-	return w.out, nil
-}
-
-// decompressGZIP accepts one or more members (RFC 1952, section 2.2) and
-// nothing after them.
-func decompressGZIP(data []byte, out *output) error {
-	r := gzipReaders.Get().(*gzip.Reader)
-	defer gzipReaders.Put(r)
-	src := bytes.NewReader(data)
-	defer src.Reset(nil) // the pool must not keep the input alive
-	if err := r.Reset(src); err != nil {
-		return ErrCompression
-	}
-	if err := out.grow(min(out.limit, max(4*len(data), 512))); err != nil {
-		return err
-	}
-	return out.readFrom(r)
 }
 
 // readFrom reads to the end. Only a read beyond the limit shows whether the data is

@@ -3,10 +3,14 @@ package wire
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"math"
 	"math/rand/v2"
+	"os"
 	"runtime"
+	"slices"
 	"testing"
 )
 
@@ -197,6 +201,45 @@ func TestGZIPPool(t *testing.T) {
 		}
 		decompresses(t, GZIP, foreign.Bytes(), []byte("from elsewhere"))
 	}
+}
+
+// TestGZIPSizes compresses the text of this package, and strings that have no words, in
+// pieces: the output is at most a fiftieth longer than the standard library's.
+func TestGZIPSizes(t *testing.T) {
+	var random []byte
+	for r := rand.New(rand.NewPCG(1, 2)); len(random) < 6<<10; {
+		random = binary.NativeEndian.AppendUint64(random, r.Uint64())
+	}
+	text, err := os.ReadFile("parse.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	standard := gzip.NewWriter(nil)
+	for name, data := range map[string][]byte{"text": text, "Base64": []byte(EncodeBase64(random)), "hex": hex.AppendEncode(nil, random)} {
+		for _, size := range []int{leastGain, 200, 500, maxShort, 4 << 10, len(data)} {
+			ours, theirs := 0, 0
+			for piece := range slices.Chunk(data, size) {
+				c, err := Compress(GZIP, piece)
+				if err != nil {
+					t.Fatal(err)
+				}
+				decompresses(t, GZIP, c, piece)
+				ours, theirs = ours+min(len(c), len(piece)), theirs+min(compressedBy(standard, piece), len(piece))
+			}
+			if 100*ours > 102*theirs {
+				t.Errorf("%s in pieces of %d: %d bytes, and %d by the standard library", name, size, ours, theirs)
+			}
+		}
+	}
+}
+
+// compressedBy is how long data becomes by a writer.
+func compressedBy(w *gzip.Writer, data []byte) int {
+	var out bytes.Buffer
+	w.Reset(&out)
+	w.Write(data)
+	w.Close()
+	return out.Len()
 }
 
 // What is limited is checked before it is allocated, in bytes whatever the ratio.

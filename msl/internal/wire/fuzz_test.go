@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"io"
@@ -223,6 +224,51 @@ func FuzzDecompress(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzGZIP compares with the standard library, which ignores reserved flags: RFC 1952,
+// section 2.3.1.2, wants an error.
+func FuzzGZIP(f *testing.F) {
+	for _, v := range readCompressionVectors(f) {
+		c, err := Compress(GZIP, v.Data)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(c, v.Data)
+		f.Add(append(c, c...), v.Data)
+	}
+	f.Fuzz(func(t *testing.T, in, data []byte) {
+		got, err := Decompress(GZIP, in, Inflation{Ratio: 1 << 20})
+		want, wantErr := standardGunzip(in)
+		if (err == nil) != (wantErr == nil) && !hasReservedFlags(in) || err == nil && !bytes.Equal(got, want) {
+			t.Fatalf("%x: got %x, %v, and from the standard library %x, %v", in, got, err, want, wantErr)
+		}
+		c, err := Compress(GZIP, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := standardGunzip(c); err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("%x: got %x, %v", data, again, err)
+		}
+	})
+}
+
+// hasReservedFlags reports whether a member may have them.
+func hasReservedFlags(in []byte) bool {
+	for _, member := range bytes.Split(in, []byte{0x1f, 0x8b, 8}) {
+		if len(member) > 0 && member[0]>>5 != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func standardGunzip(in []byte) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(in))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
 }
 
 func FuzzLZWRoundTrip(f *testing.F) {

@@ -1,6 +1,9 @@
 package wire
 
-import "sync"
+import (
+	"sync"
+	"unicode/utf8"
+)
 
 // Memory is what reading or writing one message needs for a short time. It is reused for
 // other messages: nothing in it may be referred to after Free.
@@ -8,8 +11,9 @@ type Memory struct {
 	// Content, Scratch and Tag are for the caller, who overwrites and replaces them.
 	Content, Scratch, Tag []byte
 
-	buf   []byte // of a Decoder
-	nodes []node // of the objects that Parse returned
+	buf    []byte // of a Decoder
+	filled int    // bytes of buf that were read into
+	nodes  []node // of the objects that Parse returned
 }
 
 const (
@@ -27,15 +31,22 @@ func NewMemory() *Memory { return memories.Get().(*Memory) }
 // needs. None of the message is left in it.
 func (m *Memory) Free() {
 	m.forget()
-	for _, b := range []*[]byte{&m.Content, &m.Scratch, &m.Tag, &m.buf} {
-		if *b = (*b)[:cap(*b)]; len(*b) > minBuffer {
-			poisoned(*b)
-			*b = nil
-		}
-		wipe(*b)
-		*b = (*b)[:0]
+	for _, b := range []*[]byte{&m.Content, &m.Scratch, &m.Tag} {
+		*b = wiped((*b)[:cap(*b)])
 	}
+	m.buf, m.filled = wiped(m.buf[:min(m.filled, cap(m.buf))]), 0
 	memories.Put(m)
+}
+
+// wiped returns the buffer of b to be used again, without what is in b, unless only a long
+// message needs so much.
+func wiped(b []byte) []byte {
+	if cap(b) > minBuffer {
+		poisoned(b)
+		return nil
+	}
+	wipe(b)
+	return b[:0]
 }
 
 // forget invalidates the objects that Parse returned.
@@ -47,10 +58,34 @@ func (m *Memory) forget() {
 // Parse is like the function Parse, but the object is valid only until Free, or until
 // the Decoder whose memory this is reads another object.
 func (m *Memory) Parse(b []byte, lim Limits) (Object, error) {
-	used := len(m.nodes)
-	o, err := parse(b, lim, m.nodes[used:])
-	if n := len(o.v.nodes); err == nil && n <= cap(m.nodes)-used {
-		m.nodes = m.nodes[:used+n]
+	o, err := parse(b, lim, m.unused())
+	if err == nil {
+		m.keep(o)
 	}
 	return o, err
+}
+
+// unused is where Parse puts nodes, as far as it reaches.
+func (m *Memory) unused() []node { return m.nodes[len(m.nodes):] }
+
+// keep keeps the nodes of an object, if they are there.
+func (m *Memory) keep(o Object) {
+	if n := len(o.v.nodes); n <= cap(m.nodes)-len(m.nodes) {
+		m.nodes = m.nodes[:len(m.nodes)+n]
+	}
+}
+
+// parseWhole is Parse for the object that b begins with, of at most limit bytes, if b ends as
+// objects do, so that it is probably all there: then nothing is looked at twice. It leaves
+// everything else to the scanner, and every error.
+func (m *Memory) parseWhole(b []byte, limit int, lim Limits) (Object, bool) {
+	if b[len(b)-1] != '}' {
+		return Object{}, false
+	}
+	o, err := parseFirst(b[:min(len(b), limit)], lim, m.unused())
+	if err != nil || !utf8.Valid(o.Raw()) {
+		return Object{}, false
+	}
+	m.keep(o)
+	return o, true
 }

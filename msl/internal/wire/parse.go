@@ -28,14 +28,20 @@ func parse(b []byte, lim Limits, nodes []node) (Object, error) {
 	if !utf8.Valid(b) {
 		return Object{}, syntaxError(0, "not UTF-8")
 	}
+	o, err := parseFirst(b, lim, nodes)
+	if end := len(o.Raw()); err == nil && end != len(b) {
+		return Object{}, syntaxError(end, "data after the object")
+	}
+	return o, err
+}
+
+// parseFirst parses the object that b begins with. It takes any bytes for UTF-8.
+func parseFirst(b []byte, lim Limits, nodes []node) (Object, error) {
 	p := parser{src: b, lim: lim, nodes: append(nodes, node{})}
 	if err := p.value(0, 1); err != nil {
 		return Object{}, err
 	}
-	if p.pos != len(b) {
-		return Object{}, syntaxError(p.pos, "data after the object")
-	}
-	return Object{Value{src: b, nodes: p.nodes}}, nil
+	return Object{Value{src: b[:p.pos:p.pos], nodes: p.nodes}}, nil
 }
 
 type parser struct {

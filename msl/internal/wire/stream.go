@@ -149,6 +149,11 @@ func (d *Decoder) read(skip bool, limit int) (Object, error) {
 	if err := d.open(skip, limit); err != nil {
 		return Object{}, err
 	}
+	if o, ok := d.mem.parseWhole(d.unread(), limit, d.lim); ok {
+		d.hint = len(o.Raw())
+		d.start += d.hint
+		return o, nil
+	}
 	d.scan = scanner{}
 	for {
 		done, err := d.scan.run(d.unread())
@@ -251,6 +256,7 @@ func (d *Decoder) fillBehind(limit int) error {
 		buf := d.mem.buf
 		n, err := d.r.Read(buf[len(buf):cap(buf)])
 		d.mem.buf = buf[:len(buf)+n]
+		d.mem.filled = max(d.mem.filled, len(buf)+n)
 		d.rerr = readError(err)
 		if n > 0 {
 			return nil
