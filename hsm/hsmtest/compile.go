@@ -58,7 +58,7 @@ func compiler() ([]string, error) {
 	return append(cc, "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden", "-O0", "-Wall", "-Wextra"), err
 }
 
-// cache is a directory in which no other user can put a library.
+// cache is the directory for shared objects in the cache of the user, which only they write.
 func cache() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
