@@ -11,6 +11,7 @@ import (
 // TestRewrittenHeaders parses every recorded header that can be read, writes it
 // and parses it again: of the vectors, and of the requests in the conversations.
 func TestRewrittenHeaders(t *testing.T) {
+	skipWithRace(t)
 	r := newRecorded(t).withEveryExchange()
 	r.server.Users = append(r.server.Users, &userauth.UserIDToken{Issuer: r.server.Issuer})
 	rewritten := 0

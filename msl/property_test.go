@@ -217,6 +217,7 @@ func TestFlippedSessionBits(t *testing.T) {
 // TestFlippedAnswerBits flips the bits of the answers that a client gets: one that
 // delivers keys, one under the master token, and an error.
 func TestFlippedAnswerBits(t *testing.T) {
+	skipWithRace(t)
 	n := softNetwork(t)
 	client := n.pskClient("device")
 	var request, answer []byte
@@ -313,6 +314,7 @@ func TestFlippedTokenBits(t *testing.T) {
 // A changed service token is not opened: its data is not returned, and a changed name or
 // binding cannot replace another token unnoticed.
 func TestFlippedServiceTokenBits(t *testing.T) {
+	skipWithRace(t)
 	keys := msl.ServiceTokenKeys{"": symmetric(t, newStore(t), serviceKeys)}
 	for _, encrypted := range []bool{false, true} {
 		data := []byte("service data")

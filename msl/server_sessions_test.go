@@ -145,6 +145,7 @@ func TestModelGroupsRememberTheProven(t *testing.T) {
 // TestIssuedSessionsPushOutNobody has one device ask for token after token, and use
 // none.
 func TestIssuedSessionsPushOutNobody(t *testing.T) {
+	skipWithRace(t)
 	n := softNetwork(t)
 	n.server.Limits.Sessions = 16
 	honest := n.pskClient("honest")

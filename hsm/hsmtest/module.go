@@ -1,7 +1,6 @@
 package hsmtest
 
 import (
-	"embed"
 	"errors"
 	"fmt"
 	"os"
@@ -31,12 +30,6 @@ type Module struct {
 	mu     sync.Mutex
 	last   time.Time // of the control file: no two states of it have the same
 }
-
-//go:embed module
-var source embed.FS
-
-// compiled is the shared object, made once in a process.
-var compiled = sync.OnceValues(compile)
 
 // New makes a module in a directory of the test that forwards to the one at
 // target. Without a C compiler the test is skipped, or fails if MSL_TEST_REQUIRE
@@ -77,33 +70,6 @@ func Build(dir, target string) (*Module, error) {
 		return nil, fmt.Errorf("hsmtest: %w", err)
 	}
 	return m, m.write(nil)
-}
-
-// compile runs $CC, or cc, in a directory that goes at once.
-func compile() ([]byte, error) {
-	dir, err := os.MkdirTemp("", "hsmtest")
-	if err != nil {
-		return nil, fmt.Errorf("hsmtest: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	if err := os.CopyFS(dir, source); err != nil {
-		return nil, fmt.Errorf("hsmtest: %w", err)
-	}
-	cc := strings.Fields(os.Getenv("CC"))
-	if len(cc) == 0 {
-		cc = []string{"cc"}
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "module", "*.c"))
-	if err != nil {
-		return nil, fmt.Errorf("hsmtest: %w", err)
-	}
-	object := filepath.Join(dir, "hsmtest.so")
-	args := append(cc[1:], "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden", "-O0", "-Wall", "-Wextra", "-o", object)
-	args = append(append(args, files...), "-ldl", "-lpthread")
-	if out, err := exec.Command(cc[0], args...).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("hsmtest: %s: %w\n%s", cc[0], err, out)
-	}
-	return os.ReadFile(object)
 }
 
 // Control is the path of the control file.

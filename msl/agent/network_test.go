@@ -1,3 +1,5 @@
+//go:debug cryptocustomrand=1
+
 package agent
 
 import (
@@ -19,6 +21,7 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/internal/leaktest"
+	"github.com/msl-hsm/msl-hsm/internal/pairtest"
 	"github.com/msl-hsm/msl-hsm/internal/porttest"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
@@ -29,7 +32,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
-func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
+func TestMain(m *testing.M) {
+	if err := pairtest.Install(); err != nil {
+		panic(err)
+	}
+	os.Exit(leaktest.Run(m))
+}
 
 // A network is a server that echoes, and an agent on a device known to the server.
 type network struct {

@@ -10,10 +10,10 @@ import (
 )
 
 // gzipWriters and gzipReaders hold the state of the library, up to a megabyte, which costs
-// more to set up than a chunk costs to compress. Its level 7 makes what zlib's default makes,
-// in less time, most of which it needs to begin. What is short does without: level 6 is as
-// good there, but takes data of which no byte is frequent for random, as Base64 and
-// hexadecimal digits are.
+// more to set up than a chunk costs to compress. Level 7 compresses like zlib's default in
+// less time, most of which is setup. For short data, level 6 avoids that and compresses as
+// well, except that it stores data without frequent bytes, such as Base64 or hexadecimal
+// digits, uncompressed.
 var (
 	gzipWriters      = writersOf(7)
 	gzipShortWriters = writersOf(6)
@@ -21,8 +21,8 @@ var (
 )
 
 const (
-	maxShort  = 1 << 10 // up to which data is short
-	leastGain = 128     // bytes, of which level 7 may save some where level 6 saved none
+	maxShort  = 1 << 10 // largest size of short data
+	leastGain = 128     // smallest size that level 7 may shorten where level 6 did not
 )
 
 func writersOf(level int) *sync.Pool {
