@@ -151,6 +151,8 @@ func OneLine(err error) string {
 		text += "; correct the path"
 	case strings.HasSuffix(text, syscall.EMFILE.Error()) && errors.Is(err, syscall.EMFILE):
 		text += "; raise the limit of open files (ulimit -n, LimitNOFILE of systemd)"
+	case errors.Is(err, syscall.EINVAL) && ofSocket(err):
+		text += "; the path of a socket must not exceed 107 bytes: choose a shorter one"
 	}
 	for reason, next := range fileSystems() {
 		if strings.HasSuffix(text, ": "+reason) {
@@ -158,6 +160,12 @@ func OneLine(err error) string {
 		}
 	}
 	return plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...)
+}
+
+// ofSocket reports whether the system says so of the path of a socket.
+func ofSocket(err error) bool {
+	var at *net.OpError
+	return errors.As(err, &at) && at.Net == "unix"
 }
 
 // fileSystems says what to do about a file that cannot be read, or a file system that takes no
