@@ -4,9 +4,9 @@
 // that must not exist yet, and [Aside] keeps an old version. The first two write a
 // temporary file in the same directory, sync it to disk and only then rename it, so that
 // a reader, a crash or a full disk sees the old file or the new one and nothing in
-// between. On an error the old file is unchanged and nothing is left behind; a process
-// that dies partway may leave a file whose name begins with ".new-", which nothing reads
-// and which may be deleted.
+// between. On an error the old file is unchanged and nothing is left behind. A process
+// that dies partway may leave a file whose name begins with ".new-", which nothing reads;
+// the first write of the same user to that directory after an hour removes it.
 //
 // The temporary file never existed before, and its name cannot be guessed, so no other
 // user with write access to the directory can redirect the bytes by placing a link
@@ -25,7 +25,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
+	"time"
 )
 
 // DefaultMode is the permissions of a file whose mode is given as 0.
@@ -113,6 +115,7 @@ func write(path string, data []byte, mode fs.FileMode, publish func(dir *os.Root
 		return err
 	}
 	defer dir.Close()
+	sweep(dir)
 	temporary, err := stage(dir, data, mode)
 	if err != nil {
 		return err
@@ -128,12 +131,29 @@ func write(path string, data []byte, mode fs.FileMode, publish func(dir *os.Root
 	return nil
 }
 
+const (
+	temporaryPrefix = ".new-"
+	randomText      = 26        // base32 letters and digits after the prefix
+	abandoned       = time.Hour // age at which no process is still writing a file
+)
+
+// sweep removes what processes that died left in the directory. A failure does not affect
+// the file being written, and the next write tries again.
+func sweep(dir *os.Root) {
+	left, _ := fs.Glob(dir.FS(), temporaryPrefix+strings.Repeat("[2-7A-Z]", randomText))
+	for _, name := range left {
+		if f, err := dir.Lstat(name); err == nil && trusted(f) && time.Since(f.ModTime()) > abandoned {
+			dir.Remove(name)
+		}
+	}
+}
+
 // stage writes a new file to disk and returns its name.
 func stage(dir *os.Root, data []byte, mode fs.FileMode) (name string, err error) {
 	if mode == 0 {
 		mode = DefaultMode
 	}
-	name = ".new-" + rand.Text()
+	name = temporaryPrefix + rand.Text()[:randomText]
 	// O_EXCL: an existing link of that name is an error, too (POSIX, open).
 	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {

@@ -146,6 +146,26 @@ func TestCrash(t *testing.T) {
 	names(t, dir, temporary, "file")
 }
 
+// TestSweep leaves what a dead process left an hour ago to the next write, and nothing else:
+// neither what another process may still be writing, nor files with names of their own.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	random := strings.Repeat("K7", 13)
+	for name, old := range map[string]time.Duration{
+		".new-" + random: 61 * time.Minute, ".new-A" + random[1:]: 59 * time.Minute, ".new-B" + random[1:]: -time.Hour,
+		".new-config.yaml": 24 * time.Hour, ".new-" + strings.ToLower(random): 24 * time.Hour, ".new-" + random + "A": 24 * time.Hour,
+	} {
+		when := time.Now().Add(-old)
+		if err := os.Chtimes(put(t, filepath.Join(dir, name), "left"), when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Replace(filepath.Join(dir, "file"), []byte("new"), 0); err != nil {
+		t.Fatal(err)
+	}
+	names(t, dir, ".new-A"+random[1:], ".new-B"+random[1:], ".new-"+random+"A", ".new-config.yaml", ".new-"+strings.ToLower(random), "file")
+}
+
 // TestPublishFails checks that nothing is left when the last step fails.
 func TestPublishFails(t *testing.T) {
 	dir := t.TempDir()

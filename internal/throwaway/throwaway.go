@@ -5,6 +5,7 @@
 package throwaway
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -21,10 +22,11 @@ var left = struct {
 func Dir(in, pattern string) (path string, err error) {
 	left.Lock()
 	defer left.Unlock()
-	if path, err = os.MkdirTemp(in, pattern); err == nil {
-		note(path)
+	if path, err = os.MkdirTemp(in, pattern); err != nil {
+		return "", named(in, err)
 	}
-	return path, err
+	note(path)
+	return path, nil
 }
 
 // File makes a new file, like [os.CreateTemp]. The caller must close it, and call
@@ -32,10 +34,19 @@ func Dir(in, pattern string) (path string, err error) {
 func File(in, pattern string) (f *os.File, err error) {
 	left.Lock()
 	defer left.Unlock()
-	if f, err = os.CreateTemp(in, pattern); err == nil {
-		note(f.Name())
+	if f, err = os.CreateTemp(in, pattern); err != nil {
+		return nil, named(in, err)
 	}
-	return f, err
+	note(f.Name())
+	return f, nil
+}
+
+// named says of an error of the directory for temporary files which setting names it.
+func named(in string, err error) error {
+	if in == "" {
+		return fmt.Errorf("the directory for temporary files, which TMPDIR names: %w", err)
+	}
+	return err
 }
 
 // note remembers a path, which stays the same if the working directory changes.

@@ -1,8 +1,11 @@
 package throwaway
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -16,6 +19,18 @@ func entries(t *testing.T, dir string) (names []string) {
 		names = append(names, e.Name())
 	}
 	return names
+}
+
+// TestNoTemporary has the error name the setting, which the path does not.
+func TestNoTemporary(t *testing.T) {
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "nowhere"))
+	_, err := Dir("", "x-*")
+	_, errFile := File("", "x-*")
+	for _, err := range []error{err, errFile} {
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "TMPDIR") {
+			t.Error(err)
+		}
+	}
 }
 
 func TestSweep(t *testing.T) {

@@ -131,6 +131,17 @@ func (c Config) Open(path string, passphrase []byte) (*Store, error) {
 	return &Store{live: map[*key]struct{}{}, rings: rings, prefix: c.prefix(), random: c.random(), others: c.Others, file: f}, nil
 }
 
+// Look returns the error of a file that [Open] refuses whatever the passphrase is, because it
+// is missing ([keystore.ErrNotFound]), cannot be read ([keystore.ErrUnavailable]), is damaged or
+// is not a file of keys ([keystore.ErrBadData]). It is for who would ask for the passphrase.
+func Look(path string) error {
+	data, err := read(path)
+	if err == nil {
+		_, err = check(path, data)
+	}
+	return err
+}
+
 // permits refuses a cost at which a passphrase is guessed too easily, and one that takes
 // too much memory or time. Nobody can change the cost of a file without its passphrase:
 // the first is against files that were made for tests.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
 // Listen accepts requests until it is closed; closing waits briefly for requests in
@@ -29,7 +31,7 @@ func (s Service) Listen(log *slog.Logger) io.Closer {
 	}
 	l, err := listenPrivately(socket)
 	if err != nil {
-		log.Warn("commands cannot reach this server while it runs", "error", err)
+		log.Warn("commands cannot reach this server while it runs", "error", exit.OneLine(err))
 		return io.NopCloser(nil)
 	}
 	server := &http.Server{

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -19,6 +20,11 @@ func TestSocketPlace(t *testing.T) {
 		t.Fatalf("a file in that place: %q, %v", b, err)
 	}
 	os.Remove(at)
+	var told strings.Builder
+	Service{Socket: at + strings.Repeat("x", 108)}.Listen(slog.New(slog.NewTextHandler(&told, nil))).Close()
+	if !strings.Contains(told.String(), "must not exceed 107 bytes: choose a shorter one") {
+		t.Errorf("a long path: %s", told.String())
+	}
 
 	first, err := listenPrivately(at)
 	if err != nil {

@@ -87,9 +87,6 @@ func listenUnix(path string) (net.Listener, error) {
 	before := syscall.Umask(0o177) // so that the socket is never open to others
 	l, err := net.Listen("unix", path)
 	syscall.Umask(before)
-	if errors.Is(err, syscall.EINVAL) {
-		err = fmt.Errorf("%w; the path of a socket must not exceed 107 bytes", err)
-	}
 	return l, err
 }
 

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
 func TestListenLocally(t *testing.T) {
@@ -35,7 +37,7 @@ func TestListenLocally(t *testing.T) {
 		"example.com:80": "other machines", "127.0.0.1": "want unix", "unix:/nowhere/s": "no such file",
 		"unix:" + path + strings.Repeat("x", 108): "107 bytes",
 	} {
-		if l, err := listenLocally("--listen", at); err == nil || !strings.Contains(err.Error(), want) {
+		if l, err := listenLocally("--listen", at); err == nil || !strings.Contains(exit.OneLine(err), want) {
 			t.Errorf("%s: %v, %v", at, l, err)
 		}
 	}

@@ -132,6 +132,9 @@ func createKey(p *program, label, name, soPIN string) (err error) {
 	if err != nil {
 		return exit.Usagef("unknown algorithm %q; want one of %s", name, algorithmNames())
 	}
+	if err := config.CheckLabel(label); err != nil {
+		return err
+	}
 	c, err := p.configure()
 	if err != nil {
 		return err

@@ -89,6 +89,9 @@ type incomingKey struct {
 }
 
 func importKeys(p *program, name string, f importFlags) (err error) {
+	if err := config.CheckLabel(name); err != nil {
+		return err
+	}
 	c, err := p.configure()
 	if err != nil {
 		return err

@@ -74,7 +74,7 @@ func (p *printer) lost() error {
 	if p.err == nil {
 		return nil
 	}
-	return fmt.Errorf("the command succeeded, but its output is lost: %w", p.err)
+	return fmt.Errorf("the command succeeded, but its output is lost: %w: give it another place, and look at what was done", p.err)
 }
 
 // unread reports whether the only problem is that nobody reads the output anymore, as

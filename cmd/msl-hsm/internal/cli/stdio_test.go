@@ -97,7 +97,7 @@ func TestOneSignal(t *testing.T) {
 	skipWithRace(t)
 	t.Parallel()
 	dir := t.TempDir()
-	write(t, dir, "keys", "")
+	write(t, dir, "keys", closedKeys())
 	write(t, dir, "c.yaml", "keystore: {uri: \"soft:keys\", pin: \"fd:0\"}\nserver: {state: s.db, shutdown: 1s, listen: \"127.0.0.1:0\"}\n")
 	c := launch(t, dir, "serve", "--init-state", "--config", "c.yaml")
 	await(t, "the state file", func() bool { _, err := os.Stat(filepath.Join(dir, "s.db")); return err == nil })

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"os/exec"
@@ -111,11 +112,18 @@ func write(t *testing.T, dir, name, text string) {
 	}
 }
 
+// closedKeys is a file of keys as far as can be told without its passphrase.
+func closedKeys() string {
+	text := "msl-hsm soft keys\n" + strings.Repeat("\x02", 64)
+	sum := sha256.Sum256([]byte(text))
+	return text + string(sum[:])
+}
+
 // TestStopStart has a server whose start hangs: it waits for a passphrase.
 func TestStopStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	write(t, dir, "keys", "")
+	write(t, dir, "keys", closedKeys())
 	write(t, dir, "c.yaml", "keystore: {uri: \"soft:keys\", pin: \"fd:0\"}\nserver: {state: s.db, shutdown: 1s, listen: \"127.0.0.1:0\"}\n")
 	c := launch(t, dir, "serve", "--init-state", "--config", "c.yaml")
 	await(t, "the state file", func() bool { _, err := os.Stat(filepath.Join(dir, "s.db")); return err == nil })

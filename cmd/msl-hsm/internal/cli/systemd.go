@@ -2,16 +2,18 @@ package cli
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
@@ -24,24 +26,39 @@ type sockets map[string]net.Listener
 // activatedSockets takes the sockets of systemd, if any. Their FileDescriptorName is
 // stream, peer or push; any other name means the server itself.
 func activatedSockets() (sockets, error) {
-	named, err := activation.ListenersWithNames()
-	if err != nil {
-		return nil, fmt.Errorf("sockets of systemd: %w", err)
+	own := os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid())
+	if n, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); own && (err != nil || n > mostSockets) {
+		return nil, exit.Usagef("LISTEN_FDS is %q: want at most %d sockets: correct the .socket unit", os.Getenv("LISTEN_FDS"), mostSockets)
 	}
 	all := sockets{}
-	for name, list := range named {
+	for _, f := range activation.Files(true) {
 		setting := "server.listen"
-		if name == "stream" || name == "peer" || name == "push" {
+		if name := f.Name(); name == "stream" || name == "peer" || name == "push" {
 			setting = "server." + name
 		}
-		for _, l := range list {
-			if _, taken := all[setting]; taken || l == nil {
-				return nil, exit.Usagef("systemd passes a socket %q that is no listener, or a second one for %s: correct the .socket unit", name, setting)
-			}
-			all[setting] = l
+		l, err := listenerIn(f)
+		if _, taken := all[setting]; taken || err != nil {
+			return nil, exit.Usagef("systemd passes a socket %q that is no listener, or a second one for %s: correct the .socket unit", f.Name(), setting)
 		}
+		all[setting] = l
 	}
 	return all, nil
+}
+
+// mostSockets is how many there are names for.
+const mostSockets = 4
+
+// listenerIn takes a socket out of the file that has it.
+func listenerIn(f *os.File) (net.Listener, error) {
+	defer f.Close()
+	listens, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err == nil && listens == 0 {
+		err = errors.New("it does not listen")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return net.FileListener(f)
 }
 
 // listen listens at the address of a setting, unless systemd does so already.

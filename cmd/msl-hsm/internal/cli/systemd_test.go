@@ -100,6 +100,45 @@ func (m *manager) status() int {
 	return r.StatusCode
 }
 
+// TestSystemdWrongSockets starts a server with what is no listener, or with more than there
+// are names for: it does not listen somewhere else in place of that.
+func TestSystemdWrongSockets(t *testing.T) {
+	t.Parallel()
+	m := newManager(t)
+	udp, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	datagrams, err := udp.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagrams.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for _, c := range []struct {
+		count string
+		files []*os.File
+		want  string
+	}{
+		{"1", nil, "is no listener"}, {"1", []*os.File{null}, "is no listener"}, {"1", []*os.File{datagrams}, "is no listener"},
+		{"2", []*os.File{m.socket, m.socket}, "a second one for server.listen"},
+		{"99999999", []*os.File{m.socket}, `LISTEN_FDS is "99999999"`}, {"x", []*os.File{m.socket}, `LISTEN_FDS is "x"`},
+	} {
+		run := exec.Command("sh", "-c", `LISTEN_PID=$$ exec msl-hsm serve --config c.yaml --listen 127.0.0.1:0`)
+		run.Dir, run.ExtraFiles = m.dir, c.files
+		run.Env = append(os.Environ(), "LISTEN_FDS="+c.count)
+		out, err := run.CombinedOutput()
+		if err == nil || run.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), c.want) || !strings.Contains(string(out), "correct the .socket unit") {
+			t.Errorf("LISTEN_FDS=%s, %d files: %v: %s", c.count, len(c.files), err, out)
+		}
+	}
+}
+
 // TestSystemd runs a server as a unit of Type=notify with a socket and a watchdog.
 func TestSystemd(t *testing.T) {
 	t.Parallel()

@@ -73,7 +73,7 @@ func (l *LiveAgent) reload() error {
 	defer l.reloading.Unlock()
 	old := l.now.Load()
 	seen := filewatch.At(l.watched()...)
-	c, err := config.ReadPlain(l.Path, l.Read, (*config.Config).AgentFiles)
+	c, err := config.ReadPlain(l.Path, l.Read, (*config.Config).CheckAgent, (*config.Config).AgentFiles)
 	if err != nil {
 		return err
 	}

@@ -54,6 +54,9 @@ func (k *CeremonyKeys) UnmarshalYAML(n *yaml.Node) error {
 		case slices.ContainsFunc(*k, func(other CeremonyKey) bool { return other.Label == label }):
 			return misplaced{&entries[i], fmt.Errorf("the key %q is there twice", label)}
 		}
+		if err := CheckLabel(label); err != nil {
+			return misplaced{&entries[i], err}
+		}
 		*k = append(*k, CeremonyKey{label, algorithm})
 	}
 	return nil

@@ -92,14 +92,34 @@ func isSection(t reflect.Type) bool {
 	return false
 }
 
+// CheckServer refuses a configuration with which no server starts. A running server must not
+// accept one: a file that is empty for a moment, while it is being written, would lift all rules.
+func (c *Config) CheckServer() error {
+	if c.Keystore.None() || c.Server.State.IsZero() {
+		return exit.Usagef("the configuration names no key store or no state, and a server needs both: complete the file, then reload it")
+	}
+	return nil
+}
+
+// CheckAgent is [Config.CheckServer] for agents.
+func (c *Config) CheckAgent() error {
+	if c.Client.URL == "" {
+		return exit.Usagef("the configuration names no client.url, which an agent needs: complete the file, then reload it")
+	}
+	return nil
+}
+
 // ReadPlain reads a configuration again, if a running process can read it and its files
-// without blocking or running out of memory.
-func ReadPlain(path string, read func() (*Config, error), files func(*Config) []string) (*Config, error) {
+// without blocking or running out of memory, and check permits it.
+func ReadPlain(path string, read func() (*Config, error), check func(*Config) error, files func(*Config) []string) (*Config, error) {
 	if err := plainfile.Check(path); err != nil {
 		return nil, exit.Usagef("configuration: %w", err)
 	}
 	c, err := read()
 	if err != nil {
+		return nil, err
+	}
+	if err := check(c); err != nil {
 		return nil, err
 	}
 	return c, plainfile.Check(files(c)...)

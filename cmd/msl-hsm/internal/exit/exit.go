@@ -151,6 +151,8 @@ func OneLine(err error) string {
 		text += "; correct the path"
 	case strings.HasSuffix(text, syscall.EMFILE.Error()) && errors.Is(err, syscall.EMFILE):
 		text += "; raise the limit of open files (ulimit -n, LimitNOFILE of systemd)"
+	case errors.Is(err, syscall.EINVAL) && ofSocket(err):
+		text += "; the path of a socket must not exceed 107 bytes: choose a shorter one"
 	}
 	for reason, next := range fileSystems() {
 		if strings.HasSuffix(text, ": "+reason) {
@@ -158,6 +160,12 @@ func OneLine(err error) string {
 		}
 	}
 	return plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...)
+}
+
+// ofSocket reports whether the error is about the path of a socket.
+func ofSocket(err error) bool {
+	var at *net.OpError
+	return errors.As(err, &at) && at.Net == "unix"
 }
 
 // fileSystems says what to do about an unreadable file, or a file system that accepts no
@@ -171,6 +179,7 @@ func fileSystems() map[string]string {
 		"it is a directory":                   "name a file",
 		"is a directory":                      "name a file",
 		"it is a socket":                      "name a file",
+		"bad file descriptor":                 "it is not open: whoever starts msl-hsm has to open it",
 		"it is a pipe to which nobody writes": "name a file, or a pipe whose writer runs",
 		"too many levels of symbolic links":   "it is a link that leads to itself: name the file",
 		"operation not permitted":             "lsattr shows whether the file is immutable (undo it with chattr -i); the kernel log says whether something else forbids it",

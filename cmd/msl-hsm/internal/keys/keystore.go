@@ -48,7 +48,7 @@ func OpenToLook(c *config.Config) (Store, error) {
 // openHere opens the configured key store in this process.
 func openHere(c *config.Config) (Store, error) {
 	if path, ok := strings.CutPrefix(c.Keystore.URI, "soft:"); ok {
-		return openSoft(c, path, Secret, softConfig(c).Open)
+		return openSoftFile(c, path, softConfig(c))
 	}
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		return openTPM(c, tpm.OpenStore)
@@ -88,10 +88,10 @@ func makeStore(c *config.Config) (Store, error) {
 	if c.Keystore.Argon2 != (config.Argon2{}) {
 		changed.Cost = c.Keystore.Argon2.Cost()
 	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(path); path != "" && errors.Is(err, fs.ErrNotExist) {
 		return openSoft(c, path, NewSecret, changed.Create)
 	}
-	return openSoft(c, path, Secret, changed.Open)
+	return openSoftFile(c, path, changed)
 }
 
 // softConfig is for a store whose file keeps its cost: only those who may change keys pay
@@ -100,10 +100,23 @@ func softConfig(c *config.Config) soft.Config {
 	return soft.Config{SealPrefix: c.Keystore.Prefix, CheapForTests: c.Keystore.CheapForTests}
 }
 
-func openSoft(c *config.Config, path string, ask func(source, what string) (*lockedmem.Buffer, error), open func(string, []byte) (*soft.Store, error)) (Store, error) {
+// openSoftFile opens a file of soft keys. Nobody is asked for the passphrase of a file that no
+// passphrase opens.
+func openSoftFile(c *config.Config, path string, with soft.Config) (Store, error) {
 	if path == "" {
 		return nil, exit.Usagef("key store soft: names no file: write soft:FILE")
 	}
+	err := soft.Look(path)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, exit.WithCode(fmt.Errorf("there is no file of keys %s: correct the path, or make it with msl-hsm key create", path), exit.Keystore)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return openSoft(c, path, Secret, with.Open)
+}
+
+func openSoft(c *config.Config, path string, ask func(source, what string) (*lockedmem.Buffer, error), open func(string, []byte) (*soft.Store, error)) (Store, error) {
 	if c.Keystore.PIN == "" {
 		return nil, exit.Usagef("no passphrase for the keys in %s: name its source with --pin file:PATH, or pin: in the configuration", path)
 	}
@@ -113,9 +126,6 @@ func openSoft(c *config.Config, path string, ask func(source, what string) (*loc
 	}
 	defer passphrase.Close()
 	s, err := open(path, passphrase.Bytes())
-	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, exit.WithCode(fmt.Errorf("there is no file of keys %s: correct the path, or make it with msl-hsm key create", path), exit.Keystore)
-	}
 	if err != nil {
 		return nil, err
 	}

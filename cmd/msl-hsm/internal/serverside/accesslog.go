@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,12 +38,12 @@ func openAccessLog(c *config.Config) (accessLog, error) {
 	case config.AccessInLog:
 		return accessLog{log: log, level: slog.LevelInfo}, nil
 	default:
-		return accessLogIn(path)
+		return accessLogIn(path, log)
 	}
 }
 
-func accessLogIn(path string) (accessLog, error) {
-	f := &accessFile{path: path}
+func accessLogIn(path string, log *slog.Logger) (accessLog, error) {
+	f := &accessFile{path: path, log: log}
 	if err := f.reopen(); err != nil {
 		return accessLog{}, err
 	}
@@ -53,7 +54,7 @@ func accessLogIn(path string) (accessLog, error) {
 // AccessLogIn returns a function that writes the lines of an access log to a file, and
 // one that closes it.
 func AccessLogIn(path string) (write func(context.Context, msl.Served), end func() error, err error) {
-	l, err := accessLogIn(path)
+	l, err := accessLogIn(path, slog.New(slog.DiscardHandler))
 	return l.write, l.Close, err
 }
 
@@ -119,10 +120,13 @@ func upstreamOf(m *msl.Message) *mslhttp.UpstreamCall {
 // it.
 type accessFile struct {
 	path string
+	log  *slog.Logger // told once when lines are lost, and once when they no longer are
 
-	mu    sync.Mutex
-	file  *os.File
-	lines []byte // not written yet
+	mu     sync.Mutex
+	file   *os.File
+	lines  []byte // not written yet
+	losing bool   // the last write failed
+	torn   bool   // and left a part of a line
 }
 
 const (
@@ -153,9 +157,29 @@ func (f *accessFile) flush() error {
 	if len(f.lines) == 0 {
 		return nil
 	}
-	_, err := f.file.Write(f.lines)
+	if f.torn {
+		f.lines = slices.Insert(f.lines, 0, '\n')
+	}
+	n, err := f.file.Write(f.lines)
+	if n > 0 {
+		f.torn = f.lines[n-1] != '\n'
+	}
 	f.lines = f.lines[:0]
+	f.tell(err)
 	return err
+}
+
+// tell logs that lines are lost, for example on a full disk, and that they no longer are.
+func (f *accessFile) tell(err error) {
+	switch failed := err != nil; {
+	case failed == f.losing:
+		return
+	case failed:
+		f.log.Error("lines of the access log are lost: make room, or correct server.access-log", "file", f.path, "error", err)
+	default:
+		f.log.Info("the access log is written again", "file", f.path)
+	}
+	f.losing = err != nil
 }
 
 // reopen starts a new file if the previous one was moved away.
@@ -172,7 +196,7 @@ func (f *accessFile) reopen() error {
 		return nil
 	}
 	_ = f.flush()
-	f.file = file
+	f.file, f.torn = file, false
 	return old.Close()
 }
 

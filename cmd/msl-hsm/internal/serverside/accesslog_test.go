@@ -45,7 +45,7 @@ func TestAccessLine(t *testing.T) {
 // It is the same JSON.
 func TestAccessFileOnTerminal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.jsonl")
-	l, err := accessLogIn(path)
+	l, err := accessLogIn(path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestAccessFileOnTerminal(t *testing.T) {
 // whole.
 func TestAccessFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.jsonl")
-	l, err := accessLogIn(path)
+	l, err := accessLogIn(path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +104,56 @@ func TestAccessFile(t *testing.T) {
 	if found != writers*lines {
 		t.Errorf("%d lines of %d", found, writers*lines)
 	}
+}
+
+// TestAccessLost fills the disk, in the middle of a line, and makes room: that is told once
+// each, and the lines that follow are whole.
+func TestAccessLost(t *testing.T) {
+	var told strings.Builder
+	path := filepath.Join(t.TempDir(), "access.jsonl")
+	l, err := accessLogIn(path, slog.New(slog.NewTextHandler(&told, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := l.file
+	line := func() {
+		l.write(t.Context(), msl.Served{Identity: "camera"})
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.flush()
+	}
+	line()
+	good, full := f.file, fullDevice(t)
+	f.file = full
+	line()
+	line()
+	f.file = good
+	good.WriteString(`{"half`)
+	f.torn = true
+	line()
+	line()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if text := told.String(); strings.Count(text, "level=ERROR") != 1 || strings.Count(text, "no space left") != 1 || strings.Count(text, "level=INFO") != 1 || !strings.Contains(text, path) {
+		t.Errorf("told %q", text)
+	}
+	text, err := os.ReadFile(path)
+	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+	if err != nil || len(lines) != 4 || lines[1] != `{"half` || !json.Valid([]byte(lines[2])) || !json.Valid([]byte(lines[3])) {
+		t.Errorf("%q, %v", lines, err)
+	}
+}
+
+// fullDevice opens a disk that is full.
+func fullDevice(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }
 
 // TestAccessDelay wants a line in the file without anything else to happen.

@@ -126,7 +126,7 @@ func (l *Live) again() (r Reloaded, err error) {
 	defer l.reloading.Unlock()
 	old := l.now.Load()
 	seen := filewatch.At(l.watched()...)
-	c, err := config.ReadPlain(l.Path, l.Read, (*config.Config).Files)
+	c, err := config.ReadPlain(l.Path, l.Read, (*config.Config).CheckServer, (*config.Config).Files)
 	if err != nil {
 		return r, err
 	}
