@@ -2,9 +2,11 @@ package enroll
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +22,8 @@ type Bundle struct {
 	Roots         *x509.CertPool
 	Intermediates *x509.CertPool
 
-	known names // of both, by ParseBundle
+	known names               // of both, by ParseBundle
+	all   []*x509.Certificate // respelled
 }
 
 // ParseBundle reads certificates in PEM or DER. Those that are their own issuer are roots,
@@ -39,8 +42,10 @@ func ParseBundle(texts ...[]byte) (Bundle, error) {
 		if sameWritten(c.RawIssuer, c.RawSubject) {
 			b.Roots.AddCert(c)
 		} else {
-			b.Intermediates.AddCert(respelled(c, b.known))
+			c = respelled(c, b.known)
+			b.Intermediates.AddCert(c)
 		}
+		b.all = append(b.all, c)
 	}
 	if b.Roots.Equal(x509.NewCertPool()) {
 		return Bundle{}, fmt.Errorf("enroll: EK bundle: it has no root certificate")
@@ -116,11 +121,13 @@ func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, er
 		}
 	}
 	offered := namesOf(authorities)
-	for _, c := range authorities {
-		intermediates.AddCert(respelled(c, b.known, offered))
+	for i, c := range authorities {
+		authorities[i] = respelled(c, b.known, offered)
+		intermediates.AddCert(authorities[i])
 	}
+	authorities = slices.Concat(b.all, authorities)
 	e.Certificate = respelled(e.Certificate, b.known, offered)
-	chains, err := e.paths(b.Roots, intermediates, now)
+	chains, err := e.paths(b.Roots, intermediates, authorities, now)
 	if err == nil {
 		return path{chain: rawChain(chains[0])}, nil
 	}
@@ -128,20 +135,30 @@ func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, er
 		if !at.Before(now) {
 			continue
 		}
-		if chains, err = e.paths(b.Roots, intermediates, at); err == nil {
+		if chains, err = e.paths(b.Roots, intermediates, authorities, at); err == nil {
 			return path{chain: rawChain(chains[0]), at: at}, nil
 		} // else that is worse than its age
 	}
 	return path{}, err
 }
 
-func (e *EKCertificate) paths(roots, intermediates *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {
+// paths finds ways to roots. The authorities are all intermediates that are known, and those
+// roots that are.
+func (e *EKCertificate) paths(roots, intermediates *x509.CertPool, authorities []*x509.Certificate, now time.Time) ([][]*x509.Certificate, error) {
 	if roots == nil { // the standard library would take those of the system
 		return nil, proof.Fail(ErrEKCertificate, "no roots are configured")
 	}
-	chains, err := e.Verify(x509.VerifyOptions{
+	options := x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
+	}
+	chains, err := e.Verify(options)
+	if err != nil {
+		chain, errSalted := e.saltedPath(authorities, options)
+		if chain != nil {
+			return [][]*x509.Certificate{chain}, nil
+		}
+		err = cmp.Or(errSalted, err)
+	}
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.As(err, &unknown):

@@ -99,6 +99,7 @@ type parts struct {
 	extra                              []byte // further extensions
 	version, validity, algorithm       []byte
 	spell                              spelling
+	salt                               int // bytes, of a signature with PSS
 }
 
 // issueOdd makes a certificate of parts, which the standard library would not make.
@@ -137,8 +138,8 @@ func (m *maker) issueOdd(ek crypto.PublicKey, change func(*parts)) []byte {
 	body = p.spell.all(body)
 	digest := sha256.Sum256(body)
 	var options crypto.SignerOpts = crypto.SHA256
-	if bytes.Equal(p.algorithm, pss(32)) {
-		options = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
+	if p.salt > 0 {
+		options = &rsa.PSSOptions{SaltLength: p.salt, Hash: crypto.SHA256}
 	}
 	signature, err := m.key.Sign(rand.Reader, digest[:], options)
 	if err != nil {
