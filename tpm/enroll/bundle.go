@@ -108,7 +108,8 @@ func (p path) expired() bool { return p.chain != nil && !p.at.IsZero() }
 
 // verify finds a path from the certificate of an EK to a root (RFC 5280 section 6). The
 // certificates above it may help to find it. If there is none now, but there was one at the
-// first or the last moment of the certificate, the time of it or of one above has run out.
+// first or the last moment of the certificate, or at the last one of its issuer's, the time of
+// it or of one above has run out.
 func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, error) {
 	intermediates := x509.NewCertPool()
 	if b.Intermediates != nil {
@@ -131,15 +132,26 @@ func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, er
 	if err == nil {
 		return path{chain: rawChain(chains[0])}, nil
 	}
-	for _, at := range []time.Time{e.NotAfter, e.NotBefore} {
-		if !at.Before(now) {
-			continue
-		}
+	for _, at := range moments(e.Certificate, authorities, now) {
 		if chains, err = e.paths(b.Roots, intermediates, authorities, at); err == nil {
 			return path{chain: rawChain(chains[0]), at: at}, nil
 		} // else that is worse than its age
 	}
 	return path{}, err
+}
+
+// moments returns when there may have been a path before now: makers renew certificates of
+// authorities, and some date those of endorsement keys back.
+func moments(c *x509.Certificate, authorities []*x509.Certificate, now time.Time) []time.Time {
+	const most = 8 // each costs a search
+	all := []time.Time{c.NotAfter, c.NotBefore}
+	for _, a := range authorities {
+		if bytes.Equal(a.RawSubject, c.RawIssuer) {
+			all = append(all, a.NotAfter)
+		}
+	}
+	all = slices.DeleteFunc(all, func(at time.Time) bool { return !at.Before(now) })
+	return all[:min(len(all), most)]
 }
 
 // paths finds ways to roots. The authorities are all intermediates that are known, and those

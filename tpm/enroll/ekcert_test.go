@@ -317,41 +317,6 @@ func TestWrappedCertificates(t *testing.T) {
 	}
 }
 
-// TestExpiredCertificates holds them, and asks nobody again who decided already.
-func TestExpiredCertificates(t *testing.T) {
-	m, f := newMaker(t, "Maker"), newForger(t)
-	f.certificates = [][]byte{m.certify(f.ek.Public(), nil)}
-	policy := Policy{Bundle: bundleOf(t, []*x509.Certificate{m.cert}), RefuseUnknown: true}
-	for what, later := range map[string]time.Duration{"its own": 25 * time.Hour, "of its root": 101 * 24 * time.Hour} {
-		t.Run(what, func(t *testing.T) {
-			o := newOffice(t, policy, nil)
-			checkError(t, f.enroll(o), nil)
-			o.now = o.now.Add(later)
-			checkError(t, f.enroll(o), nil) // the same keys
-			if r := o.record(f.id()); r.State != Enrolled || r.Accepted != "EK certificate" {
-				t.Errorf("%s, %q", r.State, r.Accepted)
-			}
-
-			late := newOffice(t, policy, nil)
-			late.now = o.now
-			checkError(t, f.enroll(late), ErrPending)
-			if r := late.record(f.id()); r.Evidence.Chain == nil || !strings.Contains(r.Waits, "run out") {
-				t.Errorf("%q, %d", r.Waits, len(r.Evidence.Chain))
-			}
-			late.verify(pool(m.cert))
-			checkError(t, late.Approve(t.Context(), f.id(), "box", ""), nil)
-			checkError(t, f.enroll(late), nil)
-
-			policy := policy
-			policy.AcceptExpired = true
-			mild := newOffice(t, policy, nil)
-			mild.now = o.now
-			checkError(t, f.enroll(mild), nil)
-			mild.verify(pool(m.cert))
-		})
-	}
-}
-
 // TestMakersPaths leads certificates of real TPMs to the roots that are shipped.
 func TestMakersPaths(t *testing.T) {
 	bundle, err := ParseBundle(makers.PEM())
