@@ -103,7 +103,7 @@ func of(events []BootEvent, pcr uint) (some []BootEvent) {
 // applied. Without an event log it is empty.
 func (r *Record) BootLog() (l BootLog, err error) {
 	values, err := r.PCRs()
-	if err != nil {
+	if err != nil || r.Evidence == nil {
 		return l, err
 	}
 	p, err := proof.Parse[proof.Proof](r.Evidence.Proof, proof.TypeProof)
