@@ -90,7 +90,7 @@ func (m *mishap) clear(send func([]byte) ([]byte, error)) error {
 func (m *mishap) verb(name string) []string {
 	server := []string{"--server-key", m.site.path("server.pem")}
 	return append([]string{"--keystore", m.uri}, map[string][]string{
-		"init":   {"tpm", "init", "--ek", "p256"},
+		"init": {"tpm", "init", "--ek", "p256"}, "init --replace": {"tpm", "init", "--ek", "p256", "--replace"},
 		"enroll": append([]string{"tpm", "enroll", "--server", m.site.url + "/enroll"}, server...),
 		"renew":  append([]string{"tpm", "renew", "--server", m.site.url + "/enroll"}, server...),
 		"send":   append([]string{"send", m.site.url, "--data", "x", "--state", m.site.path(m.name + ".db"), "--anti-rollback"}, server...),
@@ -130,6 +130,9 @@ func (m *mishap) works(when string, verbs ...string) {
 			os.Remove(m.site.path(m.name + ".db"))
 			code, line = m.run(verb, 0)
 		}
+		if code != 0 && verb == "init" && strings.HasSuffix(line, "; to give these keys up add --replace\n") {
+			code, line = m.run("init --replace", 0)
+		}
 		if code != 0 {
 			m.Fatalf("%s: %s: exit code %d, %s", when, verb, code, line)
 		}
@@ -154,6 +157,8 @@ func (m *mishap) meet(verb string, n int) (done bool) {
 	m.mu.Unlock()
 	when := fmt.Sprintf("after command %d (%d, %s)", n, code, strings.TrimSpace(line))
 	switch {
+	case done && verb == "init":
+		m.works("nothing happened", "enroll", "send")
 	case done:
 		m.works("nothing happened", "send")
 	case code == -1: // killed
@@ -164,7 +169,7 @@ func (m *mishap) meet(verb string, n int) (done bool) {
 		m.works(when, "send", "renew", "quote", "send")
 	default:
 		for _, next := range []string{verb, "quote", "send"} {
-			if code, line := m.run(next, 0); code != 0 && !strings.Contains(line, "msl-hsm tpm ") {
+			if code, line := m.run(next, 0); code != 0 && !strings.Contains(line, "msl-hsm tpm ") && !strings.HasSuffix(line, "add --replace\n") {
 				m.Errorf("%s: %s has no advice: %s", when, next, line)
 			}
 		}
