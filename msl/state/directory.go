@@ -188,24 +188,6 @@ func (d *Directory) RemoveEntity(identity string) error {
 	})
 }
 
-// RevokeEntity marks an identity as revoked, until [Directory.UnrevokeEntity]. It need
-// not be registered: an entity with a certificate can also be revoked.
-func (d *Directory) RevokeEntity(identity string) error {
-	if err := checkName("entity", identity); err != nil {
-		return err
-	}
-	return d.changeEntity("revoke", identity, func(tx kv.Tx) error {
-		return d.entities.change(tx, identity, entityRoll.revoke)
-	})
-}
-
-// UnrevokeEntity lifts a revocation. An entity that was removed stays removed.
-func (d *Directory) UnrevokeEntity(identity string) error {
-	return d.changeEntity("unrevoke", identity, func(tx kv.Tx) error {
-		return d.entities.change(tx, identity, entityRoll.unrevoke)
-	})
-}
-
 func (d *Directory) changeEntity(op, identity string, fn func(kv.Tx) error) error {
 	err := d.update(context.Background(), op, fn)
 	d.cache.drop(identity)

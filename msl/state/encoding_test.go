@@ -13,6 +13,8 @@ func FuzzRecords(f *testing.F) {
 	f.Add(mark{revoked: true, since: time.Unix(2, 0)}.encode())
 	f.Add(encodeKeeps([]keep{{time.Hour, time.Unix(2, 0)}, {24 * time.Hour, time.Unix(3, 0)}}))
 	f.Add(encodeInts(markRevoked|markProfiles|markSuffixes, 2))
+	f.Add(mark{revoked: true, kept: true, since: time.Unix(2, 0)}.encode())
+	f.Add(encodeInts(markRemoved|markKept, 2))
 	f.Add(mark{counts: time.Unix(2, 0)}.encode())
 	f.Add(mark{removed: true, since: time.Unix(2, 0), counts: time.Unix(3, 0)}.encode())
 	f.Add(newestSequence{}.encode())

@@ -27,6 +27,7 @@ func familyOfUser([]byte) (family, error) { return 0, nil }
 // Like tokens, it outlives the record.
 type mark struct {
 	revoked bool // until the revocation is lifted
+	kept    bool // and only an operator lifts it, though somebody else revoked the name before
 	removed bool // until it is added again
 	family  family
 	since   time.Time // when it was revoked or removed
@@ -39,6 +40,7 @@ const (
 	markProfiles
 	markSuffixes
 	markCounts // a third number follows
+	markKept
 	markEnd
 )
 
@@ -48,6 +50,9 @@ func (m mark) encode() []byte {
 	var bits int64
 	if m.revoked {
 		bits |= markRevoked
+	}
+	if m.kept {
+		bits |= markKept
 	}
 	if m.removed {
 		bits |= markRemoved
@@ -76,9 +81,9 @@ func decodeMark(b []byte) (m mark, err error) {
 	if n[0]&markCounts != 0 {
 		numbers = 3
 	}
-	m.revoked, m.removed = n[0]&markRevoked != 0, n[0]&markRemoved != 0
+	m.revoked, m.kept, m.removed = n[0]&markRevoked != 0, n[0]&markKept != 0, n[0]&markRemoved != 0
 	both := int64(markProfiles | markSuffixes)
-	if n[0] >= markEnd || n[0]&both == both || len(n) != numbers || !m.refuses() && (numbers == 2 || n[1] != 0) {
+	if n[0] >= markEnd || n[0]&both == both || len(n) != numbers || !m.refuses() && (numbers == 2 || n[1] != 0) || m.kept && !m.revoked {
 		return mark{}, fmt.Errorf("%w: a mark is unknown", ErrDamaged)
 	}
 	m.family = map[int64]family{markProfiles: profiles, markSuffixes: suffixes}[n[0]&both]
@@ -185,6 +190,20 @@ func (r roll) revoke(tx kv.Tx, name string) error {
 	return r.setMark(tx, name, m)
 }
 
+// keepRevoked is revoke by an operator: what somebody else revoked before, only an operator
+// lifts from now on.
+func (r roll) keepRevoked(tx kv.Tx, name string) error {
+	m, err := r.mark(tx, name)
+	if err != nil || m.kept {
+		return err
+	}
+	if !m.revoked {
+		return r.revoke(tx, name)
+	}
+	m.kept = true
+	return r.setMark(tx, name, m)
+}
+
 // markWithFamily returns the mark of a name, with the family of its record if there is
 // one: the mark has to contain it once the record is gone.
 func (r roll) markWithFamily(tx kv.Reader, name string) (mark, error) {
@@ -207,6 +226,19 @@ func (r roll) unrevoke(tx kv.Tx, name string) error {
 	}
 	if !m.revoked {
 		return fmt.Errorf("%s %q %w", r.what, name, ErrNotRevoked)
+	}
+	m.revoked, m.kept = false, false
+	return r.setMark(tx, name, m)
+}
+
+// restore lifts a revocation that is not an operator's.
+func (r roll) restore(tx kv.Tx, name string) error {
+	m, err := r.mark(tx, name)
+	switch {
+	case err != nil || !m.revoked:
+		return err
+	case m.kept:
+		return fmt.Errorf("%s %q %w", r.what, name, ErrRevoked)
 	}
 	m.revoked = false
 	return r.setMark(tx, name, m)

@@ -56,15 +56,12 @@ func ReadBootLog(raw []byte, values []PCR) (l BootLog, err error) {
 	if len(raw) > MaxEventLog {
 		return l, proof.Fail(ErrEventLog, "it has %d bytes, and %d are allowed", len(raw), MaxEventLog)
 	}
-	if err := checkBanks(raw); err != nil {
+	if raw, err = wholeLog(raw); err != nil {
 		return l, err
 	}
-	log, err := tcg.ParseEventLog(raw, tcg.ParseOpts{AllowPadding: true})
+	log, err := tcg.ParseEventLog(raw, tcg.ParseOpts{AllowPadding: true}) // after an event of PCR 0xffffffff, too
 	if err != nil {
 		return l, proof.Fail(ErrEventLog, "%.200s", err)
-	}
-	if n := len(log.Events(register.HashSHA256)); n > maxBootEvents {
-		return l, proof.Fail(ErrEventLog, "it has %d events, and %d are allowed", n, maxBootEvents)
 	}
 	return replay(log, values), nil
 }
@@ -107,7 +104,7 @@ func of(events []BootEvent, pcr uint) (some []BootEvent) {
 // applied. Without an event log it is empty.
 func (r *Record) BootLog() (l BootLog, err error) {
 	values, err := r.PCRs()
-	if err != nil {
+	if err != nil || r.Evidence == nil {
 		return l, err
 	}
 	p, err := proof.Parse[proof.Proof](r.Evidence.Proof, proof.TypeProof)

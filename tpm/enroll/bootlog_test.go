@@ -2,8 +2,10 @@ package enroll
 
 import (
 	"bytes"
+	"crypto/sha1"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -65,15 +67,73 @@ func TestReadBootLog(t *testing.T) {
 	}
 }
 
+// TestNoBootLog tells what is wrong with a log, of one whose digests are of other algorithms, too.
 func TestNoBootLog(t *testing.T) {
-	good := tpmtest.EventLog(bootEvents()...)
-	for name, raw := range map[string][]byte{
-		"text": []byte("none"), "cut": good[:len(good)-1], "too long": make([]byte, MaxEventLog+1), "empty": {},
-		"too many": tpmtest.EventLog(make([]tpmtest.BootEvent, maxBootEvents+1)...),
+	events := bootEvents()
+	good := tpmtest.EventLog(events...)
+	endless := slices.Concat(good[:len(good)-8], []byte{0xff, 0xff, 0xff, 0xff}, good[len(good)-4:])
+	sha1, sha256, other := bank{4, 20}, bank{sha256Bank, 32}, bank{0x99, 48}
+	for name, tt := range map[string]struct {
+		raw  []byte
+		want string
+	}{
+		"text":              {[]byte("none"), "not in the crypto-agile form"},
+		"empty":             {nil, "not in the crypto-agile form"},
+		"zeros":             {make([]byte, 4096), "not in the crypto-agile form"},
+		"of TPM 1.2":        {sha1Log(events...), "not in the crypto-agile form"},
+		"cut":               {good[:len(good)-1], "its event 5 is cut off"},
+		"cut early":         {good[:62], "its first event is cut off"},
+		"endless":           {endless, "its event 5 is cut off"},
+		"and text":          {append(bytes.Clone(good), "more"...), "its event 6 is cut off"},
+		"too long":          {make([]byte, MaxEventLog+1), "bytes, and 1048576 are allowed"},
+		"too many":          {tpmtest.EventLog(make([]tpmtest.BootEvent, maxBootEvents+1)...), "4097 events, and 4096 are allowed"},
+		"no events":         {tpmtest.EventLog(), "it has no events"},
+		"no banks":          {logOf(nil, 0), "no digests of SHA-256"},
+		"SHA-1":             {logOf([]bank{sha1}, 0), "no digests of SHA-256"},
+		"SHA-384":           {logOf([]bank{{0xc, 48}}, 0), "no digests of SHA-256"},
+		"unknown":           {logOf([]bank{other}, 0), "no digests of SHA-256"},
+		"undeclared digest": {bytes.Replace(logOf([]bank{sha1, sha256}, 1), []byte{1, 0, 0, 0, 0x0b}, []byte{1, 0, 0, 0, 0x0c}, 1), "its event 1 has a digest of algorithm 0xc, which the log does not declare"},
 	} {
-		if _, err := ReadBootLog(raw, valuesAfter(nil, 0)); !errors.Is(err, ErrEventLog) {
-			t.Errorf("%s: %v", name, err)
+		_, err := ReadBootLog(tt.raw, valuesAfter(nil, 0))
+		if !errors.Is(err, ErrEventLog) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
+	}
+}
+
+// sha1Log writes an event log as for TPM 1.2.
+func sha1Log(events ...tpmtest.BootEvent) (log []byte) {
+	little := binary.LittleEndian
+	for _, e := range events {
+		log = little.AppendUint32(little.AppendUint32(log, e.PCR), e.Type)
+		digest := sha1.Sum([]byte(e.Data))
+		log = append(log, digest[:]...)
+		log = append(little.AppendUint32(log, uint32(len(e.Data))), e.Data...)
+	}
+	return log
+}
+
+// TestPaddedBootLog reads a log up to what is after it, and one with digests of algorithms that
+// nobody knows.
+func TestPaddedBootLog(t *testing.T) {
+	events := bootEvents()
+	good := tpmtest.EventLog(events...)
+	for _, padding := range [][]byte{{0}, make([]byte, 4096), bytes.Repeat([]byte{0xff}, 300)} {
+		l, err := ReadBootLog(append(bytes.Clone(good), padding...), valuesAfter(events, 0, 4, 7))
+		if err != nil || len(l.Astray) > 0 || len(l.Events) != len(events) {
+			t.Errorf("%d bytes of %x: %d events, %v, %v", len(padding), padding[0], len(l.Events), l.Astray, err)
+		}
+	}
+	var more []byte // every event has two digests
+	for i := range events {
+		one := tpmtest.EventLog(events[i])[65:]
+		one[8] = 2
+		more = slices.Concat(more, one[:12], []byte{0x99, 0}, make([]byte, 48), one[12:])
+	}
+	head := logOf([]bank{{0x99, 48}, {sha256Bank, 32}}, 0)
+	l, err := ReadBootLog(append(head[:len(head)-16], more...), valuesAfter(events, 0, 4, 7))
+	if err != nil || len(l.Astray) > 0 || len(l.Events) != len(events) {
+		t.Errorf("two digests: %d events, %v, %v", len(l.Events), l.Astray, err)
 	}
 }
 
@@ -181,6 +241,9 @@ func FuzzBootLog(f *testing.F) {
 	f.Add(tpmtest.EventLog(events...))
 	f.Add(tpmtest.EventLog())
 	f.Add([]byte("none"))
+	f.Add(append(tpmtest.EventLog(events...), make([]byte, 20)...))
+	f.Add(logOf([]bank{{4, 20}, {sha256Bank, 32}, {0x99, 48}}, 1))
+	f.Add(sha1Log(events...))
 	values := valuesAfter(events, 0, 4, 5, 7)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		l, err := ReadBootLog(raw, values)

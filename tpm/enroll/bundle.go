@@ -2,9 +2,11 @@ package enroll
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +22,8 @@ type Bundle struct {
 	Roots         *x509.CertPool
 	Intermediates *x509.CertPool
 
-	known names // of both, set by ParseBundle
+	known names               // of both, set by ParseBundle
+	all   []*x509.Certificate // respelled
 }
 
 // ParseBundle reads certificates in PEM or DER. Self-issued certificates are roots, the
@@ -39,8 +42,10 @@ func ParseBundle(texts ...[]byte) (Bundle, error) {
 		if sameWritten(c.RawIssuer, c.RawSubject) {
 			b.Roots.AddCert(c)
 		} else {
-			b.Intermediates.AddCert(respelled(c, b.known))
+			c = respelled(c, b.known)
+			b.Intermediates.AddCert(c)
 		}
+		b.all = append(b.all, c)
 	}
 	if b.Roots.Equal(x509.NewCertPool()) {
 		return Bundle{}, fmt.Errorf("enroll: EK bundle: it has no root certificate")
@@ -103,8 +108,8 @@ func (p path) expired() bool { return p.chain != nil && !p.at.IsZero() }
 
 // verify finds a path from the certificate of an EK to a root (RFC 5280 section 6), with
 // the help of the certificates above it. If there is none now, but there was one at the
-// first or last moment of the certificate's validity, that certificate or one above it
-// has expired.
+// first or last moment of the certificate's validity, or at the last moment of its issuer's,
+// that certificate or one above it has expired.
 func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, error) {
 	intermediates := x509.NewCertPool()
 	if b.Intermediates != nil {
@@ -117,32 +122,54 @@ func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, er
 		}
 	}
 	offered := namesOf(authorities)
-	for _, c := range authorities {
-		intermediates.AddCert(respelled(c, b.known, offered))
+	for i, c := range authorities {
+		authorities[i] = respelled(c, b.known, offered)
+		intermediates.AddCert(authorities[i])
 	}
+	authorities = slices.Concat(b.all, authorities)
 	e.Certificate = respelled(e.Certificate, b.known, offered)
-	chains, err := e.paths(b.Roots, intermediates, now)
+	chains, err := e.paths(b.Roots, intermediates, authorities, now)
 	if err == nil {
 		return path{chain: rawChain(chains[0])}, nil
 	}
-	for _, at := range []time.Time{e.NotAfter, e.NotBefore} {
-		if !at.Before(now) {
-			continue
-		}
-		if chains, err = e.paths(b.Roots, intermediates, at); err == nil {
+	for _, at := range moments(e.Certificate, authorities, now) {
+		if chains, err = e.paths(b.Roots, intermediates, authorities, at); err == nil {
 			return path{chain: rawChain(chains[0]), at: at}, nil
 		} // otherwise something worse than its age is wrong
 	}
 	return path{}, err
 }
 
-func (e *EKCertificate) paths(roots, intermediates *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {
+// moments returns times before now at which a path may have existed: makers renew
+// certificates of authorities, and some backdate those of endorsement keys.
+func moments(c *x509.Certificate, authorities []*x509.Certificate, now time.Time) []time.Time {
+	const most = 8 // each costs a search
+	all := []time.Time{c.NotAfter, c.NotBefore}
+	for _, a := range authorities {
+		if bytes.Equal(a.RawSubject, c.RawIssuer) {
+			all = append(all, a.NotAfter)
+		}
+	}
+	all = slices.DeleteFunc(all, func(at time.Time) bool { return !at.Before(now) })
+	return all[:min(len(all), most)]
+}
+
+// paths finds paths to roots. authorities are all known intermediates, and the known roots.
+func (e *EKCertificate) paths(roots, intermediates *x509.CertPool, authorities []*x509.Certificate, now time.Time) ([][]*x509.Certificate, error) {
 	if roots == nil { // otherwise the standard library would use the system's
 		return nil, proof.Fail(ErrEKCertificate, "no roots are configured")
 	}
-	chains, err := e.Verify(x509.VerifyOptions{
+	options := x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
+	}
+	chains, err := e.Verify(options)
+	if err != nil {
+		chain, errSalted := e.saltedPath(authorities, options)
+		if chain != nil {
+			return [][]*x509.Certificate{chain}, nil
+		}
+		err = cmp.Or(errSalted, err)
+	}
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.As(err, &unknown):

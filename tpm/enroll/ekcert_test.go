@@ -99,6 +99,7 @@ type parts struct {
 	extra                              []byte // further extensions
 	version, validity, algorithm       []byte
 	spell                              spelling
+	salt                               int // bytes, of a signature with PSS
 }
 
 // issueOdd makes a certificate of parts, which the standard library would not make.
@@ -137,8 +138,8 @@ func (m *maker) issueOdd(ek crypto.PublicKey, change func(*parts)) []byte {
 	body = p.spell.all(body)
 	digest := sha256.Sum256(body)
 	var options crypto.SignerOpts = crypto.SHA256
-	if bytes.Equal(p.algorithm, pss(32)) {
-		options = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
+	if p.salt > 0 {
+		options = &rsa.PSSOptions{SaltLength: p.salt, Hash: crypto.SHA256}
 	}
 	signature, err := m.key.Sign(rand.Reader, digest[:], options)
 	if err != nil {
@@ -313,41 +314,6 @@ func TestWrappedCertificates(t *testing.T) {
 		if _, err := ParseEKCertificate(data); err == nil {
 			t.Errorf("%s: no error", name)
 		}
-	}
-}
-
-// TestExpiredCertificates holds them, and asks nobody again who decided already.
-func TestExpiredCertificates(t *testing.T) {
-	m, f := newMaker(t, "Maker"), newForger(t)
-	f.certificates = [][]byte{m.certify(f.ek.Public(), nil)}
-	policy := Policy{Bundle: bundleOf(t, []*x509.Certificate{m.cert}), RefuseUnknown: true}
-	for what, later := range map[string]time.Duration{"its own": 25 * time.Hour, "of its root": 101 * 24 * time.Hour} {
-		t.Run(what, func(t *testing.T) {
-			o := newOffice(t, policy, nil)
-			checkError(t, f.enroll(o), nil)
-			o.now = o.now.Add(later)
-			checkError(t, f.enroll(o), nil) // the same keys
-			if r := o.record(f.id()); r.State != Enrolled || r.Accepted != "EK certificate" {
-				t.Errorf("%s, %q", r.State, r.Accepted)
-			}
-
-			late := newOffice(t, policy, nil)
-			late.now = o.now
-			checkError(t, f.enroll(late), ErrPending)
-			if r := late.record(f.id()); r.Evidence.Chain == nil || !strings.Contains(r.Waits, "run out") {
-				t.Errorf("%q, %d", r.Waits, len(r.Evidence.Chain))
-			}
-			late.verify(pool(m.cert))
-			checkError(t, late.Approve(t.Context(), f.id(), "box", ""), nil)
-			checkError(t, f.enroll(late), nil)
-
-			policy := policy
-			policy.AcceptExpired = true
-			mild := newOffice(t, policy, nil)
-			mild.now = o.now
-			checkError(t, f.enroll(mild), nil)
-			mild.verify(pool(m.cert))
-		})
 	}
 }
 

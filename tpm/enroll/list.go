@@ -139,9 +139,13 @@ func (t storedTx) byName(q *Query, after []byte) (p Page, err error) {
 	if len(after) > 0 {
 		from = kv.After(after)
 	}
-	names, err := t.tx.Range(tableNames, from, kv.PrefixEnd([]byte(q.Name)), q.Limit)
+	names, err := t.tx.Range(tableNames, from, kv.PrefixEnd([]byte(q.Name)), q.Limit+1)
 	if err != nil {
 		return p, err
+	}
+	if len(names) > q.Limit {
+		names = names[:q.Limit]
+		p.Next = hex.EncodeToString(names[q.Limit-1].Key)
 	}
 	for _, name := range names {
 		if len(name.Value) != len(ID{}) {
@@ -154,9 +158,6 @@ func (t storedTx) byName(q *Query, after []byte) (p Page, err error) {
 		if (q.State == "" || r.State == q.State) && !r.Updated.Before(q.Since) && (!q.Left || r.Left()) {
 			p.Records = append(p.Records, q.shown(r))
 		}
-	}
-	if len(names) == q.Limit {
-		p.Next = hex.EncodeToString(names[len(names)-1].Key)
 	}
 	return p, nil
 }
@@ -184,7 +185,7 @@ func (t storedTx) byTime(q *Query, after []byte) (p Page, err error) {
 	var at [][]byte
 	for _, s := range states {
 		key := stateKey(s)
-		pairs, err := t.tx.Range(tableStates, append(key, from...), kv.PrefixEnd(stateKey(s)), q.Limit)
+		pairs, err := t.tx.Range(tableStates, append(key, from...), kv.PrefixEnd(stateKey(s)), q.Limit+1)
 		if err != nil {
 			return p, err
 		}
@@ -193,7 +194,7 @@ func (t storedTx) byTime(q *Query, after []byte) (p Page, err error) {
 		}
 	}
 	slices.SortFunc(at, bytes.Compare)
-	if len(at) >= q.Limit {
+	if len(at) > q.Limit {
 		at = at[:q.Limit]
 		p.Next = hex.EncodeToString(at[q.Limit-1])
 	}

@@ -107,11 +107,12 @@ func verifyPath(ek EKCertificate, recorded [][]byte, roots *x509.CertPool, at ti
 		authorities = append(authorities, c)
 	}
 	named := namesOf(authorities)
-	for _, c := range authorities {
-		above.AddCert(respelled(c, named))
+	for i, c := range authorities {
+		authorities[i] = respelled(c, named)
+		above.AddCert(authorities[i])
 	}
 	ek.Certificate = respelled(ek.Certificate, named)
-	chains, err := ek.paths(roots, above, at)
+	chains, err := ek.paths(roots, above, authorities, at)
 	if err != nil {
 		return err
 	}

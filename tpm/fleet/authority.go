@@ -28,8 +28,8 @@ type Registry interface {
 	Record(ctx context.Context, identity string) (state.EntityRecord, error)
 	ReplaceEntity(state.EntityRecord) error
 	RemoveEntity(identity string) error
-	RevokeEntity(identity string) error
-	UnrevokeEntity(identity string) error
+	WithdrawEntity(identity string) error
+	RestoreEntities(identities ...string) (kept string, err error)
 }
 
 // NewAuthority makes an authority that registers devices in the state of a server, with

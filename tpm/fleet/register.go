@@ -90,13 +90,11 @@ func (a *Authority) makeRoom(ctx context.Context, i enroll.Identity) error {
 	if !i.Withdrawn {
 		return nil // an operator's revocation of it stays
 	}
-	for _, identity := range []string{i.Name, CertificateIdentity(i.Name)} {
-		err := a.state.UnrevokeEntity(identity)
-		if err != nil && !errors.Is(err, state.ErrUnknown) && !errors.Is(err, state.ErrNotRevoked) {
-			return err
-		}
+	kept, err := a.state.RestoreEntities(i.Name, CertificateIdentity(i.Name))
+	if errors.Is(err, state.ErrRevoked) {
+		return &ConflictError{kept, ErrRevoked}
 	}
-	return nil
+	return err
 }
 
 // revoked reports whether a name of a device is revoked, as an entity with a key or with a
@@ -149,10 +147,10 @@ func (a *Authority) withdraw(ctx context.Context, i enroll.Identity) error {
 	if err == nil && !e.Revoked && !owns(i, e) {
 		return nil
 	}
-	err = errors.Join(a.state.RevokeEntity(i.Name), a.state.RevokeEntity(CertificateIdentity(i.Name)))
+	err = errors.Join(a.state.WithdrawEntity(i.Name), a.state.WithdrawEntity(CertificateIdentity(i.Name)))
 	psk := PSKIdentity(i.Name)
 	if e, errPSK := a.state.Entity(ctx, psk); errPSK == nil && e.PSK != nil {
-		err = errors.Join(err, a.state.RevokeEntity(psk))
+		err = errors.Join(err, a.state.WithdrawEntity(psk))
 	}
 	return err
 }

@@ -221,3 +221,67 @@ func TestNamesRevokedByHandStay(t *testing.T) {
 		})
 	}
 }
+
+// TestNamesRevokedByHandAfterwards revokes a name as an operator once the authority has: no
+// enrollment takes back what the operator did, whichever identity it was about.
+func TestNamesRevokedByHandAfterwards(t *testing.T) {
+	for what, free := range map[string]func(r *renamer, first *simulated, id enroll.ID){
+		"renamed": func(r *renamer, first *simulated, id enroll.ID) {
+			r.name(id, "other")
+			r.come(first, "other", nil)
+		},
+		"revoked": func(r *renamer, _ *simulated, id enroll.ID) { r.revokeDevice(id) },
+		"revoked, and then renamed": func(r *renamer, first *simulated, id enroll.ID) {
+			r.revokeDevice(id)
+			r.byHand("box")
+			r.reinstate(id)
+			r.name(id, "other")
+			r.come(first, "other", nil)
+		},
+	} {
+		for _, identity := range []string{"box", CertificateIdentity("box")} {
+			t.Run(what+"/"+identity, func(t *testing.T) {
+				r := newRenamer(t)
+				first, a := r.device()
+				r.name(a, "box")
+				r.come(first, "box", nil)
+				free(r, first, a)
+				r.byHand(identity)
+				r.restart()
+				second, b := r.device()
+				if what == "revoked" {
+					r.reinstate(a)
+					second, b = first, a
+				}
+				r.name(b, "box")
+				r.come(second, "box", enroll.ErrInternal)
+				for _, name := range []string{"box", CertificateIdentity("box")} {
+					if e, err := r.state.Entity(t.Context(), name); err != nil || !e.Revoked {
+						t.Errorf("%s is free: %+v, %v", name, e, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+func (r *renamer) byHand(identity string) {
+	r.t.Helper()
+	if err := r.state.RevokeEntity(identity); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *renamer) revokeDevice(id enroll.ID) {
+	r.t.Helper()
+	if err := r.RevokeDevice(r.t.Context(), id, ""); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *renamer) reinstate(id enroll.ID) {
+	r.t.Helper()
+	if err := r.Reinstate(r.t.Context(), id, ""); err != nil {
+		r.t.Fatal(err)
+	}
+}

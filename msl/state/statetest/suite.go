@@ -33,6 +33,7 @@ func TestServer(t *testing.T, place func(t testing.TB) Open) {
 		"conflicts":    testConflicts,
 		"users":        testUsers,
 		"revocations":  testRevocations,
+		"withdrawn":    testWithdrawn,
 		"families":     testFamilies,
 		"coming back":  testComingBack,
 		"ids":          testIDs,
@@ -202,6 +203,28 @@ func testRevocations(t *testing.T, o *one) {
 	if sum.Entities != 2 || sum.EntitiesRevoked != 1 || sum.EntitiesRemoved != 1 || sum.UsersRevoked != 1 {
 		t.Errorf("summary %+v", sum)
 	}
+}
+
+// testWithdrawn has an authority take back what it did, but not what an operator did.
+func testWithdrawn(t *testing.T, o *one) {
+	must(t, o.AddEntity(device("device", "PSK")), o.WithdrawEntity("device"), o.WithdrawEntity("CN=device"))
+	o.twice(func() {
+		wantErr(t, "withdrawn", o.Revoked(t.Context(), "device", ""), msl.ErrMasterTokenIdentityRevoked)
+	})
+	_, err := o.RestoreEntities("device", "CN=device", "CN=never there")
+	must(t, err, o.Revoked(t.Context(), "device", ""), o.Revoked(t.Context(), "CN=device", ""))
+	must(t, o.WithdrawEntity("device"), o.WithdrawEntity("CN=device"), o.RevokeEntity("CN=device"), o.WithdrawEntity("CN=device"))
+	o.twice(func() {
+		kept, err := o.RestoreEntities("device", "CN=device")
+		wantErr(t, "kept", err, state.ErrRevoked)
+		if kept != "CN=device" {
+			t.Errorf("%q is kept", kept)
+		}
+		wantErr(t, "the other", o.Revoked(t.Context(), "device", ""), msl.ErrMasterTokenIdentityRevoked)
+	})
+	must(t, o.UnrevokeEntity("CN=device"), o.WithdrawEntity("CN=device"))
+	_, err = o.RestoreEntities("device", "CN=device")
+	must(t, err, o.Revoked(t.Context(), "CN=device", ""))
 }
 
 func testFamilies(t *testing.T, o *one) {

@@ -1,6 +1,8 @@
 package proof
 
 import (
+	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	stdasn1 "encoding/asn1"
@@ -32,36 +34,61 @@ func signatureAlgorithm(in cryptobyte.String) x509.SignatureAlgorithm {
 	}[oid.String()]
 }
 
-// pssAlgorithm reads RSASSA-PSS-params (RFC 4055 section 3.1). Parameters that the
-// standard library does not verify are unknown: two different hashes, or a salt that is
-// not as long as the hash.
+// pssAlgorithm returns the algorithm of RSASSA-PSS with these parameters, unless the
+// standard library cannot verify it, for example because the salt is not as long as the hash.
 func pssAlgorithm(parameters []byte) x509.SignatureAlgorithm {
+	hash, salt := pssParameters(parameters)
+	if hash == 0 || hash.Size() != salt {
+		return x509.UnknownSignatureAlgorithm
+	}
+	return map[crypto.Hash]x509.SignatureAlgorithm{
+		crypto.SHA256: x509.SHA256WithRSAPSS, crypto.SHA384: x509.SHA384WithRSAPSS, crypto.SHA512: x509.SHA512WithRSAPSS,
+	}[hash]
+}
+
+// pssParameters reads RSASSA-PSS-params (RFC 4055 section 3.1). There is no hash if it is SHA-1
+// or unknown, or another one than that of the mask.
+func pssParameters(parameters []byte) (hash crypto.Hash, salt int) {
 	var p struct {
 		Hash    pkix.AlgorithmIdentifier `asn1:"explicit,tag:0"`
 		Mask    pkix.AlgorithmIdentifier `asn1:"explicit,tag:1"`
-		Salt    int                      `asn1:"explicit,tag:2"`
+		Salt    int                      `asn1:"optional,explicit,tag:2,default:20"`
 		Trailer int                      `asn1:"optional,explicit,tag:3,default:1"`
 	}
 	if rest, err := stdasn1.Unmarshal(parameters, &p); err != nil || len(rest) > 0 {
-		return x509.UnknownSignatureAlgorithm
+		return 0, 0
 	}
 	var masked pkix.AlgorithmIdentifier
 	_, err := stdasn1.Unmarshal(p.Mask.Parameters.FullBytes, &masked)
 	if err != nil || p.Mask.Algorithm.String() != "1.2.840.113549.1.1.8" || !masked.Algorithm.Equal(p.Hash.Algorithm) || p.Trailer != 1 {
-		return x509.UnknownSignatureAlgorithm
+		return 0, 0
 	}
-	known := map[string]struct {
-		algorithm x509.SignatureAlgorithm
-		salt      int
-	}{
-		"2.16.840.1.101.3.4.2.1": {x509.SHA256WithRSAPSS, 32},
-		"2.16.840.1.101.3.4.2.2": {x509.SHA384WithRSAPSS, 48},
-		"2.16.840.1.101.3.4.2.3": {x509.SHA512WithRSAPSS, 64},
-	}[p.Hash.Algorithm.String()]
-	if known.salt != p.Salt {
-		return x509.UnknownSignatureAlgorithm
+	return map[string]crypto.Hash{
+		"2.16.840.1.101.3.4.2.1": crypto.SHA256, "2.16.840.1.101.3.4.2.2": crypto.SHA384, "2.16.840.1.101.3.4.2.3": crypto.SHA512,
+	}[p.Hash.Algorithm.String()], p.Salt
+}
+
+// SaltedBy reports whether an authority signed a certificate with RSASSA-PSS and a salt of
+// another length than the hash, as OpenSSL does unless it is told a length. The standard
+// library takes that for an unknown algorithm.
+func SaltedBy(c, authority *x509.Certificate) bool {
+	key, ok := authority.PublicKey.(*rsa.PublicKey)
+	parts := certificateParts(c.Raw)
+	if !ok || parts == nil || c.SignatureAlgorithm != x509.UnknownSignatureAlgorithm {
+		return false
 	}
-	return known.algorithm
+	var oid stdasn1.ObjectIdentifier
+	algorithm := cryptobyte.String(toDER(parts[1]))
+	if !algorithm.ReadASN1(&algorithm, asn1.SEQUENCE) || !algorithm.ReadASN1ObjectIdentifier(&oid) || oid.String() != rsaPSS {
+		return false
+	}
+	hash, _ := pssParameters(algorithm)
+	if hash == 0 {
+		return false
+	}
+	h := hash.New()
+	h.Write(c.RawTBSCertificate)
+	return rsa.VerifyPSS(key, hash, h.Sum(nil), c.Signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto}) == nil
 }
 
 // strictSignature returns the signature of a certificate. An ECDSA signature is two

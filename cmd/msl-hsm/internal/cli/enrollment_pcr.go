@@ -95,7 +95,7 @@ func learnEvents(s admin.Enrollments, devices []string, only []uint, path string
 func bootEvents(r *enroll.Record, only []uint) (events []enroll.BootEvent, err error) {
 	l, err := r.BootLog()
 	if err != nil {
-		return nil, fmt.Errorf("device %s: %w", exit.Printable(r.Name), err)
+		return nil, fmt.Errorf("device %s: %w: have it renew with --event-log FILE", exit.Printable(r.Name), err)
 	}
 	if len(l.Events) == 0 && len(l.Astray) == 0 {
 		return nil, fmt.Errorf("device %s did not send its event log: set server.enrollment.event-log to ask, and have it renew with --pcr", exit.Printable(r.Name))
@@ -202,6 +202,9 @@ func (q *quoted) log() ([]byte, error) {
 	log, err := plainfile.Read(q.eventLog)
 	if err != nil {
 		return nil, exit.Usagef("--event-log: %w", err)
+	}
+	if len(log) == 0 {
+		return nil, exit.Usagef("--event-log: %s is empty", q.eventLog)
 	}
 	return log, nil
 }

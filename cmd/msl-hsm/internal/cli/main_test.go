@@ -143,6 +143,7 @@ func TestScripts(t *testing.T) {
 			"measured":        measured,
 			"swtpm":           swtpm,
 			"cleartpm":        clearTPM,
+			"filltpm":         fillTPM,
 			"stall":           stall,
 			"waitfor":         waitFor,
 			"flip":            flip,

@@ -2,16 +2,21 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -47,6 +52,39 @@ func swtpm(ts *testscript.TestScript, _ bool, args []string) {
 // clearTPM URI clears a TPM.
 func clearTPM(ts *testscript.TestScript, _ bool, args []string) {
 	tpmtest.ClearServed(ts.Value(testingT{}).(testing.TB), args[0])
+}
+
+// fillTPM URI makes keys persistent in a TPM, and NV indices, until there is no room for more.
+func fillTPM(ts *testscript.TestScript, _ bool, args []string) {
+	conn, err := net.Dial("unix", strings.TrimPrefix(args[0], "tpm:?unix="))
+	ts.Check(err)
+	defer conn.Close()
+	chip := transport.FromReadWriter(conn)
+	made, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(chip)
+	ts.Check(err)
+	key := tpm2.NamedHandle{Handle: made.ObjectHandle, Name: made.Name}
+	space := func(n tpm2.TPMHandle, size uint16) error {
+		public := tpm2.TPMSNVPublic{NVIndex: 0x01800000 + n, NameAlg: tpm2.TPMAlgSHA256, DataSize: size, Attributes: tpm2.TPMANV{OwnerWrite: true, OwnerRead: true}}
+		_, err := tpm2.NVDefineSpace{AuthHandle: tpm2.TPMRHOwner, PublicInfo: tpm2.New2B(public)}.Execute(chip)
+		return err
+	}
+	n := tpm2.TPMHandle(0)
+	for _, fill := range []func() error{
+		func() error {
+			_, err := tpm2.EvictControl{Auth: tpm2.TPMRHOwner, ObjectHandle: &key, PersistentHandle: 0x81000100 + n}.Execute(chip)
+			return err
+		},
+		func() error { return space(n, 2048) }, func() error { return space(n, 64) }, func() error { return space(n, 1) },
+	} {
+		for err = nil; err == nil; n++ {
+			err = fill()
+		}
+		if !errors.Is(err, tpm2.TPMRCNVSpace) {
+			ts.Fatalf("%v", err)
+		}
+	}
+	_, err = tpm2.FlushContext{FlushHandle: made.ObjectHandle}.Execute(chip)
+	ts.Check(err)
 }
 
 // measured URI FILE TEXT... has a TPM measure a start, of a kernel or whatever the texts say, in

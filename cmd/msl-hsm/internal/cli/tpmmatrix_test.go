@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"os"
 	"slices"
@@ -47,20 +48,47 @@ func fieldQuirks() map[string]tpmtest.Quirk {
 	}
 }
 
-// fieldCases are a sample of the matrix, or all of it with MSL_SOAK=1.
+// fieldChip is a chip of fieldQuirks, or one with what two of them have.
+func fieldChip(name string) tpmtest.Quirk {
+	first, second, both := strings.Cut(name, " and ")
+	if !both {
+		return fieldQuirks()[name]
+	}
+	if first == "two sessions" { // it asks the chip how many there are, which no other quirk is to see
+		first, second = second, first
+	}
+	outer, inner := fieldQuirks()[first], fieldQuirks()[second]
+	return func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+		return outer(command, func(c []byte) ([]byte, error) { return inner(c, send) })
+	}
+}
+
+// fieldCases are a sample of the matrix, or all of it with MSL_SOAK=1, and a sample of those
+// with two quirks.
 func fieldCases() (list []fieldCase) {
 	if os.Getenv("MSL_SOAK") == "" {
 		return []fieldCase{
-			{"no AES", "rsa2048", "oel", "good"}, {"two sessions", "p256", "e", "unwritten"}, {"retry", "p384", "o", "good"},
+			{"no AES and retry", "rsa2048", "oel", "good"}, {"two sessions", "p256", "e", "unwritten"}, {"retry", "p384", "o", "good"},
 			{"none", "rsa2048", "", "garbage"},
 		}
 	}
-	for quirk := range fieldQuirks() {
-		for _, ek := range []string{"rsa2048", "p256", "p384"} {
-			for _, passwords := range []string{"", "o", "e", "l", "oel"} {
-				for _, certificate := range []string{"none", "good", "unwritten", "garbage", "of another key"} {
+	eks, words := []string{"rsa2048", "p256", "p384"}, []string{"", "o", "e", "l", "oel"}
+	certificates := []string{"none", "good", "unwritten", "garbage", "of another key"}
+	quirks := slices.Sorted(maps.Keys(fieldQuirks()))
+	for i, quirk := range quirks {
+		for _, ek := range eks {
+			for _, passwords := range words {
+				for _, certificate := range certificates {
 					list = append(list, fieldCase{quirk, ek, passwords, certificate})
 				}
+			}
+		}
+		for j, other := range quirks[i+1:] {
+			for n, ek := range eks {
+				if quirk == "none" || other == "none" {
+					continue
+				}
+				list = append(list, fieldCase{quirk + " and " + other, ek, words[(i+j+n)%5], certificates[(i+2*j+n)%5]})
 			}
 		}
 	}
@@ -89,7 +117,7 @@ func TestField(t *testing.T) {
 			}
 			f := &fieldDevice{T: t, site: s, c: c, name: fmt.Sprint("device", i)}
 			f.prepare(p)
-			f.uri = tpmtest.ServeQuirky(t, p, fieldQuirks()[c.quirk]) + "&state=" + s.path(f.name+".keys")
+			f.uri = tpmtest.ServeQuirky(t, p, fieldChip(c.quirk)) + "&state=" + s.path(f.name+".keys")
 			f.live()
 		})
 	}
@@ -288,7 +316,7 @@ func (f *fieldDevice) live() {
 	if said := f.run("", send...); !strings.Contains(said, "re-used, no key exchange") {
 		f.Errorf("the session is not kept: %s", said)
 	}
-	if f.c.quirk == "no AES" {
+	if strings.Contains(f.c.quirk, "no AES") {
 		f.withoutAES(send)
 	}
 	f.run("oel", slices.Concat([]string{"tpm", "renew"}, enrollment)...)

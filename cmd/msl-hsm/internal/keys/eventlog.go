@@ -33,6 +33,9 @@ func EventLog(c *config.Config, name string) ([]byte, error) {
 		return nil, exit.Usagef("the kernel has no event log of %s: give --event-log=FILE", c.Keystore.URI)
 	}
 	log, err := readEventLog(path)
+	if err == nil && len(log) == 0 {
+		err = fmt.Errorf("%s is empty", path)
+	}
 	if err != nil {
 		return nil, exit.Usagef("--event-log: %w", err)
 	}

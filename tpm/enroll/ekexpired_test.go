@@ -1,0 +1,80 @@
+package enroll
+
+import (
+	"crypto/x509"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestExpiredCertificates holds them, and asks nobody again who decided already.
+func TestExpiredCertificates(t *testing.T) {
+	m, f := newMaker(t, "Maker"), newForger(t)
+	f.certificates = [][]byte{m.certify(f.ek.Public(), nil)}
+	policy := Policy{Bundle: bundleOf(t, []*x509.Certificate{m.cert}), RefuseUnknown: true}
+	for what, later := range map[string]time.Duration{"its own": 25 * time.Hour, "of its root": 101 * 24 * time.Hour} {
+		t.Run(what, func(t *testing.T) {
+			o := newOffice(t, policy, nil)
+			checkError(t, f.enroll(o), nil)
+			o.now = o.now.Add(later)
+			checkError(t, f.enroll(o), nil) // the same keys
+			if r := o.record(f.id()); r.State != Enrolled || r.Accepted != "EK certificate" {
+				t.Errorf("%s, %q", r.State, r.Accepted)
+			}
+
+			late := newOffice(t, policy, nil)
+			late.now = o.now
+			checkError(t, f.enroll(late), ErrPending)
+			if r := late.record(f.id()); r.Evidence.Chain == nil || !strings.Contains(r.Waits, "run out") {
+				t.Errorf("%q, %d", r.Waits, len(r.Evidence.Chain))
+			}
+			late.verify(pool(m.cert))
+			checkError(t, late.Approve(t.Context(), f.id(), "box", ""), nil)
+			checkError(t, f.enroll(late), nil)
+
+			policy := policy
+			policy.AcceptExpired = true
+			mild := newOffice(t, policy, nil)
+			mild.now = o.now
+			checkError(t, f.enroll(mild), nil)
+			mild.verify(pool(m.cert))
+		})
+	}
+}
+
+// TestExpiredAuthority has a maker whose authority was not valid yet when its certificates begin,
+// and is not any more, until the maker certifies its key once more.
+func TestExpiredAuthority(t *testing.T) {
+	root, m, f := newMaker(t, "Root"), newMaker(t, "Maker"), newForger(t)
+	day, now := 24*time.Hour, time.Now()
+	certified := func(from, until time.Duration) []byte {
+		template := *m.cert
+		template.NotBefore, template.NotAfter = now.Add(from), now.Add(until)
+		return root.issue(&template, m.key.Public(), root.cert).Raw
+	}
+	long := *root.cert
+	long.NotBefore = now.Add(-1000 * day)
+	root.cert = root.issue(&long, root.key.Public(), &long)
+	ek := m.certify(f.ek.Public(), func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(-300*day), now.Add(300*day) })
+	old, renewed := certified(-200*day, -100*day), certified(-10*day, 10*day)
+	policy := Policy{Bundle: bundleOf(t, []*x509.Certificate{root.cert}), RefuseUnknown: true}
+	for what, tt := range map[string]struct {
+		above [][]byte
+		want  error
+	}{
+		"expired": {[][]byte{old}, ErrPending}, "renewed": {[][]byte{old, renewed}, nil}, "renewed first": {[][]byte{renewed, old}, nil},
+		"never": {nil, ErrEKCertificate},
+	} {
+		f.certificates = slices.Concat([][]byte{ek}, tt.above)
+		o := newOffice(t, policy, nil)
+		if err := f.enroll(o); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", what, err, tt.want)
+		}
+		if r := o.record(f.id()); tt.want == ErrPending && !strings.Contains(r.Waits, "run out") {
+			t.Errorf("%s: %q", what, r.Waits)
+		}
+		o.verify(pool(root.cert))
+	}
+}
