@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -150,7 +149,7 @@ func recordsOf(ctx context.Context, store kv.Store, closer io.Closer, verify fun
 		err = errors.New("etcd: the enrollments are authenticated, and there is no key")
 	}
 	if err == nil {
-		err = complete(ctx, store)
+		err = store.View(ctx, kv.Copied)
 	}
 	if err != nil {
 		return nil, errors.Join(err, closer.Close())
@@ -270,17 +269,4 @@ func isEmpty(ctx context.Context, db kv.Store) (empty bool, err error) {
 		return nil
 	})
 	return empty, err
-}
-
-// importKey is in the settings while a copy is not complete.
-const importKey = "importing"
-
-func complete(ctx context.Context, db kv.Store) error {
-	return db.View(ctx, func(r kv.Reader) error {
-		begun, err := r.Get(kv.Settings, []byte(importKey))
-		if err == nil && begun != nil {
-			err = fmt.Errorf("etcd: %w: the enrollments were not copied completely: copy them again", kv.ErrDamaged)
-		}
-		return err
-	})
 }
