@@ -5,16 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
-
-// importKey is in the settings while a copy is incomplete.
-const importKey = "importing"
-
-// errUnfinished: a copy was started and not completed.
-var errUnfinished = fmt.Errorf("%w: it was not copied completely: copy it again", ErrDamaged)
 
 // Each calls fn for every record as of one moment, by table and in the order of keys. fn
 // must not retain its arguments. If the records of that moment are lost in the meantime,
@@ -48,10 +41,12 @@ func eachRecord(ctx context.Context, store kv.Store, fn func(table string, p kv.
 	})
 }
 
-// eachSetting calls fn for the settings that make up a state. Others belong to its store,
-// or to a backup.
+// copiedSettings are the settings that make up a state. Others belong to its store, or to a
+// backup.
+func copiedSettings() []string { return []string{beganKey, keepKey} }
+
 func eachSetting(tx kv.Reader, fn func(table string, p kv.Pair) error) error {
-	for _, key := range []string{beganKey, keepKey} {
+	for _, key := range copiedSettings() {
 		value, err := tx.Get(kv.Settings, []byte(key))
 		if err == nil && value != nil {
 			err = fn(kv.Settings, kv.Pair{Key: []byte(key), Value: value})
@@ -88,46 +83,30 @@ func DigestOf(ctx context.Context, store kv.Store) (d Digest, err error) {
 }
 
 // CopyTo writes every record of a state into a store that is empty or has records of an
-// earlier, incomplete copy. The store cannot be opened as a state before [FinishCopy].
+// earlier, incomplete copy. The store cannot be opened as a state before the copy is finished.
 // progress is called with the number of records so far, and may be nil.
-func (s *Server) CopyTo(ctx context.Context, to kv.Store, progress func(records int)) error {
-	if err := beginCopy(ctx, to); err != nil {
-		return err
+func (s *Server) CopyTo(ctx context.Context, to kv.Store, progress func(records int)) (*kv.Copy, error) {
+	c, err := kv.BeginCopy(ctx, to, ServerTables())
+	if err == nil {
+		err = c.Update(ctx, removeSettings)
 	}
-	w := kv.Writer{To: to, Progress: progress}
-	err := s.Each(ctx, func(table string, p kv.Pair) error { return w.Add(ctx, table, p) })
+	if err != nil {
+		return nil, wrap("begin a copy", err)
+	}
+	w := kv.Writer{To: c, Progress: progress}
+	err = s.Each(ctx, func(table string, p kv.Pair) error { return w.Add(ctx, table, p) })
 	if err == nil {
 		err = w.Flush(ctx)
 	}
-	return wrap("copy", err)
+	return c, wrap("copy", err)
 }
 
-// FinishCopy makes a copy a state.
-func FinishCopy(ctx context.Context, store kv.Store) error {
-	return records{store}.update(ctx, "finish a copy", func(tx kv.Tx) error { return tx.Delete(kv.Settings, []byte(importKey)) })
-}
-
-// beginCopy refuses a store with records that do not belong to a copy.
-func beginCopy(ctx context.Context, to kv.Store) error {
-	return records{to}.update(ctx, "begin a copy", func(tx kv.Tx) error {
-		begun, err := tx.Get(kv.Settings, []byte(importKey))
-		if err != nil || begun != nil {
+// removeSettings removes what an earlier copy said of the state as a whole.
+func removeSettings(tx kv.Tx) error {
+	for _, key := range copiedSettings() {
+		if err := tx.Delete(kv.Settings, []byte(key)); err != nil {
 			return err
 		}
-		for _, table := range ServerTables() {
-			if found, err := tx.Range(table, nil, nil, 1); err != nil || len(found) > 0 {
-				return errors.Join(err, fmt.Errorf("a state with records %w there", ErrExists))
-			}
-		}
-		return tx.Put(kv.Settings, []byte(importKey), []byte{1})
-	})
-}
-
-// checkComplete refuses a store whose copy is incomplete.
-func checkComplete(tx kv.Reader) error {
-	begun, err := tx.Get(kv.Settings, []byte(importKey))
-	if err == nil && begun != nil {
-		err = errUnfinished
 	}
-	return err
+	return nil
 }

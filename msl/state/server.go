@@ -67,7 +67,7 @@ func NewServer(store kv.Store) (*Server, error) {
 }
 
 func (s *Server) readSettings(tx kv.Reader) (err error) {
-	if err := checkComplete(tx); err != nil {
+	if err := kv.Copied(tx); err != nil {
 		return err
 	}
 	if s.entities, err = readRoster(tx, entityRoll); err != nil {

@@ -6,7 +6,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
 )
 
 func devicesIn(t *testing.T, path string) (all []string) {
@@ -61,5 +65,22 @@ func TestRestore(t *testing.T) {
 	}
 	if _, err := Restore(copied.Bytes()[:5000], path); !errors.Is(err, ErrDamaged) || len(devicesIn(t, path)) != 1 {
 		t.Errorf("of half a copy: %v", err)
+	}
+}
+
+// TestWriteInterrupted opens the part of a file whose writer was killed.
+func TestWriteInterrupted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "enrollments")
+	db, err := boltkv.Open(path, layout(new(bool)), boltkv.CreateNew)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = kv.BeginCopy(t.Context(), db, tables())
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = OpenFile(path)
+	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "was interrupted") {
+		t.Errorf("it opens: %v", err)
 	}
 }

@@ -117,7 +117,7 @@ func unguarded(path string, how boltkv.Opening) (*File, error) {
 		return nil, err
 	}
 	file := &File{Stored: Stored{db}, db: db}
-	if !fits {
+	if err = db.View(context.Background(), kv.Copied); err == nil && !fits {
 		err = file.reindex()
 	}
 	if err != nil {
@@ -189,6 +189,8 @@ func explain(path string, err error) error {
 		return fmt.Errorf("enroll: another process uses %s: stop it or wait, and try again: %w", path, err)
 	case errors.Is(err, kv.ErrEmpty):
 		return proof.Fail(ErrDamaged, "%s is empty: restore a backup, or remove it to begin anew", path)
+	case errors.Is(err, kv.ErrUnfinished):
+		return proof.Fail(ErrDamaged, "writing %s was interrupted, and a part of the enrollments is missing there: remove it, and write it again", path)
 	case errors.Is(err, ErrDamaged):
 		return fmt.Errorf("enroll: %s cannot be used: restore it from a backup: %w", path, err)
 	}

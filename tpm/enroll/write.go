@@ -48,12 +48,7 @@ func (f Files) Write(ctx context.Context, path string, from Stored) (states map[
 	if err != nil {
 		return nil, err
 	}
-	w := kv.Writer{To: db}
-	err = from.Each(ctx, func(table string, p kv.Pair) error { return w.Add(ctx, table, p) })
-	if err == nil {
-		err = w.Flush(ctx)
-	}
-	if err == nil {
+	if err = copyTo(ctx, db, from); err == nil {
 		f.Guard.Trust = authkv.Vouch
 		err = f.guard(&File{db: db})
 	}
@@ -64,4 +59,20 @@ func (f Files) Write(ctx context.Context, path string, from Stored) (states map[
 		return nil, errors.Join(fmt.Errorf("enroll: write %s: %w", path, err), os.Remove(path))
 	}
 	return states, nil
+}
+
+// copyTo copies records into a store that has none.
+func copyTo(ctx context.Context, store kv.Store, from Stored) error {
+	to, err := kv.BeginCopy(ctx, store, tables())
+	if err != nil {
+		return err
+	}
+	w := kv.Writer{To: to}
+	if err := from.Each(ctx, func(table string, p kv.Pair) error { return w.Add(ctx, table, p) }); err != nil {
+		return err
+	}
+	if err := w.Flush(ctx); err != nil {
+		return err
+	}
+	return to.Finish(ctx)
 }

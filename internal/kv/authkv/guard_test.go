@@ -55,10 +55,66 @@ func TestReplaced(t *testing.T) {
 		if err := s.View(t.Context(), func(kv.Reader) error { return nil }); !errors.Is(err, kv.ErrForged) {
 			t.Errorf("%s: View: %v, want ErrForged", name, err)
 		}
+		read := func(r kv.Reader) error {
+			if _, err := r.Get("first", []byte("a")); err == nil {
+				t.Errorf("%s: Get returned a record", name)
+			}
+			return nil // whatever it says
+		}
+		if err := s.View(t.Context(), read); !errors.Is(err, kv.ErrForged) {
+			t.Errorf("%s: View that reads a record: %v, want ErrForged", name, err)
+		}
 		err := s.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("first", []byte("a"), []byte("3")) })
 		if !errors.Is(err, kv.ErrForged) {
 			t.Errorf("%s: Update: %v, want ErrForged", name, err)
 		}
+	}
+}
+
+// A committing is a store of which every commit asks for the root.
+type committing struct {
+	*kvtest.Memory
+	finish func(kv.Tx) error
+}
+
+func (c *committing) OnCommit(fn func(kv.Tx) error) { c.finish = fn }
+
+func (c *committing) Update(ctx context.Context, fn func(kv.Tx) error) error {
+	return c.Memory.Update(ctx, func(tx kv.Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return c.finish(tx)
+	})
+}
+
+// TestReplacedApart changes a table that is not in the sum, in a store of which the root was
+// replaced: reading it asks nothing, and writing it does.
+func TestReplacedApart(t *testing.T) {
+	inner := &committing{&kvtest.Memory{}, func(kv.Tx) error { return nil }}
+	g := Guard{Key: func() (Key, Mark, error) { return kvtest.Secret("key"), nil, nil }, Trust: Vouch}
+	s, _, err := g.Over(t.Context(), inner, []string{"first"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "first", "a", "1")
+	old := rootOf(t, inner)
+	put(t, s, "first", "a", "2")
+	put(t, s, "apart", "a", "1")
+	put(t, inner.Memory, kv.Settings, rootKey, string(old))
+	err = s.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("apart", []byte("a"), []byte("2")) })
+	if !errors.Is(err, kv.ErrForged) {
+		t.Errorf("Update: %v, want ErrForged", err)
+	}
+	err = s.View(t.Context(), func(r kv.Reader) error {
+		if b, err := r.Get("apart", []byte("a")); string(b) != "1" {
+			t.Errorf("apart is %q, %v", b, err)
+		}
+		_, err := r.Range("first", nil, nil, 1)
+		return err
+	})
+	if !errors.Is(err, kv.ErrForged) {
+		t.Errorf("View: %v, want ErrForged", err)
 	}
 }
 

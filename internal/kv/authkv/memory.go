@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
@@ -74,26 +75,66 @@ func (m *memory) knows(b []byte, least uint64) error {
 
 // view reads the store. It may see an earlier state whose root has been forgotten in the
 // meantime.
-func (m *memory) view(view func(func(kv.Reader) error) error, fn func(kv.Reader) error) error {
+func (m *memory) view(view func(func(kv.Reader) error) error, tables []string, fn func(kv.Reader) error) error {
 	for {
+		var from reader
 		least := m.newest()
 		err := view(func(r kv.Reader) error {
-			b, err := r.Get(kv.Settings, []byte(rootKey))
-			if err == nil {
-				err = m.knows(b, least)
-			}
-			if err != nil {
+			from = reader{Reader: r, memory: m, least: least, tables: tables}
+			if err := fn(&from); err != nil || from.asked {
 				return err
 			}
-			return fn(r)
+			return from.check(kv.Settings) // whoever reads nothing asks whether it is the same store
 		})
-		if err != errUnknownRoot {
+		if !from.unknown {
 			return err
 		}
 		if m.newest() == least {
 			return errReplaced()
 		}
 	}
+}
+
+// A reader makes sure, before it reads what is in the sum, that the root is one that was made
+// here. What is not in the sum is read as it is: who wrote that cannot be told, whatever the root.
+type reader struct {
+	kv.Reader
+	memory  *memory
+	least   uint64
+	tables  []string
+	asked   bool // something was read
+	known   bool // the root is one of these
+	unknown bool // it is not
+}
+
+// Get implements [kv.Reader].
+func (r *reader) Get(table string, key []byte) ([]byte, error) {
+	if err := r.check(table); err != nil {
+		return nil, err
+	}
+	return r.Reader.Get(table, key)
+}
+
+// Range implements [kv.Reader].
+func (r *reader) Range(table string, from, to []byte, limit int) ([]kv.Pair, error) {
+	if err := r.check(table); err != nil {
+		return nil, err
+	}
+	return r.Reader.Range(table, from, to, limit)
+}
+
+func (r *reader) check(table string) error {
+	r.asked = true
+	if r.known || table != kv.Settings && !slices.Contains(r.tables, table) {
+		return nil
+	}
+	b, err := r.Reader.Get(kv.Settings, []byte(rootKey))
+	if err != nil {
+		return err
+	}
+	err = r.memory.knows(b, r.least)
+	r.known, r.unknown = err == nil, err != nil
+	return err
 }
 
 func errReplaced() error {

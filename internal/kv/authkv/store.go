@@ -29,10 +29,12 @@ type commit struct {
 	changes uint64 // of its root, once it has one
 }
 
-// finish makes the root of a commit.
+// finish makes the root of a commit. If nothing in the sum changed, it only makes sure that the
+// store is still the one that was opened.
 func (s *Store) finish(inner kv.Tx) error {
 	if s.last == nil || s.last.tx != inner {
-		return nil // nothing in the sum changed
+		_, err := s.knownRoot(inner)
+		return err
 	}
 	return s.last.seal(s)
 }
@@ -79,13 +81,13 @@ func (s *Store) View(ctx context.Context, fn func(kv.Reader) error) error {
 	if s.memory == nil {
 		return s.Store.View(ctx, fn)
 	}
-	return s.memory.view(func(fn func(kv.Reader) error) error { return s.Store.View(ctx, fn) }, fn)
+	return s.memory.view(func(fn func(kv.Reader) error) error { return s.Store.View(ctx, fn) }, s.tables, fn)
 }
 
 // rootIn returns the root in a store. The tag of a root that this process made need not
 // be checked.
 func (s *Store) rootIn(r kv.Reader) (root, []byte, error) {
-	b, err := r.Get(kv.Settings, []byte(rootKey))
+	b, err := s.knownRoot(r)
 	if err != nil {
 		return root{}, nil, err
 	}
@@ -93,10 +95,16 @@ func (s *Store) rootIn(r kv.Reader) (root, []byte, error) {
 		found, err := decodeRoot(b, s.key)
 		return found, b, err
 	}
-	if s.memory.knows(b, s.memory.newest()) != nil {
-		return root{}, nil, errReplaced()
-	}
 	return readHead(b), b, nil
+}
+
+// knownRoot returns the record of the root, which this process made if there is a memory.
+func (s *Store) knownRoot(r kv.Reader) ([]byte, error) {
+	b, err := r.Get(kv.Settings, []byte(rootKey))
+	if err == nil && s.memory != nil && s.memory.knows(b, s.memory.newest()) != nil {
+		err = errReplaced()
+	}
+	return b, err
 }
 
 // Begin makes the root of a store that has nothing in the tables.
@@ -242,32 +250,33 @@ type tx struct {
 
 // Put implements [kv.Tx].
 func (t *tx) Put(table string, key, value []byte) error {
-	own, err := t.change(table, key, func() error { return t.Tx.Put(table, key, value) })
-	if err == nil && own != nil {
-		own.delta.plus(t.store.hash(&own.room, table, key, value))
+	if !inSum(t.store.tables, table, key) {
+		return t.Tx.Put(table, key, value)
+	}
+	err := t.change(table, key, func() error { return t.Tx.Put(table, key, value) })
+	if err == nil {
+		t.own.delta.plus(t.store.hash(&t.own.room, table, key, value))
 	}
 	return err
 }
 
 // Delete implements [kv.Tx].
 func (t *tx) Delete(table string, key []byte) error {
-	_, err := t.change(table, key, func() error { return t.Tx.Delete(table, key) })
-	return err
+	if !inSum(t.store.tables, table, key) {
+		return t.Tx.Delete(table, key)
+	}
+	return t.change(table, key, func() error { return t.Tx.Delete(table, key) })
 }
 
-// change makes a change, and removes the old record from the sum. It returns the commit,
-// or nil for a record that is not in the sum.
-func (t *tx) change(table string, key []byte, do func() error) (*commit, error) {
-	if !inSum(t.store.tables, table, key) {
-		return nil, do()
-	}
+// change makes a change, and removes the old record from the sum.
+func (t *tx) change(table string, key []byte, do func() error) error {
 	found, err := t.Get(table, key)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	old := bytes.Clone(found) // do may overwrite it
 	if err := do(); err != nil {
-		return nil, err
+		return err
 	}
 	if t.own == nil {
 		t.own = t.store.commitOf(t.Tx)
@@ -275,7 +284,7 @@ func (t *tx) change(table string, key []byte, do func() error) (*commit, error) 
 	if old != nil {
 		t.own.delta.minus(t.store.hash(&t.own.room, table, key, old))
 	}
-	return t.own, nil
+	return nil
 }
 
 // seal writes the root after the changes.

@@ -149,11 +149,12 @@ func (f Files) Write(ctx context.Context, path string, from *state.Server, progr
 	if err != nil {
 		return sum, err
 	}
-	if err = from.CopyTo(ctx, db, progress); err == nil {
-		err = copyPair(ctx, db, from)
+	copied, err := from.CopyTo(ctx, db, progress)
+	if err == nil {
+		err = copyPair(ctx, copied, from)
 	}
 	if err == nil {
-		err = state.FinishCopy(ctx, db)
+		err = copied.Finish(ctx)
 	}
 	if err == nil {
 		f.Guard.Trust = authkv.Vouch

@@ -14,6 +14,9 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
@@ -307,3 +310,22 @@ func session(t *testing.T, s opened, identity string, serial int64, until time.T
 }
 
 const day = 24 * time.Hour
+
+// TestUnfinished opens what is left of a copy whose process was killed: it is not called forged,
+// and nobody signs it.
+func TestUnfinished(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	db, err := boltkv.Open(path, serverLayout(), boltkv.CreateNew)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = kv.BeginCopy(t.Context(), db, state.ServerTables())
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, trust := range []authkv.Trust{authkv.Judge, authkv.Adopt, authkv.Vouch} {
+		if s, err := guarded(&kvtest.Mark{Made: true}, trust).Reopen(path); !errors.Is(err, kv.ErrUnfinished) || errors.Is(err, ErrForged) {
+			t.Errorf("trust %d: %v, %v, want ErrUnfinished", trust, s, err)
+		}
+	}
+}

@@ -94,6 +94,9 @@ func (f Files) open(path, name string, how boltkv.Opening) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{db: db}
+	if err = db.View(context.Background(), kv.Copied); err != nil {
+		return nil, errors.Join(serverLayout().Explain(path, err), db.Close())
+	}
 	if err := f.guard(s); err != nil {
 		err = errors.Join(explainGuard(name, err), db.Close())
 		if how == boltkv.CreateNew {

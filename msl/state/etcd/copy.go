@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,30 +28,29 @@ func Import(ctx context.Context, c Config, from *state.Server, keepTokens bool, 
 }
 
 func (c Config) importTo(ctx context.Context, db *etcdkv.DB, from *state.Server, keepTokens bool, progress func(int)) error {
-	if err := from.CopyTo(ctx, db, progress); err != nil {
+	copied, err := from.CopyTo(ctx, db, progress)
+	if err != nil {
 		return fmt.Errorf("etcd: write the state to %q: %w", c.Prefix, err)
 	}
-	if err := c.compare(ctx, db, from); err != nil {
+	if err := c.compare(ctx, copied, from); err != nil {
 		return err
 	}
-	var store kv.Store = db
+	var store kv.Store = copied
 	if c.Key != nil {
-		authentic, err := c.authenticate(ctx, db, from)
-		if err != nil {
+		if store, err = c.authenticate(ctx, copied, from); err != nil {
 			return err
 		}
-		store = authentic
 	}
 	if !keepTokens {
 		if err := state.EndTokens(store); err != nil {
 			return err
 		}
 	}
-	return state.FinishCopy(ctx, db)
+	return copied.Finish(ctx)
 }
 
 // authenticate makes the root of what was written, which may differ from what is stored.
-func (c Config) authenticate(ctx context.Context, db *etcdkv.DB, from *state.Server) (*authkv.Store, error) {
+func (c Config) authenticate(ctx context.Context, db kv.Store, from *state.Server) (*authkv.Store, error) {
 	seen := authkv.NewSeen(copied())
 	err := from.Each(ctx, func(table string, p kv.Pair) error {
 		seen.Changed(table, p.Key, nil, p.Value)
@@ -67,14 +67,14 @@ func (c Config) authenticate(ctx context.Context, db *etcdkv.DB, from *state.Ser
 }
 
 // compare checks that etcd contains what was written.
-func (c Config) compare(ctx context.Context, db *etcdkv.DB, from *state.Server) error {
+func (c Config) compare(ctx context.Context, db kv.Store, from *state.Server) error {
 	want, err := from.Digest(ctx)
 	if err != nil {
 		return err
 	}
 	got, err := state.DigestOf(ctx, db)
 	if err == nil && got != want {
-		err = fmt.Errorf("etcd: %d records are at %q, and not the %d that were written: was something else written there? Remove them with etcdctl del --prefix, and try again", got.Records, c.Prefix, want.Records)
+		err = fmt.Errorf("etcd: %d records are at %q, and not the %d of the file: part of another one was imported there before, or something else wrote there; remove all with etcdctl del --prefix %s/, and try again", got.Records, c.Prefix, want.Records, cmp.Or(c.Prefix, "msl-hsm"))
 	}
 	return err
 }

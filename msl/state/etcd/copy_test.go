@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
@@ -97,8 +100,8 @@ func TestImportResumes(t *testing.T) {
 		t.Fatal("it was not ended")
 	}
 	for name, open := range map[string]func(context.Context, Config) (*Server, error){"Open": Open, "Administer": Administer} {
-		if _, err := open(t.Context(), c); err == nil {
-			t.Errorf("%s of a part of a state", name)
+		if _, err := open(t.Context(), c); !errors.Is(err, kv.ErrUnfinished) {
+			t.Errorf("%s of a part of a state: %v, want ErrUnfinished", name, err)
 		}
 	}
 	if err := Import(t.Context(), c, from.Server, false, nil); err != nil {
@@ -112,5 +115,113 @@ func TestImportResumes(t *testing.T) {
 	since, _, err := s.CountSince(t.Context(), "device 1", "")
 	if err != nil || since.IsZero() {
 		t.Errorf("tokens count since %v: %v", since, err)
+	}
+}
+
+// TestImportEndsLate ends an import after it has ended all tokens: it can be repeated, also by a
+// version that did not know that another one may go on with it.
+func TestImportEndsLate(t *testing.T) {
+	m := etcdtest.Start(t)
+	_, key := keyed(t)
+	c := Config{Endpoints: []string{m.URL}, Key: key}
+	from := fresh(t)
+	if err := Create(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	db, err := c.open(t.Context(), 0, etcdkv.OpenExisting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	copied, err := from.CopyTo(t.Context(), db, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := state.EndTokens(copied); err != nil {
+		t.Fatal(err)
+	}
+	if err := Import(t.Context(), c, from.Server, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := copied.Finish(t.Context()); !errors.Is(err, kv.ErrOvertaken) {
+		t.Errorf("the one that was ended goes on: %v, want ErrOvertaken", err)
+	}
+}
+
+// fresh is a state in a file whose server issued no token yet.
+func fresh(t *testing.T) *bolt.Server {
+	t.Helper()
+	s, err := bolt.CreateServer(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if err := s.ReplaceEntity(state.EntityRecord{Identity: "device", Scheme: "NONE"}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestImportGoesOnLate pauses an import, which another process repeats and completes: what is
+// revoked after that stays so when the first one goes on.
+func TestImportGoesOnLate(t *testing.T) {
+	m := etcdtest.Start(t)
+	_, key := keyed(t)
+	c := Config{Endpoints: []string{m.URL}, Key: key}
+	from := filled(t)
+	paused, goOn, ended := make(chan bool), make(chan bool), make(chan error)
+	go func() {
+		first := true
+		ended <- Import(t.Context(), c, from.Server, true, func(int) {
+			if first {
+				first = false
+				close(paused)
+				<-goOn
+			}
+		})
+	}()
+	<-paused
+	if err := Import(t.Context(), c, from.Server, true, nil); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.RevokeEntity("device 99"); err != nil {
+		t.Fatal(err)
+	}
+	close(goOn)
+	if err := <-ended; !errors.Is(err, kv.ErrOvertaken) {
+		t.Errorf("the paused one ended with %v, want ErrOvertaken", err)
+	}
+	if err := s.Verify(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.Revoked(t.Context(), "device 99", ""); err != msl.ErrMasterTokenIdentityRevoked {
+		t.Errorf("the revocation: %v", err)
+	}
+}
+
+// TestImportOfAnother goes on with another file than the one of which a part was imported.
+func TestImportOfAnother(t *testing.T) {
+	m := etcdtest.Start(t)
+	c := Config{Endpoints: []string{m.URL}, Prefix: "one"}
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := Import(ctx, c, filled(t).Server, true, func(int) { cancel() }); err == nil {
+		t.Fatal("it was not ended")
+	}
+	other := fresh(t)
+	err := Import(t.Context(), c, other.Server, true, nil)
+	if err == nil || !strings.Contains(err.Error(), "etcdctl del --prefix one/") {
+		t.Fatalf("%v", err)
+	}
+	if _, err := Open(t.Context(), c); !errors.Is(err, kv.ErrUnfinished) {
+		t.Errorf("a mixture of two: %v, want ErrUnfinished", err)
+	}
+	m.Control(t, "del", "--prefix", "one/")
+	if err := Import(t.Context(), c, other.Server, true, nil); err != nil {
+		t.Error(err)
 	}
 }

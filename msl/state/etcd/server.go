@@ -105,7 +105,10 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		return serverOf(ctx, f, f)
 	}
 	authentic := authkv.OpenShared(f, c.Key, copied(), seen)
-	err = authentic.Recall(ctx, func(kv.Reader) error { return nil })
+	err = f.Recall(ctx, kv.Copied) // a part of a state is not what its root says
+	if err == nil {
+		err = authentic.Recall(ctx, func(kv.Reader) error { return nil })
+	}
 	if err == nil {
 		err = authentic.Renew(ctx)
 	}

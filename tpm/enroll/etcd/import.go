@@ -28,44 +28,26 @@ func Import(ctx context.Context, c Config, from enroll.Stored, progress func(ent
 }
 
 func (c Config) importTo(ctx context.Context, db *etcdkv.DB, from enroll.Stored, progress func(int)) (map[enroll.State]int, error) {
-	if err := begin(ctx, db); err != nil {
-		return nil, err
+	to, err := kv.BeginCopy(ctx, db, append(small(), enroll.RecordTable))
+	if err != nil {
+		return nil, fmt.Errorf("etcd: enrollments: %w", err)
 	}
-	seen, err := write(ctx, db, from, progress)
+	seen, err := write(ctx, to, from, progress)
 	if err != nil {
 		return nil, fmt.Errorf("etcd: write the enrollments to %q: %w", c.Prefix, err)
 	}
-	copied := &Records{Stored: enroll.StoredIn(bulk().Over(db))}
+	copied := &Records{Stored: enroll.StoredIn(bulk().Over(to))}
 	if c.Key != nil {
-		if err := seen.MakeRoot(ctx, db, enroll.KeyOfRecords(c.Key)); err != nil {
+		if err := seen.MakeRoot(ctx, to, enroll.KeyOfRecords(c.Key)); err != nil {
 			return nil, err
 		}
-		copied.verify = authkv.Open(db, enroll.KeyOfRecords(c.Key), small()).Verify
+		copied.verify = authkv.Open(to, enroll.KeyOfRecords(c.Key), small()).Verify
 	}
 	states, err := copied.Check()
 	if err != nil {
 		return nil, fmt.Errorf("etcd: what is at %q is not what was written: was something else written there? Remove all below that prefix, and try again: %w", c.Prefix, err)
 	}
-	return states, db.Update(ctx, func(tx kv.Tx) error { return tx.Delete(kv.Settings, []byte(importKey)) })
-}
-
-// begin refuses a store with records that do not belong to a copy.
-func begin(ctx context.Context, db kv.Store) error {
-	err := complete(ctx, db)
-	if errors.Is(err, kv.ErrDamaged) { // a copy that was started
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	empty, err := isEmpty(ctx, db)
-	if err == nil && !empty {
-		err = fmt.Errorf("etcd: enrollments: %w", ErrExists)
-	}
-	if err != nil {
-		return err
-	}
-	return db.Update(ctx, func(tx kv.Tx) error { return tx.Put(kv.Settings, []byte(importKey), []byte{1}) })
+	return states, to.Finish(ctx)
 }
 
 // write writes all entries, and returns what was seen of the small tables.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -118,7 +117,10 @@ func Open(ctx context.Context, c Config) (*Records, error) {
 		return recordsOf(ctx, f, f, nil)
 	}
 	authentic := authkv.OpenShared(f, enroll.KeyOfRecords(c.Key), small(), seen)
-	err = authentic.Recall(ctx, func(kv.Reader) error { return nil })
+	err = f.Recall(ctx, kv.Copied) // a part of the records is not what their root says
+	if err == nil {
+		err = authentic.Recall(ctx, func(kv.Reader) error { return nil })
+	}
 	if err == nil {
 		err = authentic.Renew(ctx)
 	}
@@ -150,7 +152,7 @@ func recordsOf(ctx context.Context, store kv.Store, closer io.Closer, verify fun
 		err = errors.New("etcd: the enrollments are authenticated, and there is no key")
 	}
 	if err == nil {
-		err = complete(ctx, store)
+		err = store.View(ctx, kv.Copied)
 	}
 	if err != nil {
 		return nil, errors.Join(err, closer.Close())
@@ -270,17 +272,4 @@ func isEmpty(ctx context.Context, db kv.Store) (empty bool, err error) {
 		return nil
 	})
 	return empty, err
-}
-
-// importKey is in the settings while a copy is incomplete.
-const importKey = "importing"
-
-func complete(ctx context.Context, db kv.Store) error {
-	return db.View(ctx, func(r kv.Reader) error {
-		begun, err := r.Get(kv.Settings, []byte(importKey))
-		if err == nil && begun != nil {
-			err = fmt.Errorf("etcd: %w: the enrollments were not copied completely: copy them again", kv.ErrDamaged)
-		}
-		return err
-	})
 }

@@ -214,6 +214,9 @@ func TestImport(t *testing.T) {
 	if _, err := Administer(t.Context(), c); !errors.Is(err, kv.ErrDamaged) {
 		t.Errorf("a part opens: %v", err)
 	}
+	if _, err := Open(t.Context(), c); !errors.Is(err, kv.ErrUnfinished) {
+		t.Errorf("a part opens at a server: %v, want ErrUnfinished", err)
+	}
 	got, err := Import(t.Context(), c, f.Stored, nil)
 	if err != nil || !maps.Equal(got, want) {
 		t.Fatalf("%v, want %v: %v", got, want, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
@@ -100,6 +101,8 @@ func opened(c *config.Config, store keys.Store, open func(context.Context, etcd.
 	switch {
 	case errors.Is(err, etcd.ErrEmpty):
 		return nil, exit.Usagef("no state %s: correct prefix and endpoints, or restore a backup; if the servers are new, run msl-hsm state init: %w", &c.Server.State, fs.ErrNotExist)
+	case errors.Is(err, kv.ErrUnfinished):
+		return nil, exit.OfKind(kv.ErrUnfinished, "the state %s was not imported completely: run msl-hsm state import again, with the same file", &c.Server.State)
 	case errors.Is(err, etcd.ErrForged):
 		return nil, foreign(c, store, at, fmt.Errorf("the state %s cannot be used: restore a backup of etcd, and find out who else can write there: %w", &c.Server.State, err))
 	case err != nil:

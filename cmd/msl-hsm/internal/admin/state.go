@@ -14,6 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
@@ -151,6 +152,8 @@ func Unusable(path string, err error) error {
 		return exit.OfKind(bolt.ErrEmpty, "%s is empty: restore a backup with msl-hsm state restore, or remove it and run %s", path, begin)
 	case errors.Is(err, fs.ErrNotExist) && !isDirectoryMissing(path):
 		return exit.WithCode(exit.OfKind(fs.ErrNotExist, "no state file %s: correct the path or restore a backup; if the server is new, run %s", path, begin), exit.Usage)
+	case errors.Is(err, kv.ErrUnfinished):
+		return exit.OfKind(kv.ErrUnfinished, "writing %s was interrupted, and a part of the state is missing there: remove it, and write it again", path)
 	case errors.Is(err, bolt.ErrDamaged):
 		return fmt.Errorf("%w; msl-hsm state restore FILE puts a backup in its place", err)
 	case errors.Is(err, bolt.ErrUnsigned):
