@@ -60,7 +60,7 @@ type PasswordError struct {
 // Error names the hierarchy, and what the TPM answered.
 func (e *PasswordError) Error() string {
 	if e.Err == nil {
-		return fmt.Sprintf("tpm: the TPM's %s hierarchy has a password, and none was given", e.Hierarchy)
+		return fmt.Sprintf("tpm: the TPM's %s hierarchy has a password, but none was given", e.Hierarchy)
 	}
 	return fmt.Sprintf("tpm: the password of the TPM's %s hierarchy is wrong, and was not tried again: %s", e.Hierarchy, codeName(e.Err))
 }
@@ -73,11 +73,11 @@ func (e *PasswordError) Unwrap() []error {
 	return []error{keystore.ErrPIN, e.Err}
 }
 
-// An offError says that a hierarchy is switched off, with all its keys.
+// An offError says that a hierarchy is disabled, with all its keys.
 type offError struct{ hierarchy string }
 
 func (e *offError) Error() string {
-	return fmt.Sprintf("tpm: the TPM's %s hierarchy is switched off: restart the machine, and if it stays, enable it in the firmware: %v", e.hierarchy, keystore.ErrUnavailable)
+	return fmt.Sprintf("tpm: the TPM's %s hierarchy is disabled: restart the machine, and if that does not help, enable it in the firmware: %v", e.hierarchy, keystore.ErrUnavailable)
 }
 
 func (e *offError) Unwrap() error { return keystore.ErrUnavailable }
@@ -241,7 +241,7 @@ func isAt(x *executor, handle uint32, name []byte) bool {
 // Hierarchy returns a hierarchy with what authorizes it, for one go-tpm command inside
 // [Device.Do], with the transport that it passes. The error is a [PasswordError] if the
 // hierarchy has a password which was not given by [Device.SetPasswords], and
-// [keystore.ErrUnavailable] if the hierarchy is switched off.
+// [keystore.ErrUnavailable] if the hierarchy is disabled.
 func Hierarchy(t transport.TPM, handle tpm2.TPMHandle) (tpm2.AuthHandle, error) {
 	open := tpm2.AuthHandle{Handle: handle, Auth: tpm2.PasswordAuth(nil)}
 	l, ok := t.(*link)

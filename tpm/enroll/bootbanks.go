@@ -28,7 +28,7 @@ func checkBanks(raw []byte) error {
 	for ; banks > 0; banks, rest = banks-1, rest[size:] {
 		algorithm, digest := binary.LittleEndian.Uint16(rest), binary.LittleEndian.Uint16(rest[2:])
 		if known[algorithm] || digest < minDigest || digest > maxDigest {
-			return proof.Fail(ErrEventLog, "its digests of algorithm %#x have %d bytes, or it is there twice", algorithm, digest)
+			return proof.Fail(ErrEventLog, "its digests of algorithm %#x have %d bytes, or are listed twice", algorithm, digest)
 		}
 		known[algorithm] = true
 	}

@@ -53,7 +53,7 @@ func ReadBootLog(raw []byte, values []PCR) (l BootLog, err error) {
 		}
 	}()
 	if len(raw) > MaxEventLog {
-		return l, proof.Fail(ErrEventLog, "it has %d bytes, and %d are allowed", len(raw), MaxEventLog)
+		return l, proof.Fail(ErrEventLog, "it has %d bytes, more than the %d allowed", len(raw), MaxEventLog)
 	}
 	if err := checkBanks(raw); err != nil {
 		return l, err
@@ -63,7 +63,7 @@ func ReadBootLog(raw []byte, values []PCR) (l BootLog, err error) {
 		return l, proof.Fail(ErrEventLog, "%.200s", err)
 	}
 	if n := len(log.Events(register.HashSHA256)); n > maxBootEvents {
-		return l, proof.Fail(ErrEventLog, "it has %d events, and %d are allowed", n, maxBootEvents)
+		return l, proof.Fail(ErrEventLog, "it has %d events, more than the %d allowed", n, maxBootEvents)
 	}
 	return replay(log, values), nil
 }

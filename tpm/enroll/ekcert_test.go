@@ -334,7 +334,7 @@ func TestExpiredCertificates(t *testing.T) {
 			late := newOffice(t, policy, nil)
 			late.now = o.now
 			checkError(t, f.enroll(late), ErrPending)
-			if r := late.record(f.id()); r.Evidence.Chain == nil || !strings.Contains(r.Waits, "run out") {
+			if r := late.record(f.id()); r.Evidence.Chain == nil || !strings.Contains(r.Waits, "has expired") {
 				t.Errorf("%q, %d", r.Waits, len(r.Evidence.Chain))
 			}
 			late.verify(pool(m.cert))

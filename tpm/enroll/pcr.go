@@ -31,10 +31,10 @@ func (rules PCRRules) check(quote *proof.Quote, explain func(index uint) string,
 		}
 	}
 	if len(wrong) > 0 {
-		why = append(why, "it was started in another state than those that are allowed: "+strings.Join(wrong, ", "))
+		why = append(why, "it was started in a state that is not allowed: "+strings.Join(wrong, ", "))
 	}
 	if len(missing) > 0 {
-		why = append(why, "it has to prove the state in which it was started: "+ask(slices.Concat(quotedIndices(quote), missing)))
+		why = append(why, "it must prove the state in which it was started: "+ask(slices.Concat(quotedIndices(quote), missing)))
 	}
 	return strings.Join(why, "; ")
 }
@@ -119,7 +119,7 @@ func measurementOf(list []PCR) string {
 // be nothing. The values are those that its AK signed, as [Verifier.Verify] checks.
 func (r *Record) PCRs() ([]PCR, error) {
 	if r.Evidence == nil {
-		return nil, proof.Fail(ErrEvidence, "there is none for EK hash %s", r.ID)
+		return nil, proof.Fail(ErrEvidence, "EK hash %s has none", r.ID)
 	}
 	p, err := proof.Parse[proof.Proof](r.Evidence.Proof, proof.TypeProof)
 	if err != nil || p.Quote == nil {

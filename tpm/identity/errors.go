@@ -53,14 +53,14 @@ var (
 	ErrNotEnrolled = errors.New("device is not enrolled")
 	// ErrCleared: the keys of the device do not load any more. Its EK is the
 	// same, and so is its record: Init and Enroll bring the identity back.
-	ErrCleared = errors.New("keys do not load, the TPM was cleared")
+	ErrCleared = errors.New("keys do not load since the TPM was cleared")
 	// ErrOtherTPM: the state file was made with another TPM. If the TPM was
 	// replaced, Init with InitOptions.Replace, Enroll, and let an operator merge
 	// the records.
-	ErrOtherTPM = errors.New("state file is of another TPM")
+	ErrOtherTPM = errors.New("state file belongs to another TPM")
 	// ErrOtherEK: Init was asked for an EK of another kind than the device has.
 	// InitOptions.Replace gives the identity up for that.
-	ErrOtherEK = errors.New("with another EK it is another device")
+	ErrOtherEK = errors.New("a different EK would make it a different device")
 	// ErrDamaged: the state file is not what this package wrote.
 	ErrDamaged = errors.New("file is damaged")
 	// ErrInUse: another process changed the state file meanwhile.
