@@ -89,7 +89,7 @@ func (p *provisioner) provision(label string, a keystore.Algorithm, op maker) (v
 		return none, errClosed
 	}
 	if label == "" || !keystore.LabelFits(p.inspector.prefix, label, a) {
-		return none, fmt.Errorf("hsm: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
+		return none, fmt.Errorf("hsm: a %v key cannot have the label %q: %w", a, label, keystore.ErrWrongKey)
 	}
 	if err := p.useful(a); err != nil {
 		return none, err

@@ -35,7 +35,7 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 // a key of another algorithm is [keystore.ErrExists].
 func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
 	if label == "" || (label == SealLabel) != (a == keystore.SealMAC256) {
-		return keystore.Version{}, fmt.Errorf("tpm: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
+		return keystore.Version{}, fmt.Errorf("tpm: a %v key cannot have the label %q: %w", a, label, keystore.ErrWrongKey)
 	}
 	return s.provisioned.add(label, a, func() (*object, error) { return s.storage.create(a, made, s.pin, nil) })
 }

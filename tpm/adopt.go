@@ -66,7 +66,7 @@ func stays(p *tpm2.TPMTPublic) error {
 	case p.NameAlg != tpm2.TPMAlgSHA256:
 		return fmt.Errorf("its Name is not made with SHA-256: %w", errors.ErrUnsupported)
 	case len(p.AuthPolicy.Buffer) > 0 || !a.UserWithAuth:
-		return fmt.Errorf("it has a policy, and this store satisfies none: %w", errors.ErrUnsupported)
+		return fmt.Errorf("it has a policy, which this store cannot satisfy: %w", errors.ErrUnsupported)
 	case a.Restricted:
 		return fmt.Errorf("it is restricted to data that the TPM itself made: %w", errors.ErrUnsupported)
 	}
@@ -126,7 +126,7 @@ func (f *TSS2) Usable() error {
 		return fmt.Errorf("tpm: TSS2 key: %w", err)
 	}
 	if len(f.Algorithms()) == 0 {
-		return fmt.Errorf("tpm: TSS2 key: there is no use for a key of its kind or size: %w", errors.ErrUnsupported)
+		return fmt.Errorf("tpm: TSS2 key: a key of its kind or size is not supported: %w", errors.ErrUnsupported)
 	}
 	return nil
 }
@@ -260,7 +260,7 @@ func (p *provisionedKeys) tryOut(r *record) error {
 	})
 	switch {
 	case wrongAuth(err):
-		return fmt.Errorf("tpm: TSS2 key: its parent has a password, and this store knows none: %w", errors.ErrUnsupported)
+		return fmt.Errorf("tpm: TSS2 key: its parent has a password, which this store does not have: %w", errors.ErrUnsupported)
 	case err != nil:
 		return fmt.Errorf("tpm: TSS2 key: %w", err)
 	}

@@ -115,7 +115,7 @@ func capability(t transport.TPM, kind tpm2.TPMCap, property, count uint32, size 
 		return nil, err
 	}
 	if len(answer) >= 2 && binary.BigEndian.Uint16(answer) == tagTPM12 {
-		return nil, fmt.Errorf("tpm: it is a TPM 1.2, which has none of the commands: a TPM 2.0 is needed: %w", keystore.ErrUnavailable)
+		return nil, fmt.Errorf("tpm: this is a TPM 1.2, but a TPM 2.0 is needed: %w", keystore.ErrUnavailable)
 	}
 	if rc := code(answer); rc != 0 {
 		return nil, &Error{Command: commandName(ccGetCapability), Code: tpm2.TPMRC(rc)}
@@ -132,5 +132,5 @@ func capability(t transport.TPM, kind tpm2.TPMCap, property, count uint32, size 
 }
 
 func errAnswer() error {
-	return fmt.Errorf("the answer has not the form of one: %w", keystore.ErrUnavailable)
+	return fmt.Errorf("the answer is malformed: %w", keystore.ErrUnavailable)
 }

@@ -180,7 +180,7 @@ func (s *session) check(c command, params, area, nonce []byte) error {
 	h.Write(binary.BigEndian.AppendUint32(nil, c.code))
 	h.Write(params)
 	if !hmac.Equal(tag, s.mac(key, h, newer, nonce, rest[0])) {
-		return fmt.Errorf("the answer was changed on its way, or is not of this TPM: %w", keystore.ErrUnavailable)
+		return fmt.Errorf("the answer was changed on the way, or is not from this TPM: %w", keystore.ErrUnavailable)
 	}
 	s.nonce = append(s.nonce[:0], newer...)
 	if c.secretOut {

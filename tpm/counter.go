@@ -59,7 +59,7 @@ func (s *Store) Counter(at tpm2.TPMHandle) (*Counter, error) {
 		return nil, err
 	}
 	if uint32(at)>>24 != 0x01 {
-		return nil, fmt.Errorf("tpm: %#x is no NV index, such as %#x: %w", uint32(at), uint32(DefaultCounter), keystore.ErrWrongKey)
+		return nil, fmt.Errorf("tpm: %#x is not an NV index, such as %#x: %w", uint32(at), uint32(DefaultCounter), keystore.ErrWrongKey)
 	}
 	c := &Counter{storage: s.storage}
 	err := s.storage.do(func() (err error) {

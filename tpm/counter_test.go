@@ -116,7 +116,7 @@ func TestCounterIsSomethingElse(t *testing.T) {
 	}
 	s, _, _ := newStore(t)
 	_, err := s.DefineCounter(0x81000001)
-	says(t, "a persistent handle", err, keystore.ErrWrongKey, "no NV index")
+	says(t, "a persistent handle", err, keystore.ErrWrongKey, "not an NV index")
 }
 
 // TestCounterLies has an attacker between the host and the TPM answer with old values.
@@ -137,7 +137,7 @@ func TestCounterLies(t *testing.T) {
 	want := must[uint64](t)(c.Increment())
 	lie = true
 	_, err := c.Value()
-	says(t, "a changed answer", err, keystore.ErrUnavailable, "changed on its way")
+	says(t, "a changed answer", err, keystore.ErrUnavailable, "changed on the way")
 	lie = false
 	if value := must[uint64](t)(c.Value()); value != want {
 		t.Errorf("%d, want %d", value, want)

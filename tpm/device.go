@@ -123,7 +123,7 @@ func (d *Device) lock() error {
 		select {
 		case <-d.turn:
 		case <-timer.C:
-			return fmt.Errorf("tpm: others had the TPM for %v: %w", d.resources.connection.timeout, keystore.ErrBusy)
+			return fmt.Errorf("tpm: others used the TPM for %v: %w", d.resources.connection.timeout, keystore.ErrBusy)
 		}
 	}
 	err := d.connect()

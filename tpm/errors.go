@@ -98,9 +98,9 @@ func (e *Error) unsupported() bool {
 func (e *Error) advice() string {
 	switch {
 	case e.is(tpm2.TPMRCIntegrity):
-		return "the blob was changed or is of another TPM, or the TPM was cleared: enroll this device again"
+		return "the blob was changed or belongs to another TPM, or the TPM was cleared: enroll this device again"
 	case e.is(tpm2.TPMRCHandle):
-		return "nothing is at this handle: another program removed what was there, or the TPM was cleared"
+		return "this handle is empty: another program removed its object, or the TPM was cleared"
 	case e.is(tpm2.TPMRCAuthFail):
 		return "the PIN is wrong; it was not tried again"
 	case e.is(tpm2.TPMRCBadAuth):
@@ -108,21 +108,21 @@ func (e *Error) advice() string {
 	case e.is(tpm2.TPMRCLockout):
 		return "too many wrong PINs or sudden losses of power: wait, or reset it with the lockout password; keys without a PIN still work"
 	case e.is(tpm2.TPMRCCommandCode):
-		return "this TPM does not have the command"
+		return "this TPM does not support the command"
 	case e.is(tpm2.TPMRCFailure):
-		return "if it stays, the TPM has failed: restart the machine, for a software TPM see whether its state directory is there"
+		return "if this persists, the TPM has failed: restart the machine; for a software TPM, check that its state directory exists"
 	case e.is(tpm2.TPMRCNVDefined):
 		return "another key is at this handle"
 	case e.is(tpm2.TPMRCNVSpace):
 		return "no room for more: tpm2_getcap handles-persistent lists the keys, and tpm2_evictcontrol -C o -c HANDLE removes one; tpm2_getcap handles-nv-index the counters, and tpm2_nvundefine -C o INDEX removes one"
 	case e.is(tpm2.TPMRCDisabled), e.is(tpm2.TPMRCHierarchy):
-		return "a hierarchy of the TPM is switched off: restart the machine, and if it stays, enable it in the firmware"
+		return "a hierarchy of the TPM is disabled: restart the machine, and if that does not help, enable it in the firmware"
 	case e.is(tpm2.TPMRCReboot):
 		return "the TPM works again only after a restart: restart the machine"
 	case e.is(tpm2.TPMRCInitialize):
-		return "the TPM was reset, and nobody started it: do it again, and if it stays, restart the machine"
+		return "the TPM was reset and not started up: try again, and if that does not help, restart the machine"
 	case gone(e.Code):
-		return "a key or a session is in the TPM no longer: the TPM was reset or cleared meanwhile, or another program flushed it: do it again"
+		return "a key or a session is no longer in the TPM: the TPM was reset or cleared, or another program flushed it: try again"
 	case e.busy():
 		return "the TPM is busy: try again later"
 	}

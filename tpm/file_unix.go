@@ -29,7 +29,7 @@ func openDevice(path string, patience time.Duration) (io.ReadWriteCloser, error)
 	var info unix.Stat_t
 	if err := unix.Fstat(f.fd, &info); err != nil || info.Mode&unix.S_IFMT != unix.S_IFCHR {
 		f.Close()
-		return nil, fmt.Errorf("%s is no character device, such as %s: nothing was written", path, defaultDevice)
+		return nil, fmt.Errorf("%s is not a character device, such as %s: nothing was written", path, defaultDevice)
 	}
 	return f, nil
 }
@@ -42,9 +42,9 @@ func openFile(path string) (*file, error) {
 	case nil:
 		return &file{fd: fd}, nil
 	case unix.ENOENT:
-		return nil, fmt.Errorf("%s: %w: is there a TPM, and is it enabled in the firmware?", path, err)
+		return nil, fmt.Errorf("%s: %w: check that this machine has a TPM, and that it is enabled in the firmware", path, err)
 	case unix.EACCES, unix.EPERM:
-		return nil, fmt.Errorf("%s: %w: let this user join the group tss, or run as another", path, err)
+		return nil, fmt.Errorf("%s: %w: add this user to the group tss, or run as another user", path, err)
 	case unix.EBUSY:
 		return nil, fmt.Errorf("%s: %w: another process has it; use /dev/tpmrm0", path, err)
 	}

@@ -31,7 +31,7 @@ func Guess(t transport.TPM, name []byte, try func() error) error {
 		return try()
 	}
 	if l.executor.guessed[string(name)] {
-		return &GuessError{"the empty one was wrong, and was not tried again"}
+		return &GuessError{"an empty one was wrong, and was not tried again"}
 	}
 	items, err := capability(t, tpm2.TPMCapTPMProperties, uint32(tpm2.TPMPTLockoutCounter), 2, 8)
 	if err != nil {
@@ -42,7 +42,7 @@ func Guess(t transport.TPM, name []byte, try func() error) error {
 	}
 	failed, most := binary.BigEndian.Uint32(items[0][4:]), binary.BigEndian.Uint32(items[1][4:])
 	if failed+1 == most {
-		return &GuessError{"the empty one was not tried, since one more that is wrong would lock the TPM"}
+		return &GuessError{"an empty one was not tried, since one more wrong try would lock the TPM"}
 	}
 	err = try()
 	if errors.Is(err, tpm2.TPMRCAuthFail) {

@@ -60,7 +60,7 @@ type PasswordError struct {
 // Error names the hierarchy and the TPM's answer.
 func (e *PasswordError) Error() string {
 	if e.Err == nil {
-		return fmt.Sprintf("tpm: the TPM's %s hierarchy has a password, and none was given", e.Hierarchy)
+		return fmt.Sprintf("tpm: the TPM's %s hierarchy has a password, but none was given", e.Hierarchy)
 	}
 	return fmt.Sprintf("tpm: the password of the TPM's %s hierarchy is wrong, and was not tried again: %s", e.Hierarchy, codeName(e.Err))
 }
@@ -77,7 +77,7 @@ func (e *PasswordError) Unwrap() []error {
 type offError struct{ hierarchy string }
 
 func (e *offError) Error() string {
-	return fmt.Sprintf("tpm: the TPM's %s hierarchy is switched off: restart the machine, and if it stays, enable it in the firmware: %v", e.hierarchy, keystore.ErrUnavailable)
+	return fmt.Sprintf("tpm: the TPM's %s hierarchy is disabled: restart the machine, and if that does not help, enable it in the firmware: %v", e.hierarchy, keystore.ErrUnavailable)
 }
 
 func (e *offError) Unwrap() error { return keystore.ErrUnavailable }

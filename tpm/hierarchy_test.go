@@ -187,7 +187,7 @@ func TestHierarchyOff(t *testing.T) {
 	_, err := tpm.OpenStore(c)
 	d = must[*tpm.Device](t)(tpm.Open(c.URI))
 	defer d.Close()
-	says(t, "a store", err, keystore.ErrUnavailable, "owner hierarchy is switched off")
+	says(t, "a store", err, keystore.ErrUnavailable, "owner hierarchy is disabled")
 	if strings.Contains(err.Error(), "is gone") {
 		t.Errorf("the storage key is there: %v", err)
 	}
@@ -203,5 +203,5 @@ func TestHierarchyOff(t *testing.T) {
 		_, err := tpm.Hierarchy(tp, tpm2.TPMRHEndorsement)
 		return err
 	})
-	says(t, "the endorsement hierarchy", err, keystore.ErrUnavailable, "endorsement hierarchy is switched off")
+	says(t, "the endorsement hierarchy", err, keystore.ErrUnavailable, "endorsement hierarchy is disabled")
 }

@@ -23,7 +23,7 @@ func Init(c Config) (*Store, error) { return c.open((*Device).InitStore) }
 // InitStore is Init on a Device, which the caller closes after the store.
 func (d *Device) InitStore(c StoreConfig) (*Store, error) {
 	if !filepath.IsAbs(c.State) {
-		return nil, fmt.Errorf("tpm: state file %q has no absolute path: add ?state=/path to the URI: %w", c.State, keystore.ErrNotFound)
+		return nil, fmt.Errorf("tpm: the path of the state file %q is not absolute: add ?state=/path to the URI: %w", c.State, keystore.ErrNotFound)
 	}
 	if _, err := os.Lstat(c.State); err == nil {
 		return nil, fmt.Errorf("tpm: state file %s: %w", c.State, keystore.ErrExists)
@@ -67,7 +67,7 @@ func checkStorageKey(public []byte) error {
 	}
 	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
 	if err == nil && !p.ObjectAttributes.NoDA {
-		err = fmt.Errorf("wrong PINs of other keys lock it, for it lacks the attribute noda: %w", keystore.ErrWrongKey)
+		err = fmt.Errorf("wrong PINs of other keys lock it, since it lacks the attribute noda: %w", keystore.ErrWrongKey)
 	}
 	return err
 }
@@ -81,7 +81,7 @@ func checkParent(public []byte) error {
 	}
 	a := p.ObjectAttributes
 	if !a.FixedTPM || !a.FixedParent || !a.SensitiveDataOrigin || !a.Restricted || !a.Decrypt || a.SignEncrypt {
-		return fmt.Errorf("it is no storage key that stays in the TPM: %w", keystore.ErrWeakKey)
+		return fmt.Errorf("it is not a storage key that stays in the TPM: %w", keystore.ErrWeakKey)
 	}
 	if !a.UserWithAuth {
 		return fmt.Errorf("it asks for a policy: %w", keystore.ErrWrongKey)

@@ -52,7 +52,7 @@ func (x *executor) useless(at uint32, why error) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("tpm: the key at %#x is of no use here: %w: another handle is free: add srk=%#x to the URI of the key store", at, why, free)
+	return fmt.Errorf("tpm: the key at %#x cannot be used here: %w: add srk=%#x, a free handle, to the URI of the key store", at, why, free)
 }
 
 // makeStorageKey makes a storage key at a persistent handle, by the TCG's ECC P-256
@@ -97,7 +97,7 @@ func (x *executor) checkPersistent(o *object) (uint32, error) {
 		return 0, err
 	}
 	if !bytes.Equal(name, o.name) {
-		return 0, fmt.Errorf("tpm: the key at handle %#x is not the one of the state file: the TPM was cleared or replaced: enroll this device again with a new state file: %w", o.persistent, keystore.ErrForeign)
+		return 0, fmt.Errorf("tpm: the key at handle %#x does not match the state file: the TPM was cleared or replaced: enroll this device again with a new state file: %w", o.persistent, keystore.ErrForeign)
 	}
 	return o.persistent, nil
 }

@@ -76,7 +76,7 @@ func (p *provisionedKeys) refresh() error {
 		return err
 	}
 	if !bytes.Equal(st.file.StorageKey.Public, p.storage.key.public) {
-		return fmt.Errorf("tpm: state file %s has another storage key than before: open it again: %w", st.path, keystore.ErrForeign)
+		return fmt.Errorf("tpm: the storage key in state file %s has changed: open it again: %w", st.path, keystore.ErrForeign)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -129,7 +129,7 @@ func (p *provisionedKeys) version(r *record) (keystore.Version, error) {
 		return keystore.Version{}, err
 	}
 	if e.pin && p.pin.Len() == 0 {
-		return keystore.Version{}, keystore.NoPINf("the key was made with a PIN, and there is none")
+		return keystore.Version{}, keystore.NoPINf("the key was made with a PIN, but none was given")
 	}
 	k := &key{storage: p.storage, algorithm: r.Algorithm, object: r.object, record: r, locked: true}
 	if k.public, err = e.key(); err != nil {

@@ -38,7 +38,7 @@ func TestRandom(t *testing.T) {
 		}
 	}
 	b.flip(uint32(tpm2.TPMCCGetRandom), 20)
-	says(t, "a changed answer", s.Random(got), keystore.ErrUnavailable, "changed on its way")
+	says(t, "a changed answer", s.Random(got), keystore.ErrUnavailable, "changed on the way")
 	refuse = true
 	says(t, "a refusal", s.Random(got), keystore.ErrUnavailable, "TPM2_GetRandom: TPM_RC_FAILURE")
 	r := mixed.New(s, 0)

@@ -28,7 +28,7 @@ func (x *executor) loadRoot(o *object) (uint32, error) {
 	o.persistent = 0
 	handle, err := x.remake(o.name, variants(o.public))
 	if errors.Is(err, keystore.ErrNotFound) {
-		return 0, fmt.Errorf("tpm: the key %s is not the one of the state file: the TPM was cleared or replaced: enroll this device again with a new state file: %w", o.place(), keystore.ErrForeign)
+		return 0, fmt.Errorf("tpm: the key %s does not match the state file: the TPM was cleared or replaced: enroll this device again with a new state file: %w", o.place(), keystore.ErrForeign)
 	}
 	var off *offError
 	switch {

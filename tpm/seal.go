@@ -24,7 +24,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	if !sealable(own.algorithm) {
-		return nil, fmt.Errorf("tpm: seal %v: a key that signs, decrypts or reveals could be unsealed later and open recorded traffic or sign in its owner's name, it has to be provisioned: %w", own.algorithm, errors.ErrUnsupported)
+		return nil, fmt.Errorf("tpm: seal %v: a key that signs, decrypts or reveals could be unsealed later to decrypt recorded traffic or sign in its owner's name: provision it instead: %w", own.algorithm, errors.ErrUnsupported)
 	}
 	return sealObject(s, own.algorithm, own.object, context)
 }

@@ -69,7 +69,7 @@ func unproven(err error) error {
 	if errors.As(err, &broken) || errors.As(err, &said) && !said.is(tpm2.TPMRCAuthFail, tpm2.TPMRCBadAuth) {
 		return err
 	}
-	return fmt.Errorf("tpm: the TPM does not hold the storage key of the state file, or somebody answers in its place: %w", err)
+	return fmt.Errorf("tpm: the TPM does not hold the storage key of the state file, or something else answers in its place: %w", err)
 }
 
 // startSession is TPM2_StartAuthSession (TPM 2.0 Library, Part 3, clause 11.1).

@@ -61,7 +61,7 @@ func (h handle) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%#x", u
 func (h *handle) UnmarshalText(text []byte) error {
 	n, err := strconv.ParseUint(string(text), 0, 32)
 	if err != nil || n != 0 && n>>24 != 0x81 {
-		return fmt.Errorf("%q is no persistent handle", text)
+		return fmt.Errorf("%q is not a persistent handle", text)
 	}
 	*h = handle(n)
 	return nil
@@ -96,11 +96,11 @@ func readFile(path string) ([]byte, fs.FileInfo, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, fmt.Errorf("tpm: state file %s is not there: initialize this TPM first, or mount the directory: %w", path, keystore.ErrNotFound)
+		return nil, nil, fmt.Errorf("tpm: state file %s does not exist: initialize this TPM first, or mount the directory: %w", path, keystore.ErrNotFound)
 	case err != nil:
 		return nil, nil, fmt.Errorf("tpm: state file: %w: %w", keystore.ErrUnavailable, err)
 	case !info.Mode().IsRegular() || info.Size() > maxState:
-		return nil, nil, fmt.Errorf("tpm: %s is no state file: %w", path, keystore.ErrBadData)
+		return nil, nil, fmt.Errorf("tpm: %s is not a state file: %w", path, keystore.ErrBadData)
 	case info.Mode().Perm()&0o022 != 0:
 		return nil, nil, fmt.Errorf("tpm: state file %s can be written by others: chmod 600 it: %w", path, keystore.ErrWeakKey)
 	}
@@ -123,7 +123,7 @@ func parseState(data []byte) (f stateFile, sum string, err error) {
 		return f, "", fmt.Errorf("the state file is damaged: %w", err)
 	}
 	if d.More() {
-		return f, "", errors.New("the state file is damaged: there is more behind it")
+		return f, "", errors.New("the state file is damaged: there is data after its end")
 	}
 	return f, sum, f.check()
 }
@@ -138,7 +138,7 @@ func (f stateFile) check() error {
 		a, other := seen[k.Label]
 		_, twice := seen[version]
 		if k.Label == "" || strings.IndexByte(k.Label, 0) >= 0 || k.Version == 0 || !k.Algorithm.Valid() || twice || other && a != k.Algorithm {
-			return fmt.Errorf("the state file is damaged: key %q version %d does not fit", k.Label, k.Version)
+			return fmt.Errorf("the state file is damaged: key %q version %d is not valid", k.Label, k.Version)
 		}
 		seen[k.Label], seen[version] = k.Algorithm, k.Algorithm
 	}

@@ -132,7 +132,7 @@ func (s *storage) create(a keystore.Algorithm, from origin, pin *lockedmem.Buffe
 		return err
 	})
 	if errors.Is(err, tpm2.TPMRCValue) {
-		err = fmt.Errorf("tpm: this TPM has no %v keys: %w: %w", a, errors.ErrUnsupported, err)
+		err = fmt.Errorf("tpm: this TPM does not support %v keys: %w: %w", a, errors.ErrUnsupported, err)
 	}
 	if err != nil {
 		return nil, err

@@ -120,7 +120,7 @@ func newStore(root *storage, st *state, pin *lockedmem.Buffer) *Store {
 // programs mishandle them, and a TPM removes trailing ones.
 func checkPIN(pin []byte) (*lockedmem.Buffer, error) {
 	if len(pin) > sessionHash || slices.Contains(pin, 0) {
-		return nil, keystore.NoPINf("tpm: the PIN of %d bytes has a zero byte or more than %d bytes", len(pin), sessionHash)
+		return nil, keystore.NoPINf("tpm: the PIN of %d bytes contains a zero byte or is longer than %d bytes", len(pin), sessionHash)
 	}
 	if len(pin) == 0 {
 		return nil, nil

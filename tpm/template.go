@@ -73,11 +73,11 @@ func unsupported(a keystore.Algorithm) error {
 	case keystore.AESWrap128:
 		why = "a TPM does not wrap one of its keys with AES Key Wrap: wrap in another store"
 	case keystore.AESUnwrap128, keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096:
-		why = "a TPM hands what it unwraps to this process: take a key that decrypts or reveals, or an ImportParent"
+		why = "a TPM returns what it unwraps to this process: use a key that decrypts or reveals, or an ImportParent"
 	case keystore.SealSession256, keystore.SealWrapping256:
-		why = "a TPM seals under its own storage key; only seal-mac is a key of its own"
+		why = "a TPM seals under its own storage key; only seal-mac is a separate key"
 	case keystore.SealMAC256:
-		why = "only an admin makes sealing keys"
+		why = "only an Admin can make sealing keys"
 	}
 	return fmt.Errorf("tpm: %v: %s: %w", a, why, errors.ErrUnsupported)
 }

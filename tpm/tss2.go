@@ -78,7 +78,7 @@ func (k *tss2Key) unsupported() string {
 	case !k.kind.Equal(oidLoadableKey):
 		return "its type " + kind + " is unknown"
 	case k.hasPolicy:
-		return "it has a policy, and this store satisfies none"
+		return "it has a policy, which this store cannot satisfy"
 	case k.hasSecret:
 		return "it has an encrypted seed, which only a key for TPM2_Import has"
 	}
@@ -105,7 +105,7 @@ type TSS2 struct {
 // errors.ErrUnsupported.
 func ParseTSS2(text []byte) (*TSS2, error) {
 	if len(text) > maxTSS2 {
-		return nil, fmt.Errorf("tpm: a TSS2 key of %d bytes, and %d are read: %w", len(text), maxTSS2, keystore.ErrBadData)
+		return nil, fmt.Errorf("tpm: the TSS2 key has %d bytes, more than the %d allowed: %w", len(text), maxTSS2, keystore.ErrBadData)
 	}
 	der, err := onlyTSS2(text)
 	if err != nil {
@@ -137,7 +137,7 @@ func onlyTSS2(text []byte) (der []byte, err error) {
 		switch {
 		case b.Type != tss2Type:
 		case der != nil:
-			return nil, fmt.Errorf("tpm: line %d: a second TSS2 key: one is read from a file: %w", b.Line, keystore.ErrBadData)
+			return nil, fmt.Errorf("tpm: line %d: a second TSS2 key, but a file may contain only one: %w", b.Line, keystore.ErrBadData)
 		default:
 			der = b.Bytes
 		}
@@ -195,7 +195,7 @@ func (s *Store) ImportTSS2(label string, a keystore.Algorithm, text []byte) (key
 		return keystore.Version{}, err
 	}
 	if label == "" || a.Sealing() || label == SealLabel {
-		return keystore.Version{}, fmt.Errorf("tpm: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
+		return keystore.Version{}, fmt.Errorf("tpm: a %v key cannot have the label %q: %w", a, label, keystore.ErrWrongKey)
 	}
 	if _, err := inspectAdopted(a, f.Public); err != nil {
 		return keystore.Version{}, err

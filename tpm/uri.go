@@ -78,7 +78,7 @@ func parseAttributes(s, separator string, known map[string]func(string) error) e
 		set := known[name]
 		switch {
 		case strings.Contains(name, "pin"):
-			return fmt.Errorf("tpm: URI has an attribute %q: secrets do not belong into a URI", name)
+			return fmt.Errorf("tpm: URI has an attribute %q: secrets do not belong in a URI", name)
 		case set == nil:
 			return fmt.Errorf("tpm: URI has an unknown attribute %q", name)
 		case seen[name]:
@@ -87,7 +87,7 @@ func parseAttributes(s, separator string, known map[string]func(string) error) e
 		seen[name] = true
 		value, err := unescape(raw)
 		if err != nil || value == "" {
-			return fmt.Errorf("tpm: URI attribute %q has no proper value", name)
+			return fmt.Errorf("tpm: URI attribute %q has no valid value", name)
 		}
 		if err := set(value); err != nil {
 			return fmt.Errorf("tpm: URI attribute %q: %w", name, err)
@@ -117,7 +117,7 @@ func text(to *string) func(string) error {
 func absolute(to *string) func(string) error {
 	return func(s string) error {
 		if !filepath.IsAbs(s) || strings.IndexByte(s, 0) >= 0 {
-			return fmt.Errorf("%q is no absolute path", s)
+			return fmt.Errorf("%q is not an absolute path", s)
 		}
 		*to = s
 		return nil
@@ -130,7 +130,7 @@ func (u *URI) setTCP(s string) error {
 		return err
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || host == "" {
-		return fmt.Errorf("%q is no host:port", s)
+		return fmt.Errorf("%q is not host:port", s)
 	}
 	u.TCP = s
 	return nil
@@ -139,7 +139,7 @@ func (u *URI) setTCP(s string) error {
 func (u *URI) setSRK(s string) error {
 	n, err := strconv.ParseUint(s, 0, 32)
 	if err != nil || n>>24 != 0x81 {
-		return fmt.Errorf("%q is no persistent handle, such as 0x81000001", s)
+		return fmt.Errorf("%q is not a persistent handle, such as 0x81000001", s)
 	}
 	u.SRK = uint32(n)
 	return nil
@@ -148,7 +148,7 @@ func (u *URI) setSRK(s string) error {
 func (u *URI) setTimeout(s string) error {
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 {
-		return fmt.Errorf("%q is no time such as 90s", s)
+		return fmt.Errorf("%q is not a time such as 90s", s)
 	}
 	u.Timeout = d
 	return nil

@@ -106,7 +106,7 @@ func (s *Store) ProvisionKeyPair(label string, a keystore.Algorithm, key crypto.
 
 func (s *Store) provision(r record) (keystore.Version, error) {
 	if r.Label == "" || !keystore.LabelFits(s.prefix, r.Label, r.Algorithm) {
-		return keystore.Version{}, fmt.Errorf("soft: no %v key goes by the label %q: %w", r.Algorithm, r.Label, keystore.ErrWrongKey)
+		return keystore.Version{}, fmt.Errorf("soft: a %v key cannot have the label %q: %w", r.Algorithm, r.Label, keystore.ErrWrongKey)
 	}
 	s.admin.Lock()
 	defer s.admin.Unlock()

@@ -91,7 +91,7 @@ func (c Config) prefix() string { return cmp.Or(c.SealPrefix, keystore.DefaultPr
 // Generate makes a session key or a session key pair.
 func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
 	if a.Sealing() {
-		return nil, fmt.Errorf("soft: generate %v: only an admin makes sealing keys: %w", a, errors.ErrUnsupported)
+		return nil, fmt.Errorf("soft: generate %v: only an Admin can make sealing keys: %w", a, errors.ErrUnsupported)
 	}
 	if err := s.open(); err != nil {
 		return nil, err

@@ -87,7 +87,7 @@ func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keyst
 // make makes a key by a function of the device.
 func (s *Store) make(label string, a keystore.Algorithm, create func(string, keystore.Algorithm) (keystore.Version, error)) (none keystore.Version, err error) {
 	if label == "" || strings.HasPrefix(label, mark) || !keystore.LabelFits(s.prefix, label, a) {
-		return none, fmt.Errorf("split: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
+		return none, fmt.Errorf("split: a %v key cannot have the label %q: %w", a, label, keystore.ErrWrongKey)
 	}
 	at := placeOf(label, a)
 	if other := otherPlace(label, at); !a.Sealing() {

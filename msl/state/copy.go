@@ -21,7 +21,7 @@ func eachRecord(ctx context.Context, store kv.Store, fn func(table string, p kv.
 	began := false
 	return records{store}.view(ctx, "read all", func(tx kv.Reader) error {
 		if began {
-			return errors.New("the store no longer knew that moment: try again")
+			return errors.New("the store no longer has the snapshot that was being read: try again")
 		}
 		began = true
 		if err := eachSetting(tx, fn); err != nil {

@@ -24,7 +24,7 @@ func TestForgerIsHonest(t *testing.T) {
 	if err := f.enroll(o); err != nil {
 		t.Fatal(err)
 	}
-	if r := o.record(f.id()); r.State != Enrolled || r.Accepted != "monitoring only: nothing is known of its EK" {
+	if r := o.record(f.id()); r.State != Enrolled || r.Accepted != "monitoring only: its EK is unknown" {
 		t.Errorf("%+v", r)
 	}
 	o.verify(nil)

@@ -132,7 +132,7 @@ func (a attester) noteNow(ctx context.Context, m *proof.Attestation) (Record, er
 		return Record{}, err
 	}
 	if r.State == "" {
-		return Record{}, proof.Fail(ErrAttestation, "no device has this AK: enroll it")
+		return Record{}, proof.Fail(ErrAttestation, "no device has this AK: enroll this device")
 	}
 	if err := r.attests(m); err != nil {
 		return Record{}, err
@@ -153,14 +153,14 @@ func (a attester) noteNow(ctx context.Context, m *proof.Attestation) (Record, er
 // newer than earlier ones.
 func (r *Record) attests(m *proof.Attestation) error {
 	if r.Evidence == nil {
-		return proof.Fail(ErrAttestation, "nothing is known of the AK of EK hash %s", r.ID)
+		return proof.Fail(ErrAttestation, "no AK is recorded for EK hash %s", r.ID)
 	}
 	p, err := proof.Parse[proof.Proof](r.Evidence.Proof, proof.TypeProof)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(p.Begin.AK, m.AK) {
-		return proof.Fail(ErrKey, "the quote is of another AK than that of EK hash %s", r.ID)
+		return proof.Fail(ErrKey, "the quote is by an AK other than that of EK hash %s", r.ID)
 	}
 	if m.Challenge.Issued <= r.Newest {
 		return proof.Fail(ErrStale, "it, or a newer one, was used before")

@@ -118,7 +118,7 @@ func TestAttestFewer(t *testing.T) {
 	}{
 		{map[uint]byte{4: 2, 7: 1}, nil, ""},
 		{map[uint]byte{4: 2}, ErrPolicy, "PCR 4 is 0202"},
-		{map[uint]byte{4: 1}, ErrPolicy, "it has to prove the state in which it was started: set client.attest.pcr to [4, 7]"},
+		{map[uint]byte{4: 1}, ErrPolicy, "it must prove the state in which it was started: set client.attest.pcr to [4, 7]"},
 		{map[uint]byte{4: 3}, ErrRevoked, "set client.attest.pcr to [4, 7]"},
 	} {
 		err := f.attest(o, step.pcrs)

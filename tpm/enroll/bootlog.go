@@ -54,7 +54,7 @@ func ReadBootLog(raw []byte, values []PCR) (l BootLog, err error) {
 		}
 	}()
 	if len(raw) > MaxEventLog {
-		return l, proof.Fail(ErrEventLog, "it has %d bytes, and %d are allowed", len(raw), MaxEventLog)
+		return l, proof.Fail(ErrEventLog, "it has %d bytes, more than the %d allowed", len(raw), MaxEventLog)
 	}
 	if raw, err = wholeLog(raw); err != nil {
 		return l, err

@@ -158,10 +158,10 @@ func TestExplain(t *testing.T) {
 		want        string
 	}{
 		"another":   {changed, changed, `(event 2 is EV_IPL "linux /vmlinuz init=/bin/sh" `},
-		"reference": {changed, changed, `, and of the reference EV_IPL "linux /vmlinuz quiet" `},
+		"reference": {changed, changed, `, but EV_IPL "linux /vmlinuz quiet" `},
 		"one more":  {append(was, was[3]), append(was, was[3]), `(event 3, EV_IPL "linux /vmlinuz quiet" `},
 		"one less":  {was[:3], was[:3], `(event 2 of the reference, EV_IPL "linux /vmlinuz quiet" `},
-		"the same":  {was, was, "its events are those of the reference"},
+		"the same":  {was, was, "its events match the reference"},
 		"a forgery": {changed, was, "(its event log does not lead to this value)"},
 	} {
 		if got := p.Differences(valuesAfter(tt.events, 4), tpmtest.EventLog(tt.log...)); !strings.Contains(got, tt.want) {

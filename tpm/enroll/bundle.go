@@ -65,7 +65,7 @@ func bundled(text []byte) (all []*x509.Certificate, err error) {
 	}
 	for _, b := range blocks {
 		if b.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("line %d: a %q where only certificates may be", b.Line, proof.Shorten(b.Type))
+			return nil, fmt.Errorf("line %d: a PEM block %q, but only certificates are allowed", b.Line, proof.Shorten(b.Type))
 		}
 		c, err := proof.ParseCertificate(b.Bytes)
 		if err != nil {

@@ -30,7 +30,7 @@ type macFunc func(data []byte) ([]byte, error)
 // tag would be a weaker secret.
 func macOf(key keystore.MAC) (macFunc, error) {
 	if key.Algorithm() != keystore.HMACSHA256 {
-		return nil, fmt.Errorf("enroll: the key of challenges must be for HMAC-SHA256")
+		return nil, fmt.Errorf("enroll: the challenge key must be for HMAC-SHA256")
 	}
 	return key.Sum, nil
 }
@@ -53,7 +53,7 @@ func macsOf(c *Config) func() ([]macFunc, error) {
 			all, err = append(all, f), errors.Join(err, errKey)
 		}
 		if err == nil && len(all) == 0 {
-			err = fmt.Errorf("enroll: there is no key of challenges")
+			err = fmt.Errorf("enroll: no challenge key was given")
 		}
 		return all, err
 	}
@@ -71,7 +71,7 @@ type challenger struct {
 // the challenge unique, so it need not be stored.
 func (k *challenger) fill(c *proof.Challenge, b *proof.Begin, o *proof.Offered, issued int64) error {
 	if fips140.Enforced() {
-		return fmt.Errorf("enroll: GODEBUG=fips140=only does not permit the cipher of TPM credentials, AES-CFB, and fips140=on does: %w", errors.ErrUnsupported)
+		return fmt.Errorf("enroll: GODEBUG=fips140=only forbids AES-CFB, the cipher of TPM credentials: use fips140=on: %w", errors.ErrUnsupported)
 	}
 	macs, err := k.macs()
 	if err != nil {
@@ -118,7 +118,7 @@ func (k macFunc) sum(use string, parts ...[]byte) ([]byte, error) {
 		err = fmt.Errorf("a tag of %d bytes", len(tag))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("enroll: key of challenges: %w", err)
+		return nil, fmt.Errorf("enroll: challenge key: %w", err)
 	}
 	return tag, nil
 }

@@ -15,7 +15,7 @@ func (s Stored) Check() (states map[State]int, err error) {
 		states = map[State]int{}
 		fits, err := storedTx{readOnly{r}}.check(states)
 		if err == nil && !fits {
-			err = proof.Fail(ErrDamaged, "its index does not fit the records")
+			err = proof.Fail(ErrDamaged, "its index does not match the records")
 		}
 		return err
 	})

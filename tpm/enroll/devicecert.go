@@ -20,9 +20,9 @@ type deviceClaim struct {
 func (c *deviceClaim) remark() string {
 	switch {
 	case c.unused != "":
-		return "; the certificate of the device's maker counts as none: " + c.unused
+		return "; the certificate of the device's maker is not accepted: " + c.unused
 	case c.chain != nil && !c.proves:
-		return "; its IDevID is that of " + c.name + ", which does not prove in which TPM the keys are"
+		return "; its IDevID belongs to " + c.name + ", which does not prove which TPM has the keys"
 	}
 	return ""
 }
@@ -44,7 +44,7 @@ func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim
 	}
 	c.proves = err == nil && d.Restricted() && slices.ContainsFunc(certificate.UnknownExtKeyUsage, attestationUsage().Equal)
 	if err == nil && c.expired() && !c.proves {
-		err = proof.Fail(ErrEKCertificate, "its time, or that of one above it, has run out")
+		err = proof.Fail(ErrEKCertificate, "it, or a certificate above it, has expired")
 	}
 	if err != nil {
 		c.path, c.unused = path{}, reason(err)
@@ -69,7 +69,7 @@ func deviceCertificate(d *proof.DeviceProof) (e EKCertificate, err error) {
 	case !proof.SameKey(e.PublicKey, key.Key):
 		return e, proof.Fail(ErrEKCertificate, "it is for another key")
 	case e.IsCA:
-		return e, proof.Fail(ErrEKCertificate, "it is the certificate of an authority")
+		return e, proof.Fail(ErrEKCertificate, "it is a CA certificate")
 	}
 	return e, nil
 }
@@ -81,14 +81,14 @@ func (v Verifier) verifyDevice(e *Evidence, p *proof.Proof) error {
 		return nil
 	}
 	if p.Device == nil {
-		return proof.Fail(ErrEKCertificate, "the evidence has none of the device's maker")
+		return proof.Fail(ErrEKCertificate, "the evidence has no certificate of the device's maker")
 	}
 	c, err := deviceCertificate(p.Device)
 	if err != nil {
 		return err
 	}
 	if string(c.Raw) != string(e.DeviceChain[0]) {
-		return proof.Fail(ErrEKCertificate, "the evidence has another one of the device's maker")
+		return proof.Fail(ErrEKCertificate, "the evidence has a different certificate of the device's maker")
 	}
 	at := v.Time
 	if at.IsZero() {

@@ -68,7 +68,7 @@ func TestOddDeviceCertificates(t *testing.T) {
 		}, "critical extension"},
 		"of an authority": {func(p *parts) {
 			p.serial, p.extra = []byte{2, 1, 0x80}, extension([]byte{6, 3, 0x55, 0x1d, 19}, []byte{0x30, 3, 1, 1, 1})
-		}, "of an authority"},
+		}, "a CA certificate"},
 		"a curve that is written out": {func(p *parts) { p.key = explicit(f.ak, nil) }, ""},
 		"another generator":           {func(p *parts) { p.key = explicit(f.ak, []byte{4}) }, "unknown algorithm"},
 		"of another key":              {func(p *parts) { p.serial, p.key = []byte{2, 1, 0x80}, oaep(&f.ek.PublicKey) }, "for another key"},
@@ -105,9 +105,9 @@ func TestExpiredDeviceCertificates(t *testing.T) {
 		accepted, waits string
 	}{
 		"in time":            {policy, Record{}, time.Now(), "certificate of the device's maker: ", ""},
-		"late":               {policy, Record{}, late, "", "the time of its certificate of the device's maker"},
+		"late":               {policy, Record{}, late, "", "its certificate of the device's maker, or a certificate above it, has expired"},
 		"late, and enrolled": {policy, Record{State: Enrolled, Accepted: "as before"}, late, "as before", ""},
-		"late, and accepted": {mild, Record{}, late, "certificate of the device's maker, whose time has run out", ""},
+		"late, and accepted": {mild, Record{}, late, "expired certificate of the device's maker", ""},
 	} {
 		c := claim{device: tt.policy.claimDevice(shown, tt.now)}
 		v, err := tt.policy.accept(&tt.record, c, &proof.Offered{}, false)

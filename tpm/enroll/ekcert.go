@@ -66,7 +66,7 @@ func (e *EKCertificate) checkUsage() error {
 	forEK := slices.ContainsFunc(e.UnknownExtKeyUsage, asn1.ObjectIdentifier{2, 23, 133, 8, 1}.Equal)
 	switch {
 	case e.IsCA:
-		return proof.Fail(ErrEKCertificate, "it is the certificate of an authority")
+		return proof.Fail(ErrEKCertificate, "it is a CA certificate")
 	case usages > 0 && !forEK:
 		return proof.Fail(ErrEKCertificate, "its extended key usage is not that of an EK")
 	case !forEK && e.Manufacturer == "":

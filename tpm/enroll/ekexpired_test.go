@@ -27,7 +27,7 @@ func TestExpiredCertificates(t *testing.T) {
 			late := newOffice(t, policy, nil)
 			late.now = o.now
 			checkError(t, f.enroll(late), ErrPending)
-			if r := late.record(f.id()); r.Evidence.Chain == nil || !strings.Contains(r.Waits, "run out") {
+			if r := late.record(f.id()); r.Evidence.Chain == nil || !strings.Contains(r.Waits, "has expired") {
 				t.Errorf("%q, %d", r.Waits, len(r.Evidence.Chain))
 			}
 			late.verify(pool(m.cert))
@@ -72,7 +72,7 @@ func TestExpiredAuthority(t *testing.T) {
 		if err := f.enroll(o); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", what, err, tt.want)
 		}
-		if r := o.record(f.id()); tt.want == ErrPending && !strings.Contains(r.Waits, "run out") {
+		if r := o.record(f.id()); tt.want == ErrPending && !strings.Contains(r.Waits, "has expired") {
 			t.Errorf("%s: %q", what, r.Waits)
 		}
 		o.verify(pool(root.cert))

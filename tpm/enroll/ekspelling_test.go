@@ -220,7 +220,7 @@ func checkSpelled(t *testing.T, f *forger, m *maker, der []byte, unused string) 
 		return
 	}
 	checkError(t, f.enroll(o), ErrPending)
-	if r := o.record(f.id()); !strings.Contains(r.Waits, "counts as none: ") || !strings.Contains(r.Waits, unused) {
+	if r := o.record(f.id()); !strings.Contains(r.Waits, "is not accepted: ") || !strings.Contains(r.Waits, unused) {
 		t.Errorf("%q, want %q", r.Waits, unused)
 	}
 	checkError(t, o.Approve(t.Context(), f.id(), "box", ""), nil)

@@ -67,5 +67,5 @@ var (
 	// ErrExists: a file of that name already exists.
 	ErrExists = kv.ErrExists
 	// ErrEvidence: stored evidence does not prove what the record says.
-	ErrEvidence = errors.New("evidence does not hold")
+	ErrEvidence = errors.New("evidence is not valid")
 )

@@ -99,5 +99,5 @@ func ExampleParseID() {
 	fmt.Println(err)
 	// Output:
 	// 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae <nil>
-	// enroll: an EK hash is 64 hexadecimal digits
+	// enroll: an EK hash must be 64 hexadecimal digits
 }

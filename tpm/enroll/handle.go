@@ -139,7 +139,7 @@ func (a *Authority) hold(ctx context.Context, n *application) error {
 	if err := a.putPending(ctx, n.was, n.record); err != nil {
 		return err
 	}
-	return proof.Fail(ErrPending, "an operator has to approve EK hash %s: %s", n.record.ID, n.verdict.waits)
+	return proof.Fail(ErrPending, "an operator must approve EK hash %s: %s", n.record.ID, n.verdict.waits)
 }
 
 // refuse keeps the evidence of a device refused by the policy, unless something was
@@ -151,7 +151,7 @@ func (a *Authority) refuse(ctx context.Context, n *application, why error) error
 	}
 	n.refused(why)
 	if err := a.putRefused(ctx, n.was, n.record); err != nil {
-		return fmt.Errorf("%w; and it is not in the records: %w", why, err)
+		return fmt.Errorf("%w; and this could not be recorded: %w", why, err)
 	}
 	return why
 }
@@ -159,7 +159,7 @@ func (a *Authority) refuse(ctx context.Context, n *application, why error) error
 // confirm records that an enrolled device came again.
 func (a *Authority) confirm(ctx context.Context, n *application) error {
 	n.spend()
-	n.record.log(n.now, "came again with the same keys")
+	n.record.log(n.now, "enrolled again with the same keys")
 	return a.put(ctx, n.was, n.record)
 }
 
@@ -239,10 +239,10 @@ func (a *Authority) note(ctx context.Context, n *application) (err error) {
 		r.Since = n.now
 	}
 	if r.prune(n.now); len(r.Keys) > maxIssued {
-		return proof.Fail(ErrBusy, "EK hash %s offered %d keys of late", r.ID, len(r.Keys))
+		return proof.Fail(ErrBusy, "EK hash %s recently offered %d keys", r.ID, len(r.Keys))
 	}
 	if r.State == "" || r.State == Refused {
-		r.State, r.Waits = Pending, "its registration did not come to its end: it has to come again"
+		r.State, r.Waits = Pending, "its registration was not completed: it must enroll again"
 	}
 	if err := a.put(ctx, n.was, r); err != nil {
 		return err

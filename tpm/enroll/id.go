@@ -35,7 +35,7 @@ func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 func (id *ID) UnmarshalText(text []byte) error {
 	b, err := hex.DecodeString(string(text))
 	if err != nil || len(b) != len(id) {
-		return fmt.Errorf("enroll: an EK hash is 64 hexadecimal digits")
+		return fmt.Errorf("enroll: an EK hash must be 64 hexadecimal digits")
 	}
 	copy(id[:], b)
 	return nil

@@ -19,7 +19,7 @@ const skew = 5 * time.Minute
 // 64 bytes. It is only for device certificates and revocation lists (path length 0).
 func NewCA(key crypto.Signer, name string, from time.Time, validity time.Duration) (*x509.Certificate, error) {
 	if name == "" || len(name) > 64 || validity <= 0 {
-		return nil, fmt.Errorf("enroll: a CA needs a name of 1 to 64 bytes and a time to live")
+		return nil, fmt.Errorf("enroll: a CA needs a name of 1 to 64 bytes and a validity period")
 	}
 	template := &x509.Certificate{
 		SerialNumber: newSerial(), Subject: pkix.Name{CommonName: name},
@@ -46,7 +46,7 @@ func serialText(c *x509.Certificate) string { return c.SerialNumber.Text(16) }
 func checkCA(c *x509.Certificate, key crypto.Signer, now time.Time) error {
 	switch {
 	case key == nil || !proof.SameKey(c.PublicKey, key.Public()):
-		return fmt.Errorf("enroll: CA: the certificate is not that of the key")
+		return fmt.Errorf("enroll: CA: the certificate does not match the key")
 	case !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 || c.KeyUsage&x509.KeyUsageCRLSign == 0:
 		return fmt.Errorf("enroll: CA: the certificate is not for issuing certificates and revocation lists")
 	case len(c.SubjectKeyId) == 0:

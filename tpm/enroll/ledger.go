@@ -144,7 +144,7 @@ func (l *ledger) putPending(ctx context.Context, was version, r Record) error {
 		}
 		waiting, err := tx.Count(Pending)
 		if err == nil && waiting >= l.maxPending {
-			err = proof.Fail(ErrBusy, "%d devices wait for approval", waiting)
+			err = proof.Fail(ErrBusy, "%d devices are waiting for approval", waiting)
 		}
 		if err != nil {
 			return err

@@ -119,7 +119,7 @@ func (t storedTx) Beginning(prefix string, most int) (found []Record, err error)
 // Page implements [Tx].
 func (t storedTx) Page(q Query) (Page, error) {
 	if q.Limit < 0 || q.Limit > MaxPage {
-		return Page{}, fmt.Errorf("enroll: %w: a page has 1 to %d records", ErrQuery, MaxPage)
+		return Page{}, fmt.Errorf("enroll: %w: a page must have 1 to %d records", ErrQuery, MaxPage)
 	}
 	q.Limit = cmp.Or(q.Limit, 100)
 	after, err := hex.DecodeString(q.After)
@@ -149,7 +149,7 @@ func (t storedTx) byName(q *Query, after []byte) (p Page, err error) {
 	}
 	for _, name := range names {
 		if len(name.Value) != len(ID{}) {
-			return p, fmt.Errorf("enroll: %w: a name leads nowhere", ErrDamaged)
+			return p, fmt.Errorf("enroll: %w: a name refers to no record", ErrDamaged)
 		}
 		r, err := t.Get(ID(name.Value))
 		if err != nil {

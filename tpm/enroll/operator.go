@@ -55,7 +55,7 @@ func (a *Authority) ApproveAll(ctx context.Context, list []Approval) []error {
 }
 
 // errCrowded ends a transaction that lost to concurrent changes several times.
-var errCrowded = errors.New("enroll: too many others change records")
+var errCrowded = errors.New("enroll: too many others are changing records")
 
 // approveSome approves devices in one transaction. crowded reports that others changed
 // records several times in the meantime: a transaction longer than the gaps between their
@@ -103,7 +103,7 @@ func (p Approval) in(tx Tx, now time.Time) error {
 
 func (r *Record) approve(name, note string, now time.Time) error {
 	if r.State == Revoked {
-		return proof.Fail(ErrState, "EK hash %s is revoked: reinstate it before", r.ID)
+		return proof.Fail(ErrState, "EK hash %s is revoked: reinstate it first", r.ID)
 	}
 	if r.Name = cmp.Or(name, r.Name); r.Name == "" {
 		r.Name = defaultName(r.ID)
@@ -193,7 +193,7 @@ func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
 		if r.Name == "" {
 			r.Name = secondName(id)
 		}
-		r.State, r.Waits, r.Replaced = Pending, "it was reinstated and has to come again", nil
+		r.State, r.Waits, r.Replaced = Pending, "it was reinstated and must enroll again", nil
 		r.supersede(nil, now)
 		r.log(now, "reinstated%s", remark(note))
 		return nil, nil
@@ -258,7 +258,7 @@ func merge(from, to *Record, now time.Time, note string) (ended []Identity, err 
 	case to.State == Rejected || to.State == Revoked:
 		return nil, proof.Fail(ErrState, "EK hash %s is %s", to.ID, to.State)
 	case from.Name == "":
-		return nil, proof.Fail(ErrState, "EK hash %s gave its name away before", from.ID)
+		return nil, proof.Fail(ErrState, "EK hash %s has already given its name to another device", from.ID)
 	}
 	for _, r := range []*Record{from, to} {
 		known, err := r.known()
@@ -269,7 +269,7 @@ func merge(from, to *Record, now time.Time, note string) (ended []Identity, err 
 		r.revokeCertificates(nil, Revocation{Time: now, Reason: superseded, Note: "merged"})
 	}
 	from.log(now, "replaced by EK hash %s%s", to.ID, remark(note))
-	to.log(now, "takes the place of %s, EK hash %s%s", from.Name, from.ID, remark(note))
+	to.log(now, "replaces %s, EK hash %s%s", from.Name, from.ID, remark(note))
 	if slices.Contains(from.Barred, from.Name) {
 		to.Barred = append(slices.Clone(to.Barred), from.Name)
 	}

@@ -32,10 +32,10 @@ func (rules PCRRules) check(quote *proof.Quote, explain func(index uint) string,
 		}
 	}
 	if len(wrong) > 0 {
-		why = append(why, "it was started in another state than those that are allowed: "+strings.Join(wrong, ", "))
+		why = append(why, "it was started in a state that is not allowed: "+strings.Join(wrong, ", "))
 	}
 	if len(missing) > 0 {
-		why = append(why, "it has to prove the state in which it was started: "+ask(slices.Concat(quotedIndices(quote), missing)))
+		why = append(why, "it must prove the state in which it was started: "+ask(slices.Concat(quotedIndices(quote), missing)))
 	}
 	return strings.Join(why, "; ")
 }
@@ -119,7 +119,7 @@ func measurementOf(list []PCR) string {
 // PCRs returns the state that a device proved when it last enrolled or applied, if any.
 // The values are those that its AK signed, as [Verifier.Verify] checks.
 func (r *Record) PCRs() ([]PCR, error) {
-	if r.Evidence == nil { // it did not come yet
+	if r.Evidence == nil { // the device has not come yet
 		return nil, nil
 	}
 	p, err := proof.Parse[proof.Proof](r.Evidence.Proof, proof.TypeProof)

@@ -75,7 +75,7 @@ func TestPCRs(t *testing.T) {
 		"allowed":                {map[uint]byte{0: 1, 7: 3}, false, nil, ""},
 		"allowed, the other":     {map[uint]byte{0: 2, 7: 3}, true, nil, ""},
 		"allowed, and more":      {map[uint]byte{0: 2, 4: 9, 7: 3}, false, nil, ""},
-		"another":                {map[uint]byte{0: 3, 7: 3}, false, ErrPending, "it was started in another state than those that are allowed: PCR 0 is 030303"},
+		"another":                {map[uint]byte{0: 3, 7: 3}, false, ErrPending, "it was started in a state that is not allowed: PCR 0 is 030303"},
 		"both others":            {map[uint]byte{0: 3, 7: 4}, true, ErrPolicy, "PCR 7 is 0404"},
 		"one is missing":         {map[uint]byte{0: 1}, false, ErrPending, "enroll with --pcr 0,7"},
 		"no quote":               {nil, false, ErrPending, "enroll with --pcr 0,7"},
@@ -128,7 +128,7 @@ func TestPCRsMonitored(t *testing.T) {
 	f := newForger(t)
 	o := newOffice(t, Policy{Monitor: true, Allowed: map[ID]bool{f.id(): true}, PCRs: rules(map[uint][]byte{0: {1}})}, nil)
 	checkError(t, f.starts(o, map[uint]byte{0: 2}, false), nil)
-	if r := o.record(f.id()); !strings.Contains(r.Accepted, "monitoring only: it was started in another state") {
+	if r := o.record(f.id()); !strings.Contains(r.Accepted, "monitoring only: it was started in a state that is not allowed") {
 		t.Errorf("%s", r.Accepted)
 	}
 }

@@ -134,7 +134,7 @@ func (p *Policy) judge(r *Record, from *proof.Proof, o *proof.Offered, now time.
 		return v, err
 	}
 	if p.holds(r, o, renews) {
-		v.accepted, v.waits = "", "it came with other keys than the enrolled ones"
+		v.accepted, v.waits = "", "it came with keys other than the enrolled ones"
 	}
 	if v.waits != "" && p.Monitor {
 		v.accepted, v.waits = "monitoring only: "+v.waits, ""
@@ -149,7 +149,7 @@ func (p *Policy) accept(r *Record, c claim, o *proof.Offered, renews bool) (verd
 	case r.Approved:
 		v.accepted = "approved by a person"
 	case p.Allowed[r.ID]:
-		v.accepted = "EK is in the list of allowed ones"
+		v.accepted = "EK is on the list of allowed EKs"
 	case renews:
 		v.accepted = r.Accepted
 	case c.path.certified():
@@ -157,19 +157,19 @@ func (p *Policy) accept(r *Record, c claim, o *proof.Offered, renews bool) (verd
 	case c.device.proves && c.device.certified():
 		v.accepted = "certificate of the device's maker: " + c.device.name
 	case expired != "" && p.AcceptExpired:
-		v.accepted = expired + ", whose time has run out"
+		v.accepted = "expired " + expired
 	case expired != "" && r.State == Enrolled && sameLists(r.current(), o.Names()):
 		v.accepted = r.Accepted
 	case expired != "":
-		v.waits = "the time of its " + expired + ", or of one above it, has run out"
+		v.waits = "its " + expired + ", or a certificate above it, has expired"
 	case p.RefuseUnknown && c.unused != "":
 		return v, proof.Fail(ErrEKCertificate, "EK hash %s: %s%s", r.ID, c.unused, c.device.remark())
 	case p.RefuseUnknown:
-		return v, proof.Fail(ErrPolicy, "nothing is known of EK hash %s%s", r.ID, c.device.remark())
+		return v, proof.Fail(ErrPolicy, "EK hash %s is unknown%s", r.ID, c.device.remark())
 	case c.unused != "":
-		v.waits = "its EK certificate counts as none: " + c.unused
+		v.waits = "its EK certificate is not accepted: " + c.unused
 	default:
-		v.waits = "nothing is known of its EK"
+		v.waits = "its EK is unknown"
 	}
 	if v.waits != "" {
 		v.waits += c.device.remark()

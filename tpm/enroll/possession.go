@@ -52,5 +52,5 @@ func checkUse(key proof.Public, use Use) error {
 	case Decryption:
 		return key.CheckDecryption()
 	}
-	return proof.Fail(ErrKey, "it has no use %d", use)
+	return proof.Fail(ErrKey, "unknown use %d", use)
 }

@@ -37,7 +37,7 @@ func VerifyQuote(evidence []byte, r *Record, nonce []byte) ([]PCR, error) {
 		return nil, err
 	}
 	if string(p.Begin.AK) != string(q.AK) {
-		return nil, proof.Fail(ErrKey, "the quote is of another AK than that of EK hash %s", r.ID)
+		return nil, proof.Fail(ErrKey, "the quote is by an AK other than that of EK hash %s", r.ID)
 	}
 	ak, err := proof.ParsePublic(q.AK)
 	if err != nil {

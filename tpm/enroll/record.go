@@ -90,7 +90,7 @@ type Key struct {
 	Name    HexBytes    `json:"name"`   // TPM Name
 	Public  []byte      `json:"public"` // TPMT_PUBLIC
 	Current bool        `json:"current"`
-	Retired *time.Time  `json:"retired,omitempty"` // when another key took its place
+	Retired *time.Time  `json:"retired,omitempty"` // when it was replaced by another key
 	Revoked *Revocation `json:"revoked,omitempty"`
 }
 
@@ -205,7 +205,7 @@ func (r *Record) supersede(names [][]byte, now time.Time) {
 			continue
 		}
 		k.Current, k.Retired = false, &now
-		r.revokeCertificates(k.Name, Revocation{Time: now, Reason: superseded, Note: "another key took its place"})
+		r.revokeCertificates(k.Name, Revocation{Time: now, Reason: superseded, Note: "it was replaced by another key"})
 	}
 }
 
@@ -310,7 +310,7 @@ func (r *Record) known() (all []Identity, err error) {
 func (r *Record) renamed(now time.Time) {
 	for i := range r.Certificates {
 		if c := &r.Certificates[i]; c.Name != r.Name && c.Revoked == nil {
-			c.Revoked = &Revocation{Time: now, Reason: superseded, Note: "it has another name now"}
+			c.Revoked = &Revocation{Time: now, Reason: superseded, Note: "it has a different name now"}
 		}
 	}
 }
@@ -327,7 +327,7 @@ func secondName(id ID) string { return "tpm-" + id.String()[:60] }
 func checkName(name string) error {
 	const most = 64
 	if name == "" || len(name) > most {
-		return proof.Fail(ErrName, "a name has 1 to %d characters", most)
+		return proof.Fail(ErrName, "a name must have 1 to %d characters", most)
 	}
 	for _, r := range name {
 		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_' || r == ':' || r == '@') {

@@ -41,10 +41,10 @@ func EncodeReferences(list []Reference) ([]byte, error) {
 func ParseReferences(text []byte) ([]Reference, error) {
 	var r references
 	if len(text) > MaxReferences || json.Unmarshal(text, &r) != nil || r.Type != typeReferences {
-		return nil, fmt.Errorf("enroll: these are no boot events of a reference device")
+		return nil, fmt.Errorf("enroll: these are not boot events of a reference device")
 	}
 	if r.Version != proof.Version {
-		return nil, fmt.Errorf("enroll: boot events of version %d, and this program knows %d", r.Version, proof.Version)
+		return nil, fmt.Errorf("enroll: the boot events have version %d, but this program only reads version %d", r.Version, proof.Version)
 	}
 	return r.References, nil
 }
@@ -111,11 +111,11 @@ func compared(own, reference []BootEvent) string {
 	case len(reference) == 0:
 		return ""
 	case n < len(own) && n < len(reference):
-		return fmt.Sprintf(" (event %d is %v, and of the reference %v)", n+1, own[n], reference[n])
+		return fmt.Sprintf(" (event %d is %v, but %v in the reference)", n+1, own[n], reference[n])
 	case n < len(own):
 		return fmt.Sprintf(" (event %d, %v, is not in the reference)", n+1, own[n])
 	case n < len(reference):
 		return fmt.Sprintf(" (event %d of the reference, %v, is missing)", n+1, reference[n])
 	}
-	return " (its events are those of the reference, and this value is not among the allowed ones: learn both again)"
+	return " (its events match the reference, but this value is not allowed: learn both again)"
 }

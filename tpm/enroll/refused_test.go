@@ -42,7 +42,7 @@ func TestDecisions(t *testing.T) {
 		why    string
 	}{
 		"enrolled":  {Policy{Bundle: bundleOf(t, []*x509.Certificate{m.cert})}, nil, nil, Enrolled, "EK certificate"},
-		"held":      {Policy{Bundle: strangers}, nil, ErrPending, Pending, "its EK certificate counts as none: x509"},
+		"held":      {Policy{Bundle: strangers}, nil, ErrPending, Pending, "its EK certificate is not accepted: x509"},
 		"refused":   {Policy{Bundle: strangers, RefuseUnknown: true}, nil, ErrEKCertificate, Refused, "unknown authority: issuer CN=Maker, http://maker.example/ca.der"},
 		"wrong EK":  {Policy{Kinds: []EKKind{EKP256}}, nil, ErrPolicy, Refused, "EKs of kind rsa2048 are not accepted here"},
 		"rejected":  {Policy{}, func(o *office, id ID) error { return o.Reject(context.Background(), id, "") }, ErrRejected, Rejected, "rejected"},

@@ -70,7 +70,7 @@ func (g registry) remove(ctx context.Context, id Identity) error {
 		return nil
 	}
 	if err := g.withdraw(ctx, id); err != nil {
-		return fmt.Errorf("enroll: withdrawing %s failed: do it again: %w", id.Name, err)
+		return fmt.Errorf("enroll: withdrawing %s failed: try again: %w", id.Name, err)
 	}
 	return nil
 }

@@ -112,7 +112,7 @@ type readOnly struct{ kv.Reader }
 func (readOnly) Put(string, []byte, []byte) error { return errReadOnly() }
 func (readOnly) Delete(string, []byte) error      { return errReadOnly() }
 
-func errReadOnly() error { return errors.New("enroll: a View changes nothing") }
+func errReadOnly() error { return errors.New("enroll: a View cannot change records") }
 
 type storedTx struct{ tx kv.Tx }
 
@@ -316,7 +316,7 @@ func frame(id ID, payload []byte) []byte {
 
 func unframe(id ID, value []byte) (r Record, err error) {
 	if len(value) < sha256.Size || string(frame(id, value[sha256.Size:])) != string(value) {
-		return r, proof.Fail(ErrDamaged, "record %s does not fit its checksum", id)
+		return r, proof.Fail(ErrDamaged, "record %s does not match its checksum", id)
 	}
 	if err := json.Unmarshal(value[sha256.Size:], &r); err != nil || r.ID != id {
 		return r, proof.Fail(ErrDamaged, "record %s does not decode", id)

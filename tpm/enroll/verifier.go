@@ -33,7 +33,7 @@ type Verifier struct {
 // later: for that, Verify relies on the authority.
 func (v Verifier) Verify(r *Record) error {
 	if r.Evidence == nil {
-		return proof.Fail(ErrEvidence, "there is none for EK hash %s", r.ID)
+		return proof.Fail(ErrEvidence, "EK hash %s has none", r.ID)
 	}
 	if err := v.verify(r); err != nil {
 		return proof.Fail(ErrEvidence, "EK hash %s: %w", r.ID, err)
@@ -51,7 +51,7 @@ func (v Verifier) verify(r *Record) error {
 		return err
 	}
 	if id := ID(o.EKHash); id != r.ID {
-		return proof.Fail(ErrKey, "the evidence is of EK hash %s", id)
+		return proof.Fail(ErrKey, "the evidence is for EK hash %s", id)
 	}
 	if err := v.verifyChain(r, &p.Begin, &o); err != nil {
 		return err
@@ -72,7 +72,7 @@ func (v Verifier) verifyChain(r *Record, b *proof.Begin, o *proof.Offered) error
 		return nil
 	}
 	if len(b.EKCertificates) == 0 {
-		return proof.Fail(ErrEKCertificate, "the evidence has none")
+		return proof.Fail(ErrEKCertificate, "the evidence has no EK certificate")
 	}
 	ek, err := ParseEKCertificate(b.EKCertificates[0])
 	if err != nil {
@@ -82,7 +82,7 @@ func (v Verifier) verifyChain(r *Record, b *proof.Begin, o *proof.Offered) error
 		return err
 	}
 	if !bytes.Equal(ek.Raw, chain[0]) {
-		return proof.Fail(ErrEKCertificate, "the evidence has another one")
+		return proof.Fail(ErrEKCertificate, "the evidence has a different EK certificate")
 	}
 	at := v.Time
 	if at.IsZero() {
@@ -121,14 +121,14 @@ func verifyPath(ek EKCertificate, recorded [][]byte, roots *x509.CertPool, at ti
 			return nil
 		}
 	}
-	return proof.Fail(ErrEKCertificate, "it does not lead to a root by the recorded way")
+	return proof.Fail(ErrEKCertificate, "it does not lead to a root along the recorded chain")
 }
 
 // verifyKeys checks that the keys and certificates in use are those of the
 // evidence.
 func (v Verifier) verifyKeys(r *Record, o *proof.Offered) error {
 	if !sameLists(r.current(), o.Names()) {
-		return proof.Fail(ErrKey, "the evidence is of other keys than those in use")
+		return proof.Fail(ErrKey, "the evidence is for keys other than those in use")
 	}
 	for i := range r.Keys {
 		k := &r.Keys[i]
@@ -137,7 +137,7 @@ func (v Verifier) verifyKeys(r *Record, o *proof.Offered) error {
 			return err
 		}
 		if !bytes.Equal(p.Name, k.Name) {
-			return proof.Fail(ErrKey, "key %s has another public area", k.Name)
+			return proof.Fail(ErrKey, "key %s has a different public area", k.Name)
 		}
 		if err := v.verifyCertificates(r, k, p); err != nil {
 			return err
@@ -156,7 +156,7 @@ func (v Verifier) verifyCertificates(r *Record, k *Key, p proof.Public) error {
 			return proof.Fail(ErrKey, "certificate %s: %w", c.Serial, err)
 		}
 		if serialText(x) != c.Serial || !proof.SameKey(x.PublicKey, p.Key) {
-			return proof.Fail(ErrKey, "certificate %s is of another key", c.Serial)
+			return proof.Fail(ErrKey, "certificate %s is for another key", c.Serial)
 		}
 		if v.CA != nil {
 			if err := x.CheckSignatureFrom(v.CA); err != nil {

@@ -18,7 +18,7 @@ func (s Stored) Each(ctx context.Context, fn func(table string, p kv.Pair) error
 	began := false
 	return s.store.View(ctx, func(r kv.Reader) error {
 		if began {
-			return errors.New("enroll: the store no longer knew that moment: try again")
+			return errors.New("enroll: the store no longer has the snapshot that was being read: try again")
 		}
 		began = true
 		for _, table := range Tables() {

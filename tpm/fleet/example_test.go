@@ -107,7 +107,7 @@ func Example_device() {
 	defer newcomer.Close()
 	err = own.Enroll(ctx, fleet.Exchange(newcomer, "server"), nil)
 	if errors.Is(err, identity.ErrPending) {
-		log.Fatal("an operator has to approve this device")
+		log.Fatal("an operator must approve this device")
 	}
 	if err != nil {
 		log.Fatal(err)

@@ -51,5 +51,5 @@ func (a *Authority) checkCertified(ctx context.Context, sender msl.Sender) error
 			return nil
 		}
 	}
-	return msl.Failure(msl.ErrEntityRevoked, "X509", errors.New("the certificate of this key is revoked, or another key took its place"))
+	return msl.Failure(msl.ErrEntityRevoked, "X509", errors.New("the certificate of this key is revoked, or it was replaced by another key"))
 }

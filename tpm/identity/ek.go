@@ -51,7 +51,7 @@ func ekInfoOf(kind EKKind) (ekInfo, error) {
 			return e, nil
 		}
 	}
-	return ekInfo{}, fmt.Errorf("enroll: there is no kind of EK %q: name one of %v", kind, EKKinds())
+	return ekInfo{}, fmt.Errorf("enroll: unknown kind of EK %q: want one of %v", kind, EKKinds())
 }
 
 // highRSA and highECC are the templates of the high range: the policy is PolicyB, and the

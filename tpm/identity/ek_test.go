@@ -230,7 +230,7 @@ func TestOddIndices(t *testing.T) {
 			}
 			var said []string
 			checkError(t, d.Enroll(ctx, m.office(t).exchange, func(s string) { said = append(said, s) }), tt.want)
-			if text := strings.Join(said, "\n"); tt.want != nil && !strings.Contains(text, "0x1c0000a counts as none: ") {
+			if text := strings.Join(said, "\n"); tt.want != nil && !strings.Contains(text, "0x1c0000a is not used: ") {
 				t.Error(text)
 			}
 		})

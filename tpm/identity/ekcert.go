@@ -21,7 +21,7 @@ func (e ekInfo) certificates(t transport.TPM) (list [][]byte, why string, err er
 		return nil, why, err
 	}
 	if list = proof.OwnFirst(proof.Certificates(data), e.kind); len(list) == 0 {
-		why = "no certificate is in it"
+		why = "it contains no certificate"
 	}
 	return list, why, nil
 }
@@ -59,7 +59,7 @@ func readCertificates(t transport.TPM, kind EKKind, own [][]byte, note func(stri
 			return nil, err
 		}
 		if why != "" {
-			report(note, fmt.Sprintf("the EK certificate at %#x counts as none: %s", uint32(e.certificate), why))
+			report(note, fmt.Sprintf("the EK certificate at %#x is not used: %s", uint32(e.certificate), why))
 		}
 	}
 	if len(own) == 0 {
@@ -92,7 +92,7 @@ func readChain(t transport.TPM, note func(string)) ([][]byte, error) {
 			return nil, err
 		}
 		if why != "" {
-			report(note, fmt.Sprintf("the certificates at %#x count as none: %s", uint32(handle), why))
+			report(note, fmt.Sprintf("the certificates at %#x are not used: %s", uint32(handle), why))
 		}
 		contents = append(contents, data)
 	}
@@ -152,7 +152,7 @@ func readNV(t transport.TPM, index tpm2.TPMHandle) (data []byte, why string, err
 	return nil, "", err
 }
 
-var errNobody = errors.New("nobody may read it without a policy or the platform")
+var errNobody = errors.New("it can be read only with a policy or by the platform")
 
 // readAllowed reads an index according to its attributes. If a wrong password is counted,
 // the owner comes first, since the owner's password is not counted.

@@ -132,7 +132,7 @@ func unreadable(index tpm2.TPMHandle, why string) error {
 	if why == "" || why == neverWritten {
 		return nil
 	}
-	return fmt.Errorf("enroll: the EK is made with what is at %#x, which cannot be read: %s: %w", uint32(index), why, keystore.ErrUnavailable)
+	return fmt.Errorf("enroll: the EK is made from the contents of %#x, which cannot be read: %s: %w", uint32(index), why, keystore.ErrUnavailable)
 }
 
 // parseTemplate reads a TPMT_PUBLIC, or a TPM2B_PUBLIC as some tools store it.

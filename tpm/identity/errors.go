@@ -52,14 +52,14 @@ var (
 	ErrNotEnrolled = errors.New("device is not enrolled")
 	// ErrCleared: the keys of the device no longer load. Its EK, and therefore its
 	// record, is the same: Init and Enroll restore the identity.
-	ErrCleared = errors.New("keys do not load, the TPM was cleared")
+	ErrCleared = errors.New("keys do not load since the TPM was cleared")
 	// ErrOtherTPM: the state file was made with another TPM. If the TPM was
 	// replaced, Init with InitOptions.Replace, Enroll, and let an operator merge
 	// the records.
-	ErrOtherTPM = errors.New("state file is of another TPM")
+	ErrOtherTPM = errors.New("state file belongs to another TPM")
 	// ErrOtherEK: Init was asked for a different kind of EK than the device has.
 	// InitOptions.Replace gives up the identity for that.
-	ErrOtherEK = errors.New("with another EK it is another device")
+	ErrOtherEK = errors.New("a different EK would make it a different device")
 	// ErrDamaged: the state file is not what this package wrote.
 	ErrDamaged = errors.New("file is damaged")
 	// ErrInUse: another process changed the state file in the meantime.

@@ -36,7 +36,7 @@ func Example() {
 	switch err := device.Enroll(ctx, post, nil); {
 	case errors.Is(err, identity.ErrPending):
 		status, _ := device.Status()
-		fmt.Println("an operator has to approve EK hash", status.ID)
+		fmt.Println("an operator must approve EK hash", status.ID)
 		return
 	case err != nil:
 		log.Fatal(err)

@@ -117,7 +117,7 @@ func TestGuessedKey(t *testing.T) {
 	for range 5 {
 		var said []string
 		checkError(t, d.Enroll(t.Context(), o.exchange, func(s string) { said = append(said, s) }), nil)
-		if !strings.Contains(strings.Join(said, "\n"), "maker counts as none: ") {
+		if !strings.Contains(strings.Join(said, "\n"), "maker is not used: ") {
 			t.Error(said)
 		}
 	}

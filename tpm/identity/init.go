@@ -84,7 +84,7 @@ func (i *initialization) findEK(ctx context.Context) error {
 	if i.file.state.EK != nil && !i.Replace {
 		kind = cmp.Or(kind, i.file.state.EK.Kind)
 		if kind != i.file.state.EK.Kind {
-			return fmt.Errorf("enroll: this device has an identity with EK %s: %w", i.file.state.EK.Kind, ErrOtherEK)
+			return fmt.Errorf("enroll: this device already has an identity, with EK %s: %w", i.file.state.EK.Kind, ErrOtherEK)
 		}
 	}
 	next := &ekState{Kind: kind, Certificates: proof.OwnFirst(answered(i.Certificate), kind)}
@@ -134,7 +134,7 @@ func (i *initialization) discover(t transport.TPM, next *ekState) (err error) {
 	}
 	return useEK(t, next.Kind, wanted, func(k ek) error {
 		if next.Public = k.public; certified != nil && !k.is(certified) {
-			return proof.Fail(ErrEKCertificate, "it is for another EK than the %s one of this TPM", next.Kind)
+			return proof.Fail(ErrEKCertificate, "it is not for the %s EK of this TPM", next.Kind)
 		}
 		return nil
 	})
@@ -143,7 +143,7 @@ func (i *initialization) discover(t transport.TPM, next *ekState) (err error) {
 // givenKey returns the key that a certificate from a file certifies.
 func givenKey(list [][]byte) (crypto.PublicKey, error) {
 	if len(list) == 0 {
-		return nil, proof.Fail(ErrEKCertificate, "the file has none")
+		return nil, proof.Fail(ErrEKCertificate, "the file contains none")
 	}
 	c, err := proof.ParseCertificate(list[0])
 	if err != nil {

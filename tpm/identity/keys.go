@@ -18,7 +18,7 @@ func checkAlgorithm(a keystore.Algorithm) error {
 	if a == keystore.ECDSAP256 || a == keystore.RSASign2048 {
 		return nil
 	}
-	return fmt.Errorf("enroll: a device identity is %v or %v, not %v: %w",
+	return fmt.Errorf("enroll: a device identity must be %v or %v, not %v: %w",
 		keystore.ECDSAP256, keystore.RSASign2048, a, errors.ErrUnsupported)
 }
 

@@ -126,7 +126,7 @@ func (a *application) proveDevice(p *proof.Proof) error {
 		case !refusesAlways(err):
 			return err
 		default:
-			report(a.progress, "the certificate of the device's maker counts as none: "+err.Error())
+			report(a.progress, "the certificate of the device's maker is not used: "+err.Error())
 		}
 		return nil
 	})

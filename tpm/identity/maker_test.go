@@ -142,32 +142,32 @@ func TestMakersCertificate(t *testing.T) {
 		want    error
 		word    string // of why it is accepted, or waits
 	}{
-		"none": {func(*tpm.Device) {}, ErrPending, "nothing is known of its EK"},
+		"none": {func(*tpm.Device) {}, ErrPending, "its EK is unknown"},
 		"an IAK": {func(d *tpm.Device) {
 			provide(t, d, iak, true, func(k crypto.PublicKey) []byte { return m.issue(t, k, true) })
 		}, nil, "maker: SERIALNUMBER=box-7"},
 		"an IDevID": {func(d *tpm.Device) {
 			provide(t, d, idevid, false, func(k crypto.PublicKey) []byte { return m.issue(t, k, false) })
-		}, ErrPending, "its IDevID is that of SERIALNUMBER=box-7"},
+		}, ErrPending, "its IDevID belongs to SERIALNUMBER=box-7"},
 		"both": {func(d *tpm.Device) {
 			provide(t, d, idevid, false, func(k crypto.PublicKey) []byte { return m.issue(t, k, false) })
 			provide(t, d, iak, true, func(k crypto.PublicKey) []byte { return m.issue(t, k, true) })
 		}, nil, "maker: SERIALNUMBER=box-7"},
 		"an IDevID that claims to attest": {func(d *tpm.Device) {
 			provide(t, d, idevid, false, func(k crypto.PublicKey) []byte { return m.issue(t, k, true) })
-		}, ErrPending, "does not prove in which TPM"},
+		}, ErrPending, "does not prove which TPM"},
 		"an IAK without its usage": {func(d *tpm.Device) {
 			provide(t, d, iak, true, func(k crypto.PublicKey) []byte { return m.issue(t, k, false) })
-		}, ErrPending, "does not prove in which TPM"},
+		}, ErrPending, "does not prove which TPM"},
 		"of a stranger": {func(d *tpm.Device) {
 			provide(t, d, iak, true, func(k crypto.PublicKey) []byte { return stranger.issue(t, k, true) })
-		}, ErrPending, "maker counts as none"},
+		}, ErrPending, "maker is not accepted"},
 		"of another key": {func(d *tpm.Device) {
 			provide(t, d, iak, true, func(crypto.PublicKey) []byte { return m.issue(t, m.key.Public(), true) })
-		}, ErrPending, "nothing is known of its EK"},
+		}, ErrPending, "its EK is unknown"},
 		"garbage": {func(d *tpm.Device) {
 			provide(t, d, iak, true, func(crypto.PublicKey) []byte { return bytes.Repeat([]byte{0x30}, 300) })
-		}, ErrPending, "nothing is known of its EK"},
+		}, ErrPending, "its EK is unknown"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			chip, path := connect(t, tpmtest.Start(t)), newPath(t)

@@ -26,7 +26,7 @@ func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
 	}
 	defer d.mu.Unlock()
 	if len(nonce) < minNonce || len(nonce) > maxNonce {
-		return nil, fmt.Errorf("enroll: a nonce has %d to %d bytes", minNonce, maxNonce)
+		return nil, fmt.Errorf("enroll: a nonce must be %d to %d bytes long", minNonce, maxNonce)
 	}
 	q, err := d.quote(nonce, pcrs)
 	if err != nil {
@@ -104,7 +104,7 @@ func readPCRs(t transport.TPM, indices []uint) ([]proof.PCR, error) {
 			return nil, tpm.CommandError("TPM2_PCR_Read", err)
 		}
 		if len(r.PCRValues.Digests) != 1 {
-			return nil, errors.New("enroll: the TPM keeps no PCRs of SHA-256: switch that bank on in the firmware, or by " +
+			return nil, errors.New("enroll: the TPM has no SHA-256 bank of PCRs: enable it in the firmware, or with " +
 				"tpm2_pcrallocate sha256:all where the platform hierarchy is open, and restart the machine")
 		}
 		values = append(values, proof.PCR{Index: i, Digest: r.PCRValues.Digests[0].Buffer})

@@ -99,7 +99,7 @@ func (f *file) read() error {
 // process changed the file in the meantime, the error is [ErrInUse].
 func (f *file) save(change func(*state)) error {
 	if _, sum, err := readState(f.path); err != nil || sum != f.sum {
-		return errors.Join(err, proof.Fail(ErrInUse, "another process changed %s meanwhile: do it again", f.path))
+		return errors.Join(err, proof.Fail(ErrInUse, "another process changed %s meanwhile: try again", f.path))
 	}
 	next := f.state
 	next.Keys, next.Next = slices.Clone(f.state.Keys), slices.Clone(f.state.Next)
@@ -136,7 +136,7 @@ func parseState(text []byte) (s state, sum string, err error) {
 		return s, "", errors.New("does not decode")
 	}
 	if s.Version != stateVersion {
-		return s, "", fmt.Errorf("version %d, and this program knows %d", s.Version, stateVersion)
+		return s, "", fmt.Errorf("version %d, but this program only reads version %d", s.Version, stateVersion)
 	}
 	for _, b := range append(append(s.Keys[:len(s.Keys):len(s.Keys)], s.Next...), s.blobs()...) {
 		if _, err := proof.ParsePublic(b.Public); err != nil {

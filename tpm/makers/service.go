@@ -56,10 +56,10 @@ func ParseService(text string) (s Service, err error) {
 	}
 	u, err := url.Parse(place)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return Service{}, fmt.Errorf("%.80q: want %s:URL, with a URL as https://HOST/PATH", text, maker)
+		return Service{}, fmt.Errorf("%.80q: want %s:URL, with a URL such as https://HOST/PATH", text, maker)
 	}
 	if u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
-		return Service{}, fmt.Errorf("%.80q: want https; only this machine may be asked by http", text)
+		return Service{}, fmt.Errorf("%.80q: want https; http is only for this machine", text)
 	}
 	s.base = strings.TrimSuffix(place, "/") + "/"
 	return s, nil
@@ -98,7 +98,7 @@ func publicPart(ek crypto.PublicKey) (key []byte, kind byte, err error) {
 		}
 		return point[1:], 0x44, nil // without the byte that marks an uncompressed point
 	}
-	return nil, 0, fmt.Errorf("makers: no maker certifies a %T", ek)
+	return nil, 0, fmt.Errorf("makers: no maker certifies a key of the type %T", ek)
 }
 
 // amdOrder puts the exponent of an RSA key first, in four bytes.

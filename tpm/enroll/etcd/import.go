@@ -45,7 +45,7 @@ func (c Config) importTo(ctx context.Context, db *etcdkv.DB, from enroll.Stored,
 	}
 	states, err := copied.Check()
 	if err != nil {
-		return nil, fmt.Errorf("etcd: what is at %q is not what was written: was something else written there? Remove all below that prefix, and try again: %w", c.Prefix, err)
+		return nil, fmt.Errorf("etcd: %q does not contain what was written, perhaps because something else wrote there: remove everything below that prefix, and try again: %w", c.Prefix, err)
 	}
 	return states, to.Finish(ctx)
 }

@@ -149,7 +149,7 @@ func Administer(ctx context.Context, c Config) (*Records, error) {
 func recordsOf(ctx context.Context, store kv.Store, closer io.Closer, verify func(context.Context) error) (*Records, error) {
 	rooted, err := authkv.HasRoot(ctx, store)
 	if err == nil && rooted && verify == nil {
-		err = errors.New("etcd: the enrollments are authenticated, and there is no key")
+		err = errors.New("etcd: the enrollments are authenticated, but no key was given")
 	}
 	if err == nil {
 		err = store.View(ctx, kv.Copied)

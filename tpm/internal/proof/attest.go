@@ -96,12 +96,12 @@ func CheckQuote(ak Public, q Quote, qualifying []byte) error {
 	h := sha256.New()
 	for i, v := range q.PCRs {
 		if i >= len(selected) || v.Index != selected[i] || len(v.Digest) != sha256.Size {
-			return Fail(ErrAttestation, "the values are not those of the quoted PCRs")
+			return Fail(ErrAttestation, "the values do not match the quoted PCRs")
 		}
 		h.Write(v.Digest)
 	}
 	if len(q.PCRs) != len(selected) || !bytes.Equal(h.Sum(nil), info.PCRDigest.Buffer) {
-		return Fail(ErrAttestation, "the quote is of other values")
+		return Fail(ErrAttestation, "the quote is for other values")
 	}
 	return nil
 }
@@ -109,7 +109,7 @@ func CheckQuote(ak Public, q Quote, qualifying []byte) error {
 // SelectedPCRs lists the PCRs of a selection from the SHA-256 bank.
 func SelectedPCRs(l tpm2.TPMLPCRSelection) ([]uint, error) {
 	if len(l.PCRSelections) != 1 || l.PCRSelections[0].Hash != tpm2.TPMAlgSHA256 {
-		return nil, Fail(ErrAttestation, "the quote is not of the SHA-256 bank alone")
+		return nil, Fail(ErrAttestation, "the quote is not only of the SHA-256 bank")
 	}
 	var selected []uint
 	for i, b := range l.PCRSelections[0].PCRSelect {

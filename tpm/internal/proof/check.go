@@ -98,7 +98,7 @@ func checkRequest(k Public, der []byte) error {
 		return Fail(ErrMalformed, "certificate request: %w", err)
 	}
 	if !SameKey(r.PublicKey, k.Key) {
-		return Fail(ErrKey, "the certificate request is of another key than the certified one")
+		return Fail(ErrKey, "the certificate request is not for the certified key")
 	}
 	if err := r.CheckSignature(); err != nil {
 		return Fail(ErrSignature, "certificate request: %w", err)

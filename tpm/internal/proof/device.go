@@ -37,7 +37,7 @@ func (d *DeviceProof) Restricted() bool {
 func (p Public) CheckMaker() error {
 	const what = "key of the device's maker"
 	a := p.Area.ObjectAttributes
-	if err := p.checkFixed(what, a.SignEncrypt && !a.Decrypt, "for signatures alone"); err != nil {
+	if err := p.checkFixed(what, a.SignEncrypt && !a.Decrypt, "only for signatures"); err != nil {
 		return err
 	}
 	_, err := p.algorithm(what, !a.Restricted)
@@ -68,7 +68,7 @@ func (p *Proof) checkDevice(o *Offered) error {
 		return CheckCertify(key, o.AK, KeyProof{Attest: d.Attest, Signature: d.Signature}, d.Digest(p))
 	}
 	if len(d.Attest) > 0 {
-		return Fail(ErrMalformed, "an unrestricted key attests nothing")
+		return Fail(ErrMalformed, "an unrestricted key cannot attest")
 	}
 	return checkTPMSignature(key.Key, d.Digest(p), d.Signature)
 }

@@ -9,7 +9,7 @@ import (
 // and packages enroll and identity return it to their callers.
 var (
 	// ErrPending: a person has to approve the device. Try again later.
-	ErrPending = errors.New("enrollment waits for approval: enroll again after it")
+	ErrPending = errors.New("enrollment is waiting for approval: enroll again after that")
 	// ErrRejected: a person rejected the device.
 	ErrRejected = errors.New("enrollment was rejected")
 	// ErrRevoked: the device was revoked by its EK.
@@ -34,7 +34,7 @@ var (
 	// ErrKey: a key has the wrong type, curve, size, scheme or attributes.
 	ErrKey = errors.New("key is not acceptable")
 	// ErrAttestation: what the AK signed is not what was requested.
-	ErrAttestation = errors.New("attestation does not fit")
+	ErrAttestation = errors.New("attestation does not match")
 	// ErrSignature: a signature does not verify.
 	ErrSignature = errors.New("signature is wrong")
 	// ErrRenewal: the key that vouches for a renewal is not the current one.

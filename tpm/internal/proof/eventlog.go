@@ -20,7 +20,7 @@ func PackLog(log []byte) ([]byte, error) {
 	z.Write(log) // to memory: never fails
 	z.Close()
 	if len(log) > MaxEventLog || packed.Len() > MaxPackedLog {
-		return nil, Fail(ErrEventLog, "it has %d bytes, compressed %d, and %d and %d are allowed", len(log), packed.Len(), MaxEventLog, MaxPackedLog)
+		return nil, Fail(ErrEventLog, "it has %d bytes, compressed %d; at most %d and %d are allowed", len(log), packed.Len(), MaxEventLog, MaxPackedLog)
 	}
 	return packed.Bytes(), nil
 }

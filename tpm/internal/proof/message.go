@@ -117,7 +117,7 @@ const StateEnrolled = "enrolled"
 // MessageType returns the type of a message, without checking the rest of it.
 func MessageType(data []byte) (string, error) {
 	if len(data) > MaxMessage {
-		return "", Fail(ErrMalformed, "%d bytes, and %d are allowed", len(data), MaxMessage)
+		return "", Fail(ErrMalformed, "%d bytes, but only %d are allowed", len(data), MaxMessage)
 	}
 	var head struct {
 		Type    string `json:"type"`
@@ -127,7 +127,7 @@ func MessageType(data []byte) (string, error) {
 		return "", Fail(ErrMalformed, "not a JSON object")
 	}
 	if head.Version != Version {
-		return "", Fail(ErrMalformed, "version %d, and this side knows %d", head.Version, Version)
+		return "", Fail(ErrMalformed, "version %d, but this side only supports version %d", head.Version, Version)
 	}
 	return head.Type, nil
 }
@@ -147,7 +147,7 @@ func Parse[T any](data []byte, kind string) (T, error) {
 // CheckPlain refuses a message longer than one without an event log may be.
 func CheckPlain(data []byte) error {
 	if len(data) > MaxPlain {
-		return Fail(ErrMalformed, "%d bytes, and %d are allowed", len(data), MaxPlain)
+		return Fail(ErrMalformed, "%d bytes, but only %d are allowed", len(data), MaxPlain)
 	}
 	return nil
 }
@@ -249,7 +249,7 @@ func ErrorResult(id string, err error) []byte {
 	if kind := faultOf(r.State); kind != ErrInternal {
 		r.Detail = shortenTo(maxDetail, strings.TrimPrefix(err.Error(), fmt.Sprintf("enroll: %v: ", kind)))
 	} else {
-		r.Detail = "its log tells why"
+		r.Detail = "its log says why"
 	}
 	return Encode(r)
 }

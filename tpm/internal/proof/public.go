@@ -78,7 +78,7 @@ func publicKey(area *tpm2.TPMTPublic) (crypto.PublicKey, error) {
 // Profile, appendix B).
 func (p Public) checkEK() error {
 	a := p.Area.ObjectAttributes
-	if err := p.checkFixed("EK", a.Restricted && a.Decrypt && !a.SignEncrypt, "restricted and for decryption alone"); err != nil {
+	if err := p.checkFixed("EK", a.Restricted && a.Decrypt && !a.SignEncrypt, "restricted and only for decryption"); err != nil {
 		return err
 	}
 	switch p.Area.NameAlg {
@@ -94,7 +94,7 @@ func (p Public) Kind() EKKind { return KindOf(p.Key) }
 // checkAK requires a restricted signing key.
 func (p Public) checkAK() error {
 	a := p.Area.ObjectAttributes
-	if err := p.checkFixed("AK", a.Restricted && a.SignEncrypt && !a.Decrypt, "restricted and for signatures alone"); err != nil {
+	if err := p.checkFixed("AK", a.Restricted && a.SignEncrypt && !a.Decrypt, "restricted and only for signatures"); err != nil {
 		return err
 	}
 	_, err := p.algorithm("AK", false)
@@ -104,7 +104,7 @@ func (p Public) checkAK() error {
 // checkKey requires an unrestricted signing key.
 func (p Public) checkKey() error {
 	a := p.Area.ObjectAttributes
-	if err := p.checkFixed("LDevID", a.SignEncrypt && !a.Decrypt && !a.Restricted, "unrestricted and for signatures alone"); err != nil {
+	if err := p.checkFixed("LDevID", a.SignEncrypt && !a.Decrypt && !a.Restricted, "unrestricted and only for signatures"); err != nil {
 		return err
 	}
 	_, err := p.algorithm("LDevID", true)
@@ -115,13 +115,13 @@ func (p Public) checkKey() error {
 // keys.
 func (p Public) CheckStorage() error {
 	a := p.Area.ObjectAttributes
-	return p.checkFixed("storage key", a.Restricted && a.Decrypt && !a.SignEncrypt, "restricted and for decryption alone")
+	return p.checkFixed("storage key", a.Restricted && a.Decrypt && !a.SignEncrypt, "restricted and only for decryption")
 }
 
 // CheckDecryption requires an RSA decryption key that cannot leave its TPM.
 func (p Public) CheckDecryption() error {
 	a := p.Area.ObjectAttributes
-	return p.checkFixed("decryption key", !a.Restricted && a.Decrypt && !a.SignEncrypt, "unrestricted and for decryption alone")
+	return p.checkFixed("decryption key", !a.Restricted && a.Decrypt && !a.SignEncrypt, "unrestricted and only for decryption")
 }
 
 func (p Public) checkFixed(what string, usage bool, wanted string) error {

@@ -57,7 +57,7 @@ func TestAgentAttests(t *testing.T) {
 	a = s.agent(file)
 	a.eventually("device is not allowed")
 	a.answers("flagged, and still served")
-	s.lists("box", "enrolled", "left the policy: it was started in another state")
+	s.lists("box", "enrolled", "left the policy: it was started in a state that is not allowed")
 	s.stop()
 
 	s.attesting("flag", tpmtest.PCRAfter(4, after...))

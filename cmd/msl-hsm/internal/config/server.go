@@ -62,7 +62,7 @@ func (s *Server) checkEnrollment() error {
 		return exit.Usagef("server.enrollment.state is etcd, and server.state is not: name a file, as enrollments.db (or ./etcd, for one of that name)")
 	}
 	if s.Enrollment.State != "" && fips140.Enforced() {
-		return exit.Usagef("server.enrollment.state is set, and GODEBUG=fips140=only does not permit the cipher of TPM credentials, AES-CFB: use fips140=on")
+		return exit.Usagef("server.enrollment.state is set, but GODEBUG=fips140=only forbids AES-CFB, the cipher of TPM credentials: use fips140=on")
 	}
 	if r := s.Enrollment.Rate; !(r == 0 || r >= 0.1 && r <= maxEnrollments) {
 		return exit.Usagef("server.enrollment.rate is %v: want 0.1 to %d enrollments in a second", r, maxEnrollments)

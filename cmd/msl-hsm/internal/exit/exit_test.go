@@ -23,7 +23,7 @@ import (
 func TestNextSteps(t *testing.T) {
 	for err, want := range map[error]string{
 		identity.ErrNotEnrolled: "refused: device is not enrolled: run msl-hsm tpm enroll: more",
-		identity.ErrOtherTPM:    "refused: state file is of another TPM: if this TPM takes its place, run msl-hsm tpm init --replace: more",
+		identity.ErrOtherTPM:    "refused: state file belongs to another TPM: if this TPM takes its place, run msl-hsm tpm init --replace: more",
 		enroll.ErrKeyRevoked:    "refused: key is revoked: run msl-hsm tpm init --new-keys and enroll again: more",
 		enroll.ErrRejected:      "refused: enrollment was rejected: more",
 	} {
