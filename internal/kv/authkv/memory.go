@@ -84,7 +84,7 @@ func (m *memory) view(view func(func(kv.Reader) error) error, tables []string, f
 			if err := fn(&from); err != nil || from.asked {
 				return err
 			}
-			return from.check(kv.Settings) // whoever reads nothing asks whether it is the same store
+			return from.check(kv.Settings) // a caller that reads nothing asks whether it is the same store
 		})
 		if !from.unknown {
 			return err
@@ -95,16 +95,16 @@ func (m *memory) view(view func(func(kv.Reader) error) error, tables []string, f
 	}
 }
 
-// A reader makes sure, before it reads what is in the sum, that the root is one that was made
-// here. What is not in the sum is read as it is: who wrote that cannot be told, whatever the root.
+// A reader checks that the root was made here before it reads a record that is in the sum.
+// Other records are read unchecked: no root says who wrote them.
 type reader struct {
 	kv.Reader
 	memory  *memory
 	least   uint64
 	tables  []string
 	asked   bool // something was read
-	known   bool // the root is one of these
-	unknown bool // it is not
+	known   bool // the root was made here
+	unknown bool // it was not
 }
 
 // Get implements [kv.Reader].

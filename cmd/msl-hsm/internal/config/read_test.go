@@ -39,7 +39,7 @@ func TestLocated(t *testing.T) {
 		"server: {enrollment: {unknown: refuse}}\n":                                      "c.yaml:1:22: server.enrollment has settings, and server.enrollment.state is not set",
 		"server: {enrollment: {state: e, unknown: no}}\n":                                `c.yaml:1:42: server.enrollment.unknown is "no": want hold or refuse`,
 		"server: {enrollment: {state: e, ek-kinds: [a]}}\n":                              `c.yaml:1:43: server.enrollment.ek-kinds: unknown EK "a": want one of rsa2048`,
-		"server: {enrollment: {state: e, allow: [a]}}\n":                                 "c.yaml:1:40: server.enrollment.allow: enroll: an EK hash is",
+		"server: {enrollment: {state: e, allow: [a]}}\n":                                 "c.yaml:1:40: server.enrollment.allow: enroll: an EK hash must be",
 		"server: {enrollment: {state: e, path: e}}\n":                                    `c.yaml:1:39: server.enrollment.path is "e"`,
 		"server: {tls: {min-version: 1.3}}\n":                                            "c.yaml:1:15: server.tls has settings, and no certificate",
 		"server: {tls: {certificates: tls.crt}}\n":                                       "c.yaml:1:30: server.tls.certificates: must be a list of certificates",
