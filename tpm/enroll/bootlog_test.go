@@ -85,7 +85,7 @@ func TestNoBootLog(t *testing.T) {
 		"cut early":         {good[:62], "its first event is cut off"},
 		"endless":           {endless, "its event 5 is cut off"},
 		"and text":          {append(bytes.Clone(good), "more"...), "its event 6 is cut off"},
-		"too long":          {make([]byte, MaxEventLog+1), "bytes, and 1048576 are allowed"},
+		"too long":          {make([]byte, MaxEventLog+1), "more than the 1048576 allowed"},
 		"too many":          {tpmtest.EventLog(make([]tpmtest.BootEvent, maxBootEvents+1)...), "4097 events, and 4096 are allowed"},
 		"no events":         {tpmtest.EventLog(), "it has no events"},
 		"no banks":          {logOf(nil, 0), "no digests of SHA-256"},

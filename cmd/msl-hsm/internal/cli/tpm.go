@@ -193,7 +193,7 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 				s, statusErr := m.Identity.Status()
 				switch {
 				case errors.Is(err, identity.ErrPending):
-					return fmt.Errorf("%w; there it is msl-hsm enrollment approve %s", err, s.ID[:16])
+					return fmt.Errorf("%w; at the server, run msl-hsm enrollment approve %s", err, s.ID[:16])
 				case err != nil:
 					return err
 				case statusErr == nil:
