@@ -43,7 +43,7 @@ func wholeLog(raw []byte) ([]byte, error) {
 	case n == 0:
 		return nil, proof.Fail(ErrEventLog, "it has no events")
 	case n > maxBootEvents:
-		return nil, proof.Fail(ErrEventLog, "it has %d events, and %d are allowed", n, maxBootEvents)
+		return nil, proof.Fail(ErrEventLog, "it has %d events, more than the %d allowed", n, maxBootEvents)
 	}
 	return raw[:at], nil
 }
