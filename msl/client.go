@@ -183,13 +183,13 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 		response, err := a.exchange(ctx)
 		switch {
 		case isAnswer(err, a.verdict):
-			refused = err
+			refused, a.remade = err, false
 			if again, err := a.recover(ctx, a.verdict); !again || err != nil {
 				return nil, errors.Join(refused, err)
 			}
 		case errors.Is(err, errSpent): // the next try starts a new session
 		case err != nil:
-			return nil, afterRefusal(refused, err)
+			return nil, a.afterRefusal(refused, err)
 		case response != nil:
 			response.Messages = count
 			return response, nil

@@ -28,6 +28,7 @@ type attempt struct {
 	refused   *UserIDToken  // not accepted by the peer; other messages may still use it
 	verdict   *PeerError    // the last error answer, or nil
 	proven    *PeerError    // that answer, if it was authenticated
+	remade    bool          // a message was made since then
 	giver     giver         // of the tokens, if the answer is from a peer
 	ids       numbering
 
@@ -279,6 +280,7 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	}
 	out.tell = a.watch.sends(&h, now, out.us, a.as.entity, a.us)
 	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: a.req.compression(h.capabilities)}
+	a.remade = true
 	return out, nil
 }
 

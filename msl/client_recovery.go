@@ -28,12 +28,12 @@ var recoveries = map[ResponseCode]recovery{
 	Replayed:         {again: true},
 }
 
-// afterRefusal is the error of a request that was refused, sent again, and then failed in
-// another way. A refusal that the client can recover from does not say what became of the
-// request: the peer may have acted on the last message.
-func afterRefusal(refused, err error) error {
+// afterRefusal is the error of a request that was refused and then failed in another way.
+// If the request was sent again, the refusal does not say what became of it: the peer may
+// have acted on the last message. Nor does a refusal that only asks for another message.
+func (a *attempt) afterRefusal(refused, err error) error {
 	var peer *PeerError
-	if errors.As(refused, &peer) && (peer.Response == Replayed || peer.Response == KeyXRequired || peer.Response == Expired) {
+	if a.remade || errors.As(refused, &peer) && (peer.Response == Replayed || peer.Response == KeyXRequired || peer.Response == Expired) {
 		return err
 	}
 	return errors.Join(refused, err)

@@ -168,15 +168,17 @@ func TestRecovery(t *testing.T) {
 // TestFailedAfterRefusal loses the answer to a message that was sent again after a refusal:
 // nobody knows whether the server acted on it, and the refusal must not say otherwise.
 func TestFailedAfterRefusal(t *testing.T) {
-	n := softNetwork(t)
-	c := n.pskClient("device")
-	mustSend(t, c, secret("first"), 2)
-	n.handler = func(context.Context, *msl.ResponseWriter, *msl.Message) error { return msl.ErrMessageReplayed }
-	lost := errors.New("the answer is lost")
-	c.Transport = &losing{c.Transport, lost, 1}
-	_, _, err := send(t, c, secret("second"))
-	if !errors.Is(err, lost) || errors.As(err, new(*msl.PeerError)) {
-		t.Errorf("got %v", err)
+	for _, refusal := range []msl.Code{msl.ErrMessageReplayed, msl.ErrMasterTokenSequenceNumberOutOfSync, msl.ErrUserIDTokenRevoked} {
+		n := softNetwork(t)
+		c := n.pskClient("device")
+		mustSend(t, c, secret("first"), 2)
+		n.handler = func(context.Context, *msl.ResponseWriter, *msl.Message) error { return refusal }
+		lost := errors.New("the answer is lost")
+		c.Transport = &losing{c.Transport, lost, 1}
+		_, _, err := send(t, c, secret("second"))
+		if !errors.Is(err, lost) || errors.As(err, new(*msl.PeerError)) {
+			t.Errorf("%v: %v", refusal, err)
+		}
 	}
 }
 

@@ -230,7 +230,7 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 		out, in, err := a.turn(ctx, true)
 		if isAnswer(err, a.verdict) {
 			in.release()
-			refused = err
+			refused, a.remade = err, false
 			if again, err := a.recover(ctx, a.verdict); !again || err != nil || a.req.Interactive {
 				return nil, errors.Join(refused, err)
 			}
@@ -242,7 +242,7 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 		}
 		if err != nil {
 			in.release()
-			return nil, afterRefusal(refused, err)
+			return nil, a.afterRefusal(refused, err)
 		}
 		if out.handshake {
 			a.turnTo(in)
