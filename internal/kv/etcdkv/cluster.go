@@ -5,10 +5,13 @@ package etcdkv
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -28,22 +31,8 @@ type cluster struct {
 }
 
 func (c *cluster) connect(ctx context.Context) (err error) {
-	to := clientv3.Config{
-		Endpoints:            c.config.Endpoints,
-		DialTimeout:          c.config.DialTimeout,
-		DialKeepAliveTime:    10 * time.Second, // detects a member that no longer answers
-		DialKeepAliveTimeout: 5 * time.Second,
-		MaxUnaryRetries:      2, // one, after a new login; ask does the rest
-		Username:             c.config.User,
-		Logger:               zap.NewNop(),
-		DialOptions:          c.dialing(),
-	}
-	if strings.HasPrefix(c.config.Endpoints[0], "https:") {
-		to.TLS = c.config.TLS.Clone()
-		if to.TLS == nil {
-			to.TLS = &tls.Config{}
-		}
-	}
+	to := c.transport()
+	to.Username, to.DialOptions = c.config.User, c.dialing()
 	if c.config.Password != nil {
 		password, err := c.config.Password(ctx)
 		if err != nil {
@@ -59,12 +48,47 @@ func (c *cluster) connect(ctx context.Context) (err error) {
 	return err
 }
 
+// transport configures a connection without a user.
+func (c *cluster) transport() clientv3.Config {
+	to := clientv3.Config{
+		Endpoints:            c.config.Endpoints,
+		DialTimeout:          c.config.DialTimeout,
+		DialKeepAliveTime:    10 * time.Second, // detects a member that no longer answers
+		DialKeepAliveTimeout: 5 * time.Second,
+		MaxUnaryRetries:      2, // one, after a new login; ask does the rest
+		Logger:               zap.NewNop(),
+	}
+	if strings.HasPrefix(c.config.Endpoints[0], "https:") {
+		to.TLS = c.config.TLS.Clone()
+		if to.TLS == nil {
+			to.TLS = &tls.Config{}
+		}
+	}
+	return to
+}
+
+// loginAnew logs in over a connection of its own: an etcd that was restarted refuses even a
+// login that comes with a token it no longer knows, and the client sends its token with all
+// requests.
+func (c *cluster) loginAnew(ctx context.Context, request, reply any) error {
+	client, err := clientv3.New(c.transport())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.ActiveConnection().Invoke(ctx, etcdserverpb.Auth_Authenticate_FullMethodName, request, reply, grpc.WaitForReady(true))
+}
+
 // dialing makes requests fail while there is no connection, with an error that says why;
 // the reason is lost if they wait for a connection. ask repeats them.
 func (c *cluster) dialing() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
-			return invoke(ctx, method, request, reply, conn, append(options, grpc.WaitForReady(false))...)
+			err := invoke(ctx, method, request, reply, conn, append(options, grpc.WaitForReady(false))...)
+			if method == etcdserverpb.Auth_Authenticate_FullMethodName && errors.Is(rpctypes.Error(err), rpctypes.ErrInvalidAuthToken) {
+				return c.loginAnew(ctx, request, reply)
+			}
+			return err
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
