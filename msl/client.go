@@ -189,7 +189,7 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 			}
 		case errors.Is(err, errSpent): // the next try starts a new session
 		case err != nil:
-			return nil, a.afterRefusal(refused, err)
+			return nil, afterRefusal(a, refused, err)
 		case response != nil:
 			response.Messages = count
 			return response, nil

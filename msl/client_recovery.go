@@ -31,7 +31,7 @@ var recoveries = map[ResponseCode]recovery{
 // afterRefusal is the error of a request that was refused and then failed in another way.
 // If the request was sent again, the refusal does not say what became of it: the peer may
 // have acted on the last message. Nor does a refusal that only asks for another message.
-func (a *attempt) afterRefusal(refused, err error) error {
+func afterRefusal(a *attempt, refused, err error) error {
 	var peer *PeerError
 	if a.remade || errors.As(refused, &peer) && (peer.Response == Replayed || peer.Response == KeyXRequired || peer.Response == Expired) {
 		return err

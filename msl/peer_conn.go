@@ -242,7 +242,7 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 		}
 		if err != nil {
 			in.release()
-			return nil, a.afterRefusal(refused, err)
+			return nil, afterRefusal(a.attempt, refused, err)
 		}
 		if out.handshake {
 			a.turnTo(in)
