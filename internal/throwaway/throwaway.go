@@ -44,7 +44,7 @@ func File(in, pattern string) (f *os.File, err error) {
 // named says of an error of the directory for temporary files which setting names it.
 func named(in string, err error) error {
 	if in == "" {
-		return fmt.Errorf("the directory for temporary files, which TMPDIR names: %w", err)
+		return fmt.Errorf("the directory for temporary files (TMPDIR): %w", err)
 	}
 	return err
 }

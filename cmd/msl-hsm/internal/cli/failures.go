@@ -138,7 +138,7 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 		}
 	}
 	if days, ok := strings.CutSuffix(text, "d"); ok {
-		const most = 366 * 2000 // of which a time can be that long ago
+		const most = 366 * 2000 // days: earlier dates have no year
 		if n, err := strconv.Atoi(days); err == nil && n >= 0 && n <= most {
 			return now.AddDate(0, 0, -n), nil
 		}

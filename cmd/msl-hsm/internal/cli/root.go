@@ -74,7 +74,7 @@ func (p *printer) lost() error {
 	if p.err == nil {
 		return nil
 	}
-	return fmt.Errorf("the command succeeded, but its output is lost: %w: give it another place, and look at what was done", p.err)
+	return fmt.Errorf("the command succeeded, but its output was lost: %w: check what was done, and write the output somewhere else", p.err)
 }
 
 // unread reports whether the only problem is that nobody reads the output anymore, as

@@ -38,7 +38,7 @@ func activatedSockets() (sockets, error) {
 		}
 		l, err := listenerIn(f)
 		if _, taken := all[setting]; taken || err != nil {
-			return nil, exit.Usagef("systemd passes a socket %q that is no listener, or a second one for %s: correct the .socket unit", f.Name(), setting)
+			return nil, exit.Usagef("systemd passes a socket %q that does not listen, or a second one for %s: correct the .socket unit", f.Name(), setting)
 		}
 		all[setting] = l
 	}

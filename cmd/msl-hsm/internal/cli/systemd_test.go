@@ -100,7 +100,7 @@ func (m *manager) status() int {
 	return r.StatusCode
 }
 
-// TestSystemdWrongSockets starts a server with what is no listener, or with more than there
+// TestSystemdWrongSockets starts a server with descriptors that do not listen, or with more than there
 // are names for: it does not listen somewhere else in place of that.
 func TestSystemdWrongSockets(t *testing.T) {
 	t.Parallel()
@@ -125,7 +125,7 @@ func TestSystemdWrongSockets(t *testing.T) {
 		files []*os.File
 		want  string
 	}{
-		{"1", nil, "is no listener"}, {"1", []*os.File{null}, "is no listener"}, {"1", []*os.File{datagrams}, "is no listener"},
+		{"1", nil, "does not listen"}, {"1", []*os.File{null}, "does not listen"}, {"1", []*os.File{datagrams}, "does not listen"},
 		{"2", []*os.File{m.socket, m.socket}, "a second one for server.listen"},
 		{"99999999", []*os.File{m.socket}, `LISTEN_FDS is "99999999"`}, {"x", []*os.File{m.socket}, `LISTEN_FDS is "x"`},
 	} {

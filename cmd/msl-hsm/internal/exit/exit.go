@@ -179,7 +179,7 @@ func fileSystems() map[string]string {
 		"it is a directory":                   "name a file",
 		"is a directory":                      "name a file",
 		"it is a socket":                      "name a file",
-		"bad file descriptor":                 "it is not open: whoever starts msl-hsm has to open it",
+		"bad file descriptor":                 "it is not open: the program that starts msl-hsm must open it",
 		"it is a pipe to which nobody writes": "name a file, or a pipe whose writer runs",
 		"too many levels of symbolic links":   "it is a link that leads to itself: name the file",
 		"operation not permitted":             "lsattr shows whether the file is immutable (undo it with chattr -i); the kernel log says whether something else forbids it",

@@ -49,7 +49,7 @@ func TestFileSystems(t *testing.T) {
 		&fs.PathError{Op: "open", Path: "server.db", Err: syscall.EROFS}:            "open server.db: read-only file system; mount it for writing; if it became read-only on its own, the kernel log says why",
 		&fs.PathError{Op: "open", Path: "server.db", Err: syscall.EPERM}:            "open server.db: operation not permitted; lsattr shows whether the file is immutable (undo it with chattr -i); the kernel log says whether something else forbids it",
 		errors.New("running server: add: write server.db: no space left on device"): "running server: add: write server.db: no space left on device; make room on that disk, and try again: nothing was changed",
-		fmt.Errorf("the PIN from fd:9: %w", syscall.EBADF):                          "the PIN from fd:9: bad file descriptor; it is not open: whoever starts msl-hsm has to open it",
+		fmt.Errorf("the PIN from fd:9: %w", syscall.EBADF):                          "the PIN from fd:9: bad file descriptor; it is not open: the program that starts msl-hsm must open it",
 		&net.OpError{Op: "listen", Net: "unix", Err: syscall.EINVAL}:                "listen unix: invalid argument; the path of a socket must not exceed 107 bytes: choose a shorter one",
 		&net.OpError{Op: "listen", Net: "tcp", Err: syscall.EINVAL}:                 "listen tcp: invalid argument",
 		errors.New("no space left on device, said a peer"):                          "no space left on device, said a peer",

@@ -175,7 +175,7 @@ func (f *accessFile) tell(err error) {
 	case failed == f.losing:
 		return
 	case failed:
-		f.log.Error("lines of the access log are lost: make room, or correct server.access-log", "file", f.path, "error", err)
+		f.log.Error("lines of the access log are lost: free disk space, or correct server.access-log", "file", f.path, "error", err)
 	default:
 		f.log.Info("the access log is written again", "file", f.path)
 	}
