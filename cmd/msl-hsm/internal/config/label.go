@@ -16,7 +16,7 @@ func CheckLabel(label string) error {
 		return exit.Usagef("a label of %d bytes is longer than %d: choose a shorter one", len(label), longestLabel)
 	}
 	if safetext.String(label) != label {
-		return exit.Usagef("the label \"%s\" has control or invisible characters: choose another", safetext.String(label))
+		return exit.Usagef("the label \"%s\" has control characters or invisible ones: choose another", safetext.String(label))
 	}
 	return nil
 }
