@@ -159,6 +159,7 @@ func TestPassword(t *testing.T) {
 	if err := d.Update(t.Context(), func(tx kv.Tx) error { return increment(tx, []byte("a")) }); err != nil {
 		t.Error(err)
 	}
+	time.Sleep(time.Second) // etcd writes its store every 100 ms, and repeats only what is not in it, such as a login
 	m.Kill()
 	m.Restart(t) // without the token that it gave
 	eventually(t, "no change is made after etcd began again", func() bool {
