@@ -42,7 +42,7 @@ func runWith(defaults func() *config.Config, args []string, stdin io.Reader, std
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(context.Background())
-	if err == nil {
+	if err == nil || printed.err != nil && only(err, printed.err) {
 		err = printed.lost()
 	}
 	if printed.unread(err) {
@@ -69,12 +69,12 @@ func (p *printer) Write(b []byte) (n int, err error) {
 	return n, p.err
 }
 
-// lost is the error of a command that did everything except print.
+// lost is the error of a command for which nothing went wrong except printing.
 func (p *printer) lost() error {
 	if p.err == nil {
 		return nil
 	}
-	return fmt.Errorf("the command succeeded, but its output was lost: %w: check what was done, and write the output somewhere else", p.err)
+	return fmt.Errorf("the output was lost: %w: check what was done, and write the output somewhere else", p.err)
 }
 
 // unread reports whether the only problem is that nobody reads the output anymore, as
