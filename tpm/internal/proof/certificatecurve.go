@@ -8,6 +8,7 @@ import (
 	stdasn1 "encoding/asn1"
 	"errors"
 	"math/big"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -45,7 +46,8 @@ func point(curve elliptic.Curve, p []byte) (*ecdsa.PublicKey, error) {
 		if x == nil {
 			return nil, errors.New("malformed EC point")
 		}
-		return &ecdsa.PublicKey{Curve: curve, X: x, Y: y}, nil
+		size := len(p) - 1
+		p = slices.Concat([]byte{4}, x.FillBytes(make([]byte, size)), y.FillBytes(make([]byte, size)))
 	case 6 | p[len(p)-1]&1: // the last bit of y must agree
 		p = append([]byte{4}, p[1:]...)
 	}
