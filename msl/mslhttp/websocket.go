@@ -3,7 +3,9 @@ package mslhttp
 import (
 	"context"
 	"crypto/fips140"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -164,7 +166,17 @@ func (w *webSocket) Read(p []byte) (int, error) {
 	w.SetReadDeadline(time.Now().Add(w.idle))
 	w.exchange.moves(1)
 	defer w.exchange.moves(-1)
-	return w.Conn.Read(p)
+	n, err := w.Conn.Read(p)
+	return n, brokeOff(err)
+}
+
+// brokeOff makes the error of a WebSocket that ended without a close frame, or because
+// the other end failed, that of a stream that broke off.
+func brokeOff(err error) error {
+	if err != io.EOF && errors.Is(err, io.EOF) || websocket.CloseStatus(err) == websocket.StatusInternalError {
+		return fmt.Errorf("mslhttp: the websocket broke off: %w: %v", io.ErrUnexpectedEOF, err)
+	}
+	return err
 }
 
 func (w *webSocket) Write(p []byte) (int, error) {
@@ -177,8 +189,14 @@ func (w *webSocket) Write(p []byte) (int, error) {
 // Proven records that the sender of a message proved its identity.
 func (w *webSocket) Proven() { w.exchange.prove() }
 
-// Close ends the connection in an orderly way.
+// Close ends the connection in an orderly way. A write under way is given up, and a read
+// under way is left a second to see the peer close, too: canceling a read ends the TCP
+// connection, so the peer would get no close frame.
 func (w *webSocket) Close() error {
 	defer w.stop()
-	return w.Conn.Close()
+	w.SetWriteDeadline(time.Now())
+	defer time.AfterFunc(time.Second, func() { w.SetReadDeadline(time.Now()) }).Stop()
+	err := w.ws.Close(websocket.StatusNormalClosure, "")
+	w.Conn.Close() // releases what is left
+	return err
 }
