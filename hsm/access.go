@@ -77,7 +77,7 @@ func (a *access) readPIN(source PINSource, token tokenInfo) error {
 // checkSame refuses a token that was put in place of the first one.
 func (a *access) checkSame(token tokenInfo) error {
 	if first := a.serial.Load(); first != nil && *first != token.Serial {
-		return fmt.Errorf("hsm: the PKCS #11 token %q has the serial number %s, and had %s: %w: another token has taken its place", token.Label, token.Serial, *first, keystore.ErrUnavailable)
+		return fmt.Errorf("hsm: the PKCS #11 token %q has the serial number %s, and had %s: %w: it was replaced by another token", token.Label, token.Serial, *first, keystore.ErrUnavailable)
 	}
 	return nil
 }
@@ -120,7 +120,7 @@ func (a *access) triesLeft(slot uint) string {
 	case info.Flags&pkcs11.CKF_USER_PIN_INITIALIZED == 0:
 		return "the security officer sets the first one with msl-hsm token pin set"
 	case info.Flags&pkcs11.CKF_USER_PIN_TO_BE_CHANGED != 0:
-		return "the token wants another PIN first: change it with msl-hsm token pin change"
+		return "the token requires a new PIN first: change it with msl-hsm token pin change"
 	case info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
 		return "ONE try is left before the token locks the PIN"
 	case info.Flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0:

@@ -118,7 +118,7 @@ func TestTrustedModules(t *testing.T) {
 		"sound":                     {},
 		"no wrap-with-trusted":      {fault: hsmtest.Fault{Attribute: []uint{pkcs11.CKA_WRAP_WITH_TRUSTED}, Unknown: true}, open: "wrap-with-trusted: the module cannot do it"},
 		"wrap-with-trusted ignored": {fault: ignoring(pkcs11.CKA_WRAP_WITH_TRUSTED), open: "wrap-with-trusted: the module lets a key"},
-		"trusted by the user":       {fault: ignoring(pkcs11.CKA_TRUSTED), open: "trusted-by-officer: the module lets whoever has the PIN"},
+		"trusted by the user":       {fault: ignoring(pkcs11.CKA_TRUSTED), open: "trusted-by-officer: the module lets anyone who has the PIN"},
 		"no trusted":                {fault: hsmtest.Fault{Attribute: []uint{pkcs11.CKA_TRUSTED}, Unknown: true}, make: "CKA_TRUSTED"},
 		"wrap-template ignored":     {fault: hsmtest.Fault{Attribute: []uint{pkcs11.CKA_WRAP_TEMPLATE}, Ignore: true}, make: "wrap-template"},
 		"no officer":                {fault: hsmtest.Fault{Function: "C_Login", Code: pkcs11.CKR_USER_TYPE_INVALID, Skip: 1}, make: "CKR_USER_TYPE_INVALID"},

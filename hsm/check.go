@@ -16,7 +16,7 @@ import (
 // key, or the module, may have.
 func Weaknesses() map[string]string {
 	return map[string]string{
-		"unknown":         "it is a key for none of the algorithms",
+		"unknown":         "it does not match any algorithm",
 		"not-sensitive":   "its value can be read",
 		"extractable":     "it can leave the token wrapped",
 		"exposed":         "it was made in the token, but was readable or extractable once",
@@ -24,28 +24,28 @@ func Weaknesses() map[string]string {
 		"public":          "it can be used without a PIN",
 		"modifiable":      "its usages can be changed",
 		"copyable":        "it can be copied with other usages",
-		"usages":          "it may do more than its one thing",
+		"usages":          "it may be used for more than its purpose",
 		"unwrap-template": "keys that it unwraps can be made readable, extractable or able to open recorded traffic",
-		"unwrap-unproven": "nothing shows that keys which it unwraps are protected: the module neither tells nor can it be tried",
+		"unwrap-unproven": "nothing shows that keys which it unwraps are protected: the module does not report it, and it cannot be tested",
 
 		weakTrust: "what it sealed can be wrapped again under a trusted key, which is not wanted here",
-		weakMixed: "it wraps what another sealing key unwraps: whoever has the PIN could have a pre-shared wrapping key decrypt recorded traffic",
+		weakMixed: "it wraps what another sealing key unwraps: anyone who has the PIN could make a pre-shared wrapping key decrypt recorded traffic",
 
 		checkTrusted:   "the module lets a key that is only for trusted wrapping keys be wrapped under others",
-		checkOfficer:   "the module lets whoever has the PIN make trusted wrapping keys",
-		checkStrangers: "another key in the token is a trusted wrapping key: whoever has the PIN can wrap sealed keys under it, and who made it may know it",
+		checkOfficer:   "the module lets anyone who has the PIN make trusted wrapping keys",
+		checkStrangers: "another key in the token is a trusted wrapping key: anyone who has the PIN can wrap sealed keys under it, and whoever made it may know it",
 
-		weakCBC: "the module seals keys with CKM_AES_CBC_PAD: whoever has the PIN can alter and cut what is sealed, and reads a session key with some thousand calls of C_UnwrapKey",
-		weakAny: "it wraps with CKM_AES_CBC_PAD besides, since the module does not bind it to one mechanism (CKA_ALLOWED_MECHANISMS): whoever has the PIN unwraps what is sealed altered and cut, the padding tells whether a byte is right, and so a sealed key is read with some thousand calls of C_UnwrapKey",
-		weakGCM: "the module seals keys with CKM_AES_GCM and an initialization vector of the caller: whoever has the PIN uses one a second time, and reads a session key with one call of C_WrapKey",
+		weakCBC: "the module seals keys with CKM_AES_CBC_PAD: anyone who has the PIN can alter and truncate sealed keys, and read a session key with a few thousand calls of C_UnwrapKey",
+		weakAny: "it also wraps with CKM_AES_CBC_PAD, since the module does not bind it to one mechanism (CKA_ALLOWED_MECHANISMS): anyone who has the PIN can use the padding as an oracle, and read a sealed key with a few thousand calls of C_UnwrapKey",
+		weakGCM: "the module seals keys with CKM_AES_GCM and an initialization vector of the caller: anyone who has the PIN can use one a second time, and read a session key with one call of C_WrapKey",
 
 		checkValue:  "the module lets the value of a sensitive key be read",
 		checkRewrap: "the module wraps a key that is not extractable",
 		checkLock:   "the module does not lock a key that was extractable",
-		checkUnwrap: "the module does not keep an unwrapped key as closed as it was told",
+		checkUnwrap: "the module leaves an unwrapped key less protected than requested",
 		checkTamper: "the module unwraps a key that was changed",
-		checkSame:   "the module unwraps another key than it wrapped",
-		checkHMAC:   "the module computes another HMAC-SHA256 than RFC 2104",
+		checkSame:   "the module unwraps a different key than it wrapped",
+		checkHMAC:   "the module's HMAC-SHA256 differs from RFC 2104",
 		checkPeer1:  "the module does not wrap with RSA-OAEP and SHA-1",
 	}
 }
@@ -60,7 +60,7 @@ func KeyWeaknesses() []string {
 func checkAllowed(names []string) error {
 	for _, name := range names {
 		if _, known := Weaknesses()[name]; !known {
-			return fmt.Errorf("hsm: no weakness is named %q", name)
+			return fmt.Errorf("hsm: unknown weakness %q", name)
 		}
 	}
 	return nil

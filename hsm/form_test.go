@@ -113,8 +113,8 @@ func TestAnyMechanism(t *testing.T) {
 		weak   string
 	}{
 		{[]hsmtest.Fault{cbc}, nil, ""}, // the key is bound
-		{[]hsmtest.Fault{cbc, {Attribute: []uint{pkcs11.CKA_ALLOWED_MECHANISMS}, Ignore: true}}, nil, "seal-any-mechanism: it wraps with CKM_AES_CBC_PAD besides"},
-		{[]hsmtest.Fault{cbc, {Attribute: []uint{pkcs11.CKA_ALLOWED_MECHANISMS}, Unknown: true}}, nil, "seal-any-mechanism: it wraps with CKM_AES_CBC_PAD besides"},
+		{[]hsmtest.Fault{cbc, {Attribute: []uint{pkcs11.CKA_ALLOWED_MECHANISMS}, Ignore: true}}, nil, "seal-any-mechanism: it also wraps with CKM_AES_CBC_PAD"},
+		{[]hsmtest.Fault{cbc, {Attribute: []uint{pkcs11.CKA_ALLOWED_MECHANISMS}, Unknown: true}}, nil, "seal-any-mechanism: it also wraps with CKM_AES_CBC_PAD"},
 		{[]hsmtest.Fault{cbc, {Attribute: []uint{pkcs11.CKA_ALLOWED_MECHANISMS}, Unknown: true}}, []string{"seal-any-mechanism"}, ""},
 		{[]hsmtest.Fault{{Attribute: []uint{pkcs11.CKA_ALLOWED_MECHANISMS}, Unknown: true}}, nil, ""}, // it has no CBC
 	} {

@@ -75,7 +75,7 @@ func processor(f *elf.File) string {
 func fits(f *os.File, size uint64) error {
 	lib, err := elf.NewFile(f)
 	if err != nil {
-		return errors.New("the library is damaged, or only a part of it")
+		return errors.New("the library is damaged or incomplete")
 	}
 	if own, err := elf.Open("/proc/self/exe"); err == nil {
 		defer own.Close()
@@ -85,7 +85,7 @@ func fits(f *os.File, size uint64) error {
 	}
 	for _, segment := range lib.Progs {
 		if segment.Off > size || segment.Filesz > size-segment.Off {
-			return errors.New("the library is damaged, or only a part of it")
+			return errors.New("the library is damaged or incomplete")
 		}
 	}
 	return nil

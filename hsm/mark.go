@@ -96,7 +96,7 @@ func (i *inspector) sameAs(session uint, e evidence, old version) error {
 }
 
 func notTheSame(label string, version uint32) error {
-	return fmt.Errorf("hsm: key %q version %d is not the key that it was, as if another token had taken its place: %w", label, version, keystore.ErrUnavailable)
+	return fmt.Errorf("hsm: key %q version %d is not the same key as before, as if its token had been replaced: %w", label, version, keystore.ErrUnavailable)
 }
 
 // proveOne asks a secret key that is known for what it made of the constant when it was

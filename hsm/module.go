@@ -81,7 +81,7 @@ func (m *module) begin() error {
 	switch {
 	case err == nil, already(err):
 	case m.text == "" && quirkParameters.is(err):
-		return fmt.Errorf("%w; %s may want a text of its own: set keystore.initialize", err, m.path)
+		return fmt.Errorf("%w; %s may require a text of its own: set keystore.initialize", err, m.path)
 	default:
 		return fmt.Errorf("%w; see the configuration of %s", err, m.path)
 	}

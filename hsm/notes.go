@@ -4,8 +4,8 @@ import "github.com/msl-hsm/msl-hsm/keystore"
 
 // The notes of List about keys that were made by older versions.
 const (
-	noteTemplate = "older-template: whoever has the PIN can make what it unwraps a token object, or public, or derive from it; make a new version"
-	noteUntold   = "untold-template: the token does not tell what it demands of keys that this one unwraps"
+	noteTemplate = "older-template: anyone who has the PIN can make keys that it unwraps token objects or public, or derive keys from them; make a new version"
+	noteUntold   = "untold-template: the token does not report what it requires of keys that this one unwraps"
 )
 
 // notes reports whether a key that unwraps lacks what new keys demand, see pinned.

@@ -21,7 +21,7 @@ import (
 func (s *Store) CreateTrusted(label string, a keystore.Algorithm, soPIN []byte) (keystore.Version, error) {
 	k, err := s.kindOf(a)
 	if err != nil || !k.trusts() {
-		return keystore.Version{}, fmt.Errorf("hsm: a trusted %v key: only sealing keys that are for trusted wrapping are made so: %w", a, errors.ErrUnsupported)
+		return keystore.Version{}, fmt.Errorf("hsm: a %v key cannot be trusted: only sealing keys for trusted wrapping can: %w", a, errors.ErrUnsupported)
 	}
 	seed, err := officer{s, soPIN}.seed(k, a)
 	if err != nil {
@@ -43,7 +43,7 @@ func (s *Store) MarkTrusted(label string, version uint32, soPIN []byte) error {
 		return s.recovery.explain(err)
 	}
 	if !v.mark.reseals || v.mark.trusted {
-		return fmt.Errorf("hsm: %s version %d is trusted already, or no sealing key for trusted wrapping: %w", label, version, keystore.ErrWrongKey)
+		return fmt.Errorf("hsm: %s version %d is trusted already, or is not a sealing key for trusted wrapping: %w", label, version, keystore.ErrWrongKey)
 	}
 	o := officer{s, soPIN}
 	end, err := o.run(func(session uint) error { return o.mark(session, label, v.id) })
@@ -113,7 +113,7 @@ func (o officer) mark(session uint, label string, id []byte) error {
 		return fmt.Errorf("hsm: the security officer of the token does not see the key %q: %w", label, errors.ErrUnsupported)
 	}
 	if _, err := o.set(session, found[0], template{}.flag(pkcs11.CKA_TRUSTED, true)); err != nil {
-		return fmt.Errorf("%w: the security officer of the token cannot mark a key that is there (CKA_TRUSTED): %w", err, errors.ErrUnsupported)
+		return fmt.Errorf("%w: the security officer of the token cannot mark an existing key (CKA_TRUSTED): %w", err, errors.ErrUnsupported)
 	}
 	return o.isTrusted(session, found[0])
 }

@@ -160,14 +160,14 @@ func (m *module) changing(t tokenInfo, login Role, pin []byte, op func(session u
 	err := m.loggedInAs(t, login, pin, op)
 	var e *Error
 	if errors.As(err, &e) && (e.Function == "C_SetPIN" || e.Function == "C_InitPIN") && e.class() != classPIN {
-		return fmt.Errorf("%w; it is not known which PIN holds now: try the new one first, and each once", err)
+		return fmt.Errorf("%w; it is not known which PIN is valid now: try the new one first, and each only once", err)
 	}
 	if err != nil || changed == nil {
 		return err
 	}
 	err = m.loggedInAs(t, tried, changed, func(uint) error { return nil })
 	if err != nil {
-		return fmt.Errorf("hsm: the token took the new PIN, and does not log in with it: %w", err)
+		return fmt.Errorf("hsm: the token accepted the new PIN, but does not log in with it: %w", err)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ const checkDigest = "digest-key"
 func (p *prober) digest(key uint) {
 	out := make([]byte, sha256.Size)
 	n, err := p.digestKey(p.session, pkcs11.CKM_SHA256, key, out)
-	c := Check{Name: checkDigest, Detail: "the module hashes secret keys: whoever has the PIN can compute what is a hash of them"}
+	c := Check{Name: checkDigest, Detail: "the module hashes secret keys: anyone who has the PIN can compute hashes of them"}
 	if err = exactly("C_DigestFinal", n, len(out), err); err != nil {
 		c.OK, c.Untried, c.Detail = indigestible(err), !indigestible(err), err.Error()
 	}

@@ -204,7 +204,7 @@ func (p *provisioner) announce(label string, number uint32, id []byte) (v versio
 			}
 		}
 		if !found {
-			return fmt.Errorf("hsm: key %q version %d is not there: %w", label, number, keystore.ErrNotFound)
+			return fmt.Errorf("hsm: key %q version %d does not exist: %w", label, number, keystore.ErrNotFound)
 		}
 		return nil
 	})

@@ -64,9 +64,9 @@ func wrapAgain(s *Store, kek, sealed *object) ([]byte, error) {
 	defer old.Close()
 	switch {
 	case !old.sealer.reseals:
-		return nil, fmt.Errorf("hsm: what %s version %d sealed never leaves the token again: %w", old.label, old.version, keystore.ErrLocked)
+		return nil, fmt.Errorf("hsm: keys sealed by %s version %d can never leave the token again: %w", old.label, old.version, keystore.ErrLocked)
 	case !kek.sealer.trusted:
-		return nil, fmt.Errorf("hsm: %s version %d is not trusted (CKA_TRUSTED), so what is sealed cannot go over to it: %w", kek.label, kek.version, keystore.ErrLocked)
+		return nil, fmt.Errorf("hsm: %s version %d is not trusted (CKA_TRUSTED), so sealed keys cannot be moved to it: %w", kek.label, kek.version, keystore.ErrLocked)
 	}
 	leaving := &object{store: s, algorithm: sealed.algorithm, wrapped: sealed.wrapped, form: sealed.form, kek: sealed.kek}
 	if err := s.unwrapSealed(leaving, leaving); err != nil {
@@ -107,7 +107,7 @@ func opensAlike(s *Store, old *object, blob, context []byte) error {
 		}
 	}
 	if !bytes.Equal(marks[0], marks[1]) {
-		return fmt.Errorf("hsm: the token sealed a %v key again as another one: %w", old.algorithm, keystore.ErrUnavailable)
+		return fmt.Errorf("hsm: the token resealed a %v key as a different one: %w", old.algorithm, keystore.ErrUnavailable)
 	}
 	return nil
 }

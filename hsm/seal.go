@@ -19,7 +19,7 @@ func sealing(a keystore.Algorithm) (keystore.Algorithm, error) {
 		return role.Algorithm(), nil
 	}
 	if a == keystore.AESUnwrap128 || a == keystore.AESReveal128 {
-		return 0, fmt.Errorf("hsm: seal %v: whoever holds the PIN could unseal it without the limits on what it unwraps, and open recorded traffic: provision it: %w", a, errors.ErrUnsupported)
+		return 0, fmt.Errorf("hsm: seal %v: anyone who has the PIN could unseal it without the limits on what it unwraps, and decrypt recorded traffic: provision it: %w", a, errors.ErrUnsupported)
 	}
 	return 0, fmt.Errorf("hsm: seal %v: a private key does not leave the token, not even sealed: provision it: %w", a, errors.ErrUnsupported)
 }

@@ -62,7 +62,7 @@ func (t selfTester) run(session uint) (err error) {
 	return err
 }
 
-var errMismatch = fmt.Errorf("hsm: the device computes another value than before: %w", keystore.ErrUnavailable)
+var errMismatch = fmt.Errorf("hsm: the device computes a different value than before: %w", keystore.ErrUnavailable)
 
 // throwaway makes a session key that may be wrapped, or that wraps and unwraps if a is a
 // sealing algorithm.

@@ -56,7 +56,7 @@ func (m *module) initToken(label string, soPIN, userPIN []byte) error {
 		return err
 	}
 	if err := m.setPIN(blank[0], soPIN, userPIN); err != nil {
-		return fmt.Errorf("%w; the token %q is there without a user PIN: make it again with the same label and SO PIN to finish it", err, label)
+		return fmt.Errorf("%w; the token %q exists without a user PIN: make it again with the same label and SO PIN to finish it", err, label)
 	}
 	return nil
 }

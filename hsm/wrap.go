@@ -175,7 +175,7 @@ func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, e
 	case a == keystore.AESReveal128:
 		return nil, fmt.Errorf("hsm: unwrap %v: a key that reveals is provisioned or imported: %w", a, errors.ErrUnsupported)
 	case locked && (a == keystore.AESWrap128 || a == keystore.AESUnwrap128):
-		return nil, fmt.Errorf("hsm: unwrap %v with a provisioned key: it could be made to open recorded traffic: %w", a, errors.ErrUnsupported)
+		return nil, fmt.Errorf("hsm: unwrap %v with a provisioned key: it could be made to decrypt recorded traffic: %w", a, errors.ErrUnsupported)
 	case len(wrapped) != size:
 		return nil, fmt.Errorf("hsm: unwrap %v: %w", a, keystore.ErrBadData)
 	}

@@ -172,7 +172,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 // ErrAnswerUnread says that an answer arrived, but this side's key store failed while it
 // was read: the peer has acted on the message, or refused it. It accompanies the error of
 // the key store.
-var ErrAnswerUnread = errors.New("msl: an answer came and cannot be read, so the peer may have acted on the message")
+var ErrAnswerUnread = errors.New("msl: an answer came but cannot be read, so the peer may have acted on the message")
 
 // unread marks a key store failure during the reading of an answer. Without the mark it
 // would look like one before anything was sent.

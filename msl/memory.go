@@ -19,7 +19,7 @@ import (
 var errBusy = errors.New("the memory for messages is in use by others, try again later")
 
 // errEnded says that a message was read after its handler returned.
-var errEnded = errors.New("msl: the message was handled, and cannot be read any more")
+var errEnded = errors.New("msl: the message was handled, and can no longer be read")
 
 // An occupant is a part of a message that occupies memory.
 type occupant int

@@ -65,7 +65,7 @@ func (r *payloadReader) brokeOff() bool {
 }
 
 // errShut says that a message was read after its answer was complete.
-var errShut = errors.New("msl: the message was answered, and its data cannot be read any more")
+var errShut = errors.New("msl: the message was answered, and its data can no longer be read")
 
 // shut ends the reading of a message on a persistent connection. An application may have
 // left another goroutine reading, such as a request to a service that was answered early;

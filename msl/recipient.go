@@ -25,5 +25,5 @@ func (in *incoming) checkRecipient(us string) error {
 	if in.recipient == "" || us == "" || sameName(in.recipient, us) {
 		return nil
 	}
-	return fail(ErrMessageRecipientMismatch, "key response data", fmt.Errorf("made for %q: somebody passed the key request of this side on as its own", in.recipient))
+	return fail(ErrMessageRecipientMismatch, "key response data", fmt.Errorf("made for %q: somebody passed this side's key request on as their own", in.recipient))
 }

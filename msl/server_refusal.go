@@ -87,7 +87,7 @@ const lastWordTime = 5 * time.Second
 // lateText is what the peer receives when the time is up, including what had been done by
 // then.
 func lateText(cause error) string {
-	text := "the exchange took longer than it may"
+	text := "the exchange took too long"
 	for e := (*Error)(nil); errors.As(cause, &e); cause = e.Err {
 		if e.Text != "" {
 			return text + "; " + e.Text

@@ -20,7 +20,7 @@ import (
 // they open it again.
 func (t *Token) Clone(label string) (*Token, error) {
 	if label == "" || len(label) > labelSize {
-		return nil, fmt.Errorf("softhsm: clone a token to label %q: it has to have 1 to %d bytes", label, labelSize)
+		return nil, fmt.Errorf("softhsm: clone a token to label %q: it must be 1 to %d bytes long", label, labelSize)
 	}
 	tokens := filepath.Join(filepath.Dir(t.Config), "tokens")
 	from, object, err := find(tokens, t.Label)

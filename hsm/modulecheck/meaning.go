@@ -18,7 +18,7 @@ func meaning(r Result) string {
 		}
 		return map[string]string{
 			"unwrap-template-kept": "what a key does with those that it unwraps has to be tried each time, which takes longer",
-			"digest-key":           "whoever has the PIN can compute what is a hash of keys; see docs/custody.md",
+			"digest-key":           "anyone who has the PIN can compute hashes of keys; see docs/custody.md",
 			"device":               "the module fails",
 		}[r.Name[len(probed)+1:]]
 	}
@@ -35,16 +35,16 @@ func meaning(r Result) string {
 		"reveal":       "wrapped keys in JWE form cannot be opened",
 		"wrap-data":    "session keys cannot be wrapped as data (JSON Web Keys)",
 		"decrypt":      "what devices encrypt for an RSA key cannot be opened (JWK_RSA)",
-		"seal":         "devices that come back with a master token are not known any more: they begin anew each time",
+		"seal":         "devices that return with a master token are not recognized: they begin a new session each time",
 		"seal-forged":  "sealed keys that were changed, or are for another purpose, may be taken",
 		"seal-refused": "keys that cannot be sealed may still leave the token",
 		"provisioned":  "keys of this algorithm cannot be kept in the token, or are not found again",
-		"random":       "random bytes come from the operating system alone",
-		"vectors":      "odd data of an attacker may be taken for sound data, or the other way round",
+		"random":       "random bytes come only from the operating system",
+		"vectors":      "malformed data from an attacker may be accepted as valid, or valid data refused",
 		"unsupported":  "what the store does not offer is not refused",
 		"closed":       "a key that was closed may still be used",
 		"foreign":      "keys of one store may be used by another",
-		"concurrent":   "messages at the same time may get wrong answers or errors",
+		"concurrent":   "concurrent messages may get wrong answers or errors",
 		"close":        "objects or sessions may be left in the token",
 		secondOpinion:  "other software may not be able to use the keys, or this software those of others",
 		cleaning:       "keys of this test are left in the token: destroy them with msl-hsm key destroy",

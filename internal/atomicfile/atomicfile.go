@@ -35,7 +35,7 @@ const DefaultMode fs.FileMode = 0o600
 
 // ErrUnsynced means that a file was written under its name, but its directory could not
 // be synced to disk: a power loss may undo the change.
-var ErrUnsynced = errors.New("it is in its place, but a loss of power may undo that")
+var ErrUnsynced = errors.New("it is in place, but a loss of power may undo that")
 
 // Replace writes data as the content of the file at path, with the permissions mode
 // less the umask. The file need not exist.

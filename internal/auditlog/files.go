@@ -124,7 +124,7 @@ func (l *Log) rotate(torn int64) error {
 	}
 	aside := fmt.Sprintf("%s.%012d", l.c.Path, l.last.N)
 	if _, err := os.Lstat(aside); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is there already", aside)
+		return fmt.Errorf("%s already exists", aside)
 	}
 	if isAt(l.file, l.c.Path) {
 		if err := os.Rename(l.c.Path, aside); err != nil {

@@ -280,7 +280,7 @@ func (v *verifier) follows(l readLine, before [sha256.Size]byte) {
 	case l.N < wants:
 		v.find("record %d stands where record %d belongs: lines were moved, repeated or inserted", l.N, wants)
 	case !fits:
-		v.find("record %d does not fit its chain value: it was changed, or the one before it was replaced", l.N)
+		v.find("record %d does not match its chain value: it was changed, or the one before it was replaced", l.N)
 	}
 }
 

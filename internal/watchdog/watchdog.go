@@ -19,7 +19,7 @@ import (
 const grace = time.Second
 
 // ErrHung means that a call did not return. It is a [keystore.ErrUnavailable].
-var ErrHung = fmt.Errorf("%w: a call into it does not return; see whether the HSM or TPM is well", keystore.ErrUnavailable)
+var ErrHung = fmt.Errorf("%w: a call into it does not return; check the HSM or TPM", keystore.ErrUnavailable)
 
 // Run calls do and returns its error, or ErrHung one second after ctx ends. In that case
 // do is still running, and must not touch anything that the caller continues to use.

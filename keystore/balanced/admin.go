@@ -15,7 +15,7 @@ func (s *rings) Create(label string, a keystore.Algorithm) (keystore.Version, er
 	if s.isClosed() {
 		return keystore.Version{}, errClosed
 	}
-	return keystore.Version{}, fmt.Errorf("balanced: the %v key %q cannot be made on %d tokens, since it never leaves the one where it is made: make it on one of them, and clone that to the others by the means of their vendor: %w",
+	return keystore.Version{}, fmt.Errorf("balanced: the %v key %q cannot be made on %d tokens, since it never leaves the one where it is made: make it on one of them, and clone it to the others with the tools of their vendor: %w",
 		a, label, len(s.places), errors.ErrUnsupported)
 }
 

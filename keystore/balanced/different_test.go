@@ -36,7 +36,7 @@ func TestDifferent(t *testing.T) {
 			}
 			s = open(t, balanced.Config{Tokens: []balanced.Token{one, other}})
 			_, err := s.Lookup(a.String())
-			if want := fmt.Sprintf("key %q version 1 of token two is another key than that of token one", a); !errors.Is(err, balanced.ErrDifferent) || !strings.Contains(err.Error(), want) {
+			if want := fmt.Sprintf("key %q version 1 of token two is not the same key as that of token one", a); !errors.Is(err, balanced.ErrDifferent) || !strings.Contains(err.Error(), want) {
 				t.Errorf("another key: %v, want %s", err, want)
 			}
 		})

@@ -132,7 +132,7 @@ func (r ring) agrees(p *place, label string, found []mark) error {
 
 // another is the error of a version that is not the same key on all tokens.
 func another(label string, number uint32, on, than string) error {
-	return fmt.Errorf("balanced: key %q version %d of token %s is another key than that of %s: %w; clone the tokens again", label, number, on, than, ErrDifferent)
+	return fmt.Errorf("balanced: key %q version %d of token %s is not the same key as that of %s: %w; clone the tokens again", label, number, on, than, ErrDifferent)
 }
 
 // apart is the error of a version that one token has, and the other has not.

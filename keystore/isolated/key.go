@@ -114,9 +114,9 @@ func (k *key) lookedUp(p *process) (found *key, err error) {
 	case err != nil:
 		return nil, err
 	case found == nil:
-		return nil, fmt.Errorf("isolated: key %q has no version %d any more: %w", k.label, k.version, keystore.ErrNotFound)
+		return nil, fmt.Errorf("isolated: key %q no longer has version %d: %w", k.label, k.version, keystore.ErrNotFound)
 	case found.algorithm != k.algorithm || !samePublic(found.public, k.public) || !bytes.Equal(found.mark, k.mark):
-		return nil, fmt.Errorf("isolated: key %q version %d is not the key that it was, as if another token had taken its place: %w", k.label, k.version, keystore.ErrUnavailable)
+		return nil, fmt.Errorf("isolated: key %q version %d is not the same key as before, as if its token had been replaced: %w", k.label, k.version, keystore.ErrUnavailable)
 	}
 	return found, nil
 }
@@ -129,7 +129,7 @@ func (k *key) unsealed(p *process) (found *key, err error) {
 		return err
 	})
 	if errors.Is(err, keystore.ErrForeign) {
-		err = fmt.Errorf("isolated: a sealed %v key does not open any more, as if another token had taken the place of the former: %w: %w", k.algorithm, err, keystore.ErrUnavailable)
+		err = fmt.Errorf("isolated: a sealed %v key no longer opens, as if its token had been replaced: %w: %w", k.algorithm, err, keystore.ErrUnavailable)
 	}
 	return found, err
 }

@@ -21,7 +21,7 @@ const (
 
 // ErrStuck means that the device returned bytes that cannot be random: zeros, or the same
 // 16 bytes twice. It is a [keystore.ErrUnavailable].
-var ErrStuck = fmt.Errorf("mixed: the random bytes of the device repeat, or it returned fewer than asked for: see whether it is well: %w", keystore.ErrUnavailable)
+var ErrStuck = fmt.Errorf("mixed: the random bytes of the device repeat, or it returned fewer than asked for: check the device: %w", keystore.ErrUnavailable)
 
 // ErrLate means that the device did not return random bytes in time. It is a
 // [keystore.ErrUnavailable].

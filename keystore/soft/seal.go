@@ -16,9 +16,9 @@ func kekOf(a keystore.Algorithm) (keystore.Role, error) {
 		return role, nil
 	}
 	if a == keystore.AESUnwrap128 || a == keystore.AESReveal128 {
-		return "", fmt.Errorf("soft: seal %v: an unwrapping key could be unsealed elsewhere and open recorded traffic, it has to be provisioned: %w", a, errors.ErrUnsupported)
+		return "", fmt.Errorf("soft: seal %v: an unwrapping key could be unsealed elsewhere to decrypt recorded traffic: provision it instead: %w", a, errors.ErrUnsupported)
 	}
-	return "", fmt.Errorf("soft: seal %v: a private key could be unsealed elsewhere and open recorded traffic or sign in its owner's name, it has to be provisioned: %w", a, errors.ErrUnsupported)
+	return "", fmt.Errorf("soft: seal %v: a private key could be unsealed elsewhere to decrypt recorded traffic or sign in its owner's name: provision it instead: %w", a, errors.ErrUnsupported)
 }
 
 // Seal wraps k so that only this store can unseal it, and locks it.

@@ -37,7 +37,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) (blob []byte, err error) {
 func (s *sealer) seal(a keystore.Algorithm, raw, context []byte) ([]byte, error) {
 	role := a.SealedBy()
 	if role == "" {
-		return nil, fmt.Errorf("split: seal %v: unsealed elsewhere, it would open recorded traffic or sign in its owner's name: provision it: %w", a, errors.ErrUnsupported)
+		return nil, fmt.Errorf("split: seal %v: unsealed elsewhere, it could decrypt recorded traffic or sign in its owner's name: provision it: %w", a, errors.ErrUnsupported)
 	}
 	kek, mac, err := s.sealsNow(role)
 	if err != nil {

@@ -94,7 +94,7 @@ func issuerOf(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Cer
 // delta, covers a part, or speaks for other issuers.
 func checkComplete(list *x509.RevocationList) error {
 	if list.NextUpdate.IsZero() {
-		return errors.New("it does not tell when it is out of date")
+		return errors.New("it does not say when it expires")
 	}
 	if err := noneCritical(list.Extensions); err != nil {
 		return err
@@ -128,7 +128,7 @@ func (c *CRL) lists(certificate *x509.Certificate) bool {
 func (c *CRL) current(now time.Time) error {
 	switch {
 	case now.After(c.nextUpdate):
-		return fmt.Errorf("revocation list of %q is out of date since %v", c.issuer.Subject, c.nextUpdate.UTC())
+		return fmt.Errorf("revocation list of %q has been out of date since %v", c.issuer.Subject, c.nextUpdate.UTC())
 	case now.Before(c.thisUpdate):
 		return fmt.Errorf("revocation list of %q starts at %v", c.issuer.Subject, c.thisUpdate.UTC())
 	}

@@ -79,7 +79,7 @@ const (
 )
 
 // errShare says that a sender has used up its share of the file.
-var errShare = errors.New("failurelog: the share of the sender in this file of the log is used up")
+var errShare = errors.New("failurelog: the sender's share of this log file is used up")
 
 // OpenLog opens the log at path, or creates it.
 func OpenLog(path string, r Rotation) (*Log, error) {

@@ -247,7 +247,7 @@ func TestReadWhileWriting(t *testing.T) {
 		seen := map[string]bool{}
 		for _, r := range records(t, path) {
 			if seen[r.Entity] {
-				t.Fatalf("%s is there twice", r.Entity)
+				t.Fatalf("%s is listed twice", r.Entity)
 			}
 			seen[r.Entity] = true
 		}

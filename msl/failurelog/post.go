@@ -56,7 +56,7 @@ type once struct {
 	used      bool
 }
 
-var errOnce = errors.New("a failure report has one message and no other")
+var errOnce = errors.New("a failure report must be a single message")
 
 func (o *once) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
 	if o.used {

@@ -94,7 +94,7 @@ func CheckVersion(version string) error {
 	if version == "" || version == "devel" || len(version) <= 64 && versionForm().MatchString(version) {
 		return nil
 	}
-	return errors.New("failurelog: the software version is none like 1.2.3")
+	return errors.New("failurelog: the software version must look like 1.2.3")
 }
 
 func (i Incident) check() error {

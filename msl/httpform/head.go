@@ -26,7 +26,7 @@ func checkRequestHead(head []byte) error {
 	}
 	seen, err := checkFields(fields)
 	if err == nil && seen["host"] != 1 {
-		err = &FormError{"there is not one Host"}
+		err = &FormError{"there must be exactly one Host"}
 	}
 	return err
 }

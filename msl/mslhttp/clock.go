@@ -10,7 +10,7 @@ import (
 
 // ErrTimeout is the cause that ends the context of an exchange when its time is up. It
 // wraps [context.DeadlineExceeded].
-var ErrTimeout = fmt.Errorf("mslhttp: the exchange took longer than it may: %w", context.DeadlineExceeded)
+var ErrTimeout = fmt.Errorf("mslhttp: the exchange took too long: %w", context.DeadlineExceeded)
 
 // maxReserve is the longest time kept for an error message.
 const maxReserve = 3 * time.Second

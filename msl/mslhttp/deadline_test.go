@@ -107,7 +107,7 @@ func TestDeadlineIsTold(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			said := "took longer than it may"
+			said := "took too long"
 			if name == "says what was done" {
 				said += "; the door may be open"
 			}

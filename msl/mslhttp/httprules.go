@@ -85,9 +85,9 @@ func (r *HTTPRules) check(request *http.Request) *httpRefusal {
 	case err != nil:
 		return &httpRefusal{http.StatusBadRequest, "the path could be taken for another one: " + err.Error(), ""}
 	case !slices.ContainsFunc(r.Paths, func(allowed string) bool { return within(allowed, plain) }):
-		return &httpRefusal{http.StatusNotFound, "this path is not among those that devices may ask for", ""}
+		return &httpRefusal{http.StatusNotFound, "devices may not ask for this path", ""}
 	case !slices.Contains(methods, request.Method):
-		return &httpRefusal{http.StatusMethodNotAllowed, "this method is not among those that devices may use", strings.Join(methods, ", ")}
+		return &httpRefusal{http.StatusMethodNotAllowed, "devices may not use this method", strings.Join(methods, ", ")}
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func checkDots(plain string) error {
 func CheckPassedHeader(name string) error {
 	switch plain := folded(name); {
 	case strings.HasPrefix(plain, "msl-"), isReserved(plain):
-		return fmt.Errorf("%s says who sent a message or from where, and is set by the server alone", name)
+		return fmt.Errorf("%s says who sent a message or from where, and is set only by the server", name)
 	case isOfConnection(plain), !httpform.Passes(name):
 		return fmt.Errorf("%s belongs to one connection", name)
 	case plain != strings.ToLower(name), strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c) }), name == "":

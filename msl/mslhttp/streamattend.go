@@ -13,7 +13,7 @@ import (
 const attention = time.Second
 
 // errGone ends the context of a handler whose peer has gone away.
-var errGone = errors.New("mslhttp: the other end is gone")
+var errGone = errors.New("mslhttp: the peer disconnected")
 
 // Attended returns a handler for the messages of this connection whose context ends when
 // the other end goes away: nobody reads from the connection while an application that has

@@ -58,7 +58,7 @@ func (c TLSCertificate) load(usage x509.ExtKeyUsage, least uint16) (*identity, e
 	}
 	id.SupportedSignatureAlgorithms, id.newest = signatures(c.Key)
 	if id.newest < least {
-		return nil, fmt.Errorf("mslhttp: TLS certificate of %q: its key signs with RSA PKCS #1 v1.5 alone, and %s has no such signatures: make an ecdsa-p256 or rsa2048-pss key, or let the minimum be TLS 1.2",
+		return nil, fmt.Errorf("mslhttp: TLS certificate of %q: its key signs only with RSA PKCS #1 v1.5, and %s has no such signatures: make an ecdsa-p256 or rsa2048-pss key, or let the minimum be TLS 1.2",
 			leaf.Subject, tls.VersionName(least))
 	}
 	if c.OCSP != nil {
@@ -81,7 +81,7 @@ func (id *identity) fits(key crypto.Signer, usage x509.ExtKeyUsage) error {
 	case now.Before(id.Leaf.NotBefore):
 		return fmt.Errorf("it is not valid before %s: check the clock", id.Leaf.NotBefore.Format(time.DateTime))
 	case usage == x509.ExtKeyUsageServerAuth && len(id.Leaf.DNSNames)+len(id.Leaf.IPAddresses) == 0:
-		return errors.New("it has no subject alternative name, so no client takes it for any server: make one with DNS names or IP addresses")
+		return errors.New("it has no subject alternative name, so no client accepts it: make one with DNS names or IP addresses")
 	case !allows(id.Leaf, usage):
 		return errors.New("its extended key usage does not allow this use of TLS")
 	}

@@ -62,7 +62,7 @@ func (c *clientCheck) Write(line []byte) (int, error) {
 // verify checks each chain; one accepted chain is enough.
 func (c *clientCheck) verify(cs tls.ConnectionState) error {
 	defer clear(c.secret)
-	refused := errors.New("mslhttp: the client's certificate leads to nobody")
+	refused := errors.New("mslhttp: the client's certificate identifies nobody")
 	for _, chain := range cs.VerifiedChains {
 		err := c.revoked(chain)
 		if err == nil {

@@ -125,9 +125,9 @@ func CheckHeaderName(name string) error {
 	case !isToken(name):
 		return fmt.Errorf("%q is not the name of an HTTP header", name)
 	case isReserved(plain):
-		return fmt.Errorf("the header %s is set by the gateway alone", name)
+		return fmt.Errorf("the header %s is set only by the gateway", name)
 	case isOfConnection(plain):
-		return fmt.Errorf("the header %s is about a connection, and is set by the HTTP client alone", name)
+		return fmt.Errorf("the header %s is about a connection, and is set only by the HTTP client", name)
 	}
 	return nil
 }

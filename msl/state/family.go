@@ -143,7 +143,7 @@ func unambiguous(tx kv.Reader, e EntityRecord) error {
 		}
 	}
 	if found {
-		return fmt.Errorf("entity %q %w with identities in common: choose one that does not begin as the other does", other, ErrExists)
+		return fmt.Errorf("entity %q %w with identities in common: choose one that does not begin like the other", other, ErrExists)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func readBanks(raw []byte) (b banks, size int, err error) {
 	for ; count > 0; count, list = count-1, list[4:] {
 		algorithm, digest := binary.LittleEndian.Uint16(list), int(binary.LittleEndian.Uint16(list[2:]))
 		if b[algorithm] != 0 || digest < minDigest || digest > maxDigest {
-			return nil, 0, proof.Fail(ErrEventLog, "its digests of algorithm %#x have %d bytes, or it is there twice", algorithm, digest)
+			return nil, 0, proof.Fail(ErrEventLog, "its digests of algorithm %#x have %d bytes, or it is listed twice", algorithm, digest)
 		}
 		b[algorithm] = digest
 	}

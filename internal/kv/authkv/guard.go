@@ -102,7 +102,7 @@ func (g Guard) key() (Key, Mark, error) {
 func (g Guard) judge(ctx context.Context, s *Store, former []string, rooted bool, mark Mark) (found Verdict, err error) {
 	marked, err := mark.There()
 	if err != nil {
-		return found, fmt.Errorf("authkv: look whether it was authenticated before: %w", err)
+		return found, fmt.Errorf("authkv: find out whether it was authenticated before: %w", err)
 	}
 	found.Authentic = true
 	switch {

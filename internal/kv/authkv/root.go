@@ -49,7 +49,7 @@ func newRoot(of sum) root {
 func (r *root) follows(old *root) error {
 	switch {
 	case r.id != old.id:
-		return fmt.Errorf("authkv: %w: another state took its place", kv.ErrForged)
+		return fmt.Errorf("authkv: %w: it was replaced by another state", kv.ErrForged)
 	case r.changes < old.changes || r.changes == old.changes && r.sum != old.sum:
 		return fmt.Errorf("authkv: %w: the state went back, from change %d to %d", kv.ErrForged, old.changes, r.changes)
 	}

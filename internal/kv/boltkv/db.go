@@ -118,7 +118,7 @@ func (d *DB) sound() error {
 	now, err := os.Stat(d.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && !os.SameFile(now, d.opened):
-		return fmt.Errorf("%s is not there any more: it was removed or replaced while it was open, and what is written now would be lost: put the file back, or end this process, restore a backup, and start again", d.path)
+		return fmt.Errorf("%s no longer exists: it was removed or replaced while it was open, and what is written now would be lost: put the file back, or end this process, restore a backup, and start again", d.path)
 	case err != nil:
 		return err
 	case now.Size() < before:

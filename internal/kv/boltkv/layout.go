@@ -225,7 +225,7 @@ func (l *Layout) readFormat(t *bbolt.Tx) (f format, err error) {
 		return f, fmt.Errorf("%w: it was not made by msl-hsm", kv.ErrFormat)
 	}
 	if err := json.Unmarshal(b.Get([]byte(formatKey)), &f); err != nil {
-		return f, damage("it does not tell its format")
+		return f, damage("it does not say its format")
 	}
 	return f, nil
 }

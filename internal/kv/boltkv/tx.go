@@ -105,7 +105,7 @@ func (l *Layout) payload(table string, key, value []byte) ([]byte, error) {
 	}
 	payload, ok := kv.Unframe(table, key, value)
 	if !ok {
-		return nil, damage("a record in %q does not fit its checksum", table)
+		return nil, damage("a record in %q does not match its checksum", table)
 	}
 	return payload, nil
 }

@@ -123,7 +123,7 @@ func TestTLS(t *testing.T) {
 		"another name":          {strings.Replace(secure.URL, "127.0.0.1", "localhost", 1), ca.client(t, ca.pool()), "another name"},
 		"http to https":         {strings.Replace(secure.URL, "https", "http", 1), nil, "use https"},
 		"https to http":         {strings.Replace(plain.URL, "http", "https", 1), ca.client(t, ca.pool()), "use http"},
-		"nobody listens":        {"http://127.0.0.1:1", nil, "is etcd running?"},
+		"nobody listens":        {"http://127.0.0.1:1", nil, "check that etcd is running"},
 		"no such host":          {"http://no-such-host.invalid:2379", nil, "check the name"},
 		"TLS, but not for this": {plain.URL, ca.client(t, ca.pool()), "is http: use https"},
 	} {

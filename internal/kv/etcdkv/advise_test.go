@@ -6,14 +6,14 @@ import "testing"
 
 // TestAdvise guesses at TLS only before etcd ever answered: later the network is to blame.
 func TestAdvise(t *testing.T) {
-	const ended = "the connection ended, and it answered before: look whether it runs, and at the network between"
+	const ended = "the connection ended, and it answered before: check that it is running, and the network in between"
 	for _, c := range []struct{ text, first, later string }{
 		{`connection error: desc = "error reading server preface: read tcp: use of closed network connection"`,
 			"it may expect TLS or a client certificate: use https, and configure one", ended},
 		{"write tcp: broken pipe", "it ends the connection: if it asks for a client certificate, configure one", ended},
 		{"read tcp: connection reset by peer", "it ends the connection: if it asks for a client certificate, configure one", ended},
 		{"authentication handshake failed: EOF", "it does not speak TLS: use http, or give etcd a certificate", ended},
-		{"dial tcp: connection refused", "nothing listens there: is etcd running?", "nothing listens there: is etcd running?"},
+		{"dial tcp: connection refused", "nothing listens there: check that etcd is running", "nothing listens there: check that etcd is running"},
 		{"tls: certificate has expired", "its certificate has expired, or the clock of this machine is wrong", "its certificate has expired, or the clock of this machine is wrong"},
 		{"something else", "", ""},
 	} {

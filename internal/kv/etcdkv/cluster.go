@@ -132,7 +132,7 @@ func (c *cluster) once(ctx context.Context, request func(context.Context) error)
 // was made.
 func (c *cluster) see(before, revision int64) error {
 	if revision < before {
-		return fail(kv.ErrDamaged, "the etcd cluster went back from revision %d to %d: was a backup restored? Make all older tokens invalid, then restart the servers", before, revision)
+		return fail(kv.ErrDamaged, "the etcd cluster went back from revision %d to %d, as if a backup had been restored: make all older tokens invalid, then restart the servers", before, revision)
 	}
 	for old := c.newest.Load(); old < revision && !c.newest.CompareAndSwap(old, revision); {
 		old = c.newest.Load()

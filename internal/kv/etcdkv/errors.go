@@ -97,7 +97,7 @@ func certain() []symptom {
 		{"certificate required", "it asks for a client certificate: configure one"},
 		{"bad certificate", "it refuses the client certificate, or asks for one: configure one of the CA that etcd trusts"},
 		{"remote error: tls: unknown certificate", "it refuses the client certificate: configure one of the CA that etcd trusts"},
-		{"connection refused", "nothing listens there: is etcd running?"},
+		{"connection refused", "nothing listens there: check that etcd is running"},
 		{"no such host", "there is no such host: check the name"},
 	}
 }
@@ -125,7 +125,7 @@ func advise(text string, answered bool) string {
 		return all[i].advice
 	}
 	if slices.ContainsFunc(broken(), shows) {
-		return "the connection ended, and it answered before: look whether it runs, and at the network between"
+		return "the connection ended, and it answered before: check that it is running, and the network in between"
 	}
 	return ""
 }

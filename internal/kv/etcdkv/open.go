@@ -104,7 +104,7 @@ func (d *DB) looked(answer *clientv3.TxnResponse) (*format, error) {
 	value, ok := kv.Unframe(kv.Settings, []byte(formatKey), found[0].Value)
 	var f format
 	if !ok || json.Unmarshal(value, &f) != nil {
-		return nil, fail(kv.ErrDamaged, "the store at %q does not tell its format: restore a backup", d.config.Prefix)
+		return nil, fail(kv.ErrDamaged, "the store at %q does not say its format: restore a backup", d.config.Prefix)
 	}
 	return &f, nil
 }

@@ -213,7 +213,7 @@ func (s *snapshot) pairs(table string, found []*mvccpb.KeyValue) (pairs []kv.Pai
 		key := record.Key[skip:]
 		value, ok := kv.Unframe(table, key, record.Value)
 		if !ok {
-			s.err = fail(kv.ErrDamaged, "a record in %q does not fit its checksum", table)
+			s.err = fail(kv.ErrDamaged, "a record in %q does not match its checksum", table)
 			return nil, s.err
 		}
 		pairs = append(pairs, kv.Pair{Key: key, Value: value})

@@ -221,7 +221,7 @@ func (f *Follower) applyOne(e *clientv3.Event) error {
 	}
 	value, ok := kv.Unframe(table, key, e.Kv.Value)
 	if !ok {
-		return fail(kv.ErrDamaged, "a record in %q does not fit its checksum", table)
+		return fail(kv.ErrDamaged, "a record in %q does not match its checksum", table)
 	}
 	f.observe(table, key, old, value)
 	f.copied[table] = f.copied[table].put(kv.Pair{Key: key, Value: value})

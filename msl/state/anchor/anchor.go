@@ -151,7 +151,7 @@ func (c *Client) check(r msl.ClientRecord) (origin uint64, err error) {
 	// A process that ended between the write and the increment leaves a record one
 	// ahead.
 	if a.Value != c.value && a.Value != c.value+1 {
-		return 0, fmt.Errorf("%w, of when the counter %s was %d: it is %d: a new session begins; if nobody restored it, another state uses the counter", ErrRolledBack, c.Name, a.Value, c.value)
+		return 0, fmt.Errorf("%w, from when the counter %s was %d; it is now %d: a new session begins; if nobody restored it, another state uses the counter", ErrRolledBack, c.Name, a.Value, c.value)
 	}
 	if r.MasterToken == nil {
 		return 0, nil
@@ -254,7 +254,7 @@ func (c *Client) nextBatch(ctx context.Context) error {
 		}
 		c.value = after
 	}
-	return fmt.Errorf("anchor: somebody else increments the counter %s at the same time: let each state have its own", c.Name)
+	return fmt.Errorf("anchor: something else increments the counter %s at the same time: give each state a counter of its own", c.Name)
 }
 
 func errNotLoaded() error { return errors.New("anchor: the state was not loaded") }

@@ -195,7 +195,7 @@ func serverOf(ctx context.Context, store kv.Store, closer cluster) (*Server, err
 		s.verify, s.renew = authentic.Verify, authentic.Renew
 	default:
 		if rooted {
-			err = errors.Join(err, errors.New("etcd: the state is authenticated, and there is no key"))
+			err = errors.Join(err, errors.New("etcd: the state is authenticated, but no key was given"))
 		}
 	}
 	if err == nil {

@@ -56,7 +56,7 @@ func Tell(c *config.Config, signer crypto.Signer, action, subject string, err er
 		errLog = l.Close()
 	}
 	if errLog != nil && err == nil {
-		return exit.WithCode(fmt.Errorf("%s was done, and is not in the audit log: %w", action, errLog), exit.Failure)
+		return exit.WithCode(fmt.Errorf("%s was done, but is not in the audit log: %w", action, errLog), exit.Failure)
 	}
 	return err
 }

@@ -114,10 +114,10 @@ func (m markKey) Make() error {
 // authenticity says what an opened file lacks, or "".
 func authenticity(path string, v authkv.Verdict, marked func() (bool, error)) string {
 	if !v.Authentic {
-		return path + " is not authenticated, so somebody who can write it can lift a revocation: msl-hsm serve begins with that"
+		return path + " is not authenticated, so anyone who can write it can lift a revocation: msl-hsm serve starts authenticating it"
 	}
 	if there, err := marked(); err == nil && !there {
-		return path + " is authenticated, but the key store does not keep that it has to be: msl-hsm serve tells why"
+		return path + " is authenticated, but the key store does not record that it must be: msl-hsm serve says why"
 	}
 	return ""
 }

@@ -86,13 +86,13 @@ func removeStale(socket string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is there and no socket: name another path, or remove it", socket)
+		return fmt.Errorf("%s exists and is not a socket: name another path, or remove it", socket)
 	}
 	if conn, err := net.DialTimeout("unix", socket, dialPatience); !errors.Is(err, syscall.ECONNREFUSED) {
 		if err == nil {
 			conn.Close()
 		}
-		return fmt.Errorf("another server has the socket %s: name one for each", socket)
+		return fmt.Errorf("another server uses the socket %s: name one for each", socket)
 	}
 	return os.Remove(socket)
 }

@@ -106,7 +106,7 @@ func (n *Needs) tokens(label string, version uint32) string {
 		}
 	}
 	if since.IsZero() {
-		return "it is not known since when no server uses it: msl-hsm key rotate notes that"
+		return "it is not known when servers stopped using it: msl-hsm key rotate records that"
 	}
 	if end := since.Add(n.Keep + clockSlack); n.Now.Before(end) {
 		return fmt.Sprintf("tokens that it made may be used until %s", end.UTC().Format(time.DateTime+" MST"))
@@ -295,7 +295,7 @@ func (r *Rotator) least(n *Needs, all []keystore.Info, label string, used uint32
 		switch {
 		case why == "":
 		case force:
-			r.Tell("%s version %d goes although %s: %s", label, k.Version, why, n.Consequence(label, k.Version))
+			r.Tell("%s version %d is destroyed although %s: %s", label, k.Version, why, n.Consequence(label, k.Version))
 		default:
 			r.Tell("kept %s version %d: %s", label, k.Version, why)
 			least = min(least, k.Version)

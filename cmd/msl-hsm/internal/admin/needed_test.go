@@ -82,7 +82,7 @@ func TestWhy(t *testing.T) {
 		{121 * time.Minute, "msl-service-mac", 1, ""},
 	})
 	b.entities, b.now.Replaced = nil, nil
-	check([]want{{121 * time.Minute, "msl-seal-mac", 1, "it is not known since when"}})
+	check([]want{{121 * time.Minute, "msl-seal-mac", 1, "it is not known when"}})
 }
 
 // TestRetire destroys what nothing needs, after servers said that they do without it.
@@ -194,7 +194,7 @@ func TestRewrap(t *testing.T) {
 	r.Store = store
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if _, err := r.Rewrap(ctx); err == nil || !strings.Contains(err.Error(), "run it again to go on") {
+	if _, err := r.Rewrap(ctx); err == nil || !strings.Contains(err.Error(), "run it again to continue") {
 		t.Error(err)
 	}
 	for range 2 {

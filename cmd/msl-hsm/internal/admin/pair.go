@@ -232,5 +232,5 @@ func explained(c *config.Config, where string, store keystore.Store, known state
 	if _, there := own[newestOf(known)]; there {
 		return forged
 	}
-	return exit.OfKind(authkv.ErrOtherKey, "the version of the key that authenticates %s is not there: %s; put that version back or, if it is lost, %s", where, why, lost)
+	return exit.OfKind(authkv.ErrOtherKey, "the version of the key that authenticates %s is missing: %s; put that version back or, if it is lost, %s", where, why, lost)
 }

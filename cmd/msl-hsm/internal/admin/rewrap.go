@@ -21,7 +21,7 @@ func (r *Rotator) Rewrap(ctx context.Context) ([]Left, error) {
 	done := 0
 	left, err := r.eachOlder(ctx, func(store keystore.Resealer, e state.EntityRecord) error {
 		if ctx.Err() != nil {
-			return fmt.Errorf("interrupted after %d entities; run it again to go on: %w", done, ctx.Err())
+			return fmt.Errorf("interrupted after %d entities; run it again to continue: %w", done, ctx.Err())
 		}
 		done++
 		return r.reseal(ctx, store, e)

@@ -64,7 +64,7 @@ func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
 		return err
 	}
-	return fmt.Errorf("interrupted; run it again to go on: %w", context.Canceled)
+	return fmt.Errorf("interrupted; run it again to continue: %w", context.Canceled)
 }
 
 // next does what the servers' current step requires, and returns the next one.
@@ -162,7 +162,7 @@ func (r *Rotator) create(versions map[string]uint32) error {
 		for have := newest[label]; have.Version < versions[label]; {
 			v, err := r.Store.Create(label, have.Algorithm)
 			if errors.Is(err, errors.ErrUnsupported) {
-				err = fmt.Errorf("%w; for that run msl-hsm key create --set server --rotate --keystore URI, and go on with msl-hsm key rotate when the keys are cloned", err)
+				err = fmt.Errorf("%w; for that run msl-hsm key create --set server --rotate --keystore URI, and continue with msl-hsm key rotate when the keys are cloned", err)
 			}
 			if err != nil {
 				return fmt.Errorf("create key %q: %w", label, err)

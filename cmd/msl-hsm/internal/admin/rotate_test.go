@@ -266,7 +266,7 @@ func TestRotateTwice(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	b.servers["slow"] = state.Presence{Name: "slow"}
-	if err := r.Rotate(ctx); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "run it again to go on") {
+	if err := r.Rotate(ctx); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "run it again to continue") {
 		t.Error(err)
 	}
 }

@@ -214,7 +214,7 @@ func (r *Running) otherVersion() error {
 }
 
 func silent(state string, d time.Duration) error {
-	return exit.WithCode(fmt.Errorf("the server that has %s open did not answer in %v: it is stopped or stuck, and may still do it later; let it go on or end it, and try again", state, d), exit.Failure)
+	return exit.WithCode(fmt.Errorf("the server that has %s open did not answer in %v: it is stopped or stuck, and may still do it later; let it continue or stop it, and try again", state, d), exit.Failure)
 }
 
 // refused returns the error that the server answered with.

@@ -28,7 +28,7 @@ func TestAdvice(t *testing.T) {
 	c := &config.Config{}
 	c.Keystore.URI = "pkcs11:token=dev"
 	all := noteOldKeys(c, []keystore.Info{{Label: "a", Notes: []string{"older-template: make a new version", "untold-template: nothing"}}})
-	if !strings.HasSuffix(all[0].Notes[0], "--rotate, of another by msl-hsm key create or key import as it was made") || !slices.Contains(all[0].Notes, "untold-template: nothing") {
+	if !strings.HasSuffix(all[0].Notes[0], "--rotate, for another key with msl-hsm key create or key import, as it was made") || !slices.Contains(all[0].Notes, "untold-template: nothing") {
 		t.Errorf("notes %q", all[0].Notes)
 	}
 }

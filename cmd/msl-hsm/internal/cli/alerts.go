@@ -49,7 +49,7 @@ passwords of MSL: for those see msl-hsm errors.`,
 
 func explainAlert(p *program, a tlsalert.Alert) error {
 	info := a.Info()
-	taken := "a warning that arrives is counted, and the connection goes on"
+	taken := "a warning that arrives is counted, and the connection continues"
 	switch {
 	case a == tlsalert.CloseNotify:
 		taken = "the connection ends in good order"

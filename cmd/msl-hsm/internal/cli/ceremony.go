@@ -49,7 +49,7 @@ keys are made as trusted wrapping keys, as by msl-hsm key create.`,
 		},
 	}
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "rehearse on a SoftHSM token that is thrown away")
-	c.Flags().BoolVar(&f.goOn, "continue", false, "go on with a ceremony that was interrupted")
+	c.Flags().BoolVar(&f.goOn, "continue", false, "continue a ceremony that was interrupted")
 	c.Flags().BoolVar(&f.cleanUp, "clean-up", false, "destroy the keys of a ceremony that was interrupted")
 	soPINFlag(c, &f.soPIN, ", for trusted sealing keys")
 	c.AddCommand(ceremonyVerifyCommand(p))
@@ -97,7 +97,7 @@ func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
 		if len(x.state.Keys) == 0 {
 			return err // nothing was done
 		}
-		return fmt.Errorf("%w; the ceremony is unfinished: go on with --continue, or undo it with --clean-up", err)
+		return fmt.Errorf("%w; the ceremony is unfinished: resume it with --continue, or undo it with --clean-up", err)
 	}
 	return x.end()
 }
@@ -202,7 +202,7 @@ func (x *ceremony) absent(plan []config.CeremonyKey) error {
 	}
 	for _, k := range plan {
 		if _, there := newest[k.Label]; there {
-			return exit.Usagef("the key %q is in the token already, and is not of this ceremony: choose another label, or destroy it", k.Label)
+			return exit.Usagef("the key %q is already in the token, and does not belong to this ceremony: choose another label, or destroy it", k.Label)
 		}
 	}
 	return nil

@@ -48,7 +48,7 @@ func (x *ceremony) resume(path, sum string, journal []byte, f ceremonyFlags) err
 		return err
 	}
 	if !f.goOn && !f.cleanUp {
-		return exit.Usagef("this ceremony was interrupted at key %d of %d (%s): go on with --continue, or undo it with --clean-up", len(x.state.Keys), len(x.Keys)+1, x.journal)
+		return exit.Usagef("this ceremony was interrupted at key %d of %d (%s): resume it with --continue, or undo it with --clean-up", len(x.state.Keys), len(x.Keys)+1, x.journal)
 	}
 	x.state.Title, x.state.Operator, x.state.Witnesses, x.state.DryRun = x.Title, x.Operator, x.Witnesses, false
 	x.state.Continued = append(x.state.Continued, now())

@@ -55,7 +55,7 @@ func interruptCeremony(t *testing.T, how string, pairs int, after bool) {
 	m.Inject(hsmtest.Fault{Function: "C_GenerateKeyPair", Skip: pairs, Code: pkcs11.CKR_DEVICE_ERROR, After: after})
 	code, text := run("ceremony", plan)
 	m.Clear()
-	if code == 0 || !strings.Contains(text, "unfinished: go on with --continue, or undo it with --clean-up") {
+	if code == 0 || !strings.Contains(text, "unfinished: resume it with --continue, or undo it with --clean-up") {
 		t.Fatalf("%s: exit code %d: %s", how, code, text)
 	}
 	if code, text := run("ceremony", plan); code != 2 || !strings.Contains(text, "was interrupted at key") {

@@ -61,7 +61,7 @@ func (p *program) approveAll(path, note string) error {
 		a.line.clear()
 		fmt.Fprintf(p.stdout, "approved %d devices\n", a.approved)
 		if err == nil && a.wrong > 0 {
-			err = fmt.Errorf("%s: %d lines were not approved: put them right, and give the file again", shown, a.wrong)
+			err = fmt.Errorf("%s: %d lines were not approved: correct them, and give the file again", shown, a.wrong)
 		}
 		return err
 	})

@@ -93,7 +93,7 @@ func unneeded(c *config.Config, ctx context.Context, store keys.Store, label str
 	}
 	s, err := admin.OpenRotations(c, store)
 	if err != nil {
-		return fmt.Errorf("whether servers need the key cannot be seen: %w; --force destroys it all the same", err)
+		return fmt.Errorf("it cannot be determined whether servers need the key: %w; --force destroys it anyway", err)
 	}
 	defer exit.Closing(&err, s)
 	if _, err := admin.PairRotations(c, s, store); err != nil {
@@ -112,7 +112,7 @@ func unneeded(c *config.Config, ctx context.Context, store keys.Store, label str
 			continue
 		}
 		if why := needs.Why(label, k.Version); why != "" {
-			return fmt.Errorf("%s version %d is kept, since %s; with --force it goes, and then %s", label, k.Version, why, needs.Consequence(label, k.Version))
+			return fmt.Errorf("%s version %d is kept, since %s; with --force it is destroyed, and then %s", label, k.Version, why, needs.Consequence(label, k.Version))
 		}
 	}
 	return nil

@@ -43,7 +43,7 @@ func (p *program) rotating(ctx context.Context, action, soPIN string, do func(co
 		return err
 	}
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
-		return exit.Usagef("the keys of a TPM are of a device, and this is for those of servers")
+		return exit.Usagef("the keys of a TPM belong to a device, and this command is for the keys of servers")
 	}
 	store, err := openMaking(p, c, soPIN, keys.Open)
 	if err != nil {

@@ -41,12 +41,12 @@ func (k *incomingKey) readTSS2(path string, text []byte) error {
 func (k *incomingKey) takeTSS2(store keys.Store) (v keystore.Version, err error) {
 	chip, ok := store.(*tpm.Store)
 	if !ok {
-		return v, exit.Usagef("a key file TSS2 PRIVATE KEY is of a TPM: give --keystore tpm:?state=FILE")
+		return v, exit.Usagef("a TSS2 PRIVATE KEY belongs to a TPM: give --keystore tpm:?state=FILE")
 	}
 	v, err = chip.ImportTSS2(k.label, k.algorithm, k.tss2)
 	switch {
 	case errors.Is(err, keystore.ErrForeign):
-		return v, fmt.Errorf("import key %q: the file is of another TPM, or of this one before it was cleared, or damaged: %w", k.label, err)
+		return v, fmt.Errorf("import key %q: the file belongs to another TPM, or to this one before it was cleared, or is damaged: %w", k.label, err)
 	case errors.Is(err, keystore.ErrExists):
 		return v, fmt.Errorf("import key %q: %w; msl-hsm key destroy %s --yes makes room", k.label, err, k.label)
 	case errors.Is(err, tpm2.TPMRCHandle):

@@ -28,13 +28,13 @@ func openOfficer(p *program, c *config.Config, soPIN string) (none keys.Officer,
 		return none, err
 	}
 	if scheme, _, _ := strings.Cut(c.Keystore.URI, ":"); scheme == "soft" || scheme == "tpm" {
-		return none, exit.Usagef("the security officer is one of a PKCS #11 token, and the key store is %s: leave out --so-pin", c.Keystore.URI)
+		return none, exit.Usagef("only a PKCS #11 token has a security officer, and the key store is %s: leave out --so-pin", c.Keystore.URI)
 	}
 	if c.Keystore.SessionKeys == config.SessionsInMemory {
-		return none, exit.Usagef("the security officer makes keys trusted that wrap others, and with keystore.session-keys: memory none does: leave out --so-pin")
+		return none, exit.Usagef("the security officer marks wrapping keys as trusted, and with keystore.session-keys: memory no key wraps others: leave out --so-pin")
 	}
 	if !c.Keystore.TrustedWrap {
-		return none, exit.Usagef("the security officer makes sealing keys trusted, which is of use with trusted wrapping only: set keystore.trusted-wrapping to true")
+		return none, exit.Usagef("the security officer makes sealing keys trusted, which is only useful with trusted wrapping: set keystore.trusted-wrapping to true")
 	}
 	if err := keys.CheckSoftHSM(&c.Keystore); err != nil {
 		return none, err

@@ -33,7 +33,7 @@ func (e listedEntity) status() string {
 }
 
 // olderTemplate is the advice for keys with this note from package hsm.
-const olderTemplate = ": of a server's sealing keys by msl-hsm key create --set server --rotate, of another by msl-hsm key create or key import as it was made"
+const olderTemplate = ": for a server's sealing keys with msl-hsm key create --set server --rotate, for another key with msl-hsm key create or key import, as it was made"
 
 // noteOldKeys adds advice about old keys, and notes if an older version imported a
 // device's pre-shared keys: their MAC key is not a block, so that a derived wrapping
@@ -53,7 +53,7 @@ func noteOldKeys(c *config.Config, all []keystore.Info) []keystore.Info {
 		}
 		name, isMAC := strings.CutSuffix(k.Label, keystore.RolePSKMAC.Label(""))
 		if isMAC && k.Algorithm == keystore.HMACSHA256 && has(keystore.RolePSKEncryption.Label(name), keystore.AES128CBC) && has(keystore.RolePSKWrapping.Label(name), keystore.AESUnwrap128) {
-			all[n].Notes = append(all[n].Notes, fmt.Sprintf("plain-mac: whoever has the PIN can compute %[1]s-wrapping if it is derived from the other two keys: msl-hsm key destroy %[1]s-mac --yes, then msl-hsm key import %[1]s --set psk --file FILE, or --set psk-ladder as it was", name))
+			all[n].Notes = append(all[n].Notes, fmt.Sprintf("plain-mac: anyone who has the PIN can compute %[1]s-wrapping if it is derived from the other two keys: msl-hsm key destroy %[1]s-mac --yes, then msl-hsm key import %[1]s --set psk --file FILE, or --set psk-ladder as it was", name))
 		}
 	}
 	return all

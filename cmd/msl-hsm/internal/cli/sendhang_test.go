@@ -76,7 +76,7 @@ func TestSendHungModule(t *testing.T) {
 		d.hang(function)
 		c := launch(t, d.dir, "send", d.url, "--config", "c.yaml", "--data", "hello", "--timeout", "1s")
 		code, line := d.ends(c, hungLimit)
-		if code != exit.Keystore || strings.Count(line, "\n") != 1 || !strings.Contains(line, want) || !strings.Contains(line, "see whether the HSM or TPM is well") {
+		if code != exit.Keystore || strings.Count(line, "\n") != 1 || !strings.Contains(line, want) || !strings.Contains(line, "check the HSM or TPM") {
 			t.Errorf("%s: exit code %d: %s", function, code, line)
 		}
 	}

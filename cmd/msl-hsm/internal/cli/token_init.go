@@ -102,7 +102,7 @@ func pinFor(source, path, what string) (*lockedmem.Buffer, error) {
 func initialize(uri *hsm.URI, soPIN, pin []byte) error {
 	err := hsm.InitToken(uri.ModulePath, uri.Token, soPIN, pin)
 	if errors.Is(err, keystore.ErrExists) {
-		return fmt.Errorf("token %q already exists; go on with msl-hsm key create --set server, or choose another --label", uri.Token)
+		return fmt.Errorf("token %q already exists; continue with msl-hsm key create --set server, or choose another --label", uri.Token)
 	}
 	return err
 }

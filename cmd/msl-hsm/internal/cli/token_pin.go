@@ -144,7 +144,7 @@ func (x pinChange) run(p *program, fits func(hsm.PINs) error) error {
 	}
 	fmt.Fprintf(p.stdout, "%s the PIN of the %s of the token %q; the keys in it stay\n", x.done, x.changed, t.Label)
 	if x.changed == hsm.User {
-		fmt.Fprintln(p.stdout, "next: put it where keystore.pin says; servers that run go on, and take it up with msl-hsm admin reload")
+		fmt.Fprintln(p.stdout, "next: put it where keystore.pin says; running servers continue, and use it after msl-hsm admin reload")
 	}
 	return nil
 }

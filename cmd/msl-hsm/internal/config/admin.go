@@ -52,7 +52,7 @@ func CheckLoopback(what, address string) error {
 		host = "127.0.0.1"
 	}
 	if ip, bad := netip.ParseAddr(host); err != nil || bad != nil || !ip.IsLoopback() {
-		return exit.Usagef("%s is %q: want a loopback address with a port, such as 127.0.0.1:9090, and let a proxy or a tunnel lead there from other machines", what, address)
+		return exit.Usagef("%s is %q: want a loopback address with a port, such as 127.0.0.1:9090, and reach it from other machines through a proxy or a tunnel", what, address)
 	}
 	return CheckListen(what, address)
 }

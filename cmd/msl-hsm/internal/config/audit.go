@@ -21,11 +21,11 @@ func (a *Audit) check() error {
 	case a.File == "" && *a != Audit{}:
 		return exit.Usagef("server.audit has settings, and server.audit.file is not set: name the file, or leave them out")
 	case a.Size < 0:
-		return exit.Usagef("server.audit.size is less than nothing")
+		return exit.Usagef("server.audit.size is negative")
 	case a.Records < 0:
-		return exit.Usagef("server.audit.records is less than nothing")
+		return exit.Usagef("server.audit.records is negative")
 	case a.Interval < 0:
-		return exit.Usagef("server.audit.interval is less than nothing")
+		return exit.Usagef("server.audit.interval is negative")
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func (k *CeremonyKeys) UnmarshalYAML(n *yaml.Node) error {
 		case err != nil:
 			return misplaced{&entries[i], fmt.Errorf("unknown algorithm %q; msl-hsm key create --help has the names", fields["algorithm"])}
 		case slices.ContainsFunc(*k, func(other CeremonyKey) bool { return other.Label == label }):
-			return misplaced{&entries[i], fmt.Errorf("the key %q is there twice", label)}
+			return misplaced{&entries[i], fmt.Errorf("the key %q is listed twice", label)}
 		}
 		if err := CheckLabel(label); err != nil {
 			return misplaced{&entries[i], err}

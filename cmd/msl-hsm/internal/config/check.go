@@ -42,7 +42,7 @@ func (c *Config) checkNumbers() error {
 		{"server.failures.per-source", int64(s.Failures.PerSource)}, {"server.failures.per-second", int64(s.Failures.PerSecond)},
 	} {
 		if number.value < 0 {
-			return exit.Usagef("%s is less than nothing", number.name)
+			return exit.Usagef("%s is negative", number.name)
 		}
 	}
 	return nil

@@ -46,7 +46,7 @@ type Keystore struct {
 
 // Server configures a server.
 type Server struct {
-	Listen      string `yaml:"listen"`
+	Listen      string `yaml:"listen"`                           // address for HTTP, or HTTPS with tls
 	Identity    string `yaml:"identity"`                         // its name, as devices know it
 	Key         string `yaml:"key" example:"msl-identity"`       // label of the RSA or EC key that proves it
 	KeyID       string `yaml:"key-id" example:"key-1"`           // the name of that key on the wire; default: derived from the public key
@@ -79,7 +79,7 @@ type Server struct {
 		NonReplayable bool `yaml:"non-replayable"`
 	} `yaml:"require"` // protection of every message; the sender of any other is asked to repeat it with a key exchange
 
-	Compression  []string      `yaml:"compression"`
+	Compression  []string      `yaml:"compression"`                      // algorithms for answers, best first; a message uses one that its sender understands
 	Languages    []string      `yaml:"languages" example:"[en]"`         // languages named in answers; default: those of messages, or en
 	Messages     string        `yaml:"messages" example:"messages.yaml"` // texts for users, sent with errors, by language and error; default: none
 	Custody      string        `yaml:"custody"`                          // sealed: session keys stay in the token; or imported, or shared
@@ -131,24 +131,24 @@ type Client struct {
 	Certificate  string `yaml:"certificate" example:"camera.crt"`     // for that key; its subject is the identity
 	EarlierState string `yaml:"earlier-state" example:"old.db"`       // state of an earlier session, for MT_PROTECTED and USER_ID_TOKEN
 
-	Recipient           string `yaml:"recipient"`                        // identity of the server
-	ServerKey           string `yaml:"server-key" example:"server.pem"`  // the server's public key; or
-	ServerKeyID         string `yaml:"server-key-id" example:"key-1"`    // default: derived from the public key
-	ServerRoots         string `yaml:"server-roots" example:"roots.pem"` // root certificates for the server's certificate; or
-	ServerIntermediates string `yaml:"server-intermediates" example:"between.pem"`
-	ServerPSK           string `yaml:"server-psk" example:"server.psk"` // the server's pre-shared keys
+	Recipient           string `yaml:"recipient"`                                  // identity of the server
+	ServerKey           string `yaml:"server-key" example:"server.pem"`            // the server's public key; or
+	ServerKeyID         string `yaml:"server-key-id" example:"key-1"`              // default: derived from the public key
+	ServerRoots         string `yaml:"server-roots" example:"roots.pem"`           // root certificates for the server's certificate; or
+	ServerIntermediates string `yaml:"server-intermediates" example:"between.pem"` // certificates between the roots and the server's
+	ServerPSK           string `yaml:"server-psk" example:"server.psk"`            // the server's pre-shared keys
 
 	KeyExchanges exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED]"` // to offer, best first; default: this one with pre-shared keys, else ASYMMETRIC_WRAPPED
 	DHGroup      string       `yaml:"dh-group" example:"ffdhe2048"`                // for DIFFIE_HELLMAN
 	Custody      string       `yaml:"custody" example:"sealed"`                    // sealed: session keys stay in the key store; or imported, or shared; default: sealed, or imported with a TPM that has no AES
 
-	State        string   `yaml:"state" example:"client.db"`     // file of tokens; default: none, every call begins a new session
-	AntiRollback string   `yaml:"anti-rollback" example:"false"` // true, or an NV index: bind the state to a counter in the TPM
-	User         string   `yaml:"user" example:"ada@example.com"`
-	UserScheme   string   `yaml:"user-scheme"`               // or USER_ID_TOKEN
-	Password     string   `yaml:"password" example:"prompt"` // source of the password
-	Compression  []string `yaml:"compression"`
-	Languages    []string `yaml:"languages" example:"[de, en]"` // for error texts for the user, best first; default: the server chooses
+	State        string   `yaml:"state" example:"client.db"`      // file of tokens; default: none, every call begins a new session
+	AntiRollback string   `yaml:"anti-rollback" example:"false"`  // true, or an NV index: bind the state to a counter in the TPM
+	User         string   `yaml:"user" example:"ada@example.com"` // to log in; default: none
+	UserScheme   string   `yaml:"user-scheme"`                    // or USER_ID_TOKEN
+	Password     string   `yaml:"password" example:"prompt"`      // source of the password
+	Compression  []string `yaml:"compression"`                    // algorithms for messages and their answers, best first
+	Languages    []string `yaml:"languages" example:"[de, en]"`   // for error texts for the user, best first; default: the server chooses
 
 	Limits ClientLimits `yaml:"limits"` // of answers; 0 means the default
 	Agent  Agent        `yaml:"agent"`

@@ -58,7 +58,7 @@ func decodeChecked(n *yaml.Node, into *[]string, check func(string) error) error
 			return misplaced{item, err}
 		}
 		if slices.Contains(*into, item.Value) {
-			return misplaced{item, fmt.Errorf("%s is there twice", item.Value)}
+			return misplaced{item, fmt.Errorf("%s is listed twice", item.Value)}
 		}
 		*into = append(*into, item.Value)
 	}

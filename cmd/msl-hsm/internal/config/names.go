@@ -92,7 +92,7 @@ func CheckNames(names, known []string) error {
 		case !slices.Contains(known, name):
 			return fmt.Errorf("unknown name %q: want some of %s", name, strings.Join(known, ", "))
 		case slices.Contains(names[:i], name):
-			return fmt.Errorf("%s is there twice", name)
+			return fmt.Errorf("%s is listed twice", name)
 		}
 	}
 	return nil

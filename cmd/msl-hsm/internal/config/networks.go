@@ -33,7 +33,7 @@ func (l *networkList) UnmarshalYAML(n *yaml.Node) error {
 		case network != network.Masked():
 			return misplaced{item, fmt.Errorf("%q has more bits than its network: write %v", item.Value, network.Masked())}
 		case network.Bits() == 0:
-			return misplaced{item, fmt.Errorf("%q is every network, so anybody could claim to be anybody", item.Value)}
+			return misplaced{item, fmt.Errorf("%q covers every network, so anyone could claim any address", item.Value)}
 		}
 		*l = append(*l, network)
 	}
@@ -60,9 +60,9 @@ func checkWebURL(what, text, want string) error {
 	case text == "":
 		return exit.Usagef("no %s: give %s", what, want)
 	case err == nil && u.User != nil:
-		return exit.Usagef("%s %q: a URL must hold no name and password: omit them", what, u.Redacted())
+		return exit.Usagef("%s %q: a URL must not contain a name and password: omit them", what, u.Redacted())
 	case err != nil && strings.Contains(text, "@"):
-		return exit.Usagef("%s is no URL: want %s, without a name and password", what, want)
+		return exit.Usagef("%s is not a URL: want %s, without a name and password", what, want)
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || !mslhttp.ValidPort(u):
 		return exit.Usagef("%s %q: want %s", what, text, want)
 	}

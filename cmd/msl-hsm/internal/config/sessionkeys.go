@@ -19,7 +19,7 @@ func (c *Config) checkSessionKeys() error {
 	}
 	switch {
 	case k.TrustedWrap:
-		return exit.Usagef("keystore.trusted-wrapping is on, but with keystore.session-keys: memory no key wraps another: leave one of them out; what is sealed goes to newer keys by key rewrap without it")
+		return exit.Usagef("keystore.trusted-wrapping is on, but with keystore.session-keys: memory no key wraps another: leave one of them out; key rewrap works without it")
 	case c.Client.Custody == msl.CustodySealed.String():
 		return k.CheckCustody("client.custody", msl.CustodySealed)
 	case !c.Server.State.IsZero() && c.Server.Custody == msl.CustodySealed.String():

@@ -69,7 +69,7 @@ func (s *State) check() error {
 	case !s.Shared() && s.Prefix+s.CA+s.Certificate+s.Key+s.User+s.Password != "" || !s.Shared() && s.Staleness != 0:
 		return exit.Usagef("server.state has settings of etcd, but no etcd: name its members, as etcd: [https://127.0.0.1:2379]")
 	case s.Staleness != 0 && s.Staleness < time.Second:
-		return exit.Usagef("server.state.staleness is %v: want 1s or more, since a server asks etcd once a second whether it knows all", s.Staleness)
+		return exit.Usagef("server.state.staleness is %v: want 1s or more, since a server asks etcd once a second whether it is up to date", s.Staleness)
 	case (s.Certificate == "") != (s.Key == ""):
 		return exit.Usagef("server.state needs both for a client certificate: certificate and key")
 	case (s.User == "") != (s.Password == ""):
@@ -138,7 +138,7 @@ func checkEndpoint(text string) error {
 	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
 		return errors.New("want the URL of a member, such as https://127.0.0.1:2379")
 	case u.User != nil:
-		return errors.New("a URL must hold no name and password: set user and password")
+		return errors.New("a URL must not contain a name and password: set user and password")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
 		return fmt.Errorf("%q has more than a host and a port: set prefix for another place in etcd", u.Redacted())
 	}

@@ -33,8 +33,8 @@ type Upstream struct {
 
 	Check struct {
 		Path     string        `yaml:"path" example:"/healthz"` // requested with GET; default: no checks
-		Interval time.Duration `yaml:"interval" example:"10s"`
-		Timeout  time.Duration `yaml:"timeout" example:"5s"`
+		Interval time.Duration `yaml:"interval" example:"10s"`  // from one check to the next
+		Timeout  time.Duration `yaml:"timeout" example:"5s"`    // of a check
 	} `yaml:"check"` // of each place; one that answers 400 or above gets no messages while others pass
 
 	TLS   ClientTLS `yaml:"tls"`                                        // for https
@@ -73,7 +73,7 @@ func (l *TargetList) UnmarshalYAML(n *yaml.Node) error {
 func parseTarget(text string) (mslhttp.Target, error) {
 	target, err := mslhttp.ParseTarget(text)
 	if err == nil && target.URL.User != nil {
-		return target, fmt.Errorf("%q: a URL must hold no name and password: give them in server.upstream.headers, as {Authorization: \"file:service.auth\"}", target)
+		return target, fmt.Errorf("%q: a URL must not contain a name and password: give them in server.upstream.headers, as {Authorization: \"file:service.auth\"}", target)
 	}
 	return target, err
 }
@@ -133,7 +133,7 @@ func (m *headerMap) UnmarshalYAML(n *yaml.Node) error {
 			return misplaced{name, err}
 		}
 		if _, twice := (*m)[http.CanonicalHeaderKey(name.Value)]; twice {
-			return misplaced{name, fmt.Errorf("%s is there twice", name.Value)}
+			return misplaced{name, fmt.Errorf("%s is listed twice", name.Value)}
 		}
 		if _, err := secret.Parse(source.Value); err != nil {
 			return misplaced{source, fmt.Errorf("not the value of %s, but its source: %w", name.Value, err)}
@@ -193,7 +193,7 @@ func (p *proxyURL) UnmarshalYAML(n *yaml.Node) error {
 	if u := p.URL(); n.Kind != yaml.ScalarNode || n.Value != "" && (u == nil || u.Scheme != "http" || u.Hostname() == "" || !mslhttp.ValidPort(u)) {
 		return misplaced{n, fmt.Errorf("want http://HOST:PORT of a proxy")}
 	} else if u != nil && u.User != nil {
-		return misplaced{n, fmt.Errorf("a URL must hold no name and password: have the proxy admit this machine by its address")}
+		return misplaced{n, fmt.Errorf("a URL must not contain a name and password: have the proxy admit this machine by its address")}
 	}
 	return nil
 }

@@ -153,7 +153,7 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 		case !known:
 			return f.errorf(key, "unknown field %q in %s; %s", key.Value, orDocument(name), instead(key.Value, fieldNames(v)))
 		case seen[key.Value]:
-			return f.errorf(key, "field %q is there twice", full)
+			return f.errorf(key, "field %q is listed twice", full)
 		}
 		seen[key.Value] = true
 		if err := f.fill(full, value, field); err != nil {

@@ -144,7 +144,7 @@ func OneLine(err error) string {
 	text := strings.Join(lines, "; ")
 	switch {
 	case deviceFailed().MatchString(text) && errors.Is(err, keystore.ErrUnavailable) && !errors.Is(err, keystore.ErrPIN):
-		text += "; the device fails: try again, and if that lasts look at it, and at the log of its module"
+		text += "; the device fails: try again, and if that does not help, check the device and the log of its module"
 	case strings.HasSuffix(text, ": permission denied") && errors.Is(err, fs.ErrPermission):
 		text += "; run this as the user who owns it, such as that of the server"
 	case strings.HasSuffix(text, ": "+syscall.ENOENT.Error()) && errors.As(err, new(*fs.PathError)):
@@ -181,7 +181,7 @@ func fileSystems() map[string]string {
 		"it is a socket":                      "name a file",
 		"bad file descriptor":                 "it is not open: the program that starts msl-hsm must open it",
 		"it is a pipe to which nobody writes": "name a file, or a pipe whose writer runs",
-		"too many levels of symbolic links":   "it is a link that leads to itself: name the file",
+		"too many levels of symbolic links":   "it is a symbolic link to itself: name the file",
 		"operation not permitted":             "lsattr shows whether the file is immutable (undo it with chattr -i); the kernel log says whether something else forbids it",
 	}
 }

@@ -86,7 +86,7 @@ func TestWithoutPackages(t *testing.T) {
 
 // TestDeviceFailed says what to do about a device that fails, where nothing else does.
 func TestDeviceFailed(t *testing.T) {
-	const next = "; the device fails: try again, and if that lasts look at it, and at the log of its module"
+	const next = "; the device fails: try again, and if that does not help, check the device and the log of its module"
 	for text, want := range map[string]string{
 		"hsm: C_Sign: CKR_DEVICE_ERROR":                              "C_Sign: CKR_DEVICE_ERROR" + next,
 		"slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR":                  "slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR" + next,

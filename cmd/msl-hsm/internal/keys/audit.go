@@ -53,7 +53,7 @@ func ReadPublicKeys(path string) (all []crypto.PublicKey, err error) {
 	for _, block := range blocks {
 		public, err := x509.ParsePKIXPublicKey(block.Bytes)
 		if block.Type != "PUBLIC KEY" || err != nil {
-			return nil, exit.Usagef("public key: %s has something else than public keys in it; make it again with msl-hsm audit key", path)
+			return nil, exit.Usagef("public key: %s contains something other than public keys; make it again with msl-hsm audit key", path)
 		}
 		all = append(all, public)
 	}

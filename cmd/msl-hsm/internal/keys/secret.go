@@ -67,7 +67,7 @@ func NewSecret(source, what string) (*lockedmem.Buffer, error) {
 	defer second.Close()
 	if !bytes.Equal(first.Bytes(), second.Bytes()) {
 		first.Close()
-		return nil, exit.WithCode(fmt.Errorf("the two are not the same: try again"), exit.Secret)
+		return nil, exit.WithCode(fmt.Errorf("the two do not match: try again"), exit.Secret)
 	}
 	return first, nil
 }

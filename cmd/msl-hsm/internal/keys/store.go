@@ -76,5 +76,5 @@ func OneToken(k *config.Keystore) error {
 	if len(k.Tokens) == 0 {
 		return nil
 	}
-	return exit.Usagef("keystore.tokens names %d tokens, and a key that never leaves its token cannot be made on several: make it on one with --keystore and the URI of that token, and clone it to the others by the means of their vendor", len(k.Tokens))
+	return exit.Usagef("keystore.tokens names %d tokens, and a key that never leaves its token cannot be made on several: make it on one with --keystore and the URI of that token, and clone it to the others with the tools of their vendor", len(k.Tokens))
 }

@@ -86,7 +86,7 @@ func OpenDevice(c *config.Config) (*Device, error) {
 		return nil, err
 	}
 	if _, err := os.Stat(u.State); errors.Is(err, fs.ErrNotExist) {
-		return nil, Missing(fmt.Errorf("no keys in the TPM yet, %s is not there: %w", u.State, keystore.ErrNotFound), MakeIdentity)
+		return nil, Missing(fmt.Errorf("no keys in the TPM yet, %s does not exist: %w", u.State, keystore.ErrNotFound), MakeIdentity)
 	}
 	m, err := openDevice(c, u, (*tpm.Device).OpenStore)
 	if errors.Is(err, keystore.ErrForeign) {

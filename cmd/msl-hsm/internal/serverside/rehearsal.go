@@ -169,7 +169,7 @@ func sendOnce(ctx context.Context, client *msl.Client) error {
 	}
 	back, err := io.ReadAll(response.Body)
 	if err = errors.Join(err, response.Body.Close()); err == nil && !bytes.Equal(back, body) {
-		err = fmt.Errorf("%d bytes came back in place of %d, or others", len(back), len(body))
+		err = fmt.Errorf("%d bytes came back instead of %d, or different ones", len(back), len(body))
 	}
 	return err
 }
