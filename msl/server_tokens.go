@@ -41,7 +41,7 @@ func (s *Server) judgeTokens(ctx context.Context, in *incoming) error {
 	case err != nil:
 		return err
 	case s.Issuer.Issued(in.token).Before(entity):
-		return fail(ErrMasterTokenIdentityRevoked, "revocation", errors.New("it was issued before the tokens of this entity began to count"))
+		return fail(ErrMasterTokenIdentityRevoked, "revocation", errors.New("it was issued before the tokens of this entity were made invalid"))
 	}
 	if s.JudgeToken != nil {
 		if err := s.JudgeToken(ctx, CanonicalName(in.session.Identity), in.token); err != nil {
@@ -54,7 +54,7 @@ func (s *Server) judgeTokens(ctx context.Context, in *incoming) error {
 	case in.userIDToken == nil:
 		return nil
 	case s.Issuer.IssuedUser(in.userIDToken).Before(user):
-		return fail(ErrUserIDTokenRevoked, "revocation", errors.New("it was issued before the tokens of this user began to count"))
+		return fail(ErrUserIDTokenRevoked, "revocation", errors.New("it was issued before the tokens of this user were made invalid"))
 	}
 	return s.Issuer.CheckUser(in.userIDToken)
 }

@@ -13,10 +13,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 )
 
-// cheap are files of keys that take no time to open.
+// cheap are key files that take no time to open.
 var cheap = soft.Config{Cost: soft.Cost{Time: 1, Memory: 8, Threads: 1}, CheapForTests: true}
 
-// softTokens make a file of keys, and open it as two tokens: their keys are the same.
+// softTokens make a key file, and open it as two tokens: their keys are the same.
 func softTokens(t *testing.T) (path string, one, two balanced.Token) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "keys")

@@ -133,7 +133,7 @@ func (c Config) Open(path string, passphrase []byte) (*Store, error) {
 
 // Look returns the error of a file that [Open] refuses whatever the passphrase is, because it
 // is missing ([keystore.ErrNotFound]), cannot be read ([keystore.ErrUnavailable]), is damaged or
-// is not a file of keys ([keystore.ErrBadData]). It is for who would ask for the passphrase.
+// is not a key file ([keystore.ErrBadData]). It is for who would ask for the passphrase.
 func Look(path string) error {
 	data, err := read(path)
 	if err == nil {

@@ -61,7 +61,7 @@ func DrawPSKFile(random io.Reader, identity string, derive bool) (*PSKFile, erro
 // maxPSKFile is how many bytes a file may have.
 const maxPSKFile = 64 << 10
 
-// ReadPSKFile reads a file of keys, which others must not be able to read. With derive, a
+// ReadPSKFile reads a key file, which others must not be able to read. With derive, a
 // missing wrapping key is derived from the others. Errors quote nothing of the content.
 func ReadPSKFile(path string, derive bool) (*PSKFile, error) {
 	text, err := secret.ReadFile(path, maxPSKFile)

@@ -67,9 +67,9 @@ const (
 	LevelFatal       Level = "fatal"           // always
 	LevelWarning     Level = "warning"         // always
 	LevelUsually     Level = "usually warning" // the sender may make it fatal
-	LevelMayBeFatal  Level = "may be fatal"    // the sender decides whether it goes on
+	LevelMayBeFatal  Level = "may be fatal"    // the sender decides whether it continues
 	LevelEither      Level = "either"          // the sender decides
-	LevelUnspecified Level = "unspecified"     // not specified up to TLS 1.1; fatal since
+	LevelUnspecified Level = "unspecified"     // not specified up to TLS 1.1; fatal since then
 )
 
 // A Side is an end of a connection.
@@ -123,7 +123,7 @@ func (a Alert) Info() Info {
 		Number: uint8(a), Level: LevelUnspecified, Sender: Both,
 		Meaning:    "no specification known here defines this number",
 		IfSent:     "report it: this program sends no such alert",
-		IfReceived: "find out what TLS the peer runs, and ask its makers",
+		IfReceived: "find out which TLS stack the peer runs, and ask its maker",
 	}
 }
 

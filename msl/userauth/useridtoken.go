@@ -143,7 +143,7 @@ func (u *UserIDToken) counts(ctx context.Context, identity, user string, t *msl.
 		return msl.Failure(msl.ErrUserAuthUserIDTokenRevokeCheckError, u.Scheme(), err)
 	}
 	if u.Issuer.IssuedUser(t).Before(since) {
-		return msl.Failure(msl.ErrUserIDTokenRevoked, u.Scheme(), errors.New("it was issued before the tokens of this user began to count"))
+		return msl.Failure(msl.ErrUserIDTokenRevoked, u.Scheme(), errors.New("it was issued before the tokens of this user were made invalid"))
 	}
 	return nil
 }

@@ -102,7 +102,7 @@ func TestExplained(t *testing.T) {
 		forged error
 		want   string
 	}{
-		"a lost version":               {state.Pair{1: own[1], 2: own[2], 3: []byte("lost")}, otherKey, "the version of the key that authenticates it is not there: the newest version of msl-issuer-mac is 2, but the state was used with version 3"},
+		"a lost version":               {state.Pair{1: own[1], 2: own[2], 3: []byte("lost")}, otherKey, "the version of the key that authenticates it is missing: the newest version of msl-issuer-mac is 2, but the state was used with version 3"},
 		"a lost version, and a forger": {state.Pair{1: own[1], 3: []byte("lost")}, kv.ErrForged, kv.ErrForged.Error()},
 		"all are there":                {state.Pair{1: own[1], 2: own[2]}, otherKey, otherKey.Error()},
 		"a newer version is there":     {state.Pair{1: own[1]}, otherKey, otherKey.Error()},

@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// TestCosts makes and opens files of keys as users do, who have no cheap ones: neither by
+// TestCosts makes and opens key files as users do, who have no cheap ones: neither by
 // a setting, nor because a test made the file.
 func TestCosts(t *testing.T) {
 	skipWithRace(t)

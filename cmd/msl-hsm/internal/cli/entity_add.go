@@ -248,7 +248,7 @@ func writePSK(k *entityauth.PSKFile, path string) error {
 	return err
 }
 
-// undo removes a file of keys that were not registered.
+// undo removes a key file that were not registered.
 func undo(path string, err error) error {
 	if path == "" {
 		return err

@@ -70,7 +70,7 @@ func TestInitStops(t *testing.T) {
 }
 
 // stopped repeats tpm init, stopped at one command later each time, until it is through. The
-// file of keys is always there, the old one or the new one.
+// key file is always there, the old one or the new one.
 func stopped(t *testing.T, initialize func(n int64) (int, string), state string, before []byte) {
 	t.Helper()
 	current := before
@@ -83,7 +83,7 @@ func stopped(t *testing.T, initialize func(n int64) (int, string), state string,
 			t.Fatalf("stopped at %d: exit code %d, %s", n, code, trouble)
 		}
 		if now, err := os.ReadFile(state); current != nil && err != nil {
-			t.Fatalf("stopped at %d: no file of keys: %v", n, err)
+			t.Fatalf("stopped at %d: no key file: %v", n, err)
 		} else if err == nil {
 			current = now
 		}
@@ -109,7 +109,7 @@ func checkAside(t *testing.T, state string, before []byte, lost bool) {
 		}
 	}
 	if all := strings.Join(names, " "); lost != strings.HasPrefix(all, ".lost") || strings.Contains(all, ".next") || strings.Contains(all, ".new") {
-		t.Errorf("beside the file of keys: %q", all)
+		t.Errorf("beside the key file: %q", all)
 	}
 }
 

@@ -108,7 +108,7 @@ func openSoftFile(c *config.Config, path string, with soft.Config) (Store, error
 	}
 	err := soft.Look(path)
 	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, exit.WithCode(fmt.Errorf("there is no file of keys %s: correct the path, or make it with msl-hsm key create", path), exit.Keystore)
+		return nil, exit.WithCode(fmt.Errorf("the key file %s does not exist: correct the path, or make it with msl-hsm key create", path), exit.Keystore)
 	}
 	if err != nil {
 		return nil, err

@@ -14,10 +14,10 @@ import (
 // TellDerived warns that the wrapping key was derived without being asked for.
 const TellDerived = "its wrapping key is derived from the other two; msl-hsm entity add --generate-psk draws one that is not"
 
-// ReadPSK reads a file of keys, and derives the wrapping key if it is missing.
+// ReadPSK reads a key file, and derives the wrapping key if it is missing.
 func ReadPSK(path string) (*entityauth.PSKFile, error) { return ReadKeySet(path, true) }
 
-// ReadKeySet reads a file of keys. Without derive, the wrapping key may be missing.
+// ReadKeySet reads a key file. Without derive, the wrapping key may be missing.
 func ReadKeySet(path string, derive bool) (*entityauth.PSKFile, error) {
 	k, err := entityauth.ReadPSKFile(path, derive)
 	if err != nil {

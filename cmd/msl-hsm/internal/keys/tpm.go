@@ -28,7 +28,7 @@ type Device struct {
 	host     *hostaes.Store // of a TPM without AES, otherwise nil
 }
 
-// IdentityFile returns the path of the identity file, which is beside the file of keys.
+// IdentityFile returns the path of the identity file, which is beside the key file.
 func IdentityFile(state string) string { return state + ".identity" }
 
 // TPMURI checks that the key store is a TPM, with a file for its keys.
@@ -67,7 +67,7 @@ func openTPM(c *config.Config, open func(tpm.Config) (*tpm.Store, error)) (Store
 	return s, nil
 }
 
-// makeTPM opens the keys in a TPM, creating the file of keys if there is none.
+// makeTPM opens the keys in a TPM, creating the key file if there is none.
 func makeTPM(c *config.Config) (Store, error) {
 	u, err := TPMURI(c)
 	if err != nil {

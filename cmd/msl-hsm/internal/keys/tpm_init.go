@@ -18,7 +18,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
-// InitDevice opens the TPM with its keys, and makes what is missing: the file of keys,
+// InitDevice opens the TPM with its keys, and makes what is missing: the key file,
 // the storage key at its handle, and a new file to replace one whose keys the TPM has
 // lost, because it was cleared or, with replace, is another one. lost is called with the
 // name of the replaced file, which is kept. Every secret is read at most once.
@@ -81,7 +81,7 @@ func mayReplace(d *tpm.Device, u *tpm.URI, replace bool, err error) error {
 	return fmt.Errorf("%w; to give these keys up add --replace", err)
 }
 
-// replaceKeys makes a new file of keys to replace one whose keys are lost, and returns
+// replaceKeys makes a new key file to replace one whose keys are lost, and returns
 // the old one's new name, which ends in .lost.
 func replaceKeys(d *tpm.Device, settings tpm.StoreConfig) (lost string, err error) {
 	path := settings.State
