@@ -284,7 +284,7 @@ func TestParseCRL(t *testing.T) {
 		{"another key of the same name", der, []*x509.Certificate{same.cert}, "verification"},
 		{"issuer that must not sign lists", der, []*x509.Certificate{noCRL.cert}, "cannot sign"},
 		{"changed", changed, []*x509.Certificate{root.cert}, "verification"},
-		{"without an end", root.endless(), []*x509.Certificate{root.cert}, "out of date"},
+		{"without an end", root.endless(), []*x509.Certificate{root.cert}, "when it expires"},
 		{"part of a list", root.crl(func(l *x509.RevocationList) { l.ExtraExtensions = []pkix.Extension{critical} }), []*x509.Certificate{root.cert}, "critical extension 2.5.29.28"},
 		{"entry of another issuer", root.crl(entry, other), []*x509.Certificate{root.cert}, "critical extension 2.5.29.29"},
 	} {

@@ -153,7 +153,7 @@ func TestRestored(t *testing.T) {
 	if r := d.start(); r.MasterToken != nil {
 		t.Error("the session of an old copy goes on")
 	}
-	if len(d.notices) != 1 || !errors.Is(d.notices[0], ErrRolledBack) || !strings.Contains(d.notices[0].Error(), "when the counter chip was 7: it is 8") {
+	if len(d.notices) != 1 || !errors.Is(d.notices[0], ErrRolledBack) || !strings.Contains(d.notices[0].Error(), "when the counter chip was 7; it is now 8") {
 		t.Errorf("notices: %v", d.notices)
 	}
 

@@ -19,7 +19,7 @@ func TestLocated(t *testing.T) {
 		"client: {attest: {every: 1ms}}\n":                                               "c.yaml:1:26: client.attest.every is 1ms: want at least 1s",
 		"client: {attest: {every: -1h}}\n":                                               "c.yaml:1:26: client.attest.every is -1h0m0s: want at least 1s",
 		"client: {attest: {every: 1h, url: 'ftp://a'}}\n":                                "c.yaml:1:35: client.attest.url: URL to attest at \"ftp://a\": want http://HOST:PORT/enroll",
-		"client: {attest: {every: 1h, url: 'https://u:secret@a/'}}\n":                    "c.yaml:1:35: client.attest.url: URL to attest at \"https://u:xxxxx@a/\": a URL must hold no name",
+		"client: {attest: {every: 1h, url: 'https://u:secret@a/'}}\n":                    "c.yaml:1:35: client.attest.url: URL to attest at \"https://u:xxxxx@a/\": a URL must not contain a name",
 		"server: {enrollment: {on-change: revoke}}\n":                                    "c.yaml:1:34: server.enrollment.on-change is revoke, and without server.enrollment.pcr",
 		"server: {lifetime: 876001h}\n":                                                  "c.yaml:1:20: server.lifetime is 876001h0m0s: want at most 876000h, which are 100 years",
 		"server: {renew-expired: 2000000h}\n":                                            "c.yaml:1:25: server.renew-expired is 2000000h0m0s: want at most 876000h",

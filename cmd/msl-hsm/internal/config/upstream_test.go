@@ -66,7 +66,7 @@ func TestUpstreamPasswords(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := Default().Read(path)
-		if err == nil || !strings.Contains(err.Error(), "must hold no name and password") || strings.Contains(err.Error(), "secret@") || !strings.Contains(err.Error(), "c.yaml:2:") {
+		if err == nil || !strings.Contains(err.Error(), "must not contain a name and password") || strings.Contains(err.Error(), "secret@") || !strings.Contains(err.Error(), "c.yaml:2:") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
