@@ -19,7 +19,7 @@ import (
 
 // Upstream configures the HTTP service behind a server.
 type Upstream struct {
-	URL         TargetList `yaml:"url" short:"yes" example:"http://127.0.0.1:3000/"`      // http, https, unix:SOCKET or unix:SOCKET:/PATH; a list if it runs at several places; default: an echo
+	URL         TargetList `yaml:"url" short:"yes" example:"http://127.0.0.1:3000/"`      // http, https, unix:SOCKET or unix:SOCKET:/PATH; a list if it runs at several addresses; default: an echo
 	Method      httpMethod `yaml:"method" example:"POST"`                                 // of every request
 	ContentType string     `yaml:"content-type" example:"application/octet-stream"`       // of what devices send
 	Headers     headerMap  `yaml:"headers" example:"\nAuthorization: file:service.token"` // set in every request; each value is read from a source, like a password
@@ -29,13 +29,13 @@ type Upstream struct {
 
 	Timeout        time.Duration `yaml:"timeout" example:"30s"`        // until its answer begins; must be less than limits.timeout
 	ConnectTimeout time.Duration `yaml:"connect-timeout" example:"5s"` // of a connection
-	Spare          time.Duration `yaml:"spare" example:"10s"`          // how long a place that cannot be reached is left out while others can be
+	Spare          time.Duration `yaml:"spare" example:"10s"`          // how long an address that cannot be reached is left out while others can be
 
 	Check struct {
 		Path     string        `yaml:"path" example:"/healthz"` // requested with GET; default: no checks
 		Interval time.Duration `yaml:"interval" example:"10s"`  // from one check to the next
 		Timeout  time.Duration `yaml:"timeout" example:"5s"`    // of a check
-	} `yaml:"check"` // of each place; one that answers 400 or above gets no messages while others pass
+	} `yaml:"check"` // of each address; one that answers 400 or above gets no messages while others pass
 
 	TLS   ClientTLS `yaml:"tls"`                                        // for https
 	Proxy proxyURL  `yaml:"proxy" example:"http://proxy.internal:3128"` // default: none, whatever HTTP_PROXY says
