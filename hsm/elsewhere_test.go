@@ -43,7 +43,7 @@ func TestSessionsElsewhere(t *testing.T) {
 	if all, err := s.List(); err != nil || len(all) != len(keys) {
 		t.Errorf("%d keys, %v", len(all), err)
 	}
-	// What may be a failure of the device is told from one of the data by a provisioned
+	// A possible failure of the device is distinguished from one of the data by a provisioned
 	// key, since nothing else can be: the token is not given up for it.
 	mac, err := keystore.Find[keystore.MAC](s, "mac")
 	if err != nil {

@@ -101,7 +101,7 @@ func TestForms(t *testing.T) {
 }
 
 // TestAnyMechanism refuses a sealing key that wraps with CBC besides, where the module does
-// not bind it to one mechanism, and says what that leaves to whoever has the PIN.
+// not bind it to one mechanism, and says what that lets anyone who has the PIN do.
 func TestAnyMechanism(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)

@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
-// TestCalls wants each operation to be told under the function that does the work, with
+// TestCalls wants each operation to be reported under the function that does the work, with
 // the time in the device, and the wait for it apart.
 func TestCalls(t *testing.T) {
 	token := softhsm.Temp(t)

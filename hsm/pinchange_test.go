@@ -26,7 +26,7 @@ func opensWith(t *testing.T, uri *hsm.URI, pin []byte) bool {
 }
 
 // TestFaultsOfPINs fails each call while PINs are changed. The PIN is then either the old or
-// the new one, what is told is true, and the change works when it is made again.
+// the new one, what is reported is true, and the change works when it is made again.
 func TestFaultsOfPINs(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)

@@ -6,7 +6,7 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// TestPINState has the worst told, and of the role that was asked about.
+// TestPINState reports the worst state, of the role that was asked about.
 func TestPINState(t *testing.T) {
 	for _, c := range []struct {
 		flags    uint

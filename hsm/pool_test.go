@@ -36,7 +36,7 @@ func load(t *testing.T, s *hsm.Store, goroutines, times int) {
 }
 
 // A load that the first sessions cannot take opens more of them if the module is slow, up
-// to what it allows. How many are open is told by the module.
+// to what it allows. The module says how many are open.
 func TestSessionsFollowLoad(t *testing.T) {
 	const anchors = 2
 	slow := hsmtest.Fault{Delay: 2 * time.Millisecond}

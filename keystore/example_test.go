@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 )
 
-// A session key is sealed: its store gives it back to whoever has the blob and the
+// A session key is sealed: its store returns it to anyone who has the blob and the
 // context, and to nobody as bytes.
 func Example() {
 	store := soft.New() // hsm.Open and tpm.OpenStore open keys in a device

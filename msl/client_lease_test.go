@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestLeases has many users log out, more than are told apart: whoever did is noticed by
+// TestLeases lets many users log out, more than are distinguished: whoever did is noticed by
 // a request that began before, and by none that begins later, and memory is bounded.
 func TestLeases(t *testing.T) {
 	c := &Client{}

@@ -114,7 +114,7 @@ func (n *slowNetwork) do(t *testing.T, ctx context.Context, c *msl.Client) error
 }
 
 // TestNumbersSlow holds one message in 40 for a second and a half: those of eight
-// goroutines go on, and the session lasts.
+// goroutines continue, and the session lasts.
 func TestNumbersSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, state, c := newSlowNetwork(t)

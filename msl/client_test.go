@@ -215,7 +215,7 @@ func TestMessageLimit(t *testing.T) {
 }
 
 // TestKeysBeforeData has a server that wants its requests encrypted, and a client
-// that does not care: it does a handshake when it is told so, and not before.
+// that does not care: it does a handshake when it is asked to, and not before.
 func TestKeysBeforeData(t *testing.T) {
 	n := softNetwork(t)
 	n.handler = func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {

@@ -29,7 +29,7 @@ func (b *faultBench) outcomesOnStream(stream []byte) (all []string) {
 	return append(all, fmt.Sprint(err, b.refused))
 }
 
-// Whatever follows a header, or comes in place of one, the verdict is the same with a
+// Whatever follows a header, or comes instead of one, the verdict is the same with a
 // device that is waited for, and nothing is left behind.
 func TestEarlyChunkOfOddFraming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

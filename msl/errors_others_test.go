@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// elsewhere is what a client is told whose token another server does not accept.
+// elsewhere is the answer to a client whose token another server does not accept.
 var elsewhere = &msl.PeerError{Response: msl.EntityReauth, Code: msl.ErrMasterTokenUntrusted, InternalCode: int64(msl.ErrMasterTokenUntrusted.Internal())}
 
 // TestVerdictsOfOtherServers has a handler fail because of what it asked of another server.

@@ -16,7 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// told collects what a hook is told of.
+// told collects what is reported to a hook.
 type told struct {
 	mu   sync.Mutex
 	list []msl.HeaderInfo
@@ -28,7 +28,7 @@ func (h *told) header(i msl.HeaderInfo) {
 	h.list = append(h.list, i)
 }
 
-// take returns what was told since the last time, one line each, with other numbers in
+// take returns what was reported since the last time, one line each, with other numbers in
 // place of those drawn at random.
 func (h *told) take() string {
 	h.mu.Lock()
@@ -47,7 +47,7 @@ func (h *told) take() string {
 	return strings.Join(lines, "\n")
 }
 
-// mirrored compares what two sides were told of one exchange.
+// mirrored compares the reports of two sides on one exchange.
 func mirrored(t *testing.T, client, server *told) {
 	t.Helper()
 	if len(client.list) == 0 || len(client.list) != len(server.list) {
@@ -106,7 +106,7 @@ received message_id=#4 error=FAIL internal_code=250 entity=server scheme=RSA enc
 	}
 }
 
-// TestHeadersUnread is told of no header that cannot be verified, but of the answer.
+// TestHeadersUnread gets no report of a header that cannot be verified, but one of the answer.
 func TestHeadersUnread(t *testing.T) {
 	n := softNetwork(t)
 	client := n.pskClient("device")
@@ -159,7 +159,7 @@ func TestHeadersPeer(t *testing.T) {
 	}
 }
 
-// TestHeadersAreCopies has a hook change what it is told.
+// TestHeadersAreCopies lets a hook change what it gets.
 func TestHeadersAreCopies(t *testing.T) {
 	n := softNetwork(t)
 	c := n.rsaClient("camera")

@@ -56,7 +56,7 @@ func TestClientLimits(t *testing.T) {
 }
 
 // TestOtherJSONIsNoLongHeader has something that is no MSL server answer with much JSON: no
-// limit is to be raised for that. What begins like a header, and goes on, is one.
+// limit is to be raised for that. What begins like a header, and continues, is one.
 func TestOtherJSONIsNoLongHeader(t *testing.T) {
 	n := newNetwork(t, soft.New())
 	for answer, long := range map[string]bool{

@@ -130,7 +130,7 @@ func TestChunksOfUnknownSources(t *testing.T) {
 	}
 }
 
-// What is wrong with a chunk is told when the data before it was read, whatever is wrong
+// An error in a chunk is reported when the data before it was read, whatever is wrong
 // with later ones.
 func TestFailuresInTheirOrder(t *testing.T) {
 	data, message := longMessage(t, 4)

@@ -16,7 +16,7 @@ import (
 )
 
 // Tokens made for an answer that was not sent leave nothing behind, and the client can
-// go on with those it has.
+// continue with those it has.
 func TestRejectedAnswerLeavesNothing(t *testing.T) {
 	for name, age := range map[string]time.Duration{"renewable": 2 * time.Hour, "expired": 25 * time.Hour} {
 		t.Run(name, func(t *testing.T) {

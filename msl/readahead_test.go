@@ -83,7 +83,7 @@ func TestReadAhead(t *testing.T) {
 	}
 }
 
-// TestErrorText has the peer told a text of the application, and the log the cause.
+// TestErrorText sends a text of the application to the peer, and the cause to the log.
 func TestErrorText(t *testing.T) {
 	cause := errors.New("the cause")
 	for _, c := range []struct {

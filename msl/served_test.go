@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A reported keeps what a server told of its messages.
+// A reported keeps what a server reported about its messages.
 func reported(s *msl.Server) *[]msl.Served {
 	all := &[]msl.Served{}
 	s.Report = func(_ context.Context, v msl.Served) { *all = append(*all, v) }
@@ -61,7 +61,7 @@ var errFull = errors.New("no space left on device")
 
 func (brokenState) Renew(context.Context, string, int64, int64) (int64, error) { return 0, errFull }
 
-// TestReportFaults wants to know who has to do something.
+// TestReportFaults checks who has to do something.
 func TestReportFaults(t *testing.T) {
 	answer := func(err error) func(*faultBench) {
 		return func(b *faultBench) {
@@ -169,7 +169,7 @@ func TestReportPeers(t *testing.T) {
 	}
 }
 
-// TestReportAfterward wants a message to be told when its answer is sent, however long what
+// TestReportAfterward wants a message to be reported when its answer is sent, however long what
 // comes afterward takes, and once.
 func TestReportAfterward(t *testing.T) {
 	n := softNetwork(t)

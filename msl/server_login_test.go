@@ -173,7 +173,7 @@ func TestGuessesAreThrottled(t *testing.T) {
 	}
 }
 
-// TestFamiliarDeviceIsNotLockedOut has others guess the password of a user who has
+// TestFamiliarDeviceIsNotLockedOut lets others guess the password of a user who has
 // logged in from a device before.
 func TestFamiliarDeviceIsNotLockedOut(t *testing.T) {
 	r := newRecorded(t)

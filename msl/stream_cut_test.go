@@ -77,7 +77,7 @@ func isCut(err error) bool {
 // wholeChunks is how much data the chunks before a cut have.
 func wholeChunks(object int) int { return min(max(object, 0)*64<<10, len(chunky)) }
 
-// TestStreamCutRequest cuts requests off. The handler is told, and nothing is
+// TestStreamCutRequest cuts requests off. The handler notices, and nothing is
 // answered.
 func TestStreamCutRequest(t *testing.T) {
 	n := softNetwork(t)

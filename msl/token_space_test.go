@@ -12,7 +12,7 @@ import (
 
 // TestNoTokenTooMany has an application give a client more service tokens than a message may
 // have, or longer ones, and the client add them itself. The message that would is refused,
-// and those after it go on.
+// and those after it continue.
 func TestNoTokenTooMany(t *testing.T) {
 	long := random(6 << 10)
 	for name, give := range map[string]func(i int) []msl.TokenChange{

@@ -14,7 +14,7 @@ import (
 )
 
 // TestVerifyVectors verifies the signatures of Project Wycheproof as those of a peer. MSL
-// signs SHA-256 whatever the curve, so a good signature of SHA-384 is none.
+// signs SHA-256 whatever the curve, so a good signature of SHA-384 does not count.
 func TestVerifyVectors(t *testing.T) {
 	skipWithRace(t)
 	for _, file := range []string{"rsa_signature_2048_sha256", "ecdsa_secp256r1_sha256", "ecdsa_secp384r1_sha384", "rsa_pss_2048_sha256_mgf1_32"} {

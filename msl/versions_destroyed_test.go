@@ -48,7 +48,7 @@ func (m thinnedMAC) Sum(data []byte) ([]byte, error) {
 }
 
 // TestDestroyedVersion has a token of a version that another program destroyed: its holder
-// is told to begin anew, and not to try again for ever.
+// is told to begin anew, and not to try again forever.
 func TestDestroyedVersion(t *testing.T) {
 	store := &thinnedStore{Store: soft.New()}
 	defer store.Close()

@@ -128,7 +128,7 @@ func (c *countedLooks) Refresh(labels ...string) error {
 
 // TestJunkVersions has tokens that name versions which nobody has looked for once a
 // second, whoever sends them. They are refused if the last look came after the first token
-// of that version, and told to try again if not.
+// of that version, and asked to try again if not.
 func TestJunkVersions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stranger := soft.New()

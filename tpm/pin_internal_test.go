@@ -20,7 +20,7 @@ func TestCreateParams(t *testing.T) {
 	}
 }
 
-// TestAuthKey checks that the caller is told about a copy, and that there is none after the
+// TestAuthKey checks that a copy is reported, and that there is none after the
 // end of a session.
 func TestAuthKey(t *testing.T) {
 	pin, err := checkPIN([]byte("1234"))

@@ -235,7 +235,7 @@ func TestDelay(t *testing.T) {
 	}
 }
 
-// TestHang checks that a hanging call disturbs no other, and goes on when cleared.
+// TestHang checks that a hanging call disturbs no other, and continues when cleared.
 func TestHang(t *testing.T) {
 	r := newRig(t)
 	r.Inject(hsmtest.Fault{Function: "C_GenerateRandom", Hang: true, Times: 1})

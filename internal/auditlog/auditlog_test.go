@@ -139,7 +139,7 @@ func TestChanges(t *testing.T) {
 			}
 			r := verify(t, []string{bad}, keysOf(t, key))
 			if i == len(whole)-1 && name == "removed" {
-				// The last checkpoint: its records are unsigned now, which is told.
+				// The last checkpoint: its records are unsigned now, which is reported.
 				if len(r.Logs) == 0 || r.Logs[0].Stopped || len(r.Logs[0].Notes) == 0 {
 					t.Errorf("%s line %d: %+v", name, i+1, r)
 				}
@@ -260,7 +260,7 @@ func TestTail(t *testing.T) {
 	}
 }
 
-// TestCrash goes on after a part of a record.
+// TestCrash continues after a part of a record.
 func TestCrash(t *testing.T) {
 	key := newKey(t)
 	path := filepath.Join(t.TempDir(), "audit")

@@ -51,7 +51,7 @@ func VerifyText(text []byte, keys map[string]crypto.PublicKey, seen []Position) 
 	return v.verify([]string{"text"})
 }
 
-// ReadEnd looks for where a log goes on.
+// ReadEnd finds where a log continues.
 func ReadEnd(text []byte) error {
 	_, err := readEnd(bytes.NewReader(text))
 	return err

@@ -14,7 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 )
 
-// A failingSigner fails until it is told to work.
+// A failingSigner fails until it may work.
 type failingSigner struct {
 	crypto.Signer
 	works chan struct{}

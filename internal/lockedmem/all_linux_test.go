@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLockAll locks the memory of a process of its own, which goes on to take memory and to
+// TestLockAll locks the memory of a process of its own, which continues to take memory and to
 // give it back.
 func TestLockAll(t *testing.T) {
 	if os.Getenv("LOCK_ALL") == "" {

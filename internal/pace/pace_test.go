@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// do has operations take as long as told, one after the other.
+// do runs operations that take as long as given, one after the other.
 func (p *Pace) do(times int, took time.Duration) {
 	for range times {
 		start := p.Begin(100)

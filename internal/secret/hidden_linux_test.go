@@ -46,7 +46,7 @@ func TestPromptInterrupted(t *testing.T) {
 }
 
 // TestPromptStopped has Ctrl-Z typed at a prompt: while the program is stopped, the shell's
-// terminal shows what is typed, and what is typed when it goes on is hidden, and read.
+// terminal shows what is typed, and what is typed when it continues is hidden, and read.
 func TestPromptStopped(t *testing.T) {
 	if os.Getenv("SECRET_STOPPED") != "" {
 		if b, err := Source("prompt").Read("PIN", 100); err != nil || string(b.Bytes()) != "1234" {

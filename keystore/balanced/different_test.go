@@ -55,7 +55,7 @@ func create(t *testing.T, path, label string, a keystore.Algorithm) {
 	}
 }
 
-// An impostor has the second version of a key in the place of the first.
+// An impostor has the second version of a key instead of the first.
 type impostor struct {
 	*soft.Store
 	label string

@@ -194,7 +194,7 @@ func TestAllLost(t *testing.T) {
 	w.works(t)
 }
 
-// TestReplaced has another token of the same name and serial number in the place of one: it
+// TestReplaced replaces a token by another one of the same name and serial number: it
 // has other keys, and is not used.
 func TestReplaced(t *testing.T) {
 	w := newWorld(t, balanced.Config{}, hsm.Config{})

@@ -9,7 +9,7 @@ import (
 )
 
 // TestRefresh finds what another process changed in the file: handles on keys that are
-// still there go on, and those on others are closed.
+// still there continue, and those on others are closed.
 func TestRefresh(t *testing.T) {
 	cheap := Config{Cost: Cost{Time: 1, Memory: 8, Threads: 1}, CheapForTests: true}
 	path := filepath.Join(t.TempDir(), "keys")

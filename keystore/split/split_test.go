@@ -136,7 +136,7 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestStored checks what is in the device, and what is told of it.
+// TestStored checks what is in the device, and what is reported about it.
 func TestStored(t *testing.T) {
 	s, device := open(t)
 	for label, a := range map[string]keystore.Algorithm{"psk-wrapping": keystore.AESUnwrap128, "data": keystore.AES128CBC} {

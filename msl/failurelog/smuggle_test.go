@@ -33,7 +33,7 @@ func forms(secret string) []string {
 	return []string{secret, hex.EncodeToString(b), base64.RawStdEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b), url.QueryEscape(secret), fmt.Sprintf("%q", secret)}
 }
 
-// providerErrors returns the real errors of the packages, with a secret in place of
+// providerErrors returns the real errors of the packages, with a secret instead of
 // everything that an application names.
 func providerErrors(t *testing.T, secret string) []error {
 	t.Helper()

@@ -309,7 +309,7 @@ func BenchmarkHTTPVersions(b *testing.B) {
 	}
 }
 
-// TestHTTP2Timeout has the time of one stream end: its client is told, and the connection
+// TestHTTP2Timeout lets the time of one stream end: its client gets an answer, and the connection
 // goes on.
 func TestHTTP2Timeout(t *testing.T) {
 	a := newAuthority(t)

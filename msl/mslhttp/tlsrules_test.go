@@ -161,7 +161,7 @@ func (b *tlsBench) fatalDuringHandshake(alert tlsalert.Alert, level byte, at tls
 	}
 }
 
-// TestWarnings goes on, and counts.
+// TestWarnings continues after a warning, and counts it.
 func TestWarnings(t *testing.T) {
 	a := newAuthority(t)
 	both(t, func(t *testing.T, version uint16, client bool) {

@@ -79,7 +79,7 @@ func TestUpstreamLength(t *testing.T) {
 	}
 }
 
-// TestUpstreamTexts checks that a peer is told what really happened.
+// TestUpstreamTexts checks that a peer learns what really happened.
 func TestUpstreamTexts(t *testing.T) {
 	for status, want := range map[int]string{
 		302: "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server answered HTTP 302 Found\"",

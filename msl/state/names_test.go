@@ -115,7 +115,7 @@ func TestSpellings(t *testing.T) {
 }
 
 // TestSpellingsApart has two registrations that an earlier version took for two names.
-// They are never merged: the composed one goes on, and the tokens of the other one are
+// They are never merged: the composed one stays, and the tokens of the other one are
 // refused. When one is removed, the other one has all spellings but that.
 func TestSpellingsApart(t *testing.T) {
 	for name, c := range map[string]struct {

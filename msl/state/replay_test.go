@@ -122,7 +122,7 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// TestBehind renews tokens, and shows them to a state of before: it tells so once, and of no
+// TestBehind renews tokens, and shows them to an older state: it reports that once, and of no
 // token that it knows, also if the answer to a renewal was lost.
 func TestBehind(t *testing.T) {
 	var told []string

@@ -167,7 +167,7 @@ func flat(err error) error {
 	return errors.New(err.Error())
 }
 
-// TestWarnings finds no alert where crypto/tls goes on.
+// TestWarnings finds no alert where crypto/tls continues.
 func TestWarnings(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		p := newPair(t, version)

@@ -109,7 +109,7 @@ func TestSent(t *testing.T) {
 				sender, other, find, findOther = other, sender, findOther, find
 			}
 			if a, origin, ok := find(sender); a != test.want || origin != tlsalert.Sent || !ok {
-				// The alerts of 1.2 that differ from those of 1.3 are told by the wire.
+				// The alerts of 1.2 that differ from those of 1.3 are identified on the wire.
 				if test.name != "certificate of another key" {
 					t.Errorf("sender: found %v %v (%v) in %q", origin, a, ok, sender)
 				}

@@ -116,7 +116,7 @@ func withExtension(p *parts, oid []byte, value ...byte) {
 }
 
 // TestSpellings reads certificates that are not spelled as DER, or RFC 5280, has it. One that
-// cannot be used counts as none, with a reason, and is not above what an operator decided.
+// cannot be used is ignored, with a reason, and does not override what an operator decided.
 func TestSpellings(t *testing.T) {
 	maker, f := newMaker(t, "Maker"), newForger(t)
 	old := *maker

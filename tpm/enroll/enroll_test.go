@@ -75,7 +75,7 @@ func (o *office) open() {
 	}
 }
 
-// restart ends it and starts it again. Challenges of before are not valid.
+// restart ends it and starts it again. Earlier challenges are not valid.
 func (o *office) restart() {
 	o.t.Helper()
 	if err := o.file.Close(); err != nil {

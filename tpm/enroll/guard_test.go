@@ -69,7 +69,7 @@ func TestForgedFile(t *testing.T) {
 	}
 }
 
-// TestGuardedFile lets a file of before go through what is done with one.
+// TestGuardedFile puts an older file through what is done with one.
 func TestGuardedFile(t *testing.T) {
 	mark := &kvtest.Mark{}
 	serve, command := guarded(mark, authkv.Adopt), guarded(mark, authkv.Judge)

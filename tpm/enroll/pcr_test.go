@@ -97,7 +97,7 @@ func TestPCRs(t *testing.T) {
 }
 
 // TestPCRsOfRenewal holds a device that was enrolled and leaves the allowed states, until a
-// person approves just that state; the keys of before stay enrolled.
+// person approves just that state; the earlier keys stay enrolled.
 func TestPCRsOfRenewal(t *testing.T) {
 	f := newForger(t)
 	o := newOffice(t, Policy{Allowed: map[ID]bool{f.id(): true}, PCRs: rules(map[uint][]byte{0: {1}})}, nil)

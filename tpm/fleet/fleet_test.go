@@ -49,7 +49,7 @@ func (s *site) id(b *box) enroll.ID {
 }
 
 // TestConflict has an operator give the name of a device to another entity: the device
-// is not told, and the operator sees everything.
+// does not learn why, and the operator sees everything.
 func TestConflict(t *testing.T) {
 	s := newSite(t)
 	b := s.box(nil)

@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// TestTokenJudge has tokens of before and after a name was given.
+// TestTokenJudge judges tokens from before and after a name was given.
 func TestTokenJudge(t *testing.T) {
 	since := time.Unix(1_800_000_000, 700_000_000)
 	token := func(issued time.Time, renewal, life time.Duration) *msl.MasterToken {

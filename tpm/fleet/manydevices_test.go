@@ -262,7 +262,7 @@ func usedCPU(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// resident is the memory that this process occupies, but for mapped files.
+// resident is the memory that this process occupies, without mapped files.
 func resident(t testing.TB) (bytes int64) {
 	t.Helper()
 	f, err := os.Open("/proc/self/status")

@@ -126,7 +126,7 @@ func TestHandleGone(t *testing.T) {
 	}
 }
 
-// TestMakerKeyNotNow does not go on without the key of the device's maker because the TPM has
+// TestMakerKeyNotNow does not continue without the key of the device's maker because the TPM has
 // no memory at this time.
 func TestMakerKeyNotNow(t *testing.T) {
 	m, p := newDeviceMaker(t), tpmtest.Start(t)

@@ -33,7 +33,7 @@ func TestGuardedStore(t *testing.T) {
 	})
 }
 
-// TestReplaced puts another root into a store that is open: one of before, which is as
+// TestReplaced puts another root into a store that is open: an earlier one, which is as
 // authentic as it was, that of another store, and none.
 func TestReplaced(t *testing.T) {
 	for name, replace := range map[string]func(old []byte) []byte{
@@ -131,7 +131,7 @@ func rootOf(t *testing.T, s kv.Store) (b []byte) {
 	return b
 }
 
-// TestReadWhileWritten has readers see moments of before while roots follow each other.
+// TestReadWhileWritten lets readers see earlier moments while roots follow each other.
 func TestReadWhileWritten(t *testing.T) {
 	_, s := guarded(t)
 	var wait sync.WaitGroup

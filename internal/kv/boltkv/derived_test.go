@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 )
 
-// TestDerived opens a file of before there was a derived table: the table reads as empty
+// TestDerived opens a file from before there was a derived table: the table reads as empty
 // while the file is checked, and takes records afterwards, which the next opening has. It
 // is not one that other layouts know.
 func TestDerived(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// TestGone has the file vanish, or change, while it is open: nothing is told to be written that
+// TestGone lets the file vanish, or change, while it is open: nothing is reported as written that
 // is lost with the process, and nothing waits for ever.
 func TestGone(t *testing.T) {
 	for name, c := range map[string]struct {

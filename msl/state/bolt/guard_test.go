@@ -110,7 +110,7 @@ func TestForged(t *testing.T) {
 	}
 }
 
-// TestGuard lets a file of before go through everything that is done with one.
+// TestGuard puts an older file through everything that is done with one.
 func TestGuard(t *testing.T) {
 	dir, mark := t.TempDir(), &kvtest.Mark{}
 	path, backup := filepath.Join(dir, "state"), filepath.Join(dir, "backup")
@@ -146,7 +146,7 @@ func TestGuard(t *testing.T) {
 	}
 	s.Close()
 
-	// the file of before does not come back, unless somebody vouches for it
+	// the older file does not come back, unless somebody vouches for it
 	write(t, path, old)
 	if s, err := serve.Reopen(path); !errors.Is(err, ErrUnsigned) {
 		t.Errorf("the file of before: %v, %v, want ErrUnsigned", s, err)

@@ -119,7 +119,7 @@ func TestImportResumes(t *testing.T) {
 }
 
 // TestImportEndsLate ends an import after it has ended all tokens: it can be repeated, also by a
-// version that did not know that another one may go on with it.
+// version that did not know that another one may continue it.
 func TestImportEndsLate(t *testing.T) {
 	m := etcdtest.Start(t)
 	_, key := keyed(t)
@@ -163,7 +163,7 @@ func fresh(t *testing.T) *bolt.Server {
 }
 
 // TestImportGoesOnLate pauses an import, which another process repeats and completes: what is
-// revoked after that stays so when the first one goes on.
+// revoked after that stays so when the first one continues.
 func TestImportGoesOnLate(t *testing.T) {
 	m := etcdtest.Start(t)
 	_, key := keyed(t)
@@ -204,7 +204,7 @@ func TestImportGoesOnLate(t *testing.T) {
 	}
 }
 
-// TestImportOfAnother goes on with another file than the one of which a part was imported.
+// TestImportOfAnother continues with a different file than the one of which a part was imported.
 func TestImportOfAnother(t *testing.T) {
 	m := etcdtest.Start(t)
 	c := Config{Endpoints: []string{m.URL}, Prefix: "one"}

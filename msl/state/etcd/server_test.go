@@ -154,7 +154,7 @@ func keyed(t testing.TB) (*soft.Store, Key) {
 	return store, k
 }
 
-// TestForged changes keys of etcd past the servers: none of them goes on with it, and none
+// TestForged changes keys of etcd behind the servers' backs: none of them continues with it, and none
 // begins with it.
 func TestForged(t *testing.T) {
 	for name, forge := range map[string]func(t *testing.T, c *clientv3.Client){

@@ -84,7 +84,7 @@ func TestOpening(t *testing.T) {
 	opened(t, c)
 }
 
-// TestForged changes keys of etcd past the servers: none of them goes on with it.
+// TestForged changes keys of etcd behind the servers' backs: none of them continues with it.
 func TestForged(t *testing.T) {
 	m := etcdtest.Start(t)
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{m.URL}, Logger: zap.NewNop()})

@@ -81,7 +81,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestExplained has a state that is not authentic: it is told apart whether the version of the
+// TestExplained checks a state that is not authentic: the error says whether the version of the
 // key is gone that authenticates it, or somebody else wrote it.
 func TestExplained(t *testing.T) {
 	store := soft.New()

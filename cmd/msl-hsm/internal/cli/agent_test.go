@@ -140,7 +140,7 @@ func rawExchange(t *testing.T, base, sent string) string {
 	return string(answer)
 }
 
-// TestAgentExplains has something else than a server answer: the program is told what to
+// TestAgentExplains lets something other than a server answer: the program is told what to
 // do about it, once.
 func TestAgentExplains(t *testing.T) {
 	s := newSite(t)

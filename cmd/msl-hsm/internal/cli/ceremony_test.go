@@ -26,7 +26,7 @@ transcript: transcript.json
 `
 
 // TestCeremonyInterrupted has the device fail at a call that makes a key pair, before or after
-// it is made. The ceremony is told to be unfinished, goes on with the keys that it has made, or
+// it is made. The ceremony is reported as unfinished, continues with the keys that it has made, or
 // is undone.
 func TestCeremonyInterrupted(t *testing.T) {
 	skipWithRace(t)

@@ -34,7 +34,7 @@ const (
 	siteServers  = 3
 	siteUser     = "ada@example.com"
 	sitePassword = "correct horse"
-	// siteStaleness is how long a server goes on with what it knows of revocations.
+	// siteStaleness is how long a server relies on what it knows of revocations.
 	siteStaleness = 2 * time.Second
 )
 

@@ -22,7 +22,7 @@ import (
 
 // TestChaos has devices send while what happens to machines happens to servers and to the
 // members of etcd. Each message that was answered was taken by the service once, none is
-// taken again, whoever was revoked is let in no longer than the staleness, and devices are
+// accepted again, no revoked device is let in for longer than the staleness, and devices are
 // told nothing worse than to try again.
 func TestChaos(t *testing.T) {
 	skipWithRace(t)
@@ -283,7 +283,7 @@ func (s *chaosSite) revokeAll(ctx context.Context) {
 	}
 }
 
-// rotateAll goes on to new keys, again and again. A rotation that fails is gone on with.
+// rotateAll rotates to new keys, again and again. A rotation that fails is continued.
 func (s *chaosSite) rotateAll(ctx context.Context) {
 	for ctx.Err() == nil {
 		rest(ctx, 20*time.Second)

@@ -225,7 +225,7 @@ func readFile(t *testing.T, path string) string {
 	return string(text)
 }
 
-// acknowledgments returns when the device was told that a message was taken, by its id.
+// acknowledgments returns when the device learned that a message was accepted, by its id.
 func acknowledgments(t *testing.T, dir string) map[int64]time.Time {
 	t.Helper()
 	all := map[int64]time.Time{}

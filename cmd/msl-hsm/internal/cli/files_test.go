@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestReadyPlanted plants links in place of temporary files.
+// TestReadyPlanted plants links instead of temporary files.
 func TestReadyPlanted(t *testing.T) {
 	dir := t.TempDir()
 	path, victim := filepath.Join(dir, "ready"), filepath.Join(dir, "victim")

@@ -69,7 +69,7 @@ func floodWithHandshakes(t *testing.T, open func(testing.TB) benchStore) {
 	}
 }
 
-// during returns what happens meanwhile in a second: a flood ends later than it is told to.
+// during returns what happens meanwhile in a second: a flood ends later than requested.
 func during(n *atomic.Int64, what func()) float64 {
 	before, start := n.Load(), time.Now()
 	what()

@@ -23,7 +23,7 @@ import (
 // processes of their own, while these are killed, stopped, made to leak or to hang, and
 // the tokens removed and swapped. What a device got an answer to was processed once, no
 // message was processed twice, devices hear nothing worse than that they may try again, and
-// none needs a new session. With MSL_SOAK=1 it goes on for ten minutes, or for
+// none needs a new session. With MSL_SOAK=1 it runs for ten minutes, or for
 // MSL_SOAK_FOR; what each mishap cost is printed.
 func TestMisbehaving(t *testing.T) {
 	if testing.Short() {
@@ -52,7 +52,7 @@ func TestMisbehaving(t *testing.T) {
 	}
 }
 
-// soakFor is how long the long form goes on.
+// soakFor is how long the long form runs.
 func soakFor(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv("MSL_SOAK_FOR")
@@ -66,7 +66,7 @@ func soakFor(t *testing.T) time.Duration {
 	return d
 }
 
-// mishaps are what can go wrong with one of the tokens, or with both. Each goes on until
+// mishaps are what can go wrong with one of the tokens, or with both. Each lasts until
 // the function that it returns, if any, ends it.
 var mishaps = map[string]func(b *twoTokens, i int) (end func()){
 	"a process is killed":        func(b *twoTokens, i int) func() { return b.signal(syscall.SIGKILL, i) },
@@ -100,7 +100,7 @@ var mishaps = map[string]func(b *twoTokens, i int) (end func()){
 	},
 }
 
-// holds is how long a mishap goes on: longer than a call may take.
+// holds is how long a mishap lasts: longer than a call may take.
 const holds = callLimit + time.Second
 
 // A cost is what a mishap cost.

@@ -158,7 +158,7 @@ func newProof(t *testing.T, custody string, isolated bool) *proof {
 const sessionsOfProof = 6
 
 // serve makes sessions, sends messages in all of them, and returns the keys of the
-// sessions, and the function that ends the devices. They go on sending until then.
+// sessions, and the function that ends the devices. They keep sending until then.
 func (p *proof) serve(exchanges int) (keys [][]byte, end func()) {
 	p.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -95,7 +95,7 @@ func TestSendHungModule(t *testing.T) {
 	}
 }
 
-// TestAgentHungModule has a program wait for an agent whose module hangs: it is told in time
+// TestAgentHungModule lets a program wait for an agent whose module hangs: it gets an answer in time
 // to try again, and the agent ends when it is asked to.
 func TestAgentHungModule(t *testing.T) {
 	if testing.Short() {

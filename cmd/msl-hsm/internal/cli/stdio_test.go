@@ -72,7 +72,7 @@ func TestUnread(t *testing.T) {
 	unreadServer(t, dir)
 }
 
-// unreadServer has nobody read the log of a server any more, which goes on.
+// unreadServer stops reading the log of a server, which continues.
 func unreadServer(t *testing.T, dir string) {
 	c := exec.Command("msl-hsm", "serve", "-v", "--listen", "127.0.0.1:0", "--ready-file", "ready")
 	c.Dir, c.Stderr = dir, unread(t)

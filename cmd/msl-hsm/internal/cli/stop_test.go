@@ -112,7 +112,7 @@ func write(t *testing.T, dir, name, text string) {
 	}
 }
 
-// closedKeys is a key file as far as can be told without its passphrase.
+// closedKeys looks like a key file to anyone without its passphrase.
 func closedKeys() string {
 	text := "msl-hsm soft keys\n" + strings.Repeat("\x02", 64)
 	sum := sha256.Sum256([]byte(text))

@@ -67,7 +67,7 @@ func (m *manager) start() *exec.Cmd {
 	return c
 }
 
-// told waits until the server has told this, and returns what it told.
+// told waits until the server has reported this, and returns what it reported.
 func (m *manager) told(want string) string {
 	m.t.Helper()
 	m.notes.SetReadDeadline(time.Now().Add(30 * time.Second))
@@ -101,7 +101,7 @@ func (m *manager) status() int {
 }
 
 // TestSystemdWrongSockets starts a server with descriptors that do not listen, or with more than there
-// are names for: it does not listen somewhere else in place of that.
+// are names for: it does not listen somewhere else instead.
 func TestSystemdWrongSockets(t *testing.T) {
 	t.Parallel()
 	m := newManager(t)

@@ -176,7 +176,7 @@ var wrongInputs = []wrongInput{
 	{"inspect nothing", 2, "nothing"},
 }
 
-// TestWrongInputs checks that what people get wrong is told on one line, in the words of a
+// TestWrongInputs checks that mistakes are reported on one line, in the words of a
 // user, with the exit code that belongs to it, and before anything is sent or made.
 func TestWrongInputs(t *testing.T) {
 	skipWithRace(t)

@@ -158,7 +158,7 @@ func (r *referenceWriter) value(v reflect.Value) string {
 	return strings.TrimSpace(string(text))
 }
 
-// line writes a line with its comment, which goes on below it where it is long.
+// line writes a line with its comment, which continues below it if it is long.
 func (r *referenceWriter) line(line, comment string) {
 	if comment == "" {
 		r.text.WriteString(line + "\n")

@@ -21,7 +21,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestFiles wants the files of each setting that names one, and no secret that is none.
+// TestFiles wants the files of each setting that names one, and no secret source that is not a file.
 func TestFiles(t *testing.T) {
 	c := Default()
 	text := `

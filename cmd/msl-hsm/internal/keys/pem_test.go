@@ -53,7 +53,7 @@ func (i issuer) crl(t *testing.T, number int64) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
 }
 
-// damages are files of two blocks of which one cannot be read, and what is told of them.
+// damages are files of two blocks of which one cannot be read, and the errors for them.
 func damages(one, two []byte) map[string][]byte {
 	return map[string][]byte{
 		"line 1: a damaged block":  bytes.Join([][]byte{bytes.TrimSpace(one), two}, nil),

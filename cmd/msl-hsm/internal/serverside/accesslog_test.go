@@ -106,7 +106,7 @@ func TestAccessFile(t *testing.T) {
 	}
 }
 
-// TestAccessLost fills the disk, in the middle of a line, and makes room: that is told once
+// TestAccessLost fills the disk, in the middle of a line, and makes room: that is reported once
 // each, and the lines that follow are whole.
 func TestAccessLost(t *testing.T) {
 	var told strings.Builder

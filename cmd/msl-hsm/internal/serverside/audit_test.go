@@ -15,7 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 )
 
-// A sometimesSigner signs while it is told to.
+// A sometimesSigner signs only while it may.
 type sometimesSigner struct {
 	crypto.Signer
 	away atomic.Bool

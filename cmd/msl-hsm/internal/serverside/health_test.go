@@ -17,7 +17,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A fakeKey answers as it is told.
+// A fakeKey answers as configured.
 type fakeKey struct {
 	keystore.MAC
 	uses atomic.Int32
