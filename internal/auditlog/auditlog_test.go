@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/auditlog"
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -363,6 +365,19 @@ func TestEncoding(t *testing.T) {
 				t.Errorf("%q: %s, want %s, %v", text, own, library, err)
 			}
 		}
+	}
+}
+
+// TestOnTerminal writes names that a terminal would obey, or show backwards.
+func TestOnTerminal(t *testing.T) {
+	const name = "evil\u202egnp.exe\u2066\u009b2J\u007f\u200b\U000e0041"
+	line, _, err := auditlog.EncodeBothWays(auditlog.Record{Event: "message", Entity: name}, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read auditlog.Record
+	if err := json.Unmarshal(line, &read); err != nil || read.Entity != name || safetext.String(string(line)) != string(line) {
+		t.Errorf("%q is read as %q, %v", line, read.Entity, err)
 	}
 }
 

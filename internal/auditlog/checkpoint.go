@@ -11,22 +11,12 @@ import (
 // checkpoint writes a mark, signs it, writes the signature, and syncs them to disk.
 // Records that arrive in the meantime do not wait for the key.
 func (l *Log) checkpoint() {
-	l.mu.Lock()
-	if l.unsigned == 0 && l.failed == nil || l.c.Signer == nil {
-		err := l.flush()
-		l.mu.Unlock()
-		l.settle(err)
-		return
-	}
-	l.add(line{Record: Record{Event: eventMark}})
-	mark, covered := l.last, l.unsigned
-	err := l.flush()
-	l.mu.Unlock()
+	mark, covered, err := l.putMark()
 	var signature []byte
-	if err == nil {
+	if err == nil && mark.N > 0 {
 		signature, err = l.c.Signer.Sign(rand.Reader, digest(l.name, mark, l.keyID), crypto.SHA256)
 	}
-	if err == nil {
+	if signature != nil && err == nil {
 		l.mu.Lock()
 		l.add(line{Record: Record{Event: eventCheckpoint, Key: l.keyID}, ownFields: ownFields{At: mark.N, Signature: signature}})
 		l.unsigned -= covered
@@ -34,6 +24,22 @@ func (l *Log) checkpoint() {
 		l.mu.Unlock()
 	}
 	l.settle(err)
+}
+
+// putMark writes what is pending, and after it a mark, unless the last line is already one:
+// while the disk is full or the key is away, each further try would add another. It returns
+// the mark and how many records it covers; with nothing to sign, the mark is zero.
+func (l *Log) putMark() (mark Position, covered int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.flush(); err != nil || l.c.Signer == nil || l.unsigned == 0 && l.failed == nil {
+		return mark, 0, err
+	}
+	if l.mark != l.last {
+		l.add(line{Record: Record{Event: eventMark}})
+		l.mark = l.last
+	}
+	return l.mark, l.unsigned, l.flush()
 }
 
 // settle syncs what was written to disk, and reports the result.

@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"strconv"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
 // An encoder writes the fields of a line in the form of [encoding/json], in a third of
-// the time, since a server writes a line for each message.
+// the time, since a server writes a line for each message. What does not print is escaped, since
+// people read logs on terminals.
 type encoder []byte
 
 // body appends what the chain value of a line covers.
@@ -80,7 +83,7 @@ func (e *encoder) text(name, text string) {
 		return
 	}
 	quoted, _ := json.Marshal(text) // a string can always be encoded
-	*e = append(*e, quoted...)
+	*e = append(*e, safetext.String(string(quoted))...)
 }
 
 // plain reports whether a text needs no escapes.

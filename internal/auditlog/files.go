@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 )
 
 // resume opens the file and finds where the log continues.
@@ -16,6 +19,9 @@ func (l *Log) resume() (err error) {
 		return err
 	}
 	e, err := readEnd(l.file)
+	if err == nil && e.torn > 0 && e.log == "" { // a crash left a part of the first line
+		err = l.file.Truncate(0)
+	}
 	if err == nil && e.log == "" {
 		err = l.begin()
 	} else if err == nil {
@@ -57,7 +63,7 @@ func isAt(f *os.File, path string) bool {
 // begin writes to an empty file: it continues the newest file that was put aside, or
 // starts a log.
 func (l *Log) begin() error {
-	e, err := l.endOfEarlier()
+	e, err := endOfEarlier(l.c.Path)
 	if err != nil {
 		return err
 	}
@@ -67,12 +73,12 @@ func (l *Log) begin() error {
 		l.name = hex.EncodeToString(id[:])
 	}
 	l.addHeader(e.torn)
-	return l.flush()
+	return errors.Join(l.flush(), atomicfile.SyncDir(filepath.Dir(l.c.Path)))
 }
 
-// endOfEarlier reads the newest file that was put aside, if there is one.
-func (l *Log) endOfEarlier() (e end, err error) {
-	name, err := earlier(l.c.Path)
+// endOfEarlier reads the newest file that was put aside from a path, if there is one.
+func endOfEarlier(path string) (e end, err error) {
+	name, err := earlier(path)
 	if name == "" {
 		return e, err
 	}
@@ -81,7 +87,10 @@ func (l *Log) endOfEarlier() (e end, err error) {
 		return e, err
 	}
 	defer f.Close()
-	if e, err = readEnd(f); err != nil {
+	if err = lock(f); err == nil { // a process that is just putting it aside goes on in it
+		e, err = readEnd(f)
+	}
+	if err != nil {
 		return e, fmt.Errorf("%s: %w", name, err)
 	}
 	return e, nil
@@ -122,11 +131,11 @@ func (l *Log) rotate(torn int64) error {
 	if err := l.flush(); err != nil {
 		return err
 	}
-	aside := fmt.Sprintf("%s.%012d", l.c.Path, l.last.N)
-	if _, err := os.Lstat(aside); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s already exists", aside)
-	}
 	if isAt(l.file, l.c.Path) {
+		aside := fmt.Sprintf("%s.%012d", l.c.Path, l.last.N)
+		if _, err := os.Lstat(aside); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s already exists", aside)
+		}
 		if err := os.Rename(l.c.Path, aside); err != nil {
 			return err
 		}
@@ -147,7 +156,7 @@ func (l *Log) another(torn int64) error {
 	l.file = f
 	l.addHeader(torn)
 	l.c.Log.Info("the audit log continues in a new file", "file", l.c.Path, "after", l.last.N-1)
-	return errors.Join(old.Sync(), old.Close(), l.flush())
+	return errors.Join(old.Sync(), old.Close(), l.flush(), atomicfile.SyncDir(filepath.Dir(l.c.Path)))
 }
 
 // reopen starts another file if this one was moved away.

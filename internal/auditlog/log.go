@@ -53,9 +53,10 @@ type Log struct {
 	size     int64  // bytes of the file, including pending ones
 	pending  []byte // not written yet
 	last     Position
-	unsigned int    // records not covered by a checkpoint
-	lost     uint64 // records dropped for lack of memory
-	failed   error  // why the log cannot be written or signed, or nil
+	mark     Position // the newest mark of this process
+	unsigned int      // records not covered by a checkpoint
+	lost     uint64   // records dropped for lack of memory
+	failed   error    // why the log cannot be written or signed, or nil
 	ended    bool
 	write    *time.Timer // when pending bytes are written
 	sign     *time.Timer // when a checkpoint is due

@@ -2,6 +2,7 @@ package auditlog
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -50,10 +51,12 @@ type end struct {
 // errNotLog says that a file contains something else.
 var errNotLog = errors.New("it is not an audit log")
 
-// readEnd looks for the end of a log in one of its files. An empty file has none.
+// readEnd looks for the end of a log in one of its files. A file that is empty, or has only a
+// part of its first line, has none.
 func readEnd(r io.Reader) (e end, err error) {
 	lines := newLineReader(r)
 	var marked uint64
+	begun := false // it has a part of its first line
 	for {
 		text, size, whole, err := lines.next()
 		if err == io.EOF {
@@ -64,16 +67,31 @@ func readEnd(r io.Reader) (e end, err error) {
 		}
 		l, errLine := parseLine(text)
 		if !whole || errLine != nil {
+			begun = !whole && e.size+e.torn == 0 && beginsHeader(text)
 			e.torn += size
 			continue
 		}
 		e.add(l, &marked)
 		e.size, e.torn = e.size+e.torn+size, 0
 	}
-	if e.last.N == 0 && e.torn > 0 || e.last.N > 0 && e.log == "" {
+	if e.last.N == 0 && e.torn > 0 && !begun || e.last.N > 0 && e.log == "" {
 		return e, errNotLog
 	}
 	return e, nil
+}
+
+// beginsHeader reports whether a text may be a part of the first line of a file, as a crash
+// leaves it. After a loss of power, some file systems have zeros in place of the rest.
+func beginsHeader(text []byte) bool {
+	const start, event = `{"n":`, `,"event":"`
+	tooLong := text == nil
+	text = bytes.TrimRight(text, "\x00")
+	if n := min(len(text), len(start)); tooLong || string(text[:n]) != start[:n] {
+		return false
+	}
+	_, kind, told := strings.Cut(string(text), event)
+	n := min(len(kind), len(eventFile))
+	return !told || kind[:n] == eventFile[:n]
 }
 
 // add processes a line. marked counts the records after the newest mark.
@@ -97,7 +115,8 @@ func (e *end) add(l readLine, marked *uint64) {
 	}
 }
 
-// earlier returns the newest of the files that were rotated away from a path, or "".
+// earlier returns the newest of the files that were rotated away from a path, or "". Their
+// first records tell their order: logrotate gives the newest the lowest number.
 func earlier(path string) (newest string, err error) {
 	dir, base := filepath.Split(path)
 	all, err := os.ReadDir(cmp.Or(dir, "."))
@@ -107,9 +126,36 @@ func earlier(path string) (newest string, err error) {
 	best := uint64(0)
 	for _, e := range all {
 		number, rotated := strings.CutPrefix(e.Name(), base+".")
-		if n, err := strconv.ParseUint(number, 10, 64); rotated && err == nil && n >= best {
+		if _, err := strconv.ParseUint(number, 10, 64); !rotated || err != nil {
+			continue
+		}
+		n, err := firstNumber(dir + e.Name())
+		if err != nil {
+			return "", fmt.Errorf("%s%s: %w", dir, e.Name(), err)
+		}
+		if n > best {
 			newest, best = dir+e.Name(), n
 		}
 	}
 	return newest, nil
+}
+
+// firstNumber returns the number of the first record of a file; a file without any has 0.
+func firstNumber(path string) (uint64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	text, _, whole, err := newLineReader(f).next()
+	switch l, errLine := parseLine(text); {
+	case err == io.EOF, err == nil && !whole && beginsHeader(text):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	case errLine != nil || l.Event != eventFile:
+		return 0, errNotLog
+	default:
+		return l.N, nil
+	}
 }

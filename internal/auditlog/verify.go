@@ -193,7 +193,7 @@ func (v *verifier) lines(file io.Reader) error {
 		v.noLine(size, whole)
 	}
 	if v.at == 0 {
-		v.find("the file is empty")
+		v.find("the file is empty: a crash left it so before its first record, or somebody emptied it")
 	}
 	return nil
 }
@@ -234,6 +234,9 @@ func (v *verifier) line(l readLine) {
 		v.now.First = l.N
 	}
 	v.seen = slices.DeleteFunc(v.seen, func(p Position) bool { return p == l.position() })
+	if back := v.lastTime.Sub(l.Time); back >= time.Second {
+		v.note("record %d is %v older than the record before it: the clock was set back", l.N, back.Round(time.Second))
+	}
 	v.meaning(l)
 	v.lastTime = l.Time
 }
@@ -302,13 +305,21 @@ func (v *verifier) meaning(l readLine) {
 	case eventLost:
 		v.note("%d records were lost before record %d because the log could not be written", l.Count, l.N)
 	case EventStart:
-		if loose := v.now.Records - v.signed; loose > 0 {
-			v.note("%d records before record %d were not signed when the previous process ended: it crashed, or someone else wrote them", loose, l.N)
-		}
+		v.started(l)
 	}
 	if !l.own() {
 		v.now.Records++
 		v.stopped = l.Event == EventStop
+	}
+}
+
+// started says how the process ended that wrote before this one.
+func (v *verifier) started(l readLine) {
+	switch loose := v.now.Records - v.signed; {
+	case loose > 0:
+		v.note("%d records before record %d were not signed when the previous process ended: it crashed, and records that it had not written yet are missing, or someone else wrote them", loose, l.N)
+	case v.now.Records > 0 && !v.stopped:
+		v.note("the process that wrote before record %d did not end properly: records that it had not written yet are missing, if there were any", l.N)
 	}
 }
 
@@ -337,7 +348,12 @@ func (v *verifier) endLog() {
 	if v.now == nil {
 		return
 	}
+	defer v.forget()
 	s := v.now
+	if s.First == 0 { // its file has no record, as was told
+		v.report.Logs = v.report.Logs[:len(v.report.Logs)-1]
+		return
+	}
 	s.Last, s.Unsigned, s.Stopped = s.last.String(), s.Records-v.signed, v.stopped && v.signed == s.Records
 	v.at = 0
 	switch {
@@ -349,7 +365,11 @@ func (v *verifier) endLog() {
 	if !s.Stopped {
 		v.note("the files do not show whether records after record %d were cut off: the process is still running, or did not end properly", s.last.N)
 	}
-	v.now, v.mark, v.marked, v.signed, v.stopped, v.chain, v.skipped = nil, readLine{}, 0, 0, false, [sha256.Size]byte{}, false
+}
+
+// forget makes the verifier know nothing of the log that ends.
+func (v *verifier) forget() {
+	v.now, v.mark, v.marked, v.signed, v.stopped, v.chain, v.skipped, v.lastTime = nil, readLine{}, 0, 0, false, [sha256.Size]byte{}, false, time.Time{}
 }
 
 // checkSeen checks that the records seen earlier still exist.

@@ -73,6 +73,26 @@ func (c *CRL) Current(now time.Time) error { return c.current(now) }
 // key.
 func (c *CRL) SpeaksFor(issuer *x509.Certificate) bool { return c.speaksFor(issuer) }
 
+// CheckSuccession returns an error if some lists would undo revocations that others, which
+// they replace, made known: each issuer of those must have a list that is not older.
+func CheckSuccession(old, next []*CRL) error {
+	for _, o := range old {
+		var newest *CRL
+		for _, n := range next {
+			if n.speaksFor(o.issuer) && (newest == nil || n.thisUpdate.After(newest.thisUpdate)) {
+				newest = n
+			}
+		}
+		switch {
+		case newest == nil:
+			return fmt.Errorf("revocation list of %q is missing, and is in use: add it, or restart to do without it", o.issuer.Subject)
+		case newest.thisUpdate.Before(o.thisUpdate):
+			return fmt.Errorf("revocation list of %q is of %v, and older than the one in use, of %v: get the newest, or restart to use it", o.issuer.Subject, newest.thisUpdate.UTC(), o.thisUpdate.UTC())
+		}
+	}
+	return nil
+}
+
 // NextUpdate returns the time by which the list must have been replaced.
 func (c *CRL) NextUpdate() time.Time { return c.nextUpdate }
 

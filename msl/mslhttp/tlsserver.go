@@ -51,6 +51,12 @@ func (s *TLSServer) Listen(l net.Listener) (net.Listener, error) {
 	return t, nil
 }
 
+// Check returns the error with which Listen and Renew would refuse the configuration.
+func (s *TLSServer) Check() error {
+	_, err := s.setup(nil)
+	return err
+}
+
 // setup checks the configuration.
 func (s *TLSServer) setup(deny *denyList) (*tlsSetup, error) {
 	if len(s.Certificates) == 0 {

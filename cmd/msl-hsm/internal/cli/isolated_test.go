@@ -11,15 +11,20 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// endkeystore kills the process that holds the key store of the server in the background.
-func endKeystore(ts *testscript.TestScript, _ bool, _ []string) {
+// endkeystore [STOP|CONT] kills, stops or continues the process that holds the key store of the
+// server in the background.
+func endKeystore(ts *testscript.TestScript, _ bool, args []string) {
+	signal := syscall.SIGKILL
+	if len(args) > 0 {
+		signal = map[string]syscall.Signal{"STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT}[args[0]]
+	}
 	for _, c := range ts.BackgroundCmds() {
 		if len(c.Args) < 2 || c.Args[1] != "serve" || c.ProcessState != nil {
 			continue
 		}
 		pid, err := childOf(c.Process.Pid)
 		ts.Check(err)
-		ts.Check(syscall.Kill(pid, syscall.SIGKILL))
+		ts.Check(syscall.Kill(pid, signal))
 	}
 }
 

@@ -147,6 +147,8 @@ func TestScripts(t *testing.T) {
 			"stall":           stall,
 			"waitfor":         waitFor,
 			"flip":            flip,
+			"half":            half,
+			"refused":         refused,
 			"recorded":        recorded,
 			"found":           found,
 			"later":           nextSecond,

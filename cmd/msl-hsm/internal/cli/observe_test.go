@@ -18,14 +18,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 )
 
-// fetch STATUS URL [TOKEN] gets a page, which must have that status.
+// fetch STATUS URL [TOKEN] gets a page, which must have that status, and come before the server
+// gives up writing it, after 10 seconds.
 func fetch(ts *testscript.TestScript, _ bool, args []string) {
 	r, err := http.NewRequest(http.MethodGet, args[1], nil)
 	ts.Check(err)
 	if len(args) > 2 {
 		r.Header.Set("Authorization", "Bearer "+args[2])
 	}
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := (&http.Client{Timeout: 9 * time.Second}).Do(r)
 	ts.Check(err)
 	defer answer.Body.Close()
 	_, err = io.Copy(ts.Stdout(), answer.Body)

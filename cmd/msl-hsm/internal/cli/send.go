@@ -34,7 +34,7 @@ func sendCommand(p *program) *cobra.Command {
 	var f sendFlags
 	var over config.Client
 	c := &cobra.Command{
-		Use:   "send [URL] [-]",
+		Use:   "send [URL] [--data TEXT | --file FILE | -]",
 		Short: "Send a message to an MSL server, and print the answer",
 		Long: `Sends a message and prints the data of the answer. The data of the message
 comes from --data, from --file, or with - from the standard input; without any of them the
@@ -164,7 +164,7 @@ func (f sendFlags) destination(c *config.Config, args []string, hasData bool) (f
 		args = args[:len(args)-1]
 	}
 	if len(args) > 1 || fromStdin && (hasData || f.file != "") {
-		return false, exit.Usagef("send takes one URL and one source of data")
+		return false, exit.Usagef("send takes one URL and one source of data: --data, --file, or - for the standard input; see msl-hsm send --help")
 	}
 	return fromStdin, f.useURL(c, args)
 }

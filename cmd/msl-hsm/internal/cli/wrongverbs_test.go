@@ -141,6 +141,7 @@ var wrongVerbs = []wrongInput{
 	{"serve --config server.yaml --listen 127.0.0.1:0 --admin 0.0.0.0:0", 2, "loopback"},
 	{"serve --config server.yaml --listen 127.0.0.1:0 --init-state", 1, "without --init-state"},
 	{"serve --config server.yaml --listen 127.0.0.1:0 --upstream unix:", 2, "unix:SOCKET"},
+	{"session forget --agent unix:/" + strings.Repeat("x", 107), 2, "must not exceed 107 bytes, and this one has 108"},
 	{"session list", 2, "--state FILE"},
 	{"session list --state nothing.db", 2, "correct the path"},
 	{"session list --state junk", 1, "delete it"},

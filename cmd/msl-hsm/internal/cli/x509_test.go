@@ -52,7 +52,7 @@ func TestCRLFile(t *testing.T) {
 	}
 	first, second := time.Now().Add(time.Hour).Truncate(time.Second), time.Now().Add(2*time.Hour).Truncate(time.Second)
 	put(append(list(first), list(first)...))
-	f, err := keys.OpenCRLs("server.x509-crl", path, []*x509.Certificate{issuer}, nil)
+	f, err := keys.OpenCRLs("server.x509-crl", path, []*x509.Certificate{issuer}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestCRLFile(t *testing.T) {
 		put([]byte(broken))
 		f.Checked = time.Time{}
 		check("broken", 1, second)
-		if _, err := keys.OpenCRLs("server.x509-crl", path, []*x509.Certificate{issuer}, nil); err == nil {
+		if _, err := keys.OpenCRLs("server.x509-crl", path, []*x509.Certificate{issuer}, nil, nil); err == nil {
 			t.Errorf("opens %q", broken)
 		}
 	}

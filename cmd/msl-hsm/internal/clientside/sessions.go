@@ -154,12 +154,18 @@ func (s *Sessions) Purge() error {
 	return nil
 }
 
+// longestSocket is how many bytes the path of a socket may have (unix(7)).
+const longestSocket = 107
+
 // AskAgent makes a running agent log out a user, or forget its session if no user is
 // named.
 func AskAgent(ctx context.Context, at, user string) error {
 	transport := &http.Transport{DisableKeepAlives: true}
 	url := "http://" + at + "/"
 	if path, ok := config.CutUnix(at); ok {
+		if len(path) > longestSocket {
+			return exit.Usagef("--agent: the path of a socket must not exceed %d bytes, and this one has %d: correct it, or name it from another directory", longestSocket, len(path))
+		}
 		url = "http://agent/"
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 
@@ -21,6 +22,9 @@ func (s *Server) ReadMessages() (*usermsg.Catalog, error) {
 	data, err := plainfile.Read(s.Messages)
 	if err != nil {
 		return nil, exit.Usagef("server.messages: %w", err)
+	}
+	if len(bytes.TrimSpace(data)) == 0 { // as while it is being written
+		return nil, exit.Usagef("server.messages: %s is empty: write texts into it, or remove the setting", s.Messages)
 	}
 	catalog, err := parseMessages(s.Messages, data)
 	if err != nil {

@@ -133,7 +133,7 @@ func IsAny(err error, kinds ...error) bool {
 	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }
 
-// OneLine writes joined errors on one line, each once, with what to do next.
+// OneLine writes joined errors on one line of bounded length, each once, with what to do next.
 func OneLine(err error) string {
 	var lines []string
 	for line := range strings.SplitSeq(strings.TrimSpace(withNextStep(err)), "\n") {
@@ -159,7 +159,7 @@ func OneLine(err error) string {
 			text += "; " + next
 		}
 	}
-	return plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...)
+	return shortened(plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...))
 }
 
 // ofSocket reports whether the error is about the path of a socket.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -57,6 +58,17 @@ func TestFileSystems(t *testing.T) {
 		if got := OneLine(err); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// TestLongLine keeps the beginning and the end of an error that repeats something endless.
+func TestLongLine(t *testing.T) {
+	got := OneLine(fmt.Errorf("unknown command %q; see msl-hsm --help", strings.Repeat("ä", 50_000)))
+	if len(got) > longestLine || !utf8.ValidString(got) || !strings.HasPrefix(got, `unknown command "ää`) || !strings.HasSuffix(got, `ää"; see msl-hsm --help`) {
+		t.Errorf("%d bytes: %s", len(got), got)
+	}
+	if text := strings.Repeat("x", longestLine); OneLine(errors.New(text)) != text {
+		t.Error("an error of the permitted length is changed")
 	}
 }
 

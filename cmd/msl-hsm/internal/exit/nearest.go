@@ -2,9 +2,15 @@ package exit
 
 import "strings"
 
+// longestName is how many bytes a word has that may be meant as a name.
+const longestName = 64
+
 // Nearest returns the name that a word needs the fewest changes to become, or "" if none
 // is similar. Of several equally near names, it is the first.
 func Nearest(word string, names []string) (nearest string) {
+	if len(word) > longestName {
+		return ""
+	}
 	least := 1 + max(1, (len(word)+1)/3) // too many changes
 	for _, name := range names {
 		changes := distance(strings.ToLower(word), name)

@@ -55,6 +55,19 @@ func Printable(s string) string {
 	return safetext.String(s)
 }
 
+// longestLine bounds what is said of an error, in bytes.
+const longestLine = 2 << 10
+
+// shortened leaves out the middle of a text that repeats something without end, such as an
+// argument: its beginning says what is wrong, and its end what to do.
+func shortened(text string) string {
+	if len(text) <= longestLine {
+		return text
+	}
+	begin, end := text[:longestLine/2], text[len(text)-longestLine/4:]
+	return fmt.Sprintf("%s… (%d bytes) …%s", strings.ToValidUTF8(begin, ""), len(text)-len(begin)-len(end), strings.ToValidUTF8(end, ""))
+}
+
 // Quoted returns an argument quoted for a shell.
 func Quoted(s string) string {
 	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"os"
@@ -24,12 +25,17 @@ type issuer struct {
 
 func newIssuer(t *testing.T) issuer {
 	t.Helper()
+	return issuerNamed(t, "")
+}
+
+func issuerNamed(t *testing.T, name string) issuer {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCRLSign, SubjectKeyId: []byte{1},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -44,8 +50,13 @@ func newIssuer(t *testing.T) issuer {
 
 func (i issuer) crl(t *testing.T, number int64) []byte {
 	t.Helper()
+	return i.crlOf(t, number, time.Now())
+}
+
+func (i issuer) crlOf(t *testing.T, number int64, at time.Time) []byte {
+	t.Helper()
 	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-		Number: big.NewInt(number), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+		Number: big.NewInt(number), ThisUpdate: at, NextUpdate: time.Now().Add(time.Hour),
 	}, i.certificate, i.key)
 	if err != nil {
 		t.Fatal(err)

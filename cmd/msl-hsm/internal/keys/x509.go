@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -88,20 +89,32 @@ type CRLFile struct {
 	mu      sync.Mutex
 	lists   []*entityauth.CRL
 	seen    os.FileInfo
-	warned  bool // about an out-of-date list
+	warned  bool   // about an out-of-date list
+	failed  string // why the file could not be read again, as logged
 	Checked time.Time
 }
 
 // crlEvery is how often a file is checked.
 const crlEvery = 10 * time.Second
 
-// OpenCRLs reads the lists for the first time; only then is a faulty list an error.
-func OpenCRLs(setting, path string, issuers []*x509.Certificate, log *slog.Logger) (*CRLFile, error) {
+// OpenCRLs reads the lists for the first time; only then is a faulty list an error. They must
+// not be older than those of before, which are in use until now; nil means none are.
+func OpenCRLs(setting, path string, issuers []*x509.Certificate, before *CRLFile, log *slog.Logger) (*CRLFile, error) {
 	f := &CRLFile{path: path, issuers: issuers, log: log}
+	if before != nil {
+		f.lists = slices.DeleteFunc(slices.Clone(before.held()), func(list *entityauth.CRL) bool { return !slices.ContainsFunc(issuers, list.SpeaksFor) })
+	}
 	if err := f.read(); err != nil {
 		return nil, exit.Usagef("%s: %w", setting, err)
 	}
 	return f, nil
+}
+
+// held returns the lists in use.
+func (f *CRLFile) held() []*entityauth.CRL {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lists
 }
 
 // Current returns the current lists. If a new file cannot be read, the old lists stay
@@ -112,11 +125,25 @@ func (f *CRLFile) Current() []*entityauth.CRL {
 	if time.Since(f.Checked) < crlEvery {
 		return f.lists
 	}
-	if err := f.read(); err != nil && f.log != nil {
-		f.log.Error("revocation lists cannot be read again", "file", f.path, "error", err)
-	}
+	f.tell(f.read())
 	f.warn()
 	return f.lists
+}
+
+// tell logs once that the file cannot be read, and that it can be again.
+func (f *CRLFile) tell(err error) {
+	text := ""
+	if err != nil {
+		text = exit.OneLine(err)
+	}
+	switch {
+	case text == f.failed || f.log == nil:
+	case err != nil:
+		f.log.Error("revocation lists cannot be read again: the earlier ones stay in use", "file", f.path, "error", text)
+	default:
+		f.log.Info("revocation lists can be read again", "file", f.path)
+	}
+	f.failed = text
 }
 
 // warn logs once that a list is out of date: its issuer's certificates are refused.
@@ -144,6 +171,9 @@ func (f *CRLFile) read() error {
 		return err
 	}
 	lists, err := parseCRLs(text, f.issuers)
+	if err == nil {
+		err = entityauth.CheckSuccession(f.lists, lists)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}

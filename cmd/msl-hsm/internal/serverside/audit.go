@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -39,7 +40,7 @@ func openAudit(c *config.Config, store keys.Store) (a audit, err error) {
 		Path: own.File, Signer: signer, Size: own.Size, Records: own.Records, Interval: own.Interval, Log: c.Keystore.Log,
 	})
 	if err != nil {
-		return a, exit.Usagef("server.audit.file: %w: correct the path, or move the file away", err)
+		return a, afterAuditLog(err)
 	}
 	before := a.log.Last()
 	version, revision := buildVersion()
@@ -48,6 +49,18 @@ func openAudit(c *config.Config, store keys.Store) (a audit, err error) {
 		a.told.Info("audit log", "file", own.File, "continues_after", before.String())
 	}
 	return a, admin.SignCommands(c, signer)
+}
+
+// afterAuditLog adds the next step to the error of an audit log that does not open.
+func afterAuditLog(err error) error {
+	var refused syscall.Errno
+	switch {
+	case errors.Is(err, auditlog.ErrInUse):
+		return exit.Usagef("server.audit.file: %w: each server needs a file of its own; name another one, or stop that process", err)
+	case errors.As(err, &refused): // such as a full disk, about which the command says what to do
+		return exit.Usagef("server.audit.file: %w", err)
+	}
+	return exit.Usagef("server.audit.file: %w: correct the path, or move the file away", err)
 }
 
 // Close ends the audit log, and logs where it ends, so that its end cannot be cut off

@@ -109,7 +109,7 @@ func certificates(c *config.Config, s *Service, log *slog.Logger) (msl.EntitySch
 		Roots: a.Roots, Intermediates: a.Between, Directory: s.State, RequireCRL: c.Server.X509RequireCRL,
 	}
 	if c.Server.X509CRL != "" {
-		lists, err := keys.OpenCRLs("server.x509-crl", c.Server.X509CRL, a.All, log)
+		lists, err := s.openCRLs("server.x509-crl", c.Server.X509CRL, a.All, log)
 		if err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -146,7 +147,10 @@ func (l *Live) again() (r Reloaded, err error) {
 	}
 	g.Tell(auditlog.Record{Event: "admin", Action: "reload", Result: "done", Detail: strings.Join(r.Changed, ", ")})
 	l.Log.Info("configuration reloaded", "changed", r.Changed, "needs_restart", r.Restart, "issuer_key_versions", r.Versions)
-	return r, old.retire()
+	if err := old.retire(); err != nil { // which undoes nothing
+		l.Log.Warn("keys of the previous configuration are not released", "error", exit.OneLine(err))
+	}
+	return r, nil
 }
 
 // pair records the current versions of the keys. What fails here is tried again at the
@@ -197,8 +201,11 @@ func (s *Service) renewed(c *config.Config, log *slog.Logger) (*Service, error) 
 	if err != nil {
 		return nil, err
 	}
-	next := &Service{base: s.base}
-	if err := assemble(c, next, log); err != nil {
+	next := &Service{base: s.base, crls: maps.Clone(s.crls)}
+	if err = assemble(c, next, log); err == nil && c.Server.Identity != s.MSL.Name {
+		err = exit.Usagef("server.certificate: %s is of %q, and this server is %q: restart the server if it is to change its identity", c.Server.Certificate, c.Server.Identity, s.MSL.Name)
+	}
+	if err != nil {
 		if next.MSL != nil {
 			err = errors.Join(err, next.retire())
 		}

@@ -47,7 +47,7 @@ func Rehearse(c *config.Config, store keys.Store) (r *Rehearsal, err error) {
 	own := *c
 	own.Server.Enrollment = config.Enrollment{} // another process may have its file open
 	quiet := slog.New(slog.DiscardHandler)
-	r = &Rehearsal{Service: &Service{base: &base{Store: store, Connections: connections(&own.Server), Metrics: metrics.New(buildVersion())}}, devices: rehearsed{}}
+	r = &Rehearsal{Service: &Service{crls: map[string]*keys.CRLFile{}, base: &base{Store: store, Connections: connections(&own.Server), Metrics: metrics.New(buildVersion())}}, devices: rehearsed{}}
 	if r.dir, err = throwaway.Dir("", "msl-hsm-doctor"); err != nil {
 		return nil, err
 	}
@@ -63,6 +63,11 @@ func Rehearse(c *config.Config, store keys.Store) (r *Rehearsal, err error) {
 	if err == nil {
 		say(&own, r.MSL, messages)
 		r.tls, err = tlsServer(&own, r.Service, false, quiet)
+	}
+	if err == nil {
+		ended, end := context.WithCancel(context.Background())
+		end() // before any health check of the service behind the server
+		_, err = Application(ended, &own, r.Service, quiet)
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.Close())

@@ -33,7 +33,8 @@ type Service struct {
 	upstream     *mslhttp.Upstream  // behind the server, or nil
 	certificates []certificateFile  // presented by the server
 	heartbeat    heartbeat
-	least        map[string]uint32 // versions of keys below which sessions were forgotten
+	crls         map[string]*keys.CRLFile // in use, by setting; at first, those of the service before this one
+	least        map[string]uint32        // versions of keys below which sessions were forgotten
 }
 
 // A base is what a server keeps when its configuration is read again.

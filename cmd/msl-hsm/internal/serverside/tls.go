@@ -85,7 +85,7 @@ func tlsServer(c *config.Config, service *Service, insist bool, log *slog.Logger
 	if s.ClientCAs, err = keys.RootsIn("server.tls.client-ca", own.ClientCA); err != nil {
 		return nil, err
 	}
-	if s.CheckClient, err = checkTLSClients(&own, log); err != nil {
+	if s.CheckClient, err = checkTLSClients(&own, service, log); err != nil {
 		return nil, err
 	}
 	for _, entry := range own.Certificates {
@@ -99,11 +99,14 @@ func tlsServer(c *config.Config, service *Service, insist bool, log *slog.Logger
 			service.certificates = append(service.certificates, certificateFile{setting, entry.Certificate, leaf})
 		}
 	}
+	if err := s.Check(); err != nil {
+		return nil, exit.Usagef("server.tls: %w", err)
+	}
 	return s, nil
 }
 
 // checkTLSClients checks clients against the revocation lists, if there are any.
-func checkTLSClients(s *config.ServerTLS, log *slog.Logger) (func([]*x509.Certificate) error, error) {
+func checkTLSClients(s *config.ServerTLS, service *Service, log *slog.Logger) (func([]*x509.Certificate) error, error) {
 	const setting = "server.tls.client-crl"
 	if s.ClientCRL == "" {
 		return nil, nil
@@ -112,7 +115,7 @@ func checkTLSClients(s *config.ServerTLS, log *slog.Logger) (func([]*x509.Certif
 	if err != nil {
 		return nil, err
 	}
-	lists, err := keys.OpenCRLs(setting, s.ClientCRL, issuers, log)
+	lists, err := service.openCRLs(setting, s.ClientCRL, issuers, log)
 	if err != nil {
 		return nil, err
 	}

@@ -2,15 +2,27 @@ package serverside
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"log/slog"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
 // revocationPause is how often the sender of a message under way is checked.
 const revocationPause = 2 * time.Second
+
+// openCRLs opens the file of a setting. Lists older than those in use are refused.
+func (s *Service) openCRLs(setting, path string, issuers []*x509.Certificate, log *slog.Logger) (*keys.CRLFile, error) {
+	f, err := keys.OpenCRLs(setting, path, issuers, s.crls[setting], log)
+	if err == nil {
+		s.crls[setting] = f
+	}
+	return f, err
+}
 
 // whileTrusted ends a connection when the sender of the message under way is revoked,
 // since a channel may stay open for days, and when that sender goes away. Each new message

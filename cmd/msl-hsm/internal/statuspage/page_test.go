@@ -57,6 +57,11 @@ func TestToken(t *testing.T) {
 			t.Errorf("%q: %d %q", header, w.Code, w.Body)
 		}
 	}
+	for _, query := range []string{"?token=", "?access_token=", "?authorization=Bearer%20"} { // URLs are logged and remembered
+		if w := get(mux, "/overview"+query+made, "127.0.0.1:9090", ""); w.Code != http.StatusUnauthorized {
+			t.Errorf("%s: %d", query, w.Code)
+		}
+	}
 }
 
 // TestManyTokens has only the newest of those that were made count, and that of the
@@ -108,6 +113,9 @@ func TestHeaders(t *testing.T) {
 			if h.Get(name) != want {
 				t.Errorf("%s: %s is %q, want %q", path, name, h.Get(name), want)
 			}
+		}
+		if allowed := h.Get("Access-Control-Allow-Origin"); allowed != "" {
+			t.Errorf("%s: other sites may read it: %q", path, allowed)
 		}
 		if !strings.HasPrefix(h.Get("Content-Type"), kind) {
 			t.Errorf("%s is %q", path, h.Get("Content-Type"))

@@ -1,0 +1,93 @@
+package keys
+
+import (
+	"bytes"
+	"crypto/x509"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestOlderLists replaces the file of revocation lists with others, while a server uses it and
+// when its configuration is read again: no certificate that was revoked comes back.
+func TestOlderLists(t *testing.T) {
+	one, two := issuerNamed(t, "one"), issuerNamed(t, "two")
+	issuers := []*x509.Certificate{one.certificate, two.certificate}
+	old, now := time.Now().Add(-time.Hour), time.Now().Add(-2*time.Minute)
+	ofOne, ofTwo := one.crlOf(t, 2, now), two.crlOf(t, 2, now)
+	for name, next := range map[string]struct {
+		text []byte
+		want string
+	}{
+		"the same":               {slices.Concat(ofOne, ofTwo), ""},
+		"newer":                  {slices.Concat(one.crlOf(t, 3, now.Add(time.Minute)), ofTwo), ""},
+		"older":                  {slices.Concat(one.crlOf(t, 1, old), ofTwo), `of "CN=one" is of`},
+		"older, and the same":    {slices.Concat(one.crlOf(t, 1, old), ofOne, ofTwo), ""},
+		"one of two":             {ofOne, `of "CN=two" is missing`},
+		"of a stranger":          {issuerNamed(t, "three").crl(t, 2), "not of a known issuer"},
+		"of the name of another": {slices.Concat(issuerNamed(t, "one").crl(t, 2), ofTwo), `of "CN=one"`},
+		"empty":                  {nil, "revocation list"},
+		"half":                   {ofOne[:len(ofOne)/2], "damaged block"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "lists")
+			put := func(text []byte) {
+				t.Helper()
+				if err := os.WriteFile(path, text, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			put(slices.Concat(ofOne, ofTwo))
+			var log bytes.Buffer
+			used, err := OpenCRLs("server.x", path, issuers, nil, slog.New(slog.NewTextHandler(&log, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := used.Current()
+			os.Remove(path)
+			put(next.text)
+			again, err := OpenCRLs("server.x", path, issuers, used, nil)
+			if next.want == "" != (err == nil) || err != nil && (!strings.Contains(err.Error(), next.want) || again != nil) {
+				t.Errorf("reloaded: %v, want %q", err, next.want)
+			}
+			for range 3 { // it is told once
+				used.Checked = time.Time{}
+				if kept := slices.Equal(used.Current(), before); next.want != "" && !kept {
+					t.Error("lists were replaced")
+				}
+			}
+			if told := strings.Count(log.String(), "the earlier ones stay in use"); next.want != "" && told != 1 || next.want == "" && log.Len() > 0 {
+				t.Errorf("told %d times: %s", told, &log)
+			}
+			put(slices.Concat(ofOne, ofTwo))
+			used.Checked = time.Time{}
+			if used.Current(); next.want != "" && !strings.Contains(log.String(), "can be read again") {
+				t.Errorf("told %s", &log)
+			}
+			if fewer, err := OpenCRLs("server.x", path+".one", issuers[:1], used, nil); err == nil {
+				t.Errorf("there is no such file: %v", fewer)
+			}
+		})
+	}
+	// an authority that is trusted no more needs no list
+	path := filepath.Join(t.TempDir(), "lists")
+	for _, text := range [][]byte{slices.Concat(ofOne, ofTwo), ofOne} {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		before, err := OpenCRLs("server.x", path, issuers, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, ofOne, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenCRLs("server.x", path, issuers[:1], before, nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
