@@ -82,13 +82,13 @@ func TestHeaders(t *testing.T) {
 		want    string
 	}{
 		{func() {}, `sent message_id=#1 entity=device scheme=RSA encrypted=false authenticated=true renewable=true handshake=true key_requests=ASYMMETRIC_WRAPPED compression=GZIP,LZW languages=en
-received message_id=#2 entity=server scheme=RSA encrypted=false authenticated=true key_response=ASYMMETRIC_WRAPPED issued_master_token=#3/0 compression=GZIP,LZW languages=en
+received message_id=#2 entity=server scheme=ECC encrypted=false authenticated=true key_response=ASYMMETRIC_WRAPPED issued_master_token=#3/0 compression=GZIP,LZW languages=en
 sent message_id=#4 entity=device master_token=#3/0 encrypted=true authenticated=true renewable=true user_scheme=EMAIL_PASSWORD service_tokens=cookie compression=GZIP,LZW languages=en
 received message_id=#5 master_token=#3/0 encrypted=true authenticated=true user_id_token=#6 service_tokens=cookie compression=GZIP,LZW languages=en`},
 		{func() { req.NonReplayable = true }, `sent message_id=#1 entity=device master_token=#2/0 encrypted=true authenticated=true non_replayable_id=1 user_id_token=#3 service_tokens=cookie compression=GZIP,LZW languages=en
 received message_id=#4 master_token=#2/0 encrypted=true authenticated=true user_id_token=#3 service_tokens=cookie compression=GZIP,LZW languages=en`},
 		{func() { n.handler = refusing(&msl.AppError{InternalCode: 250, Message: "a text", User: "a text"}) }, `sent message_id=#1 entity=device master_token=#2/0 encrypted=true authenticated=true non_replayable_id=2 user_id_token=#3 service_tokens=cookie compression=GZIP,LZW languages=en
-received message_id=#4 error=FAIL internal_code=250 entity=server scheme=RSA encrypted=false authenticated=true`},
+received message_id=#4 error=FAIL internal_code=250 entity=server scheme=ECC encrypted=false authenticated=true`},
 	} {
 		step.prepare()
 		send(t, client, req)

@@ -33,7 +33,7 @@ func TestSpellings(t *testing.T) {
 		for _, own := range []string{composed, decomposed} {
 			n := softNetwork(t)
 			n.server.Name = registered
-			n.server.Local.(*entityauth.RSAEntity).Identity = registered
+			n.server.Local.(*entityauth.ECCEntity).Identity = registered
 			n.server.Users = []msl.UserScheme{&userauth.EmailPassword{Verify: func(_ context.Context, email string, _ []byte) (string, error) { return registered, nil }}}
 			asked, logins := "", 0
 			n.server.PermitUser = func(_ context.Context, identity, user, _ string) (bool, error) {
@@ -55,7 +55,7 @@ func TestSpellings(t *testing.T) {
 			local.Identity = own
 			static := msl.StaticDirectory(n.directory)
 			n.server.Directory, n.server.Peers[1] = static, &entityauth.RSA{Directory: static}
-			c.Peers = []msl.EntityScheme{&entityauth.RSA{Directory: msl.StaticDirectory{"caf\u00e9": {Identity: composed, Scheme: "RSA", KeyID: "server-key", PublicKey: n.serverKey}}}}
+			c.Peers = []msl.EntityScheme{&entityauth.ECC{Directory: msl.StaticDirectory{"caf\u00e9": {Identity: composed, Scheme: "ECC", KeyID: "server-key", PublicKey: n.serverKey}}}}
 			c.UserAuth = func(_ context.Context, user string, _ msl.ResponseCode) (*msl.UserAuthData, error) {
 				logins++
 				return userauth.EmailPasswordData(user, []byte("x")), nil

@@ -89,9 +89,9 @@ func newNetwork(t testing.TB, store keystore.Store) *network {
 	t.Helper()
 	n := &network{t: t, store: store, state: &msl.MemoryState{}, directory: directory{}, now: time.Unix(1700000000, 0)}
 	admin := store.(keystore.Admin)
-	signer := provision(t, admin, "server", keystore.RSASign2048).(crypto.Signer)
+	signer := provision(t, admin, "server", keystore.ECDSAP256).(crypto.Signer) // an RSA signature takes many times as long
 	n.serverKey = signer.Public()
-	n.entity = &entityauth.RSAEntity{Identity: "server", KeyID: "server-key", Key: signer}
+	n.entity = &entityauth.ECCEntity{Identity: "server", KeyID: "server-key", Key: signer}
 	n.psk = &entityauth.PSK{Directory: n.directory, Store: store}
 	n.server = &msl.Server{
 		Name:  "server",
@@ -150,7 +150,7 @@ func (n *network) RoundTrip(ctx context.Context, write func(io.Writer) error) (i
 func (n *network) client(entity msl.LocalEntity, exchanges ...msl.Offerer) *msl.Client {
 	c := &msl.Client{
 		Local: entity, KeyExchanges: exchanges, Transport: n, Time: n.clock,
-		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: directory{"server": {Identity: "server", Scheme: "RSA", KeyID: "server-key", PublicKey: n.serverKey}}}},
+		Peers:        []msl.EntityScheme{&entityauth.ECC{Directory: directory{"server": {Identity: "server", Scheme: "ECC", KeyID: "server-key", PublicKey: n.serverKey}}}},
 		Capabilities: &msl.Capabilities{Compression: []string{"GZIP", "LZW"}, Languages: []string{"en"}},
 		UserAuth: func(_ context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
 			if reason != 0 {

@@ -44,7 +44,7 @@ func TestAgentAttests(t *testing.T) {
 	id := s.deviceID(uri)
 	s.command("enrollment", "approve", id, "--name", "box")
 	s.run("tpm", "enroll", "--keystore", uri, "--pcr", "4", "--server", s.url+"/enroll", "--server-key", s.path("server.pem"))
-	file := s.device("keystore: {uri: '"+uri+"'}", "client:", "  url: "+s.url+"/", "  server-key: server.pem", "  custody: imported",
+	file := s.device("keystore: {uri: '"+uri+"'}", "client:", "  url: "+s.url+"/", "  server-key: server.pem", "  custody: imported", "  key-exchanges: [TPM_IMPORT]",
 		"  agent: {listen: 'unix:agent.sock'}", "  attest: {every: 1s, pcr: [4], event-log: boot.log}")
 
 	s.write("boot.log", string(tpmtest.EventLog(before...)))

@@ -126,6 +126,7 @@ func TestScripts(t *testing.T) {
 			"ready":           ready,
 			"serverkeys":      serverKeys,
 			"servertoken":     serverToken,
+			"identitytoken":   identityToken,
 			"upstream":        upstream,
 			"secureupstream":  secureUpstream,
 			"certify":         certify,

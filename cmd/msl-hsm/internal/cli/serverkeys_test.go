@@ -15,6 +15,9 @@ import (
 // madeKeys are the files of a server with new keys, whose passphrase is "for the keys".
 var madeKeys, madeToken made
 
+// madeIdentities are the files of tokens with an identity, by the label of the token.
+var madeIdentities sync.Map
+
 // made are files that a test takes as they are, by name. They are made once, as RSA keys
 // take most of the time of a script.
 type made struct {
@@ -103,6 +106,23 @@ func makeServerToken(dir string) error {
 	// It has a whole path, and is made again where a command finds none.
 	defer os.Remove(filepath.Join(dir, "dev", "softhsm2.conf"))
 	return withPublicKey(dir, "dev/msl-hsm.yaml")
+}
+
+// identityToken DIR [LABEL] writes the directory as these commands do, for scripts that are
+// about something else.
+//
+//	exec msl-hsm token init --softhsm DIR --label LABEL
+//	exec msl-hsm key create msl-identity --algorithm rsa2048-sign --config DIR/msl-hsm.yaml
+func identityToken(ts *testscript.TestScript, _ bool, args []string) {
+	label := append(args, "dev")[1]
+	m, _ := madeIdentities.LoadOrStore(label, &made{})
+	ts.Check(m.(*made).put(ts.MkAbs(args[0]), func(dir string) error {
+		_, err := inProcess(dir, "token", "init", "--softhsm", ".", "--label", label)
+		if err == nil {
+			_, err = inProcess(dir, "key", "create", "msl-identity", "--algorithm", "rsa2048-sign", "--config", "msl-hsm.yaml")
+		}
+		return errors.Join(err, os.Remove(filepath.Join(dir, "softhsm2.conf")))
+	}))
 }
 
 // withPublicKey makes the keys of a server, and server.pem.
