@@ -13,13 +13,13 @@ type outgoing struct {
 	head      *sealedHeader
 	tell      func() // called once the head is sent, or nil
 	handshake bool
-	lone      bool // has no payload, yet is not a handshake
-	waits     bool // the peer has to answer, even if the application needs no answer
+	lone      bool        // has no payload, yet is not a handshake
+	waits     bool        // the peer has to answer, even if the application needs no answer
+	flush     bool        // after each read of the body
+	taken     atomic.Bool // written or abandoned
 	payload   payloadWriter
 	keys      *SessionKeys // used by the payload, or nil
 	body      func() (io.ReadCloser, error)
-	taken     atomic.Bool // written or abandoned
-	flush     bool        // after each read of the body
 }
 
 // write sends the message.

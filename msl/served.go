@@ -74,10 +74,10 @@ type ending struct {
 	message  *Message // passed to the application
 	exchange string   // scheme of the issued keys
 	issued   uint32   // version of the issuer keys of the issued token
+	told     bool     // already reported
 	source   string
 	span     trace.Span   // of the message, or nil
 	wrote    func() int64 // returns the bytes sent, if the memory does not count them; or nil
-	told     bool         // already reported
 	cause    error        // of a refusal, or nil
 	answer   errorAnswer
 	fault    Fault
