@@ -107,9 +107,23 @@ func (s *Store) knownRoot(r kv.Reader) ([]byte, error) {
 	return b, err
 }
 
-// Begin makes the root of a store that has nothing in the tables.
+// Begin makes the root of a store that has nothing in the tables. If there is a root, the
+// error is [kv.ErrExists]: another process made it meanwhile, and may have gone on.
 func Begin(ctx context.Context, store kv.Store, key Key) error {
-	return NewSeen(nil).MakeRoot(ctx, store, key)
+	first, err := newRoot(sum{}).encode(key)
+	if err != nil {
+		return err
+	}
+	return store.Update(ctx, func(tx kv.Tx) error {
+		there, err := tx.Get(kv.Settings, []byte(rootKey))
+		if err != nil {
+			return err
+		}
+		if there != nil {
+			return fmt.Errorf("authkv: a record that authenticates the others %w", kv.ErrExists)
+		}
+		return tx.Put(kv.Settings, []byte(rootKey), first)
+	})
 }
 
 // MakeRoot makes the root of a store with the records that were seen.

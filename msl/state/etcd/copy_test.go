@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -201,6 +202,33 @@ func TestImportGoesOnLate(t *testing.T) {
 	}
 	if err := s.Revoked(t.Context(), "device 99", ""); err != msl.ErrMasterTokenIdentityRevoked {
 		t.Errorf("the revocation: %v", err)
+	}
+}
+
+// TestCreateGoesOnLate pauses one that makes a state, before it has made its root. Another one
+// imports a state there meanwhile, which stays authentic when the first one goes on.
+func TestCreateGoesOnLate(t *testing.T) {
+	m := etcdtest.Start(t)
+	_, key := keyed(t)
+	c := Config{Endpoints: []string{m.URL}, Key: key}
+	paused, err := c.open(t.Context(), 0, etcdkv.CreateNew)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer paused.Close()
+	if err := Import(t.Context(), c, filled(t).Server, true, nil); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := authkv.Begin(t.Context(), paused, key); !errors.Is(err, ErrExists) {
+		t.Errorf("the paused one ended with %v, want ErrExists", err)
+	}
+	if err := errors.Join(s.RevokeEntity("device 99"), s.Verify(t.Context())); err != nil {
+		t.Error(err)
 	}
 }
 
