@@ -87,7 +87,7 @@ func (c *Client) Load(ctx context.Context) (r msl.ClientRecord, err error) {
 		if err != nil || payload == nil {
 			return err
 		}
-		return decodeJSON(payload, &r)
+		return kv.DecodeJSON(payload, &r)
 	})
 	if err != nil {
 		return msl.ClientRecord{}, err

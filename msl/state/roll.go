@@ -82,8 +82,11 @@ func decodeMark(b []byte) (m mark, err error) {
 		numbers = 3
 	}
 	m.revoked, m.kept, m.removed = n[0]&markRevoked != 0, n[0]&markKept != 0, n[0]&markRemoved != 0
+	if n[0] >= markEnd {
+		return mark{}, ErrNewer
+	}
 	both := int64(markProfiles | markSuffixes)
-	if n[0] >= markEnd || n[0]&both == both || len(n) != numbers || !m.refuses() && (numbers == 2 || n[1] != 0) || m.kept && !m.revoked {
+	if n[0]&both == both || len(n) != numbers || !m.refuses() && (numbers == 2 || n[1] != 0) || m.kept && !m.revoked {
 		return mark{}, fmt.Errorf("%w: a mark is unknown", ErrDamaged)
 	}
 	m.family = map[int64]family{markProfiles: profiles, markSuffixes: suffixes}[n[0]&both]
