@@ -77,15 +77,6 @@ func (k *keeps) set(all []keep) {
 	k.all = all
 }
 
-// kept reads the keeps, which other servers that share the state may have changed.
-func (t *Tokens) kept(ctx context.Context) (all []keep, err error) {
-	err = t.view(ctx, "read how long records are kept", func(tx kv.Reader) error {
-		all, err = readKeeps(tx)
-		return err
-	})
-	return all, err
-}
-
 func readKeeps(tx kv.Reader) ([]keep, error) {
 	b, err := tx.Get(kv.Settings, []byte(keepKey))
 	if err != nil {

@@ -222,6 +222,8 @@ func (r roll) markWithFamily(tx kv.Reader, name string) (mark, error) {
 	return m, err
 }
 
+// unrevoke lifts a revocation. It also ends the wait for a time from which tokens count that
+// a clock far ahead has set: who is not revoked gets in.
 func (r roll) unrevoke(tx kv.Tx, name string) error {
 	m, err := r.mark(tx, name)
 	if err != nil {
@@ -231,6 +233,9 @@ func (r roll) unrevoke(tx kv.Tx, name string) error {
 		return fmt.Errorf("%s %q %w", r.what, name, ErrNotRevoked)
 	}
 	m.revoked, m.kept = false, false
+	if m.counts, err = plausible(tx, m.counts, time.Now()); err != nil {
+		return err
+	}
 	return r.setMark(tx, name, m)
 }
 

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
@@ -40,6 +41,7 @@ type Server struct {
 	*Accounts
 	*Tokens
 	pruning pruning
+	looked  atomic.Pointer[time.Time] // for old records, or when it was opened
 }
 
 var (
@@ -63,6 +65,8 @@ func NewServer(store kv.Store) (*Server, error) {
 		Accounts:  &Accounts{records: r, hashing: newHashing(passwordsAtATime), cost: stretch.Recommended()},
 		Tokens:    &Tokens{records: r},
 	}
+	now := time.Now()
+	s.looked.Store(&now)
 	return s, store.View(context.Background(), s.readSettings)
 }
 
