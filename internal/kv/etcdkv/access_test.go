@@ -16,8 +16,10 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,17 +145,21 @@ func password(text string) func(context.Context) ([]byte, error) {
 	return func(context.Context) ([]byte, error) { return []byte(text), nil }
 }
 
-func TestPassword(t *testing.T) {
+// startAuth starts etcd with a user msl, whose password is "secret", for the prefix state/.
+func startAuth(t *testing.T) *etcdtest.Member {
+	t.Helper()
 	m := etcdtest.StartDurable(t)
 	for _, line := range []string{
-		"user add root:root", "user grant-role root root", "role add msl", "role grant-permission msl --prefix=true readwrite state/",
+		"user add root:root", "role add root", "user grant-role root root", "role add msl", "role grant-permission msl --prefix=true readwrite state/",
 		"user add msl:secret", "user grant-role msl msl", "auth enable",
 	} {
-		if line == "user grant-role root root" {
-			m.Control(t, "role", "add", "root")
-		}
 		m.Control(t, strings.Fields(line)...)
 	}
+	return m
+}
+
+func TestPassword(t *testing.T) {
+	m := startAuth(t)
 	c := Config{Endpoints: []string{m.URL}, Prefix: "state", User: "msl", Password: password("secret"), DialTimeout: 2 * time.Second}
 	d := openAt(t, c)
 	if err := d.Update(t.Context(), func(tx kv.Tx) error { return increment(tx, []byte("a")) }); err != nil {
@@ -186,6 +192,33 @@ func TestPassword(t *testing.T) {
 			t.Errorf("%s: the password is in %v", name, err)
 		}
 	}
+}
+
+// TestPasswordChanges gives the etcd user another password, and the right to use more keys,
+// while a follower runs: it goes on as soon as it can read the new password.
+func TestPasswordChanges(t *testing.T) {
+	t.Parallel()
+	m := startAuth(t)
+	var now atomic.Value
+	now.Store("secret")
+	read := func(context.Context) ([]byte, error) { return []byte(now.Load().(string)), nil }
+	f := follow(t, Config{Endpoints: []string{m.URL}, Prefix: "state", User: "msl", Password: read}, Following{})
+	m.Control(t, "--user", "root:root", "role", "grant-permission", "msl", "--prefix=true", "read", "elsewhere/")
+	putIn(t, f, "first", "a", "1")
+	change := exec.Command("etcdctl", "--endpoints", m.URL, "--user", "root:root", "user", "passwd", "msl", "--interactive=false")
+	change.Env, change.Stdin = append(os.Environ(), "ETCDCTL_API=3"), strings.NewReader("another")
+	if out, err := change.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	eventually(t, "the follower does not say that its password is wrong", func() bool {
+		err := f.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("first", []byte("a"), []byte("2")) })
+		return err != nil && strings.Contains(err.Error(), `does not accept the user "msl"`)
+	})
+	now.Store("another")
+	eventually(t, "no change is made with the new password", func() bool {
+		return f.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("first", []byte("a"), []byte("3")) }) == nil
+	})
+	eventually(t, "the copy is not up to date", func() bool { got, err := recall(f, "first", "a"); return got == "3" && err == nil })
 }
 
 func TestConfig(t *testing.T) {

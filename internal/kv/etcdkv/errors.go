@@ -60,9 +60,9 @@ func (c *cluster) explain(err error) error {
 	case errors.Is(err, rpctypes.ErrPermissionDenied):
 		return fmt.Errorf("etcdkv: the etcd user may not use all keys that begin with %q: grant its role readwrite on that prefix", c.prefix)
 	case errors.Is(err, rpctypes.ErrNoSpace):
-		return errors.New("etcdkv: the database of etcd is full: compact and defragment it, or raise --quota-backend-bytes, then run etcdctl alarm disarm")
+		return errors.New("etcdkv: " + fullAdvice)
 	case errors.Is(err, rpctypes.ErrCorrupt):
-		return fail(kv.ErrDamaged, "etcd says that the cluster is corrupt: replace the member that differs")
+		return fail(kv.ErrDamaged, corruptAdvice)
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps):
 		return errors.New("etcdkv: a change is too large for this etcd: set its --max-request-bytes and --max-txn-ops to the default or more")
 	}
@@ -82,12 +82,20 @@ func (c *cluster) explainConnection(err error) error {
 	return fmt.Errorf("etcdkv: etcd at %s: %s", at, text)
 }
 
+const (
+	fullAdvice    = "the database of etcd is full: compact and defragment it, or raise --quota-backend-bytes, then run etcdctl alarm disarm"
+	corruptAdvice = "etcd says that the cluster is corrupt: replace the member that differs"
+)
+
 // A symptom is a part of a gRPC error text; gRPC has no types for the causes.
 type symptom struct{ part, advice string }
 
 // certain are symptoms with one cause.
 func certain() []symptom {
 	return []symptom{
+		{"alarm:NOSPACE", fullAdvice},
+		{"alarm:CORRUPT", corruptAdvice},
+		{otherCluster, "an endpoint belongs to another cluster than the one that answered first: correct the endpoints; if a backup of etcd was restored, make all older tokens invalid, then restart the servers"},
 		{"first record does not look like a TLS handshake", "it does not speak TLS: use http, or give etcd a certificate"},
 		{"signed by unknown authority", "its certificate is not of a known CA: configure the CA of etcd"},
 		{"certificate is valid for", "its certificate has another name: use the name in it"},

@@ -51,7 +51,8 @@ type Config struct {
 	TLS *tls.Config
 	// User is the name of a user of etcd. Zero means none.
 	User string
-	// Password returns the password of User. It is called once; the result is overwritten.
+	// Password returns the password of User. It is called again when etcd no longer accepts
+	// what it returned. The result is overwritten.
 	Password func(context.Context) ([]byte, error)
 	// Key authenticates the records, so that someone who can write to etcd cannot lift a
 	// revocation or register an entity undetected: see [KeyOf]. All servers of a state

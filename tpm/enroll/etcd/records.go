@@ -42,7 +42,8 @@ type Config struct {
 	TLS *tls.Config
 	// User is the name of a user of etcd. Zero means none.
 	User string
-	// Password returns the password of User. It is called once; the result is overwritten.
+	// Password returns the password of User. It is called again when etcd no longer accepts
+	// what it returned. The result is overwritten.
 	Password func(context.Context) ([]byte, error)
 	// Key authenticates the records. All servers have the same key. It may be that of
 	// their state, since the data authenticated here begins differently. Nil means that

@@ -64,6 +64,9 @@ func Rehearse(c *config.Config, store keys.Store) (r *Rehearsal, err error) {
 		say(&own, r.MSL, messages)
 		r.tls, err = tlsServer(&own, r.Service, false, quiet)
 	}
+	if err == nil {
+		err = r.noteStateCertificate(&own.Server.State)
+	}
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
