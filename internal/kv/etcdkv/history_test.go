@@ -72,13 +72,14 @@ func TestOtherCluster(t *testing.T) {
 	openAt(t, Config{Endpoints: []string{m.URL}})
 	const want = "an endpoint belongs to another cluster"
 	both := Config{Endpoints: []string{m.URL, other.URL}, Prefix: "new"}
+	const different = "the endpoints belong to different clusters: http://127.0.0.1:"
 	_, err := Open(t.Context(), both, layout(), OpenOrCreate)
-	wantErr(t, err, nil, want)
+	wantErr(t, err, nil, different)
 	both.Prefix = ""
 	var d *DB
 	eventually(t, "the right one never answers first", func() bool {
 		if d, err = Open(t.Context(), both, layout(), OpenExisting); err != nil {
-			wantErr(t, err, nil, want)
+			wantErr(t, err, nil, different)
 		}
 		return err == nil
 	})

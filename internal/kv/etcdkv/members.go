@@ -63,12 +63,19 @@ func (c *cluster) oneCluster(ctx context.Context) error {
 	if len(c.config.Endpoints) < 2 {
 		return nil
 	}
+	var own, other []string
 	for _, m := range c.members(ctx) {
-		if m.Err != nil && strings.Contains(m.Err.Error(), otherCluster) {
-			return fail(nil, "etcd at %s: %v", m.Endpoint, m.Err)
+		switch {
+		case m.Err == nil:
+			own = append(own, m.Endpoint)
+		case strings.Contains(m.Err.Error(), otherCluster):
+			other = append(other, m.Endpoint)
 		}
 	}
-	return nil
+	if len(other) == 0 {
+		return nil
+	}
+	return fail(nil, "the endpoints belong to different clusters: %s to one, and %s to another: leave out the wrong ones", strings.Join(own, ", "), strings.Join(other, ", "))
 }
 
 // unreached says why one endpoint did not answer.

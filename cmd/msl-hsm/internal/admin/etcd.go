@@ -114,8 +114,12 @@ func opened(c *config.Config, store keys.Store, open func(context.Context, etcd.
 }
 
 func tellReach(log *slog.Logger, err error) {
-	if err == nil {
+	switch {
+	case err == nil:
 		log.Info("etcd answers again: the state is up to date")
+		return
+	case errors.Is(err, kv.ErrDamaged), errors.Is(err, kv.ErrEmpty):
+		log.Error("the state in etcd cannot be used: all messages fail", "error", err)
 		return
 	}
 	log.Error("etcd does not answer: non-replayable messages and renewals fail, and soon all messages", "error", err)
