@@ -41,7 +41,11 @@ func isFinal(err error) bool {
 	return errors.As(err, &own)
 }
 
-func isLate(err error) bool { return codeOf(err) == codes.DeadlineExceeded }
+// isLate reports whether an answer did not come in time. A member that waits for others
+// passes their error on as a text.
+func isLate(err error) bool {
+	return codeOf(err) == codes.DeadlineExceeded || strings.Contains(err.Error(), context.DeadlineExceeded.Error())
+}
 
 // explain says what to do about an error of etcd, on one line.
 func (c *cluster) explain(err error) error {
@@ -105,6 +109,8 @@ func certain() []symptom {
 		{"certificate required", "it asks for a client certificate: configure one"},
 		{"bad certificate", "it refuses the client certificate, or asks for one: configure one of the CA that etcd trusts"},
 		{"remote error: tls: unknown certificate", "it refuses the client certificate: configure one of the CA that etcd trusts"},
+		{"etcdserver: no leader", "it cannot reach most of the members: check that they run, and the network in between"},
+		{"etcdserver: request timed out", "it cannot reach most of the members: check that they run, and the network in between"},
 		{"connection refused", "nothing listens there: check that etcd is running"},
 		{"no such host", "there is no such host: check the name"},
 	}
