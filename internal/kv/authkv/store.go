@@ -126,6 +126,25 @@ func Begin(ctx context.Context, store kv.Store, key Key) error {
 	})
 }
 
+// Begun reports whether a store has a root, or records in tables. Otherwise somebody who made
+// it was interrupted.
+func Begun(ctx context.Context, store kv.Store, tables []string) (begun bool, err error) {
+	err = store.View(ctx, func(r kv.Reader) error {
+		b, err := r.Get(kv.Settings, []byte(rootKey))
+		begun = b != nil
+		for _, table := range tables {
+			if err != nil || begun {
+				return err
+			}
+			var found []kv.Pair
+			found, err = r.Range(table, nil, nil, 1)
+			begun = len(found) > 0
+		}
+		return err
+	})
+	return begun, err
+}
+
 // MakeRoot makes the root of a store with the records that were seen.
 func (s *Seen) MakeRoot(ctx context.Context, store kv.Store, key Key) error {
 	first, err := newRoot(s.sum).encode(key)
