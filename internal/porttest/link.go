@@ -18,6 +18,7 @@ type Link struct {
 	turn  int
 	cut   bool
 	flow  chan struct{} // closed while bytes flow
+	dead  chan struct{} // closed once the present connections are stranded
 	conns []net.Conn
 }
 
@@ -28,7 +29,7 @@ func NewLink(t testing.TB, places ...string) *Link {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Link{Listener: listener, places: places, flow: make(chan struct{})}
+	l := &Link{Listener: listener, places: places, flow: make(chan struct{}), dead: make(chan struct{})}
 	close(l.flow)
 	l.work.Go(l.accept)
 	t.Cleanup(func() {
@@ -80,19 +81,30 @@ func (l *Link) take(pair ...net.Conn) bool {
 }
 
 func (l *Link) both(a, b net.Conn) {
-	l.work.Go(func() { l.pass(a, b) })
-	l.pass(b, a)
+	l.mu.Lock()
+	dead := l.dead
+	l.mu.Unlock()
+	l.work.Go(func() { l.pass(a, b, dead) })
+	l.pass(b, a, dead)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conns = slices.DeleteFunc(l.conns, func(c net.Conn) bool { return c == a || c == b })
 }
 
-// pass carries bytes one way, and the end of them.
-func (l *Link) pass(from, to net.Conn) {
+// pass carries bytes one way, and the end of them, or swallows them once dead is closed.
+func (l *Link) pass(from, to net.Conn, dead <-chan struct{}) {
 	data := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(data)
 		<-l.flowing()
+		select {
+		case <-dead:
+			if err != nil {
+				return
+			}
+			continue
+		default:
+		}
 		if _, failed := to.Write(data[:n]); failed != nil {
 			from.Close()
 			return
@@ -127,6 +139,15 @@ func (l *Link) Stall() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.flow = make(chan struct{})
+}
+
+// Strand leaves the present connections open, and carries nothing on them any more, as a
+// firewall that forgot them. Others are not affected.
+func (l *Link) Strand() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.dead)
+	l.dead = make(chan struct{})
 }
 
 // Mend ends Sever and Stall.

@@ -8,11 +8,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -146,9 +148,9 @@ func password(text string) func(context.Context) ([]byte, error) {
 }
 
 // startAuth starts etcd with a user msl, whose password is "secret", for the prefix state/.
-func startAuth(t *testing.T) *etcdtest.Member {
+func startAuth(t *testing.T, args ...string) *etcdtest.Member {
 	t.Helper()
-	m := etcdtest.StartDurable(t)
+	m := etcdtest.StartDurable(t, append(args, "--bcrypt-cost", "4")...)
 	for _, line := range []string{
 		"user add root:root", "role add root", "user grant-role root root", "role add msl", "role grant-permission msl --prefix=true readwrite state/",
 		"user add msl:secret", "user grant-role msl msl", "auth enable",
@@ -191,6 +193,35 @@ func TestPassword(t *testing.T) {
 		if err != nil && strings.Contains(strings.ToLower(err.Error()), "secret") {
 			t.Errorf("%s: the password is in %v", name, err)
 		}
+	}
+}
+
+// TestTokenExpires has etcd give tokens that live for a second: a follower logs in again
+// whenever it has to, and loses nothing.
+func TestTokenExpires(t *testing.T) {
+	t.Parallel()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key")
+	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := startAuth(t, "--auth-token", "jwt,priv-key="+file+",sign-method=RS256,ttl=1s")
+	one := Config{Endpoints: []string{m.URL}, Prefix: "state/one", User: "msl", Password: password("secret")}
+	f := follow(t, one, Following{Notice: func(err error) { t.Errorf("it lost etcd, or found it again: %v", err) }})
+	other := openAt(t, Config{Endpoints: one.Endpoints, Prefix: "state/two", User: "msl", Password: one.Password})
+	for i := range 3 {
+		putIn(t, f, "first", "a", fmt.Sprint(i))
+		if err := other.Update(t.Context(), func(tx kv.Tx) error { return increment(tx, []byte("a")) }); err != nil {
+			t.Error(err)
+		}
+		if got, err := recall(f, "first", "a"); got != fmt.Sprint(i) || err != nil {
+			t.Errorf("the copy has %s: %v", got, err)
+		}
+		time.Sleep(600 * time.Millisecond)
 	}
 }
 

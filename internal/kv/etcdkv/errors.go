@@ -30,8 +30,11 @@ func codeOf(err error) codes.Code {
 }
 
 // isFinal reports whether a request was refused: it has changed nothing and would be
-// refused again. Other errors may mean a lost answer.
+// refused again. Other errors may mean a lost answer, or a login that expired meanwhile.
 func isFinal(err error) bool {
+	if errors.Is(err, rpctypes.ErrInvalidAuthToken) {
+		return false
+	}
 	switch codeOf(err) {
 	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied, codes.ResourceExhausted,
 		codes.FailedPrecondition, codes.OutOfRange, codes.Unimplemented, codes.Unauthenticated:
