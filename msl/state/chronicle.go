@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
@@ -118,12 +119,25 @@ func readChronicle(tx kv.Reader) (c chronicle, err error) {
 	return c, nil
 }
 
-// agedNow returns when records were touched that have now aged for as long as tokens are
-// accepted, and at least for base.
-func (s *Server) agedNow(ctx context.Context, base time.Duration) (then time.Time, err error) {
+// An aging is a server's part in the chronicle of its state.
+type aging struct {
+	records
+	looked atomic.Pointer[time.Time] // when this server last looked, or was opened
+}
+
+func newAging(r records) *aging {
 	now := time.Now()
-	err = s.view(ctx, "find out how old records are", func(tx kv.Reader) error {
-		_, then, err = s.chronicle(tx, now, base)
+	a := &aging{records: r}
+	a.looked.Store(&now)
+	return a
+}
+
+// before returns when records were touched that have now aged for as long as tokens are
+// accepted, and at least for base.
+func (a *aging) before(ctx context.Context, base time.Duration) (then time.Time, err error) {
+	now := time.Now()
+	err = a.view(ctx, "find out how old records are", func(tx kv.Reader) error {
+		_, then, err = a.chronicle(tx, now, base)
 		return err
 	})
 	return then, err
@@ -131,14 +145,14 @@ func (s *Server) agedNow(ctx context.Context, base time.Duration) (then time.Tim
 
 // look records that this server looks for old records now. It returns the lapse that ends
 // now, or how far the clock went back, as a negative duration.
-func (s *Server) look(ctx context.Context, base time.Duration) (missed time.Duration, err error) {
+func (a *aging) look(ctx context.Context, base time.Duration) (missed time.Duration, err error) {
 	now := time.Now()
-	err = s.update(ctx, "note that old records are looked for", func(tx kv.Tx) error {
+	err = a.update(ctx, "note that old records are looked for", func(tx kv.Tx) error {
 		last, err := readChronicle(tx)
 		if err != nil {
 			return err
 		}
-		c, then, err := s.chronicle(tx, now, base)
+		c, then, err := a.chronicle(tx, now, base)
 		if err != nil {
 			return err
 		}
@@ -146,18 +160,18 @@ func (s *Server) look(ctx context.Context, base time.Duration) (missed time.Dura
 		return tx.Put(kv.Settings, []byte(chronicleKey), c.since(then).encode())
 	})
 	if err == nil {
-		s.looked.Store(&now)
+		a.looked.Store(&now)
 	}
 	return missed, err
 }
 
 // chronicle returns the chronicle as of now, and when records were touched that have aged
 // for as long as tokens are accepted.
-func (s *Server) chronicle(tx kv.Reader, now time.Time, base time.Duration) (c chronicle, then time.Time, err error) {
+func (a *aging) chronicle(tx kv.Reader, now time.Time, base time.Duration) (c chronicle, then time.Time, err error) {
 	if c, err = readChronicle(tx); err != nil {
 		return c, then, err
 	}
 	kept, err := readKeeps(tx)
-	c = c.at(now, time.Since(*s.looked.Load()))
+	c = c.at(now, time.Since(*a.looked.Load()))
 	return c, c.aged(now, longest(kept, now, base)), err
 }

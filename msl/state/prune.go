@@ -92,7 +92,7 @@ func jittered(d time.Duration) time.Duration {
 func (s *Server) pruneOnce(ctx context.Context, p Pruning) {
 	start := time.Now()
 	var f Forgotten
-	missed, err := s.look(ctx, p.Keep)
+	missed, err := s.aging.look(ctx, p.Keep)
 	if err == nil {
 		f, err = s.Forget(ctx, p.Keep)
 	}
@@ -126,7 +126,7 @@ type Forgotten struct {
 // stay, since a user ID token is renewed as long as its master token is. Time in which no
 // server lived, or by which a clock was set, does not count.
 func (s *Server) Forget(ctx context.Context, keep time.Duration) (f Forgotten, err error) {
-	olderThan, err := s.agedNow(ctx, keep)
+	olderThan, err := s.aging.before(ctx, keep)
 	if err != nil {
 		return f, err
 	}

@@ -2,7 +2,6 @@ package state
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
@@ -41,7 +40,7 @@ type Server struct {
 	*Accounts
 	*Tokens
 	pruning pruning
-	looked  atomic.Pointer[time.Time] // for old records, or when it was opened
+	aging   *aging
 }
 
 var (
@@ -64,9 +63,8 @@ func NewServer(store kv.Store) (*Server, error) {
 		Directory: &Directory{records: r},
 		Accounts:  &Accounts{records: r, hashing: newHashing(passwordsAtATime), cost: stretch.Recommended()},
 		Tokens:    &Tokens{records: r},
+		aging:     newAging(r),
 	}
-	now := time.Now()
-	s.looked.Store(&now)
 	return s, store.View(context.Background(), s.readSettings)
 }
 
