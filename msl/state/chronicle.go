@@ -63,6 +63,17 @@ func (c chronicle) aged(now time.Time, long time.Duration) time.Time {
 	return then
 }
 
+// earliest returns what the time may be, if the clock was set forward by all that lapsed.
+func (c chronicle) earliest(now time.Time) time.Time {
+	if !c.looked.IsZero() && c.looked.Before(now) {
+		now = c.looked
+	}
+	for _, l := range c.lapses {
+		now = now.Add(-l.long)
+	}
+	return now
+}
+
 // since returns the chronicle without the lapses that matter only to older records.
 func (c chronicle) since(then time.Time) chronicle {
 	c.lapses = slices.DeleteFunc(slices.Clone(c.lapses), func(l lapse) bool { return !l.end.After(then) })
@@ -173,5 +184,5 @@ func (a *aging) chronicle(tx kv.Reader, now time.Time, base time.Duration) (c ch
 	}
 	kept, err := readKeeps(tx)
 	c = c.at(now, time.Since(*a.looked.Load()))
-	return c, c.aged(now, longest(kept, now, base)), err
+	return c, c.aged(now, longest(kept, c.earliest(now), base)), err
 }

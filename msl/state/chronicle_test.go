@@ -49,6 +49,33 @@ func TestClockAhead(t *testing.T) {
 	})
 }
 
+// TestClockAheadOfKeeps is TestClockAhead for a token that lives longer than those that the
+// server issues.
+func TestClockAheadOfKeeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t)
+		s.StartPruning(Pruning{Keep: day})
+		session(t, s, "device", 1, time.Now().Add(10*day))
+		time.Sleep(2 * time.Hour)
+		s = reopen(t, s)
+		time.Sleep(year)
+		s = reopen(t, s)
+		s.StartPruning(Pruning{Keep: day})
+		session(t, s, "other", 2, time.Now().Add(day))
+		time.Sleep(8 * day)
+		synctest.Wait()
+		if sum := summary(t, s); sum.IDs < 1 || sum.Sequences < 1 {
+			t.Errorf("after eight of ten days there are %+v", sum)
+		}
+		time.Sleep(20 * day)
+		synctest.Wait()
+		if sum := summary(t, s); sum != (Summary{}) {
+			t.Errorf("after all that there are %+v", sum)
+		}
+		s.StopPruning()
+	})
+}
+
 // TestClockBack opens a state that a server with a clock ahead by a year used.
 func TestClockBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
