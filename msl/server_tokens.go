@@ -3,6 +3,7 @@ package msl
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -41,7 +42,7 @@ func (s *Server) judgeTokens(ctx context.Context, in *incoming) error {
 	case err != nil:
 		return err
 	case s.Issuer.Issued(in.token).Before(entity):
-		return fail(ErrMasterTokenIdentityRevoked, "revocation", errors.New("it was issued before the tokens of this entity were made invalid"))
+		return fail(ErrMasterTokenIdentityRevoked, "revocation", uncounted("entity", entity, s.Issuer.now()))
 	}
 	if s.JudgeToken != nil {
 		if err := s.JudgeToken(ctx, CanonicalName(in.session.Identity), in.token); err != nil {
@@ -54,7 +55,7 @@ func (s *Server) judgeTokens(ctx context.Context, in *incoming) error {
 	case in.userIDToken == nil:
 		return nil
 	case s.Issuer.IssuedUser(in.userIDToken).Before(user):
-		return fail(ErrUserIDTokenRevoked, "revocation", errors.New("it was issued before the tokens of this user were made invalid"))
+		return fail(ErrUserIDTokenRevoked, "revocation", uncounted("user", user, s.Issuer.now()))
 	}
 	return s.Issuer.CheckUser(in.userIDToken)
 }
@@ -73,6 +74,14 @@ func countSince(ctx context.Context, s *Server, identity, user string) (entity, 
 
 // clocksApart bounds how far ahead the clock of another server sharing the state may be.
 const clocksApart = 5 * time.Minute
+
+// uncounted says why a token of an entity or of a user does not count.
+func uncounted(whose string, since, now time.Time) error {
+	if since.Sub(now) > clocksApart {
+		return fmt.Errorf("tokens of this %s count only from %s on, which is ahead of the clock here: correct the clock that is wrong; if it was that of the command that changed the %s, revoke and unrevoke it", whose, since.UTC().Format(time.DateTime), whose)
+	}
+	return fmt.Errorf("it was issued before the tokens of this %s were made invalid", whose)
+}
 
 // issueTimes returns when new tokens of an entity and of a user are issued: now, or a
 // little later if the clock by which older ones were ended is ahead of this one.

@@ -42,6 +42,8 @@ var (
 	ErrDamaged = errors.New("file is damaged")
 	// ErrFormat: the stored data is of a newer version, or for another purpose.
 	ErrFormat = errors.New("file has another format")
+	// ErrNewer: a record has something that this version does not know.
+	ErrNewer = errors.New("a record was written by a newer version: use a newer msl-hsm")
 	// ErrEmpty: nothing is stored where something should be.
 	ErrEmpty = errors.New("file is empty")
 	// ErrExists: something of that name already exists.

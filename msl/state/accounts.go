@@ -58,7 +58,7 @@ func (p password) matches(pass []byte) bool {
 }
 
 func decodePassword(payload []byte) (p password, err error) {
-	if err := decodeJSON(payload, &p); err != nil {
+	if err := kv.DecodeJSON(payload, &p); err != nil {
 		return p, err
 	}
 	if !p.cost().Possible() || len(p.Salt) != saltSize || len(p.Hash) != hashSize {
@@ -180,7 +180,8 @@ func (a *Accounts) RevokeUser(name string) error {
 	return a.update(context.Background(), "revoke", func(tx kv.Tx) error { return a.users.change(tx, name, userRoll.revoke) })
 }
 
-// UnrevokeUser lifts a revocation. A user that was removed stays removed.
+// UnrevokeUser lifts a revocation. A user that was removed stays removed. If its tokens count
+// only from a time ahead of all clocks, because one was wrong, they count from now on.
 func (a *Accounts) UnrevokeUser(name string) error {
 	return a.update(context.Background(), "unrevoke", func(tx kv.Tx) error { return a.users.change(tx, name, userRoll.unrevoke) })
 }

@@ -87,7 +87,11 @@ func (c *Client) Load(ctx context.Context) (r msl.ClientRecord, err error) {
 		if err != nil || payload == nil {
 			return err
 		}
-		return decodeJSON(payload, &r)
+		err = kv.DecodeJSON(payload, &r)
+		if errors.Is(err, ErrNewer) { // nothing is lost with a session: it can begin anew
+			err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		return err
 	})
 	if err != nil {
 		return msl.ClientRecord{}, err

@@ -1,10 +1,14 @@
 package state
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
@@ -88,7 +92,7 @@ func DigestOf(ctx context.Context, store kv.Store) (d Digest, err error) {
 func (s *Server) CopyTo(ctx context.Context, to kv.Store, progress func(records int)) (*kv.Copy, error) {
 	c, err := kv.BeginCopy(ctx, to, ServerTables())
 	if err == nil {
-		err = c.Update(ctx, removeSettings)
+		err = removeSettings(ctx, c)
 	}
 	if err != nil {
 		return nil, wrap("begin a copy", err)
@@ -101,12 +105,35 @@ func (s *Server) CopyTo(ctx context.Context, to kv.Store, progress func(records 
 	return c, wrap("copy", err)
 }
 
-// removeSettings removes what an earlier copy said of the state as a whole.
-func removeSettings(tx kv.Tx) error {
-	for _, key := range copiedSettings() {
-		if err := tx.Delete(kv.Settings, []byte(key)); err != nil {
+// removeSettings removes what an earlier copy said of the state as a whole, and what servers
+// left there that used the empty state.
+func removeSettings(ctx context.Context, store kv.Store) error {
+	for more := true; more; {
+		err := store.Update(ctx, func(tx kv.Tx) error {
+			found, err := someSettings(tx)
+			for _, key := range found {
+				err = cmp.Or(err, tx.Delete(kv.Settings, key))
+			}
+			more = len(found) > 0
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// someSettings returns settings that belong to a state, as many as one change may remove.
+func someSettings(tx kv.Reader) (keys [][]byte, err error) {
+	own := append(copiedSettings(), pairSetting, rotationKey, chronicleKey)
+	for p, err := range kv.All(tx, kv.Settings, nil, nil) {
+		if err != nil || len(keys) == kv.MaxChanges/2 {
+			return keys, err
+		}
+		if key := string(p.Key); slices.Contains(own, key) || strings.HasPrefix(key, presenceKey) {
+			keys = append(keys, bytes.Clone(p.Key))
+		}
+	}
+	return keys, nil
 }

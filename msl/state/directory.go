@@ -110,7 +110,7 @@ func (e EntityRecord) entity() (*msl.Entity, error) {
 }
 
 func decodeEntity(identity string, payload []byte, m mark) (e EntityRecord, err error) {
-	err = decodeJSON(payload, &e)
+	err = kv.DecodeJSON(payload, &e)
 	if msl.CanonicalName(e.Identity) == msl.CanonicalName(identity) {
 		identity = e.Identity // its keys were sealed for it
 	}

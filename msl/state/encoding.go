@@ -1,9 +1,7 @@
 package state
 
 import (
-	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"time"
 	"unicode/utf8"
@@ -84,6 +82,9 @@ func encodeInts(n ...int64) []byte {
 
 // decodeInts reads numbers that are never negative.
 func decodeInts(b []byte, count int) ([]int64, error) {
+	if len(b)%8 == 0 && len(b) > 8*count {
+		return nil, ErrNewer
+	}
 	if len(b) != 8*count {
 		return nil, fmt.Errorf("%w: a record of numbers has %d bytes", ErrDamaged, len(b))
 	}
@@ -95,15 +96,4 @@ func decodeInts(b []byte, count int) ([]int64, error) {
 		}
 	}
 	return n, nil
-}
-
-// decodeJSON rejects unknown fields: this version must not ignore a restriction of an
-// entity that a later one added.
-func decodeJSON(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("%w: a record does not decode", ErrDamaged)
-	}
-	return nil
 }

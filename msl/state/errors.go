@@ -12,6 +12,8 @@ import (
 var (
 	// ErrDamaged: a record is not what this package wrote.
 	ErrDamaged = kv.ErrDamaged
+	// ErrNewer: a record has something that this version does not know.
+	ErrNewer = kv.ErrNewer
 	// ErrExists: an entity or user of that name already exists.
 	ErrExists = kv.ErrExists
 	// ErrUnknown: no entity or user of that name exists.

@@ -53,7 +53,11 @@ func (t *Tokens) Expect(ctx context.Context, until time.Time) error {
 		if all, err = readKeeps(tx); err != nil || covered(all, lives(now, until), until) {
 			return err
 		}
-		all = withKeep(all, now, until)
+		c, err := readChronicle(tx)
+		if err != nil {
+			return err
+		}
+		all = withKeep(inForce(all, c.earliest(now)), now, until)
 		return tx.Put(kv.Settings, []byte(keepKey), encodeKeeps(all))
 	})
 	if err != nil {
@@ -77,15 +81,6 @@ func (k *keeps) set(all []keep) {
 	k.all = all
 }
 
-// kept reads the keeps, which other servers that share the state may have changed.
-func (t *Tokens) kept(ctx context.Context) (all []keep, err error) {
-	err = t.view(ctx, "read how long records are kept", func(tx kv.Reader) error {
-		all, err = readKeeps(tx)
-		return err
-	})
-	return all, err
-}
-
 func readKeeps(tx kv.Reader) ([]keep, error) {
 	b, err := tx.Get(kv.Settings, []byte(keepKey))
 	if err != nil {
@@ -98,6 +93,11 @@ func covered(all []keep, long time.Duration, until time.Time) bool {
 	return slices.ContainsFunc(all, func(k keep) bool { return k.long >= long && !k.until.Before(until) })
 }
 
+// inForce returns the keeps that do not end before now.
+func inForce(all []keep, now time.Time) []keep {
+	return slices.DeleteFunc(all, func(k keep) bool { return !k.until.After(now) })
+}
+
 // withKeep adds a token that is accepted until the given time. A token that lives about
 // as long as those of an existing keep extends it, with some margin; no token extends a
 // keep that is far longer than it needs.
@@ -107,9 +107,6 @@ func withKeep(old []keep, now, until time.Time) []keep {
 	var all []keep
 	added := false
 	for _, k := range old {
-		if !k.until.After(now) {
-			continue
-		}
 		if !added && k.long >= long && k.long/2 <= long {
 			k.until, added = later(k.until, spare.until), true
 		}

@@ -34,7 +34,7 @@ func PairIn(ctx context.Context, store kv.Store) (p Pair, err error) {
 func readPair(tx kv.Reader) (p Pair, err error) {
 	b, err := tx.Get(kv.Settings, []byte(pairSetting))
 	if err == nil && b != nil {
-		err = decodeJSON(b, &p)
+		err = kv.DecodeJSON(b, &p)
 	}
 	return p, err
 }

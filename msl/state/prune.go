@@ -29,7 +29,8 @@ type Pruning struct {
 	// of longer-lived tokens are kept longer (see [Server.Expect]).
 	Keep time.Duration
 	// Interval is the approximate pause between prunings, plus or minus a tenth; zero
-	// means a 24th of Keep, and less than a minute means a minute.
+	// means a 24th of Keep, and less than a minute means a minute. With more than an hour,
+	// the clocks of servers must be apart by less than an hour.
 	Interval time.Duration
 	Log      *slog.Logger // nil means none
 }
@@ -71,17 +72,12 @@ func (s *Server) pruneUntil(ctx context.Context, p Pruning, done chan<- struct{}
 	defer close(done)
 	p.Log.Debug("old records are removed from the state file", "kept", p.Keep, "every", max(p.Interval, leastInterval))
 	for wait := min(p.Interval, firstRest); ; wait = p.Interval {
-		before := time.Now()
 		rest := time.NewTimer(jittered(wait))
 		select {
 		case <-ctx.Done():
 			rest.Stop()
 			return
 		case <-rest.C:
-		}
-		if clockJumped(before, time.Now()) {
-			p.Log.Warn("the clock was set: no old records are removed this time")
-			continue
 		}
 		s.pruneOnce(ctx, p)
 	}
@@ -93,17 +89,19 @@ func jittered(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
-// clockJumped reports whether the wall clock disagrees with the elapsed time. Records
-// that look old only by a temporarily wrong clock must not be forgotten.
-func clockJumped(before, after time.Time) bool {
-	return jumped(after.Round(0).Sub(before.Round(0)), after.Sub(before))
-}
-
-func jumped(wall, passed time.Duration) bool { return (wall - passed).Abs() > leastInterval/2 }
-
 func (s *Server) pruneOnce(ctx context.Context, p Pruning) {
 	start := time.Now()
-	f, err := s.Forget(ctx, p.Keep)
+	var f Forgotten
+	missed, err := s.aging.look(ctx, p.Keep)
+	if err == nil {
+		f, err = s.Forget(ctx, p.Keep)
+	}
+	switch {
+	case missed > 0:
+		p.Log.Warn("the clock was set forward, or no server ran for a while: old records are kept that much longer", "by", missed.Round(time.Second))
+	case missed < 0:
+		p.Log.Warn("the clock was set back, or that of another server is ahead: check the clocks of the servers", "by", -missed.Round(time.Second))
+	}
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
@@ -125,14 +123,13 @@ type Forgotten struct {
 // which others can write. keep is as in [Pruning]. It removes the records of master
 // tokens, and the marks of entities that were removed before the oldest accepted token
 // was issued. Revocations stay until they are lifted. The marks of removed users also
-// stay, since a user ID token is renewed as long as its master token is.
+// stay, since a user ID token is renewed as long as its master token is. Time in which no
+// server lived, or by which a clock was set, does not count.
 func (s *Server) Forget(ctx context.Context, keep time.Duration) (f Forgotten, err error) {
-	now := time.Now()
-	kept, err := s.kept(ctx)
+	olderThan, err := s.aging.before(ctx, keep)
 	if err != nil {
 		return f, err
 	}
-	olderThan := now.Add(-longest(kept, now, keep))
 	if f.Tokens, err = s.prune(ctx, olderThan); err != nil {
 		return f, err
 	}

@@ -125,28 +125,6 @@ func TestExpectSeldomWrites(t *testing.T) {
 	})
 }
 
-// TestClockSet does not forget while the clock is being set.
-func TestClockSet(t *testing.T) {
-	now := time.Now()
-	for _, c := range []struct {
-		wall, passed time.Duration
-		want         bool
-	}{
-		{time.Hour, time.Hour, false},
-		{time.Hour, time.Hour - time.Second, false},
-		{365 * day, time.Hour, true},
-		{-time.Hour, time.Hour, true},
-	} {
-		// A time without a monotonic reading is compared by the wall clock.
-		if got := jumped(c.wall, c.passed); got != c.want {
-			t.Errorf("the clock went %v in %v: %v", c.wall, c.passed, got)
-		}
-	}
-	if clockJumped(now, now.Add(time.Hour)) {
-		t.Error("an hour is a jump")
-	}
-}
-
 func TestJittered(t *testing.T) {
 	for range 1000 {
 		if d := jittered(10 * time.Hour); d < 9*time.Hour || d > 11*time.Hour {

@@ -20,7 +20,7 @@ func (d *Directory) Reseal(ctx context.Context, identity string, old, again msl.
 			return err
 		}
 		var e EntityRecord
-		if err := decodeJSON(payload, &e); err != nil {
+		if err := kv.DecodeJSON(payload, &e); err != nil {
 			return err
 		}
 		if e.PSK == nil || !samePSK(*e.PSK, old) {

@@ -46,7 +46,8 @@ func (d *Directory) RestoreEntities(identities ...string) (kept string, err erro
 	return kept, err
 }
 
-// UnrevokeEntity lifts a revocation. An entity that was removed stays removed.
+// UnrevokeEntity lifts a revocation. An entity that was removed stays removed. If its tokens
+// count only from a time ahead of all clocks, because one was wrong, they count from now on.
 func (d *Directory) UnrevokeEntity(identity string) error {
 	return d.changeEntity("unrevoke", identity, func(tx kv.Tx) error {
 		return d.entities.change(tx, identity, entityRoll.unrevoke)

@@ -82,8 +82,11 @@ func decodeMark(b []byte) (m mark, err error) {
 		numbers = 3
 	}
 	m.revoked, m.kept, m.removed = n[0]&markRevoked != 0, n[0]&markKept != 0, n[0]&markRemoved != 0
+	if n[0] >= markEnd {
+		return mark{}, ErrNewer
+	}
 	both := int64(markProfiles | markSuffixes)
-	if n[0] >= markEnd || n[0]&both == both || len(n) != numbers || !m.refuses() && (numbers == 2 || n[1] != 0) || m.kept && !m.revoked {
+	if n[0]&both == both || len(n) != numbers || !m.refuses() && (numbers == 2 || n[1] != 0) || m.kept && !m.revoked {
 		return mark{}, fmt.Errorf("%w: a mark is unknown", ErrDamaged)
 	}
 	m.family = map[int64]family{markProfiles: profiles, markSuffixes: suffixes}[n[0]&both]
@@ -219,6 +222,8 @@ func (r roll) markWithFamily(tx kv.Reader, name string) (mark, error) {
 	return m, err
 }
 
+// unrevoke lifts a revocation. It also ends the wait for a time from which tokens count that
+// a clock far ahead has set: who is not revoked gets in.
 func (r roll) unrevoke(tx kv.Tx, name string) error {
 	m, err := r.mark(tx, name)
 	if err != nil {
@@ -228,6 +233,9 @@ func (r roll) unrevoke(tx kv.Tx, name string) error {
 		return fmt.Errorf("%s %q %w", r.what, name, ErrNotRevoked)
 	}
 	m.revoked, m.kept = false, false
+	if m.counts, err = plausible(tx, m.counts, time.Now()); err != nil {
+		return err
+	}
 	return r.setMark(tx, name, m)
 }
 

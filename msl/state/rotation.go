@@ -69,7 +69,7 @@ func (s *Server) Rotation(ctx context.Context) (r Rotation, err error) {
 func readRotation(tx kv.Reader) (r Rotation, err error) {
 	b, err := tx.Get(kv.Settings, []byte(rotationKey))
 	if err == nil && b != nil {
-		err = decodeJSON(b, &r)
+		err = kv.DecodeJSON(b, &r)
 	}
 	return r, err
 }
@@ -121,7 +121,7 @@ func (s *Server) Presences(ctx context.Context) (all map[string]Presence, err er
 				return err
 			}
 			var p Presence
-			if err := decodeJSON(pair.Value, &p); err != nil {
+			if err := kv.DecodeJSON(pair.Value, &p); err != nil {
 				return err
 			}
 			all[string(pair.Key[len(prefix):])] = p

@@ -40,6 +40,7 @@ type Server struct {
 	*Accounts
 	*Tokens
 	pruning pruning
+	aging   *aging
 }
 
 var (
@@ -62,6 +63,7 @@ func NewServer(store kv.Store) (*Server, error) {
 		Directory: &Directory{records: r},
 		Accounts:  &Accounts{records: r, hashing: newHashing(passwordsAtATime), cost: stretch.Recommended()},
 		Tokens:    &Tokens{records: r},
+		aging:     newAging(r),
 	}
 	return s, store.View(context.Background(), s.readSettings)
 }

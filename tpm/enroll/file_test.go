@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -51,6 +52,34 @@ func firstKey(t *testing.T, r kv.Reader, table string) []byte {
 		return nil
 	}
 	return bytes.Clone(page[0].Key)
+}
+
+// TestNewerRecord reads a record of a later version, which has a further field: it is
+// refused as that, and keeps the field.
+func TestNewerRecord(t *testing.T) {
+	o, f := newOffice(t, accepting(), nil), newForger(t)
+	checkError(t, f.enroll(o), nil)
+	var key, newer []byte
+	err := o.file.db.Update(t.Context(), func(tx kv.Tx) error {
+		key = firstKey(t, tx, RecordTable)
+		value, err := tx.Get(RecordTable, key)
+		if err != nil {
+			return err
+		}
+		payload := bytes.Replace(value[sha256.Size:], []byte("{"), []byte(`{"only_at_night":true,`), 1)
+		newer = frame(ID(key), payload)
+		return tx.Put(RecordTable, key, newer)
+	})
+	checkError(t, err, nil)
+	checkError(t, o.Approve(t.Context(), ID(key), "other", ""), kv.ErrNewer)
+	err = o.file.db.View(t.Context(), func(r kv.Reader) error {
+		now, err := r.Get(RecordTable, key)
+		if !bytes.Equal(now, newer) {
+			t.Errorf("it was changed: %s", now)
+		}
+		return err
+	})
+	checkError(t, err, nil)
 }
 
 // TestEmptyFile is not taken for a new one.

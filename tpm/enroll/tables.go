@@ -318,7 +318,10 @@ func unframe(id ID, value []byte) (r Record, err error) {
 	if len(value) < sha256.Size || string(frame(id, value[sha256.Size:])) != string(value) {
 		return r, proof.Fail(ErrDamaged, "record %s does not match its checksum", id)
 	}
-	if err := json.Unmarshal(value[sha256.Size:], &r); err != nil || r.ID != id {
+	if err := kv.DecodeJSON(value[sha256.Size:], &r); err != nil {
+		return r, fmt.Errorf("enroll: record %s: %w", id, err)
+	}
+	if r.ID != id {
 		return r, proof.Fail(ErrDamaged, "record %s does not decode", id)
 	}
 	return r, nil

@@ -107,9 +107,42 @@ func (s *Store) knownRoot(r kv.Reader) ([]byte, error) {
 	return b, err
 }
 
-// Begin makes the root of a store that has nothing in the tables.
+// Begin makes the root of a store that has nothing in the tables. If there is a root, the
+// error is [kv.ErrExists]: another process made it meanwhile, and may have gone on.
 func Begin(ctx context.Context, store kv.Store, key Key) error {
-	return NewSeen(nil).MakeRoot(ctx, store, key)
+	first, err := newRoot(sum{}).encode(key)
+	if err != nil {
+		return err
+	}
+	return store.Update(ctx, func(tx kv.Tx) error {
+		there, err := tx.Get(kv.Settings, []byte(rootKey))
+		if err != nil {
+			return err
+		}
+		if there != nil {
+			return fmt.Errorf("authkv: a record that authenticates the others %w", kv.ErrExists)
+		}
+		return tx.Put(kv.Settings, []byte(rootKey), first)
+	})
+}
+
+// Begun reports whether a store has a root, or records in tables. Otherwise somebody who made
+// it was interrupted.
+func Begun(ctx context.Context, store kv.Store, tables []string) (begun bool, err error) {
+	err = store.View(ctx, func(r kv.Reader) error {
+		b, err := r.Get(kv.Settings, []byte(rootKey))
+		begun = b != nil
+		for _, table := range tables {
+			if err != nil || begun {
+				return err
+			}
+			var found []kv.Pair
+			found, err = r.Range(table, nil, nil, 1)
+			begun = len(found) > 0
+		}
+		return err
+	})
+	return begun, err
 }
 
 // MakeRoot makes the root of a store with the records that were seen.

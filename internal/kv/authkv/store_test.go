@@ -56,7 +56,7 @@ func TestForged(t *testing.T) {
 		"the root removed": func(t *testing.T, s kv.Store) { remove(t, s, kv.Settings, rootKey) },
 		"the root cut":     func(t *testing.T, s kv.Store) { put(t, s, kv.Settings, rootKey, "x") },
 		"another's root": func(t *testing.T, s kv.Store) {
-			if err := Begin(t.Context(), s, kvtest.Secret("other")); err != nil {
+			if err := NewSeen(nil).MakeRoot(t.Context(), s, kvtest.Secret("other")); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -80,6 +80,18 @@ func TestForged(t *testing.T) {
 				t.Errorf("after a change: error %v", err)
 			}
 		})
+	}
+}
+
+// TestBegunTwice makes a root late: what others did after they made theirs stays authentic.
+func TestBegunTwice(t *testing.T) {
+	inner, s := begun(t)
+	put(t, s, "first", "a", "1")
+	if err := Begin(t.Context(), inner, kvtest.Secret("key")); !errors.Is(err, kv.ErrExists) {
+		t.Errorf("error %v, want ErrExists", err)
+	}
+	if err := s.Verify(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -8,16 +8,20 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,17 +147,21 @@ func password(text string) func(context.Context) ([]byte, error) {
 	return func(context.Context) ([]byte, error) { return []byte(text), nil }
 }
 
-func TestPassword(t *testing.T) {
-	m := etcdtest.StartDurable(t)
+// startAuth starts etcd with a user msl, whose password is "secret", for the prefix state/.
+func startAuth(t *testing.T, args ...string) *etcdtest.Member {
+	t.Helper()
+	m := etcdtest.StartDurable(t, append(args, "--bcrypt-cost", "4")...)
 	for _, line := range []string{
-		"user add root:root", "user grant-role root root", "role add msl", "role grant-permission msl --prefix=true readwrite state/",
+		"user add root:root", "role add root", "user grant-role root root", "role add msl", "role grant-permission msl --prefix=true readwrite state/",
 		"user add msl:secret", "user grant-role msl msl", "auth enable",
 	} {
-		if line == "user grant-role root root" {
-			m.Control(t, "role", "add", "root")
-		}
 		m.Control(t, strings.Fields(line)...)
 	}
+	return m
+}
+
+func TestPassword(t *testing.T) {
+	m := startAuth(t)
 	c := Config{Endpoints: []string{m.URL}, Prefix: "state", User: "msl", Password: password("secret"), DialTimeout: 2 * time.Second}
 	d := openAt(t, c)
 	if err := d.Update(t.Context(), func(tx kv.Tx) error { return increment(tx, []byte("a")) }); err != nil {
@@ -186,6 +194,62 @@ func TestPassword(t *testing.T) {
 			t.Errorf("%s: the password is in %v", name, err)
 		}
 	}
+}
+
+// TestTokenExpires has etcd give tokens that live for a second: a follower logs in again
+// whenever it has to, and loses nothing.
+func TestTokenExpires(t *testing.T) {
+	t.Parallel()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key")
+	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := startAuth(t, "--auth-token", "jwt,priv-key="+file+",sign-method=RS256,ttl=1s")
+	one := Config{Endpoints: []string{m.URL}, Prefix: "state/one", User: "msl", Password: password("secret")}
+	f := follow(t, one, Following{Notice: func(err error) { t.Errorf("it lost etcd, or found it again: %v", err) }})
+	other := openAt(t, Config{Endpoints: one.Endpoints, Prefix: "state/two", User: "msl", Password: one.Password})
+	for i := range 3 {
+		putIn(t, f, "first", "a", fmt.Sprint(i))
+		if err := other.Update(t.Context(), func(tx kv.Tx) error { return increment(tx, []byte("a")) }); err != nil {
+			t.Error(err)
+		}
+		if got, err := recall(f, "first", "a"); got != fmt.Sprint(i) || err != nil {
+			t.Errorf("the copy has %s: %v", got, err)
+		}
+		time.Sleep(600 * time.Millisecond)
+	}
+}
+
+// TestPasswordChanges gives the etcd user another password, and the right to use more keys,
+// while a follower runs: it goes on as soon as it can read the new password.
+func TestPasswordChanges(t *testing.T) {
+	t.Parallel()
+	m := startAuth(t)
+	var now atomic.Value
+	now.Store("secret")
+	read := func(context.Context) ([]byte, error) { return []byte(now.Load().(string)), nil }
+	f := follow(t, Config{Endpoints: []string{m.URL}, Prefix: "state", User: "msl", Password: read}, Following{})
+	m.Control(t, "--user", "root:root", "role", "grant-permission", "msl", "--prefix=true", "read", "elsewhere/")
+	putIn(t, f, "first", "a", "1")
+	change := exec.Command("etcdctl", "--endpoints", m.URL, "--user", "root:root", "user", "passwd", "msl", "--interactive=false")
+	change.Env, change.Stdin = append(os.Environ(), "ETCDCTL_API=3"), strings.NewReader("another")
+	if out, err := change.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	eventually(t, "the follower does not say that its password is wrong", func() bool {
+		err := f.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("first", []byte("a"), []byte("2")) })
+		return err != nil && strings.Contains(err.Error(), `does not accept the user "msl"`)
+	})
+	now.Store("another")
+	eventually(t, "no change is made with the new password", func() bool {
+		return f.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("first", []byte("a"), []byte("3")) }) == nil
+	})
+	eventually(t, "the copy is not up to date", func() bool { got, err := recall(f, "first", "a"); return got == "3" && err == nil })
 }
 
 func TestConfig(t *testing.T) {

@@ -2,7 +2,10 @@
 
 package etcdkv
 
-import "testing"
+import (
+	"errors"
+	"testing"
+)
 
 // TestAdvise guesses at TLS only before etcd ever answered: later the network is to blame.
 func TestAdvise(t *testing.T) {
@@ -15,6 +18,7 @@ func TestAdvise(t *testing.T) {
 		{"authentication handshake failed: EOF", "it does not speak TLS: use http, or give etcd a certificate", ended},
 		{"dial tcp: connection refused", "nothing listens there: check that etcd is running", "nothing listens there: check that etcd is running"},
 		{"tls: certificate has expired", "its certificate has expired, or the clock of this machine is wrong", "its certificate has expired, or the clock of this machine is wrong"},
+		{"rpc error: code = Unavailable desc = etcdserver: no leader", "it cannot reach most of the members: check that they run, and the network in between", "it cannot reach most of the members: check that they run, and the network in between"},
 		{"something else", "", ""},
 	} {
 		if got := advise(c.text, false); got != c.first {
@@ -24,4 +28,11 @@ func TestAdvise(t *testing.T) {
 			t.Errorf("%q later: %q, want %q", c.text, got, c.later)
 		}
 	}
+}
+
+// TestPassedOn is late as one that was not answered: a member waited for others.
+func TestPassedOn(t *testing.T) {
+	c := &cluster{config: Config{Endpoints: []string{"http://a"}}}
+	err := c.explain(errors.New("rpc error: code = Unknown desc = context deadline exceeded"))
+	wantErr(t, err, nil, "etcd at http://a does not answer: check that most of its members run")
 }

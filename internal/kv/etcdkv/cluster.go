@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -16,17 +15,13 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-
-	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A cluster answers requests. It remembers the newest revision that it has answered with.
+// A cluster answers requests.
 type cluster struct {
+	history
 	config Config
-	prefix string // of all keys of the store; ends in "/"
-	// newest is the newest revision seen: an older one does not belong to the cluster's
-	// history.
-	newest atomic.Int64
+	prefix string           // of all keys of the store; ends in "/"
 	client *clientv3.Client // nil once closed
 }
 
@@ -67,6 +62,28 @@ func (c *cluster) transport() clientv3.Config {
 	return to
 }
 
+// loginAgain repeats a login that failed with err, if the reason may be gone.
+func (c *cluster) loginAgain(ctx context.Context, login *etcdserverpb.AuthenticateRequest, reply any, err error) error {
+	if errors.Is(rpctypes.Error(err), rpctypes.ErrInvalidAuthToken) {
+		err = c.loginAnew(ctx, login, reply)
+	}
+	if errors.Is(rpctypes.Error(err), rpctypes.ErrAuthFailed) && c.answered() && c.newPassword(ctx, login) {
+		err = c.loginAnew(ctx, login, reply)
+	}
+	return err
+}
+
+// newPassword puts the present password into a login, and reports whether it is another one.
+func (c *cluster) newPassword(ctx context.Context, login *etcdserverpb.AuthenticateRequest) bool {
+	password, err := c.config.Password(ctx)
+	defer clear(password)
+	if err != nil || len(password) == 0 || login.Password == string(password) {
+		return false
+	}
+	login.Password = string(password)
+	return true
+}
+
 // loginAnew logs in over a connection of its own: an etcd that was restarted refuses even a
 // login that comes with a token it no longer knows, and the client sends its token with all
 // requests.
@@ -83,12 +100,17 @@ func (c *cluster) loginAnew(ctx context.Context, request, reply any) error {
 // the reason is lost if they wait for a connection. ask repeats them.
 func (c *cluster) dialing() []grpc.DialOption {
 	return []grpc.DialOption{
-		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
-			err := invoke(ctx, method, request, reply, conn, append(options, grpc.WaitForReady(false))...)
-			if method == etcdserverpb.Auth_Authenticate_FullMethodName && errors.Is(rpctypes.Error(err), rpctypes.ErrInvalidAuthToken) {
-				return c.loginAnew(ctx, request, reply)
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) (err error) {
+			for range c.config.Endpoints { // the next one that is asked may be of the right cluster
+				err = invoke(ctx, method, request, reply, conn, append(options, grpc.WaitForReady(false))...)
+				if login, ok := request.(*etcdserverpb.AuthenticateRequest); ok {
+					err = c.loginAgain(ctx, login, reply, err)
+				}
+				if err != nil || c.recognize(headerOf(reply)) == nil {
+					return err
+				}
 			}
-			return err
+			return c.recognize(headerOf(reply))
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
@@ -126,18 +148,6 @@ func (c *cluster) once(ctx context.Context, request func(context.Context) error)
 	attempt, cancel := context.WithTimeout(ctx, c.config.Timeout/3)
 	defer cancel()
 	return request(attempt)
-}
-
-// see checks that a revision is not older than before, the newest one when the request
-// was made.
-func (c *cluster) see(before, revision int64) error {
-	if revision < before {
-		return fail(kv.ErrDamaged, "the etcd cluster went back from revision %d to %d, as if a backup had been restored: make all older tokens invalid, then restart the servers", before, revision)
-	}
-	for old := c.newest.Load(); old < revision && !c.newest.CompareAndSwap(old, revision); {
-		old = c.newest.Load()
-	}
-	return nil
 }
 
 func (c *cluster) key(table, key string) string { return c.prefix + table + "/" + key }

@@ -54,13 +54,19 @@ func (a attempt) send(ctx context.Context, compares []clientv3.Cmp, operations [
 	case err != nil:
 		return a.settle(ctx, err)
 	case answer.Succeeded:
-		a.mark.revision = answer.Header.Revision
+		a.moved(answer.Header.Revision)
 		return a.db.see(before, a.mark.revision)
 	}
 	if err := a.db.see(before, answer.Header.Revision); err != nil {
 		return err
 	}
 	return a.refused(answer)
+}
+
+// moved notes the revision of the mark.
+func (a attempt) moved(revision int64) {
+	a.mark.revision = revision
+	raise(&a.db.own, revision)
 }
 
 // refused says why a comparison failed. If the mark is of this attempt, the attempt
@@ -72,8 +78,10 @@ func (a attempt) refused(answer *clientv3.TxnResponse) error {
 	}
 	switch {
 	case len(own) > 0 && string(own[0].Value) == a.mark.value:
-		a.mark.revision = own[0].ModRevision
+		a.moved(own[0].ModRevision)
 		return nil
+	case len(own) > 0 && own[0].ModRevision < a.mark.revision:
+		return a.db.wentBack(a.mark.revision, own[0].ModRevision)
 	case len(own) == 0 || own[0].ModRevision != a.mark.revision:
 		a.mark.revision = 0
 	}
@@ -97,14 +105,14 @@ func (a attempt) settle(ctx context.Context, cause error) error {
 		return a.uncertain(ctx, cause)
 	}
 	if answer.Succeeded {
-		a.mark.revision = answer.Header.Revision
+		a.moved(answer.Header.Revision)
 		return errAgain
 	}
 	found := answer.Responses[0].GetResponseRange().Kvs
 	if len(found) == 0 || string(found[0].Value) != a.mark.value && string(found[0].Value) != fence {
 		return a.uncertain(ctx, cause)
 	}
-	a.mark.revision = found[0].ModRevision
+	a.moved(found[0].ModRevision)
 	if string(found[0].Value) == fence { // by an unanswered attempt of this request
 		return errAgain
 	}
@@ -125,7 +133,7 @@ func (a attempt) afterFull(ctx context.Context) error {
 	if len(answer.Kvs) == 0 || string(answer.Kvs[0].Value) != a.mark.value {
 		return a.db.explain(rpctypes.ErrNoSpace)
 	}
-	a.mark.revision = answer.Kvs[0].ModRevision
+	a.moved(answer.Kvs[0].ModRevision)
 	return nil
 }
 

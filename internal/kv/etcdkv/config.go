@@ -27,8 +27,9 @@ type Config struct {
 	TLS *tls.Config
 	// User is the name of a user of etcd. Zero means none.
 	User string
-	// Password returns the password of User. It is called once, by Open, which overwrites
-	// the result. The client of etcd keeps a copy to log in again.
+	// Password returns the password of User. It is called by Open, and again when etcd no
+	// longer accepts what it returned. The result is overwritten; the client of etcd keeps a
+	// copy to log in again.
 	Password func(context.Context) ([]byte, error)
 	// DialTimeout is how long Open waits for the first answer. Zero means 5 seconds.
 	DialTimeout time.Duration

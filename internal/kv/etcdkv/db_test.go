@@ -192,15 +192,34 @@ func TestCompacted(t *testing.T) {
 	}
 }
 
-// TestFull fills the database up to its quota.
+// TestFull fills the database up to its quota: what is there can be read and followed, and
+// changes are made again once there is space.
 func TestFull(t *testing.T) {
+	t.Parallel()
 	m := etcdtest.Start(t, "--quota-backend-bytes", "2000000")
-	d := openAt(t, Config{Endpoints: []string{m.URL}})
+	at := Config{Endpoints: []string{m.URL}}
+	f := follow(t, at, Following{})
+	fill := func(i int) error {
+		return f.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("second", fmt.Append(nil, i%2), make([]byte, 200000)) })
+	}
 	var err error
 	for i := 0; i < 50 && err == nil; i++ {
-		err = d.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("first", fmt.Append(nil, i), make([]byte, 200000)) })
+		err = fill(i)
 	}
 	wantErr(t, err, nil, "alarm disarm")
+	if _, err := recall(f, "first", "a"); err != nil {
+		t.Errorf("the copy: %v", err)
+	}
+	if all := f.Members(t.Context()); all[0].Err == nil || !strings.Contains(all[0].Err.Error(), "alarm disarm") {
+		t.Errorf("%+v", all)
+	}
+	late := follow(t, at, Following{})
+	m.Control(t, "compact", strconv.FormatInt(late.newest.Load(), 10))
+	m.Control(t, "defrag")
+	m.Control(t, "alarm", "disarm")
+	if err := fill(0); err != nil {
+		t.Errorf("with space: %v", err)
+	}
 }
 
 func TestClose(t *testing.T) {

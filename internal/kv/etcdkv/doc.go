@@ -24,7 +24,9 @@
 // [ErrUncertain].
 //
 // A store that was removed is an error, not an empty store, and so is a cluster that went
-// back to an earlier revision, for example because a backup was restored. Each record has
+// back, for example because a backup was restored: its revision shows that, or the marks of
+// a process that made changes since the backup. From then on, every answer is an error.
+// Answers of another cluster than the first one that answered are not used. Each record has
 // a checksum over its value, table and key.
 //
 // # A copy in memory

@@ -30,8 +30,11 @@ func codeOf(err error) codes.Code {
 }
 
 // isFinal reports whether a request was refused: it has changed nothing and would be
-// refused again. Other errors may mean a lost answer.
+// refused again. Other errors may mean a lost answer, or a login that expired meanwhile.
 func isFinal(err error) bool {
+	if errors.Is(err, rpctypes.ErrInvalidAuthToken) {
+		return false
+	}
 	switch codeOf(err) {
 	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied, codes.ResourceExhausted,
 		codes.FailedPrecondition, codes.OutOfRange, codes.Unimplemented, codes.Unauthenticated:
@@ -41,7 +44,11 @@ func isFinal(err error) bool {
 	return errors.As(err, &own)
 }
 
-func isLate(err error) bool { return codeOf(err) == codes.DeadlineExceeded }
+// isLate reports whether an answer did not come in time. A member that waits for others
+// passes their error on as a text.
+func isLate(err error) bool {
+	return codeOf(err) == codes.DeadlineExceeded || strings.Contains(err.Error(), context.DeadlineExceeded.Error())
+}
 
 // explain says what to do about an error of etcd, on one line.
 func (c *cluster) explain(err error) error {
@@ -60,9 +67,9 @@ func (c *cluster) explain(err error) error {
 	case errors.Is(err, rpctypes.ErrPermissionDenied):
 		return fmt.Errorf("etcdkv: the etcd user may not use all keys that begin with %q: grant its role readwrite on that prefix", c.prefix)
 	case errors.Is(err, rpctypes.ErrNoSpace):
-		return errors.New("etcdkv: the database of etcd is full: compact and defragment it, or raise --quota-backend-bytes, then run etcdctl alarm disarm")
+		return errors.New("etcdkv: " + fullAdvice)
 	case errors.Is(err, rpctypes.ErrCorrupt):
-		return fail(kv.ErrDamaged, "etcd says that the cluster is corrupt: replace the member that differs")
+		return fail(kv.ErrDamaged, corruptAdvice)
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps):
 		return errors.New("etcdkv: a change is too large for this etcd: set its --max-request-bytes and --max-txn-ops to the default or more")
 	}
@@ -82,12 +89,20 @@ func (c *cluster) explainConnection(err error) error {
 	return fmt.Errorf("etcdkv: etcd at %s: %s", at, text)
 }
 
+const (
+	fullAdvice    = "the database of etcd is full: compact and defragment it, or raise --quota-backend-bytes, then run etcdctl alarm disarm"
+	corruptAdvice = "etcd says that the cluster is corrupt: replace the member that differs"
+)
+
 // A symptom is a part of a gRPC error text; gRPC has no types for the causes.
 type symptom struct{ part, advice string }
 
 // certain are symptoms with one cause.
 func certain() []symptom {
 	return []symptom{
+		{"alarm:NOSPACE", fullAdvice},
+		{"alarm:CORRUPT", corruptAdvice},
+		{otherCluster, "an endpoint belongs to another cluster than the one that answered first: correct the endpoints; if a backup of etcd was restored, make all older tokens invalid, then restart the servers"},
 		{"first record does not look like a TLS handshake", "it does not speak TLS: use http, or give etcd a certificate"},
 		{"signed by unknown authority", "its certificate is not of a known CA: configure the CA of etcd"},
 		{"certificate is valid for", "its certificate has another name: use the name in it"},
@@ -97,6 +112,8 @@ func certain() []symptom {
 		{"certificate required", "it asks for a client certificate: configure one"},
 		{"bad certificate", "it refuses the client certificate, or asks for one: configure one of the CA that etcd trusts"},
 		{"remote error: tls: unknown certificate", "it refuses the client certificate: configure one of the CA that etcd trusts"},
+		{"etcdserver: no leader", "it cannot reach most of the members: check that they run, and the network in between"},
+		{"etcdserver: request timed out", "it cannot reach most of the members: check that they run, and the network in between"},
 		{"connection refused", "nothing listens there: check that etcd is running"},
 		{"no such host", "there is no such host: check the name"},
 	}

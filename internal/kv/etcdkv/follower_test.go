@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
 	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
+	"github.com/msl-hsm/msl-hsm/internal/porttest"
 )
 
 // followedLayout leaves out the second table.
@@ -160,6 +163,35 @@ func TestFollowerStale(t *testing.T) {
 		t.Errorf("the copy is %s afterwards: %v", got, err)
 	}
 	putIn(t, f, "first", "key", "2")
+}
+
+// TestHalfOpen has a firewall forget the connections to etcd, which nobody closes: a follower
+// with one endpoint goes on over another connection within 20 seconds, and one whose other
+// endpoints answer hardly notices.
+func TestHalfOpen(t *testing.T) {
+	if os.Getenv("MSL_SOAK") == "" {
+		t.Skip("it takes half a minute: set MSL_SOAK=1")
+	}
+	members := etcdtest.StartCluster(t, 3)
+	link := porttest.NewLink(t, strings.TrimPrefix(members[0].URL, "http://"))
+	at := "http://" + link.Addr().String()
+	for name, endpoints := range map[string][]string{"one": {at}, "three": {at, members[1].URL, members[2].URL}} {
+		f := follow(t, Config{Endpoints: endpoints, Prefix: name, Timeout: 2 * time.Second}, Following{})
+		putIn(t, f, "second", "a", "1")
+		link.Strand()
+		began, failed := time.Now(), 0
+		for end := began.Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			if f.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("second", []byte("a"), nil) }) != nil {
+				failed++
+				began = time.Now()
+			}
+		}
+		last := 20*time.Second - time.Since(began)
+		t.Logf("%s: %d changes failed, the last after %v", name, failed, last)
+		if last > 18*time.Second || name == "three" && failed > 0 {
+			t.Errorf("%s: %d changes failed, the last after %v", name, failed, last)
+		}
+	}
 }
 
 // TestFollowerEnds has a request fail because the follower ends: etcd is not lost.

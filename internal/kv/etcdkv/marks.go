@@ -92,6 +92,12 @@ func (all *marks) name() string {
 	return fmt.Sprint(all.own, "/", all.made)
 }
 
+// newest reads the mark of this process that changed last.
+func (all *marks) newest() clientv3.Op {
+	options := append(clientv3.WithLastRev(), clientv3.WithKeysOnly())
+	return clientv3.OpGet(all.at.key(marked, all.own+"/"), options...)
+}
+
 // removeOwn removes the marks of this process, if etcd answers. A transaction still under
 // way then fails.
 func (all *marks) removeOwn() {

@@ -57,6 +57,27 @@ func (c *cluster) explainEach(ctx context.Context, err error) error {
 	return fmt.Errorf("etcdkv: etcd does not answer: check that most of its members run, and can be reached from here: %s", strings.Join(failed, "; "))
 }
 
+// oneCluster checks, before a store is missed or made, that the endpoints that answer belong
+// to one cluster.
+func (c *cluster) oneCluster(ctx context.Context) error {
+	if len(c.config.Endpoints) < 2 {
+		return nil
+	}
+	var own, other []string
+	for _, m := range c.members(ctx) {
+		switch {
+		case m.Err == nil:
+			own = append(own, m.Endpoint)
+		case strings.Contains(m.Err.Error(), otherCluster):
+			other = append(other, m.Endpoint)
+		}
+	}
+	if len(other) == 0 {
+		return nil
+	}
+	return fail(nil, "the endpoints belong to different clusters: %s to one, and %s to another: leave out the wrong ones", strings.Join(own, ", "), strings.Join(other, ", "))
+}
+
 // unreached says why one endpoint did not answer.
 func (c *cluster) unreached(err error) error {
 	text := strings.Join(strings.Fields(err.Error()), " ")
@@ -77,7 +98,7 @@ func (c *cluster) member(ctx context.Context, endpoint string) Member {
 	m := Member{Endpoint: endpoint, Version: status.Version, Leader: status.Leader == status.Header.MemberId, Size: status.DbSize}
 	switch {
 	case len(status.Errors) > 0:
-		m.Err = errors.New(strings.Join(status.Errors, "; "))
+		m.Err = c.unreached(errors.New(strings.Join(status.Errors, "; ")))
 	case status.Leader == 0:
 		m.Err = errors.New("it knows no leader")
 	}

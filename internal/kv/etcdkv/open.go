@@ -56,6 +56,9 @@ func (d *DB) find(ctx context.Context, how Opening) error {
 	id := rand.Text()
 	for {
 		there, err := d.look(ctx)
+		if err == nil && there == nil {
+			err = d.oneCluster(ctx)
+		}
 		switch {
 		case err != nil:
 			return err

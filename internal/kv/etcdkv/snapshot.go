@@ -162,6 +162,9 @@ func (s *snapshot) next(r span, limit int) (found [][]*mvccpb.KeyValue, err erro
 		if errors.Is(err, rpctypes.ErrFutureRev) {
 			answer, err = s.db.client.Do(ctx, r.get(limit, clientv3.WithRev(s.revision)))
 		}
+		if errors.Is(err, rpctypes.ErrFutureRev) { // for the leader, too
+			err = errOther
+		}
 		if err != nil {
 			return err
 		}

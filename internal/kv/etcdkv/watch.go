@@ -4,19 +4,25 @@ package etcdkv
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// errBehind: a watch does not deliver changes, for example because its member has stalled
-// or is cut off from the others.
-var errBehind = errors.New("etcdkv: the watch is behind")
+var (
+	// errBehind: a watch does not deliver changes, for example because its member has
+	// stalled or is cut off from the others.
+	errBehind = errors.New("etcdkv: the watch is behind")
+	// errEnded: a watch delivered all changes, and then ended.
+	errEnded = errors.New("etcdkv: the watch ended")
+)
 
 // load copies the tables as of one moment.
 func (f *Follower) load(ctx context.Context) error {
@@ -39,16 +45,22 @@ func (f *Follower) load(ctx context.Context) error {
 	return nil
 }
 
-// run follows changes until ctx ends. After a failed watch it makes a new copy.
+// run follows changes until ctx ends. A watch that ended begins again after the last change
+// in the copy, which may be large. If that one fails soon, or a watch is behind, the copy is
+// made anew.
 func (f *Follower) run(ctx context.Context) {
 	defer close(f.done)
 	for try := 0; ; try++ {
 		began := time.Now()
-		if f.watch(ctx); ctx.Err() != nil {
+		ended := f.watch(ctx)
+		if ctx.Err() != nil {
 			return
 		}
 		if time.Since(began) > f.Staleness {
 			try = 0
+		}
+		if try == 0 && errors.Is(ended, errEnded) || errors.Is(ended, errOther) && pause(ctx, try) {
+			continue
 		}
 		for err := f.load(ctx); err != nil; err = f.load(ctx) {
 			f.note(ctx, err)
@@ -89,13 +101,16 @@ func (f *Follower) watch(ctx context.Context) error {
 		for range checks {
 		}
 	}()
-	events := watcher.Watch(ctx, f.prefix+"/", clientv3.WithRange(f.prefix+apart), clientv3.WithRev(f.applied+1))
+	events := watcher.Watch(ctx, f.prefix+"/", clientv3.WithRange(f.prefix+apart), clientv3.WithRev(f.applied+1), clientv3.WithCreatedNotify())
 	var open check // the oldest check that found more than the copy has
 	for {
 		select {
 		case answer, ok := <-events:
 			if !ok || answer.Err() != nil {
-				return errors.Join(errBehind, answer.Err())
+				return errors.Join(errEnded, answer.Err())
+			}
+			if err := f.recognize(answer.Header); err != nil {
+				return err
 			}
 			if err := f.apply(answer.Events); err != nil {
 				f.note(ctx, err)
@@ -175,21 +190,27 @@ func (f *Follower) startChecks(ctx context.Context) <-chan check {
 // check asks the majority of the members.
 func (f *Follower) check(ctx context.Context) check {
 	c := check{began: time.Now()}
-	before := f.newest.Load()
+	before, own := f.newest.Load(), f.own.Load()
 	c.err = f.ask(ctx, func(ctx context.Context) error {
-		answer, err := f.client.Txn(ctx).If(f.exists()).Then(clientv3.OpGet(f.key(news, ""))).Commit()
+		answer, err := f.client.Txn(ctx).If(f.exists()).Then(clientv3.OpGet(f.key(news, "")), f.marks.newest()).Commit()
 		switch {
 		case err != nil:
 			return err
 		case !answer.Succeeded:
 			return f.errGone()
 		}
-		if found := answer.Responses[0].GetResponseRange().Kvs; len(found) > 0 {
-			c.newest = found[0].ModRevision
-		}
-		return f.see(before, answer.Header.Revision)
+		c.newest = newestOf(answer.Responses[0])
+		return cmp.Or(f.see(before, answer.Header.Revision), f.seeOwn(own, newestOf(answer.Responses[1])))
 	})
 	return c
+}
+
+// newestOf returns the revision of the only record that was read, or 0 if there is none.
+func newestOf(r *etcdserverpb.ResponseOp) int64 {
+	if found := r.GetResponseRange().Kvs; len(found) > 0 {
+		return found[0].ModRevision
+	}
+	return 0
 }
 
 // apply makes changes in the copy, those of one revision together.

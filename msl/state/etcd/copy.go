@@ -17,10 +17,7 @@ import (
 // true: a state may be outdated. If Import ends early, no server opens the result, and it
 // can be called again with the same state. progress is as in state.Server.CopyTo.
 func Import(ctx context.Context, c Config, from *state.Server, keepTokens bool, progress func(records int)) error {
-	if err := Create(ctx, c); err != nil && !errors.Is(err, ErrExists) {
-		return err
-	}
-	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
+	db, err := c.open(ctx, 0, etcdkv.OpenOrCreate)
 	if err != nil {
 		return err
 	}
@@ -62,6 +59,9 @@ func (c Config) authenticate(ctx context.Context, db kv.Store, from *state.Serve
 	authentic := authkv.Open(db, c.Key, copied())
 	if err == nil {
 		err = authentic.Verify(ctx)
+	}
+	if errors.Is(err, ErrForged) {
+		err = fmt.Errorf("etcd: something else wrote to %q meanwhile, such as a server: stop what uses that prefix, and try again", c.Prefix)
 	}
 	return authentic, err
 }

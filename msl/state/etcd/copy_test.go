@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -201,6 +202,92 @@ func TestImportGoesOnLate(t *testing.T) {
 	}
 	if err := s.Revoked(t.Context(), "device 99", ""); err != msl.ErrMasterTokenIdentityRevoked {
 		t.Errorf("the revocation: %v", err)
+	}
+}
+
+// TestCreateGoesOnLate pauses one that makes a state, before it has made its root. Another one
+// imports a state there meanwhile, which stays authentic when the first one goes on.
+func TestCreateGoesOnLate(t *testing.T) {
+	m := etcdtest.Start(t)
+	_, key := keyed(t)
+	c := Config{Endpoints: []string{m.URL}, Key: key}
+	paused, err := c.open(t.Context(), 0, etcdkv.CreateNew)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer paused.Close()
+	if err := Import(t.Context(), c, filled(t).Server, true, nil); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := authkv.Begin(t.Context(), paused, key); !errors.Is(err, ErrExists) {
+		t.Errorf("the paused one ended with %v, want ErrExists", err)
+	}
+	if err := errors.Join(s.RevokeEntity("device 99"), s.Verify(t.Context())); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestImportIntoUsed imports into an empty state that servers used: what they left there does
+// not make the result inauthentic.
+func TestImportIntoUsed(t *testing.T) {
+	m := etcdtest.Start(t)
+	_, key := keyed(t)
+	c := Config{Endpoints: []string{m.URL}, Key: key}
+	if err := Create(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(s.AddPair(t.Context(), state.Pair{1: []byte("x")}), s.SetRotation(t.Context(), state.Rotation{Number: 1}))
+	for i := range 2 * kv.MaxChanges {
+		err = errors.Join(err, s.SetPresence(t.Context(), fmt.Sprint(i), state.Presence{}))
+	}
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := Import(t.Context(), c, filled(t).Server, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	s, err = Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if all, err := s.Presences(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("%d servers are there: %v", len(all), err)
+	}
+}
+
+// TestImportUnseen opens a state again and again while it is imported: at no moment a server
+// can begin with an empty one.
+func TestImportUnseen(t *testing.T) {
+	m := etcdtest.Start(t)
+	_, key := keyed(t)
+	from := filled(t)
+	for i := range 5 {
+		c := Config{Endpoints: []string{m.URL}, Prefix: fmt.Sprint("state", i), Key: key}
+		ended := make(chan error, 1)
+		go func() { ended <- Import(t.Context(), c, from.Server, true, nil) }()
+		s, err := Open(t.Context(), c)
+		for err != nil && len(ended) == 0 {
+			s, err = Open(t.Context(), c)
+		}
+		if err == nil {
+			if err := s.Revoked(t.Context(), "device 7", ""); err != msl.ErrMasterTokenIdentityRevoked {
+				t.Errorf("a part of the state was opened: %v", err)
+			}
+			s.Close()
+		}
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -1,9 +1,11 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -51,7 +53,8 @@ type Config struct {
 	TLS *tls.Config
 	// User is the name of a user of etcd. Zero means none.
 	User string
-	// Password returns the password of User. It is called once; the result is overwritten.
+	// Password returns the password of User. It is called again when etcd no longer accepts
+	// what it returned. The result is overwritten.
 	Password func(context.Context) ([]byte, error)
 	// Key authenticates the records, so that someone who can write to etcd cannot lift a
 	// revocation or register an entity undetected: see [KeyOf]. All servers of a state
@@ -88,7 +91,7 @@ const answerTime = 2 * time.Second
 // Open opens the existing state for a server, copies it into memory, and makes the newest
 // version of the key authenticate it. A prefix without a state is [ErrEmpty].
 func Open(ctx context.Context, c Config) (*Server, error) {
-	db, err := c.open(ctx, answerTime, etcdkv.OpenExisting)
+	db, err := c.openBegun(ctx, answerTime)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +127,7 @@ func copied() []string { return state.LastingTables() }
 // Administer opens the existing state without a copy in memory, for a program that reads
 // or changes it once. A prefix without a state is [ErrEmpty].
 func Administer(ctx context.Context, c Config) (*Server, error) {
-	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
+	db, err := c.openBegun(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -156,15 +159,31 @@ func (c Config) finish(ctx context.Context, exists error) error {
 		return err
 	}
 	defer db.Close()
-	rooted, err := authkv.HasRoot(ctx, db)
-	there, errDigest := state.DigestOf(ctx, db)
-	switch err := errors.Join(err, errDigest); {
+	begun, err := authkv.Begun(ctx, db, state.ServerTables())
+	switch {
 	case err != nil:
 		return err
-	case rooted || there.Records > 0:
+	case begun:
 		return exists
 	}
 	return authkv.Begin(ctx, db, c.Key)
+}
+
+// openBegun opens an existing store. One that was made, and to which nothing more happened,
+// is [ErrEmpty].
+func (c Config) openBegun(ctx context.Context, timeout time.Duration) (*etcdkv.DB, error) {
+	db, err := c.open(ctx, timeout, etcdkv.OpenExisting)
+	if err != nil || c.Key == nil {
+		return db, err
+	}
+	begun, err := authkv.Begun(ctx, db, state.ServerTables())
+	if err == nil && !begun {
+		err = cmp.Or(db.View(ctx, kv.Copied), fmt.Errorf("etcd: the state at %q was not made completely: %w", c.Prefix, ErrEmpty))
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
 }
 
 func (c Config) open(ctx context.Context, timeout time.Duration, how etcdkv.Opening) (*etcdkv.DB, error) {

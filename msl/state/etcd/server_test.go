@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
 	"github.com/msl-hsm/msl-hsm/internal/leaktest"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -64,6 +65,31 @@ func TestOpening(t *testing.T) {
 	if err := Create(t.Context(), c); !errors.Is(err, ErrExists) {
 		t.Errorf("a second time: %v", err)
 	}
+}
+
+// TestHalfMade opens a state whose making was interrupted before its root: there is none.
+func TestHalfMade(t *testing.T) {
+	m := etcdtest.Start(t)
+	_, key := keyed(t)
+	c := Config{Endpoints: []string{m.URL}, Key: key}
+	db, err := c.open(t.Context(), 0, etcdkv.CreateNew)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	for name, open := range map[string]func(context.Context, Config) (*Server, error){"Open": Open, "Administer": Administer} {
+		if _, err := open(t.Context(), c); !errors.Is(err, ErrEmpty) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := Create(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
 }
 
 // TestWithoutEtcd judges as long as the copy may be used, and accepts no id.

@@ -16,10 +16,7 @@ import (
 // Import can be called again with the same records. progress is called with the number of
 // entries so far, and may be nil.
 func Import(ctx context.Context, c Config, from enroll.Stored, progress func(entries int)) (states map[enroll.State]int, err error) {
-	if err := Create(ctx, c); err != nil && !errors.Is(err, ErrExists) {
-		return nil, err
-	}
-	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
+	db, err := c.open(ctx, 0, etcdkv.OpenOrCreate)
 	if err != nil {
 		return nil, err
 	}

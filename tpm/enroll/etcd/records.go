@@ -1,9 +1,11 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -42,7 +44,8 @@ type Config struct {
 	TLS *tls.Config
 	// User is the name of a user of etcd. Zero means none.
 	User string
-	// Password returns the password of User. It is called once; the result is overwritten.
+	// Password returns the password of User. It is called again when etcd no longer accepts
+	// what it returned. The result is overwritten.
 	Password func(context.Context) ([]byte, error)
 	// Key authenticates the records. All servers have the same key. It may be that of
 	// their state, since the data authenticated here begins differently. Nil means that
@@ -100,7 +103,7 @@ func (c Config) open(ctx context.Context, timeout time.Duration, how etcdkv.Open
 // newest version of the key authenticates them from then on. A prefix without records is
 // [ErrEmpty].
 func Open(ctx context.Context, c Config) (*Records, error) {
-	db, err := c.open(ctx, answerTime, etcdkv.OpenExisting)
+	db, err := c.openBegun(ctx, answerTime)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +136,7 @@ func Open(ctx context.Context, c Config) (*Records, error) {
 // Administer opens existing records without a copy in memory, for a program that reads or
 // changes them once. A prefix without records is [ErrEmpty].
 func Administer(ctx context.Context, c Config) (*Records, error) {
-	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
+	db, err := c.openBegun(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -185,14 +188,31 @@ func (c Config) finish(ctx context.Context, exists error) error {
 		return err
 	}
 	defer db.Close()
-	rooted, err := authkv.HasRoot(ctx, db)
-	if err != nil {
+	begun, err := authkv.Begun(ctx, db, append(small(), enroll.RecordTable))
+	switch {
+	case err != nil:
 		return err
-	}
-	if empty, err := isEmpty(ctx, db); err != nil || rooted || !empty {
-		return errors.Join(err, exists)
+	case begun:
+		return exists
 	}
 	return authkv.Begin(ctx, db, enroll.KeyOfRecords(c.Key))
+}
+
+// openBegun opens an existing store. One that was made, and to which nothing more happened,
+// is [ErrEmpty].
+func (c Config) openBegun(ctx context.Context, timeout time.Duration) (*etcdkv.DB, error) {
+	db, err := c.open(ctx, timeout, etcdkv.OpenExisting)
+	if err != nil || c.Key == nil {
+		return db, err
+	}
+	begun, err := authkv.Begun(ctx, db, append(small(), enroll.RecordTable))
+	if err == nil && !begun {
+		err = cmp.Or(db.View(ctx, kv.Copied), fmt.Errorf("etcd: the enrollments at %q were not made completely: %w", c.Prefix, ErrEmpty))
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
 }
 
 // View implements enroll.Records.
@@ -258,18 +278,3 @@ func (r *Records) AtOnce() int { return 8 }
 
 // Close stops the copy, waits for running transactions and closes the connections.
 func (r *Records) Close() error { return r.store.Close() }
-
-func isEmpty(ctx context.Context, db kv.Store) (empty bool, err error) {
-	err = db.View(ctx, func(r kv.Reader) error {
-		empty = true
-		for _, table := range append(small(), enroll.RecordTable) {
-			found, err := r.Range(table, nil, nil, 1)
-			if err != nil {
-				return err
-			}
-			empty = empty && len(found) == 0
-		}
-		return nil
-	})
-	return empty, err
-}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -113,8 +114,12 @@ func opened(c *config.Config, store keys.Store, open func(context.Context, etcd.
 }
 
 func tellReach(log *slog.Logger, err error) {
-	if err == nil {
+	switch {
+	case err == nil:
 		log.Info("etcd answers again: the state is up to date")
+		return
+	case errors.Is(err, kv.ErrDamaged), errors.Is(err, kv.ErrEmpty):
+		log.Error("the state in etcd cannot be used: all messages fail", "error", err)
 		return
 	}
 	log.Error("etcd does not answer: non-replayable messages and renewals fail, and soon all messages", "error", err)
@@ -155,14 +160,7 @@ func clusterOf(c *config.Config, store keys.Store) (at etcd.Config, err error) {
 		return at, keys.Missing(err, keys.MakeServerKeys)
 	}
 	if s.Password != "" {
-		at.Password = func(context.Context) ([]byte, error) {
-			b, err := keys.Secret(s.Password, "password of the etcd user")
-			if err != nil {
-				return nil, err
-			}
-			defer b.Close()
-			return bytes.Clone(b.Bytes()), nil
-		}
+		at.Password = etcdPassword(s.Password)
 	}
 	if s.CA+s.Certificate != "" {
 		at.TLS, err = etcdTLS(s)
@@ -170,6 +168,25 @@ func clusterOf(c *config.Config, store keys.Store) (at etcd.Config, err error) {
 	return at, err
 }
 
+// etcdPassword reads the password of the etcd user, which may be another one later. Nobody
+// is prompted for it while the server runs.
+func etcdPassword(source string) func(context.Context) ([]byte, error) {
+	var asked atomic.Bool
+	return func(context.Context) ([]byte, error) {
+		if asked.Swap(true) && source == "prompt" {
+			return nil, errors.New("it is prompted for once")
+		}
+		b, err := keys.Secret(source, "password of the etcd user")
+		if err != nil {
+			return nil, err
+		}
+		defer b.Close()
+		return bytes.Clone(b.Bytes()), nil
+	}
+}
+
+// etcdTLS reads the CA once, and the client certificate again for each connection: it may
+// have been renewed.
 func etcdTLS(s *config.State) (*tls.Config, error) {
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.CA != "" {
@@ -183,11 +200,14 @@ func etcdTLS(s *config.State) (*tls.Config, error) {
 		}
 	}
 	if s.Certificate != "" {
-		pair, err := tls.LoadX509KeyPair(s.Certificate, s.Key)
-		if err != nil {
+		certificate, key := s.Certificate, s.Key
+		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(certificate, key)
+			return &pair, err
+		}
+		if _, err := t.GetClientCertificate(nil); err != nil {
 			return nil, exit.Usagef("server.state.certificate and key: %w", err)
 		}
-		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, nil
 }

@@ -1,10 +1,18 @@
 package admin
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -24,5 +32,69 @@ func TestEtcdCA(t *testing.T) {
 		if err == nil || exit.Code(err) != exit.Usage || !strings.Contains(err.Error(), "server.state.ca") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
 		}
+	}
+}
+
+// TestEtcdCertificateRenewed replaces the client certificate and its key: the next connection
+// uses the new ones, or fails while they cannot be read.
+func TestEtcdCertificateRenewed(t *testing.T) {
+	s := &config.State{Certificate: filepath.Join(t.TempDir(), "client.pem"), Key: filepath.Join(t.TempDir(), "client.key")}
+	writePair(t, s, 1)
+	c, err := etcdTLS(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := c.GetClientCertificate(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(s.Key, 10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.GetClientCertificate(nil); err == nil {
+		t.Error("half a key was used")
+	}
+	writePair(t, s, 2)
+	second, err := c.GetClientCertificate(nil)
+	if err != nil || bytes.Equal(first.Certificate[0], second.Certificate[0]) {
+		t.Errorf("the former certificate is still used, or %v", err)
+	}
+}
+
+// writePair writes a certificate and its key.
+func writePair(t *testing.T, s *config.State, serial int64) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour)}
+	certificate, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, block := range map[string]*pem.Block{s.Certificate: {Type: "CERTIFICATE", Bytes: certificate}, s.Key: {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestEtcdPasswordPrompt prompts once, and never while a server runs.
+func TestEtcdPasswordPrompt(t *testing.T) {
+	if tty, err := os.Open("/dev/tty"); err == nil {
+		tty.Close()
+		t.Skip("there is a terminal, and nobody is there to answer")
+	}
+	read := etcdPassword("prompt")
+	if _, err := read(t.Context()); err == nil || !strings.Contains(err.Error(), "no terminal") {
+		t.Errorf("the first time: %v", err)
+	}
+	if _, err := read(t.Context()); err == nil || !strings.Contains(err.Error(), "prompted for once") {
+		t.Errorf("the second time: %v", err)
 	}
 }

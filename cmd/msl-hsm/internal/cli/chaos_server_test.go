@@ -22,8 +22,8 @@ type siteServer struct {
 	site    *chaosSite
 	name    string
 	address string
-	clock   time.Duration // how far its clock is ahead
-	etcd    []*link       // to each member
+	clock   time.Duration    // how far its clock is ahead
+	etcd    []*porttest.Link // to each member
 
 	mu      sync.Mutex
 	command *exec.Cmd
@@ -36,7 +36,7 @@ func (s *chaosSite) addServer(clock time.Duration) {
 	v := &siteServer{t: s.t, site: s, name: fmt.Sprint("server", len(s.servers)), address: porttest.Address(s.t), clock: clock}
 	var urls []string
 	for _, m := range s.members {
-		l := newLink(s.t, strings.TrimPrefix(m.URL, "http://"))
+		l := porttest.NewLink(s.t, strings.TrimPrefix(m.URL, "http://"))
 		v.etcd = append(v.etcd, l)
 		urls = append(urls, "http://"+l.Addr().String())
 	}

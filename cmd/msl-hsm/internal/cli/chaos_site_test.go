@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
+	"github.com/msl-hsm/msl-hsm/internal/porttest"
 	"github.com/msl-hsm/msl-hsm/internal/stretch"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -47,9 +48,9 @@ type chaosSite struct {
 	program  string // msl-hsm
 	service  string // URL
 	members  []*etcdtest.Member
-	peers    []*link // to members, from others
+	peers    []*porttest.Link // to members, from others
 	servers  []*siteServer
-	balancer *link
+	balancer *porttest.Link
 	ledger   *chaosLedger
 	devices  []*device
 	peer     msl.EntityScheme
@@ -70,7 +71,7 @@ func newChaosSite(t *testing.T, program string, clocks []time.Duration, names []
 	t.Helper()
 	s := newTokenSite(t, program)
 	s.members = etcdtest.StartClusterBehind(t, siteServers, func(address string) string {
-		s.peers = append(s.peers, newLink(t, address))
+		s.peers = append(s.peers, porttest.NewLink(t, address))
 		return s.peers[len(s.peers)-1].Addr().String()
 	})
 	s.config("commands.yaml", inEtcd(etcdtest.URLs(s.members)))
@@ -111,7 +112,7 @@ func (s *chaosSite) balance() {
 	for _, v := range s.servers {
 		places = append(places, v.address)
 	}
-	s.balancer = newLink(s.t, places...)
+	s.balancer = porttest.NewLink(s.t, places...)
 }
 
 func inEtcd(urls []string) string {

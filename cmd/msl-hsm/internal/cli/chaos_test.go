@@ -62,9 +62,9 @@ func chaosOnce(t *testing.T) {
 	s.servers[1].signal(syscall.SIGCONT)
 	s.further(10)
 	await(t, "another leader", s.moveLeader)
-	s.servers[2].etcd[0].stall()
+	s.servers[2].etcd[0].Stall()
 	s.further(10)
-	s.servers[2].etcd[0].mend()
+	s.servers[2].etcd[0].Mend()
 	s.further(10)
 	stop()
 	s.finish()
@@ -227,16 +227,16 @@ func (s *chaosSite) disturbServers(ctx context.Context) {
 			rest(ctx, time.Duration(rand.Int64N(int64(3*siteStaleness))))
 			v.signal(syscall.SIGCONT)
 		case 4:
-			l.stall()
+			l.Stall()
 			rest(ctx, time.Duration(rand.Int64N(int64(3*siteStaleness))))
-			l.mend()
+			l.Mend()
 		case 5:
 			for _, l := range v.etcd {
-				l.sever()
+				l.Sever()
 			}
 			rest(ctx, time.Duration(rand.Int64N(int64(3*siteStaleness))))
 			for _, l := range v.etcd {
-				l.mend()
+				l.Mend()
 			}
 		}
 		rest(ctx, time.Second)
@@ -258,13 +258,13 @@ func (s *chaosSite) disturbMembers(ctx context.Context) {
 			rest(ctx, time.Duration(rand.Int64N(int64(5*time.Second))))
 			m.Continue()
 		case 2:
-			l.sever()
+			l.Sever()
 			rest(ctx, time.Duration(rand.Int64N(int64(5*time.Second))))
-			l.mend()
+			l.Mend()
 		case 3:
-			l.stall()
+			l.Stall()
 			rest(ctx, time.Duration(rand.Int64N(int64(5*time.Second))))
-			l.mend()
+			l.Mend()
 		default:
 			s.moveLeader()
 		}

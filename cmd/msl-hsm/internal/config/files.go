@@ -11,10 +11,11 @@ import (
 func (c *Config) Files() []string {
 	s := &c.Server
 	all := c.Keystore.files()
-	all = append(all, s.Certificate, s.X509Roots, s.X509Intermediates, s.Messages, s.TLS.ClientCA, s.Upstream.TLS.Roots, s.Upstream.TLS.Certificate)
+	all = append(all, s.State.Certificate, s.Certificate, s.X509Roots, s.X509Intermediates, s.Messages, s.TLS.ClientCA, s.Upstream.TLS.Roots, s.Upstream.TLS.Certificate)
 	for _, t := range s.TLS.Certificates {
 		all = append(all, t.Certificate)
 	}
+	all = append(all, sources(s.State.Password)...)
 	return append(all, sources(slices.Collect(maps.Values(s.Upstream.Headers))...)...)
 }
 
@@ -26,7 +27,7 @@ func (c *Config) AgentFiles() []string {
 // StartFiles returns the files that a server reads only when it starts.
 func (c *Config) StartFiles() []string {
 	s := &c.Server
-	all := append(sources(s.Admin.Token, s.State.Password), s.State.CA, s.State.Certificate, s.State.Key)
+	all := append(sources(s.Admin.Token), s.State.CA)
 	for _, roots := range []RootList{s.Enrollment.EKRoots, s.Enrollment.Devices} {
 		for _, name := range roots {
 			if name != Makers {

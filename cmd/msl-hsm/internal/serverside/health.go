@@ -190,9 +190,9 @@ func (s *Service) checkCertificates(now time.Time) (checks []Check) {
 		detail := fmt.Sprintf("%s expires %s", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
 		switch {
 		case left <= 0:
-			verdict, detail = Failure, fmt.Sprintf("%s expired %s: replace it and run msl-hsm admin reload", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
+			verdict, detail = c.worst, fmt.Sprintf("%s expired %s: replace it and run msl-hsm admin reload", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
 		case now.Before(c.leaf.NotBefore):
-			verdict, detail = Failure, fmt.Sprintf("%s is not valid before %s: check the clock", c.file, c.leaf.NotBefore.UTC().Format(time.DateTime))
+			verdict, detail = c.worst, fmt.Sprintf("%s is not valid before %s: check the clock", c.file, c.leaf.NotBefore.UTC().Format(time.DateTime))
 		case left < soon:
 			verdict = Warning
 		}
@@ -205,6 +205,7 @@ func (s *Service) checkCertificates(now time.Time) (checks []Check) {
 type certificateFile struct {
 	setting, file string
 	leaf          *x509.Certificate
+	worst         Verdict // once it has expired
 }
 
 func (s *Service) checkUpstream() []Check {

@@ -70,17 +70,18 @@ func TestHeartbeatHangs(t *testing.T) {
 func TestCertificateHealth(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
-		begins, ends time.Duration
-		verdict      Verdict
-		detail       string
+		begins, ends   time.Duration
+		worst, verdict Verdict
+		detail         string
 	}{
-		{-time.Hour, 90 * 24 * time.Hour, OK, "a.crt expires 2030-04-01"},
-		{-time.Hour, 13 * 24 * time.Hour, Warning, "a.crt expires 2030-01-14"},
-		{-time.Hour, -time.Second, Failure, "replace it and run msl-hsm admin reload"},
-		{time.Hour, 90 * 24 * time.Hour, Failure, "check the clock"},
+		{-time.Hour, 90 * 24 * time.Hour, Failure, OK, "a.crt expires 2030-04-01"},
+		{-time.Hour, 13 * 24 * time.Hour, Failure, Warning, "a.crt expires 2030-01-14"},
+		{-time.Hour, -time.Second, Failure, Failure, "replace it and run msl-hsm admin reload"},
+		{-time.Hour, -time.Second, Warning, Warning, "replace it and run msl-hsm admin reload"},
+		{time.Hour, 90 * 24 * time.Hour, Failure, Failure, "check the clock"},
 	} {
 		leaf := &x509.Certificate{NotBefore: now.Add(c.begins), NotAfter: now.Add(c.ends)}
-		s := &Service{certificates: []certificateFile{{"server.tls.certificates", "a.crt", leaf}}}
+		s := &Service{certificates: []certificateFile{{"server.tls.certificates", "a.crt", leaf, c.worst}}}
 		got := s.checkCertificates(now)[0]
 		if got.Verdict != c.verdict || !strings.Contains(got.Detail, c.detail) {
 			t.Errorf("ends in %v: %+v", c.ends, got)

@@ -69,6 +69,9 @@ func Rehearse(c *config.Config, store keys.Store) (r *Rehearsal, err error) {
 		end() // before any health check of the service behind the server
 		_, err = Application(ended, &own, r.Service, quiet)
 	}
+	if err == nil {
+		err = r.noteStateCertificate(&own.Server.State)
+	}
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}

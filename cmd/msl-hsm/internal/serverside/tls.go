@@ -96,13 +96,27 @@ func tlsServer(c *config.Config, service *Service, insist bool, log *slog.Logger
 		}
 		s.Certificates = append(s.Certificates, certificate)
 		if leaf, err := x509.ParseCertificate(certificate.Chain[0]); err == nil {
-			service.certificates = append(service.certificates, certificateFile{setting, entry.Certificate, leaf})
+			service.certificates = append(service.certificates, certificateFile{setting, entry.Certificate, leaf, Failure})
 		}
 	}
 	if err := s.Check(); err != nil {
 		return nil, exit.Usagef("server.tls: %w", err)
 	}
 	return s, nil
+}
+
+// noteStateCertificate notes the certificate for etcd. With an expired one the server
+// continues, until a connection to etcd ends.
+func (s *Service) noteStateCertificate(c *config.State) error {
+	const setting = "server.state.certificate"
+	if c.Certificate == "" {
+		return nil
+	}
+	chain, err := keys.ReadCertificates(setting, c.Certificate)
+	if err == nil {
+		s.certificates = append(s.certificates, certificateFile{setting, c.Certificate, chain[0], Warning})
+	}
+	return err
 }
 
 // checkTLSClients checks clients against the revocation lists, if there are any.

@@ -184,6 +184,31 @@ func (m *Member) Kill() {
 	}
 }
 
+// Save writes a snapshot of the member to a file.
+func (m *Member) Save(t testing.TB) (file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "snapshot")
+	m.Control(t, "snapshot", "save", file)
+	return file
+}
+
+// Restore makes the only member of a cluster, which was killed, begin with a snapshot.
+func (m *Member) Restore(t testing.TB, file string) {
+	t.Helper()
+	args := []string{"snapshot", "restore", file}
+	for i, a := range m.args {
+		switch a {
+		case "--data-dir":
+			m.args[i+1] = filepath.Join(t.TempDir(), "data")
+			fallthrough
+		case "--name", "--initial-cluster", "--initial-advertise-peer-urls":
+			args = append(args, a, m.args[i+1])
+		}
+	}
+	m.Control(t, args...)
+	m.Restart(t)
+}
+
 // Control runs etcdctl with the member as its endpoint and returns what it prints.
 func (m *Member) Control(t testing.TB, args ...string) string {
 	t.Helper()

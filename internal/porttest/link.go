@@ -1,4 +1,4 @@
-package cli
+package porttest
 
 import (
 	"net"
@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// A link passes TCP connections on, each to the next of several places, or to another one
+// A Link passes TCP connections on, each to the next of several places, or to another one
 // if that does not take it. It can be cut, and can stall.
-type link struct {
+type Link struct {
 	net.Listener
 	places []string
 	work   sync.WaitGroup
@@ -18,28 +18,30 @@ type link struct {
 	turn  int
 	cut   bool
 	flow  chan struct{} // closed while bytes flow
+	dead  chan struct{} // closed once the present connections are stranded
 	conns []net.Conn
 }
 
-func newLink(t testing.TB, places ...string) *link {
+// NewLink returns a link on the loopback interface, which ends with the test.
+func NewLink(t testing.TB, places ...string) *Link {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &link{Listener: listener, places: places, flow: make(chan struct{})}
+	l := &Link{Listener: listener, places: places, flow: make(chan struct{}), dead: make(chan struct{})}
 	close(l.flow)
 	l.work.Go(l.accept)
 	t.Cleanup(func() {
 		listener.Close()
-		l.mend()
-		l.sever()
+		l.Mend()
+		l.Sever()
 		l.work.Wait()
 	})
 	return l
 }
 
-func (l *link) accept() {
+func (l *Link) accept() {
 	for {
 		from, err := l.Accept()
 		if err != nil {
@@ -50,7 +52,7 @@ func (l *link) accept() {
 }
 
 // connect passes one connection on.
-func (l *link) connect(from net.Conn) {
+func (l *Link) connect(from net.Conn) {
 	defer from.Close()
 	l.mu.Lock()
 	places := slices.Concat(l.places[l.turn:], l.places[:l.turn])
@@ -68,7 +70,7 @@ func (l *link) connect(from net.Conn) {
 }
 
 // take notes a connection, unless the link is cut.
-func (l *link) take(pair ...net.Conn) bool {
+func (l *Link) take(pair ...net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cut {
@@ -78,20 +80,31 @@ func (l *link) take(pair ...net.Conn) bool {
 	return true
 }
 
-func (l *link) both(a, b net.Conn) {
-	l.work.Go(func() { l.pass(a, b) })
-	l.pass(b, a)
+func (l *Link) both(a, b net.Conn) {
+	l.mu.Lock()
+	dead := l.dead
+	l.mu.Unlock()
+	l.work.Go(func() { l.pass(a, b, dead) })
+	l.pass(b, a, dead)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conns = slices.DeleteFunc(l.conns, func(c net.Conn) bool { return c == a || c == b })
 }
 
-// pass carries bytes one way, and the end of them.
-func (l *link) pass(from, to net.Conn) {
+// pass carries bytes one way, and the end of them, or swallows them once dead is closed.
+func (l *Link) pass(from, to net.Conn, dead <-chan struct{}) {
 	data := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(data)
 		<-l.flowing()
+		select {
+		case <-dead:
+			if err != nil {
+				return
+			}
+			continue
+		default:
+		}
 		if _, failed := to.Write(data[:n]); failed != nil {
 			from.Close()
 			return
@@ -103,14 +116,14 @@ func (l *link) pass(from, to net.Conn) {
 	}
 }
 
-func (l *link) flowing() <-chan struct{} {
+func (l *Link) flowing() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.flow
 }
 
-// sever ends all connections, and takes no others.
-func (l *link) sever() {
+// Sever ends all connections, and takes no others.
+func (l *Link) Sever() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cut = true
@@ -120,16 +133,25 @@ func (l *link) sever() {
 	}
 }
 
-// stall takes connections and carries nothing.
-func (l *link) stall() {
-	l.mend()
+// Stall takes connections and carries nothing.
+func (l *Link) Stall() {
+	l.Mend()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.flow = make(chan struct{})
 }
 
-// mend ends sever and stall.
-func (l *link) mend() {
+// Strand leaves the present connections open, and carries nothing on them any more, as a
+// firewall that forgot them. Others are not affected.
+func (l *Link) Strand() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.dead)
+	l.dead = make(chan struct{})
+}
+
+// Mend ends Sever and Stall.
+func (l *Link) Mend() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cut = false
