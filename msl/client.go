@@ -196,10 +196,12 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 		}
 	}
 	if refused == nil {
-		refused = errors.New("msl: no answer within 12 messages")
+		refused = errNoAnswer
 	}
 	return nil, refused
 }
+
+var errNoAnswer = errors.New("msl: no answer within 12 messages")
 
 // offers reports whether the client offers that key exchange scheme.
 func (c *Client) offers(scheme string) bool {
