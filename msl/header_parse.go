@@ -55,8 +55,8 @@ func (h *header) parseRest(f *wire.Fields, rules headerRules) error {
 	if err := h.parseCapabilities(f); err != nil {
 		return err
 	}
-	if err := h.parseKeyRequests(f, rules); err != nil || !rules.peerToPeer {
-		return err
+	if err := h.parseKeyRequests(f, rules); err != nil || !rules.peerToPeer || h.unanswerable != nil {
+		return err // an unanswerable message is refused for that, whatever tokens it shows
 	}
 	return h.peer.parse(f, h.keyResponse, rules)
 }
