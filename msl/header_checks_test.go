@@ -1,9 +1,11 @@
 package msl_test
 
 import (
+	"context"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
 // TestHeaderChecks refuses messages with the code of the check that comes first.
@@ -72,4 +74,27 @@ func TestHeaderWithoutID(t *testing.T) {
 func TestErrorUnderMasterToken(t *testing.T) {
 	refusal := sessionRaw.signed("errordata", sessionRaw.encrypt(encode(object{"messageid": 1, "errorcode": 1})))
 	newRecorded(t).mustRefuse(t, encode(with(refusal, byToken(nil))), msl.ErrMessageEntityNotFound, -1)
+}
+
+// TestUserProvenTwice has a message carry a user's token and password: both have to name the
+// same user, whose name may be spelled in two ways.
+func TestUserProvenTwice(t *testing.T) {
+	composed, decomposed := "\u00e9@foo.com", "e\u0301@foo.com"
+	token := func(name string) object {
+		return object{"useridtoken": issuerKeys.token(userMembers, "userdata", object{"identity": name})}
+	}
+	for _, c := range []struct {
+		token, password string
+		same            bool
+	}{{"user1@foo.com", "user1@foo.com", true}, {"user2@foo.com", "user1@foo.com", false}, {"User1@foo.com", "user1@foo.com", false},
+		{composed, decomposed, true}, {decomposed, composed, true}} {
+		r := newRecorded(t)
+		r.server.Users = []msl.UserScheme{&userauth.EmailPassword{Verify: func(_ context.Context, email string, _ []byte) (string, error) { return email, nil }}}
+		message := fromToken(token(c.token), passwordOf(c.password, "x"))
+		if !c.same {
+			r.mustRefuse(t, message, msl.ErrUserIDTokenUserAuthDataMismatch, 1)
+		} else if e := r.serve(message); e.served != nil || !e.called || e.message.User != msl.CanonicalName(c.password) {
+			t.Errorf("%+v: %v, %+v", c, e.served, e.message)
+		}
+	}
 }
