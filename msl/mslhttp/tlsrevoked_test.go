@@ -106,7 +106,7 @@ func TestTLSRevokedClient(t *testing.T) {
 			sessions = tls.NewLRUClientSessionCache(1)
 			dial(good, 0, "")
 			list.Store(a.revoke(time.Now().Add(-time.Minute), serialOf(t, bad)))
-			dial(good, tlsalert.CertificateUnknown, "is out of date since")
+			dial(good, tlsalert.CertificateUnknown, "has been out of date since")
 			sessions = tls.NewLRUClientSessionCache(1)
 			dial(bad, tlsalert.CertificateRevoked, "is revoked")
 		})
