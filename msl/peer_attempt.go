@@ -183,7 +183,7 @@ func (a *peerAttempt) realAnswer(ctx context.Context, in *incoming, count int) (
 	case a.req.Interactive:
 		return in, count, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
 	case count+2 > maxMessages:
-		return in, count, errNoAnswer
+		return in, count, errUnanswered
 	}
 	defer in.release()
 	following, err := a.serveKeys(ctx, in)

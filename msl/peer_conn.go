@@ -258,7 +258,7 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 		}
 		return a.peerResponse(ctx, in, count, end), nil
 	}
-	return nil, errors.Join(refused, errNoAnswer)
+	return nil, errors.Join(refused, errUnanswered)
 }
 
 // A drainer closes an answer without closing its connection.
