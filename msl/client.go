@@ -196,10 +196,13 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 		}
 	}
 	if refused == nil {
-		refused = errors.New("msl: no answer within 12 messages")
+		refused = errUnanswered
 	}
 	return nil, refused
 }
+
+// errUnanswered says that the messages of an exchange were used up.
+var errUnanswered = errors.New("msl: no answer within 12 messages")
 
 // offers reports whether the client offers that key exchange scheme.
 func (c *Client) offers(scheme string) bool {

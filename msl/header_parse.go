@@ -24,13 +24,15 @@ type headerRules struct {
 // message id once it is known.
 func parseHeader(o wire.Object, rules headerRules) (header, error) {
 	f := wire.FieldsOf(o)
-	h := header{messageID: f.Int("messageid"), timestamp: absent, nonReplayableID: absent}
+	h := header{messageID: absent, timestamp: absent, nonReplayableID: absent}
+	id := f.Int("messageid")
 	if err := malformed(f, "header"); err != nil {
 		return h, err
 	}
-	if !inRange(h.messageID) {
+	if !inRange(id) {
 		return h, fail(ErrMessageIDOutOfRange, "header", nil)
 	}
+	h.messageID = id
 	err := h.parseRest(f, rules)
 	return h, withID(err, h.messageID)
 }
@@ -55,8 +57,8 @@ func (h *header) parseRest(f *wire.Fields, rules headerRules) error {
 	if err := h.parseCapabilities(f); err != nil {
 		return err
 	}
-	if err := h.parseKeyRequests(f, rules); err != nil || !rules.peerToPeer {
-		return err
+	if err := h.parseKeyRequests(f, rules); err != nil || !rules.peerToPeer || h.unanswerable != nil {
+		return err // an unanswerable message is refused for that, whatever tokens it shows
 	}
 	return h.peer.parse(f, h.keyResponse, rules)
 }

@@ -169,13 +169,25 @@ func (a *peerAttempt) checkPeer(in *incoming) error {
 	return nil
 }
 
-// realAnswer gives the peer the tokens it needs to answer, and reads what follows.
-func (a *peerAttempt) realAnswer(ctx context.Context, handshake *incoming) (*incoming, error) {
-	if a.req.Interactive {
-		return handshake, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
+// realAnswer returns the answer with the data: in, or the one that the peer gives after a
+// handshake, once it has the tokens that it needs. count is the number of messages.
+func (a *peerAttempt) realAnswer(ctx context.Context, in *incoming, count int) (*incoming, int, error) {
+	if !a.req.Interactive { // the first chunk of a channel may be long in coming
+		if err := in.inferHandshake(); err != nil {
+			return in, count, err
+		}
 	}
-	defer handshake.release()
-	return a.serveKeys(ctx, handshake)
+	switch {
+	case !in.handshake:
+		return in, count, nil
+	case a.req.Interactive:
+		return in, count, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
+	case count+2 > maxMessages:
+		return in, count, errUnanswered
+	}
+	defer in.release()
+	following, err := a.serveKeys(ctx, in)
+	return following, count + 2, err
 }
 
 // serveKeys gives the peer the tokens that its answer asks for, and reads the message

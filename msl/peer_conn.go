@@ -252,15 +252,13 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 		if a.purpose == oneWay {
 			return nil, nil
 		}
-		if in.due() && in.handshake {
-			if in, err = a.realAnswer(ctx, in); err != nil {
-				in.release()
-				return nil, err
-			}
+		if in, count, err = a.realAnswer(ctx, in, count); err != nil {
+			in.release()
+			return nil, err
 		}
 		return a.peerResponse(ctx, in, count, end), nil
 	}
-	return nil, errors.Join(refused, errors.New("msl: no answer within 12 messages"))
+	return nil, errors.Join(refused, errUnanswered)
 }
 
 // A drainer closes an answer without closing its connection.

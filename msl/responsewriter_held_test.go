@@ -55,9 +55,10 @@ func (p *writingPeer) request(id int64, data []byte) []byte {
 
 // A peerHeader is the part of a header that the peer reads.
 type peerHeader struct {
-	MessageID      int64
-	Handshake      bool
-	KeyRequestData []struct {
+	MessageID       int64
+	Handshake       bool
+	KeyResponseData json.RawMessage
+	KeyRequestData  []struct {
 		Scheme  string
 		KeyData struct {
 			KeyPairID string

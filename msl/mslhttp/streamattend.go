@@ -76,7 +76,8 @@ func (c *StreamConn) attendEnd(ctx context.Context) {
 func (c *StreamConn) quietly(p []byte) (int, error) {
 	if w, ok := c.Conn.(*webSocket); ok {
 		w.SetReadDeadline(time.Now().Add(w.idle)) // and pings extend it
-		return w.Conn.Read(p)
+		n, err := w.Conn.Read(p)
+		return n, endOf(err)
 	}
 	c.SetReadDeadline(time.Time{})
 	return c.Conn.Read(p)

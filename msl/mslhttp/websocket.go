@@ -167,13 +167,20 @@ func (w *webSocket) Read(p []byte) (int, error) {
 	w.exchange.moves(1)
 	defer w.exchange.moves(-1)
 	n, err := w.Conn.Read(p)
-	return n, brokeOff(err)
+	return n, endOf(err)
 }
 
-// brokeOff makes the error of a WebSocket that ended without a close frame, or because
-// the other end failed, that of a stream that broke off.
-func brokeOff(err error) error {
-	if err != io.EOF && errors.Is(err, io.EOF) || websocket.CloseStatus(err) == websocket.StatusInternalError {
+// endOf returns the error of a stream for that of a WebSocket that ended. A close frame
+// without a status, as of a web page that calls close(), is an orderly end like one with a
+// normal status. After any other, and without a close frame, the stream broke off: the
+// other end takes no answer either (RFC 6455, sections 5.5.1 and 7.1.5).
+func endOf(err error) error {
+	switch status := websocket.CloseStatus(err); {
+	case status == websocket.StatusNoStatusRcvd:
+		return io.EOF
+	case status >= 0:
+		return fmt.Errorf("mslhttp: the websocket broke off: %w: %w", io.ErrUnexpectedEOF, err)
+	case err != io.EOF && errors.Is(err, io.EOF):
 		return fmt.Errorf("mslhttp: the websocket broke off: %w: %v", io.ErrUnexpectedEOF, err)
 	}
 	return err
