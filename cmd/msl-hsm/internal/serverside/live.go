@@ -83,7 +83,7 @@ func (l *Live) generate(c *config.Config, s *Service) (g *generation, err error)
 	if s.tls, err = tlsServer(c, s, l.insist, l.peers); err != nil {
 		return nil, err
 	}
-	if err := s.noteStateCertificate(&c.Server.State); err != nil {
+	if err := noteStateCertificate(&c.Server.State, s); err != nil {
 		return nil, err
 	}
 	g.answers, err = answers(c, s, g.handle, l.peers)

@@ -70,7 +70,7 @@ func Rehearse(c *config.Config, store keys.Store) (r *Rehearsal, err error) {
 		_, err = Application(ended, &own, r.Service, quiet)
 	}
 	if err == nil {
-		err = r.noteStateCertificate(&own.Server.State)
+		err = noteStateCertificate(&own.Server.State, r.Service)
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.Close())

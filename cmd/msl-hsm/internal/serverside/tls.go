@@ -107,7 +107,7 @@ func tlsServer(c *config.Config, service *Service, insist bool, log *slog.Logger
 
 // noteStateCertificate notes the certificate for etcd. With an expired one the server
 // continues, until a connection to etcd ends.
-func (s *Service) noteStateCertificate(c *config.State) error {
+func noteStateCertificate(c *config.State, s *Service) error {
 	const setting = "server.state.certificate"
 	if c.Certificate == "" {
 		return nil
