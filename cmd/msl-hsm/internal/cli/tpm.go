@@ -185,7 +185,7 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 				}
 				defer client.Close()
 				if m.Identity.PCRs = pcrs; len(pcrs) > 0 {
-					if m.Identity.EventLog, err = keys.EventLog(cfg, eventLog); err != nil {
+					if m.Identity.EventLog, err = keys.EventLog(cfg, "--event-log", eventLog); err != nil {
 						return err
 					}
 				}
@@ -241,7 +241,7 @@ func tpmQuoteCommand(p *program) *cobra.Command {
 			}
 			return p.withDevice(func(cfg *config.Config, m *keys.Device) (err error) {
 				if eventLog != "" {
-					if m.Identity.EventLog, err = keys.EventLog(cfg, eventLog); err != nil {
+					if m.Identity.EventLog, err = keys.EventLog(cfg, "--event-log", eventLog); err != nil {
 						return err
 					}
 				}
