@@ -110,7 +110,7 @@ func (c *Capabilities) readProperties(t transport.TPM) error {
 func capability(t transport.TPM, kind tpm2.TPMCap, property, count uint32, size int) (items [][]byte, err error) {
 	for more := true; more && uint32(len(items)) < count; {
 		var some [][]byte
-		some, more, err = getCapability(t, kind, property, count-uint32(len(items)), size)
+		some, more, err = getCapability(t, kind, property, min(count-uint32(len(items)), 256), size)
 		if err != nil {
 			return nil, err
 		}
