@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -140,13 +141,13 @@ func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, er
 // names are as they are spelled.
 func (b Bundle) network() *network {
 	n := newNetwork()
-	switch {
-	case b.plain != nil:
+	if b.plain != nil {
 		n.roots, n.between, n.all = b.plain.roots, b.plain.between.Clone(), slices.Clip(b.plain.all)
-	case b.Intermediates != nil:
-		n.roots, n.between = b.Roots, b.Intermediates.Clone()
-	default:
-		n.roots = b.Roots
+		return n
+	}
+	n.roots = cmp.Or(b.Roots, n.roots) // nil would be the system's
+	if b.Intermediates != nil {
+		n.between = b.Intermediates.Clone()
 	}
 	return n
 }

@@ -90,8 +90,8 @@ func (n *network) obstacle(c *x509.Certificate) string {
 			if c.SignatureAlgorithm == x509.UnknownSignatureAlgorithm && !proof.SaltedBy(c, a) {
 				return "; " + proof.SignatureProblem(c)
 			}
-			if why := unsupported("the certificate of "+writtenName(spelled(a).RawSubject), a); why != "" {
-				return why
+			if len(a.UnhandledCriticalExtensions) > 0 {
+				return unsupported("the certificate of "+writtenName(spelled(a).RawSubject), a)
 			}
 			above = a
 		}

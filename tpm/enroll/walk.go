@@ -10,12 +10,12 @@ import (
 // Walk calls fn with the records that match a query, a page at a time, and each record
 // once: one that changes in the meantime does not come again, and none that matches from
 // beginning to end is left out. page is like [Authority.Page]. At most most records are
-// read, or all if it is zero. Walk remembers 32 bytes for each record.
+// read, or all if it is zero. Walk remembers half of the ID of each record.
 //
 // It returns the After with which another walk continues, which is empty if nothing is
 // left. That one does not know what this one found.
 func Walk(q Query, most int, page func(Query) (Page, error), fn func([]Record) error) (next string, err error) {
-	w := walk{Query: q, most: most, page: page, fn: fn, seen: map[ID]bool{}}
+	w := walk{Query: q, most: most, page: page, fn: fn, seen: map[halfID]bool{}}
 	began := time.Now()
 	if next, err = w.through(q); err != nil || next != "" || q.Name == "" || w.pages == 1 {
 		return next, err
@@ -29,12 +29,15 @@ func Walk(q Query, most int, page func(Query) (Page, error), fn func([]Record) e
 	return "", err
 }
 
+// A halfID is the first half of an [ID], which nobody can make the same for two devices.
+type halfID [16]byte
+
 type walk struct {
 	Query
 	most  int
 	page  func(Query) (Page, error)
 	fn    func([]Record) error
-	seen  map[ID]bool
+	seen  map[halfID]bool
 	pages int
 }
 
@@ -58,9 +61,10 @@ func (w *walk) through(q Query) (next string, err error) {
 
 // known reports whether a record came before or has another name, and remembers it.
 func (w *walk) known(r Record) bool {
-	if w.seen[r.ID] || !strings.HasPrefix(r.Name, w.Name) {
+	id := halfID(r.ID[:])
+	if w.seen[id] || !strings.HasPrefix(r.Name, w.Name) {
 		return true
 	}
-	w.seen[r.ID] = true
+	w.seen[id] = true
 	return false
 }
