@@ -105,30 +105,74 @@ func (c *Capabilities) readProperties(t transport.TPM) error {
 	return nil
 }
 
-// capability is TPM2_GetCapability for a list of items of size bytes each (TPM 2.0
-// Library, Part 3, clause 30.2).
-func capability(t transport.TPM, kind tpm2.TPMCap, property, count uint32, size int) ([][]byte, error) {
+// capability returns a list of at most count items of size bytes each, from a property on.
+// A TPM may return some of them, and more at the next request.
+func capability(t transport.TPM, kind tpm2.TPMCap, property, count uint32, size int) (items [][]byte, err error) {
+	for more := true; more && uint32(len(items)) < count; {
+		var some [][]byte
+		some, more, err = getCapability(t, kind, property, min(count-uint32(len(items)), 256), size)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, some...)
+		if next := afterProperty(some); next > property {
+			property = next
+		} else if more {
+			return nil, fmt.Errorf("tpm: TPM2_GetCapability: %w", errAnswer()) // it would never end
+		}
+	}
+	return items, nil
+}
+
+// afterProperty returns the property that follows the last of some items, each of which
+// begins with its own.
+func afterProperty(items [][]byte) uint32 {
+	if len(items) == 0 {
+		return 0
+	}
+	switch last := items[len(items)-1]; len(last) {
+	case 2, 6: // TPM_ECC_CURVE, TPMS_ALG_PROPERTY
+		return uint32(binary.BigEndian.Uint16(last)) + 1
+	default:
+		return binary.BigEndian.Uint32(last) + 1
+	}
+}
+
+// getCapability is TPM2_GetCapability (TPM 2.0 Library, Part 3, clause 30.2). more says that
+// the TPM has more items than it returned.
+func getCapability(t transport.TPM, kind tpm2.TPMCap, property, count uint32, size int) (items [][]byte, more bool, err error) {
 	b := binary.BigEndian.AppendUint32(nil, uint32(kind))
 	b = binary.BigEndian.AppendUint32(b, property)
 	answer, err := t.Send(packet(ccGetCapability, binary.BigEndian.AppendUint32(b, count)))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if len(answer) >= 2 && binary.BigEndian.Uint16(answer) == tagTPM12 {
-		return nil, fmt.Errorf("tpm: this is a TPM 1.2, but a TPM 2.0 is needed: %w", keystore.ErrUnavailable)
+		return nil, false, fmt.Errorf("tpm: this is a TPM 1.2, but a TPM 2.0 is needed: %w", keystore.ErrUnavailable)
 	}
 	if rc := code(answer); rc != 0 {
-		return nil, &Error{Command: commandName(ccGetCapability), Code: tpm2.TPMRC(rc)}
+		return nil, false, &Error{Command: commandName(ccGetCapability), Code: tpm2.TPMRC(rc)}
 	}
 	// moreData, the kind, the number of items, the items.
 	if len(answer) < 19 || uint64(len(answer)-19) != uint64(binary.BigEndian.Uint32(answer[15:]))*uint64(size) {
-		return nil, fmt.Errorf("tpm: TPM2_GetCapability: %w", errAnswer())
+		return nil, false, fmt.Errorf("tpm: TPM2_GetCapability: %w", errAnswer())
 	}
-	var items [][]byte
 	for rest := answer[19:]; len(rest) > 0; rest = rest[size:] {
 		items = append(items, rest[:size])
 	}
-	return items, nil
+	return items, answer[10] != 0, nil
+}
+
+// Handles returns the persistent handles or NV indices from first to last that a TPM has,
+// in increasing order, inside [Device.Do] with the transport that it passes.
+func Handles(t transport.TPM, first, last uint32) (list []uint32, err error) {
+	items, err := capability(t, tpm2.TPMCapHandles, first, last-first+1, 4)
+	for _, item := range items {
+		if h := binary.BigEndian.Uint32(item); h <= last {
+			list = append(list, h)
+		}
+	}
+	return list, err
 }
 
 func errAnswer() error {

@@ -2,7 +2,6 @@ package tpm
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -261,11 +260,4 @@ func freeHandle(t transport.TPM, from uint32) (uint32, error) {
 	return 0, fmt.Errorf("tpm: no persistent handle is free from %#x on: %w", from, keystore.ErrExists)
 }
 
-func persistentHandles(t transport.TPM) (list []uint32, err error) {
-	const firstPersistent, most = 0x81000000, 254
-	items, err := capability(t, tpm2.TPMCapHandles, firstPersistent, most, 4)
-	for _, item := range items {
-		list = append(list, binary.BigEndian.Uint32(item))
-	}
-	return list, err
-}
+func persistentHandles(t transport.TPM) ([]uint32, error) { return Handles(t, 0x81000000, 0x81ffffff) }

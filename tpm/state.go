@@ -93,19 +93,15 @@ func (st *state) again() (*state, error) {
 }
 
 func readFile(path string) ([]byte, fs.FileInfo, error) {
-	info, err := os.Stat(path)
+	data, info, err := statefile.Read(path, maxState)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil, fmt.Errorf("tpm: state file %s does not exist: initialize this TPM first, or mount the directory: %w", path, keystore.ErrNotFound)
+	case errors.Is(err, statefile.ErrOther):
+		return nil, nil, fmt.Errorf("tpm: %s %w: %w", path, err, keystore.ErrBadData)
+	case errors.Is(err, statefile.ErrWritable):
+		return nil, nil, fmt.Errorf("tpm: state file %s %w: %w", path, err, keystore.ErrWeakKey)
 	case err != nil:
-		return nil, nil, fmt.Errorf("tpm: state file: %w: %w", keystore.ErrUnavailable, err)
-	case !info.Mode().IsRegular() || info.Size() > maxState:
-		return nil, nil, fmt.Errorf("tpm: %s is not a state file: %w", path, keystore.ErrBadData)
-	case info.Mode().Perm()&0o022 != 0:
-		return nil, nil, fmt.Errorf("tpm: state file %s can be written by others: chmod 600 it: %w", path, keystore.ErrWeakKey)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
 		return nil, nil, fmt.Errorf("tpm: state file: %w: %w", keystore.ErrUnavailable, err)
 	}
 	return data, info, nil

@@ -17,6 +17,8 @@ type Attested struct {
 	Time time.Time  `json:"time"`
 	Why  string     `json:"why,omitempty"` // the state is not allowed; empty if it is
 	PCRs []PCRValue `json:"pcrs,omitempty"`
+	// Unlogged is since when the device has sent no event log, although it is asked for one.
+	Unlogged time.Time `json:"unlogged,omitzero"`
 }
 
 // A PCRValue is a PCR of the SHA-256 bank in readable form.
@@ -108,6 +110,7 @@ func (a attester) take(ctx context.Context, request []byte) (answer any, d Decis
 		err = a.left(ctx, &r)
 	}
 	d = Decision{ID: r.ID, Name: r.Name, State: r.State, Why: r.Accepted, Attests: true}
+	d.Unlogged = r.Attested != nil && r.Attested.Unlogged.Equal(r.Attested.Time)
 	if err != nil {
 		d.Why = reason(err)
 	}
@@ -145,7 +148,7 @@ func (a attester) noteNow(ctx context.Context, m *proof.Attestation) (Record, er
 	case len(r.current()) == 0:
 		return r, proof.Fail(ErrAttestation, "EK hash %s is not enrolled", r.ID)
 	}
-	r.noteAttested(a.policy.attested(&r, m), m, a.now())
+	r.noteAttested(a.policy.attested(&r, m), a.policy.EventLogs && len(m.EventLog) == 0, m, a.now())
 	return r, a.put(ctx, was, r)
 }
 
@@ -176,20 +179,28 @@ func (p *Policy) attested(r *Record, m *proof.Attestation) string {
 	return p.PCRs.check(&m.Quote, p.explainer(m.EventLog, &m.Quote), byAttesting)
 }
 
-// noteAttested changes the record. Only a change of the verdict is part of its history.
-func (r *Record) noteAttested(why string, m *proof.Attestation, now time.Time) {
-	before := ""
+// noteAttested changes the record. Only a change of the verdict, and the first time that the
+// event log is missing, are part of its history.
+func (r *Record) noteAttested(why string, unlogged bool, m *proof.Attestation, now time.Time) {
+	var before Attested
 	if r.Attested != nil {
-		before = r.Attested.Why
+		before = *r.Attested
 	}
 	r.Newest, r.Attested = m.Challenge.Issued, &Attested{Time: now, Why: why}
 	for _, v := range m.Quote.PCRs {
 		r.Attested.PCRs = append(r.Attested.PCRs, PCRValue{v.Index, slices.Clone(v.Digest)})
 	}
+	if unlogged {
+		r.Attested.Unlogged = before.Unlogged
+	}
+	if unlogged && before.Unlogged.IsZero() {
+		r.Attested.Unlogged = now
+		r.log(now, "attests without the event log of its start")
+	}
 	switch {
-	case why != "" && why != before:
+	case why != "" && why != before.Why:
 		r.log(now, "left the policy: %s", why)
-	case why == "" && before != "":
+	case why == "" && before.Why != "":
 		r.log(now, "is in an allowed state again")
 	}
 }

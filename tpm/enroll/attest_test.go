@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -15,7 +16,12 @@ import (
 func (f *forger) attestation(o *office, pcrs map[uint]byte) proof.Attestation {
 	f.t.Helper()
 	id := f.id()
-	begin := proof.AttestBegin{Type: proof.TypeAttestBegin, Version: proof.Version, ID: id[:]}
+	return f.attestationTo(o, proof.AttestBegin{Type: proof.TypeAttestBegin, Version: proof.Version, ID: id[:]}, pcrs)
+}
+
+// attestationTo answers the challenge to a first message.
+func (f *forger) attestationTo(o *office, begin proof.AttestBegin, pcrs map[uint]byte) proof.Attestation {
+	f.t.Helper()
 	answer, err := o.Handle(f.t.Context(), proof.Encode(begin))
 	if err != nil {
 		f.t.Fatal(err)
@@ -24,7 +30,7 @@ func (f *forger) attestation(o *office, pcrs map[uint]byte) proof.Attestation {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	a := proof.Attestation{Type: proof.TypeAttestation, Version: proof.Version, ID: id[:], Challenge: c, AK: tpm2.Marshal(f.pubs.ak)}
+	a := proof.Attestation{Type: proof.TypeAttestation, Version: proof.Version, ID: begin.ID, Challenge: c, AK: tpm2.Marshal(f.pubs.ak)}
 	a.Quote = *f.quotes(a.Digest(), pcrs)
 	return a
 }
@@ -169,4 +175,36 @@ func TestAttestAttacks(t *testing.T) {
 	checkError(t, err, nil)
 	_, err = o.Handle(t.Context(), proof.Encode(good)) // twice
 	checkError(t, err, ErrStale)
+}
+
+// TestAttestUnlogged notes once that a device sends no event log, for whatever reason, and again
+// after one that sent it.
+func TestAttestUnlogged(t *testing.T) {
+	f := newForger(t)
+	o := newOffice(t, Policy{Monitor: true, EventLogs: true}, nil)
+	checkError(t, f.enroll(o), nil)
+	packed, err := proof.PackLog([]byte("log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := f.id()
+	before := len(o.record(id).Log)
+	for i, step := range []struct {
+		offers, sends, told bool
+		events              int
+	}{
+		{false, false, true, 1}, {false, false, false, 1}, {true, false, false, 1}, {true, true, false, 1}, {true, false, true, 2}, {false, false, false, 2},
+	} {
+		begin := proof.AttestBegin{Type: proof.TypeAttestBegin, Version: proof.Version, ID: id[:], EventLog: step.offers}
+		a := f.attestationTo(o, begin, map[uint]byte{4: 1})
+		if step.sends {
+			a.EventLog = packed
+		}
+		_, d, err := o.Decide(t.Context(), proof.Encode(a))
+		r := o.record(id)
+		if err != nil || d.Unlogged != step.told || r.Attested.Unlogged.IsZero() != step.sends || len(r.Log)-before != step.events {
+			t.Errorf("%d: told is %v, since %v, %d events, %v", i, d.Unlogged, r.Attested.Unlogged, len(r.Log)-before, err)
+		}
+		o.now = o.now.Add(time.Second)
+	}
 }

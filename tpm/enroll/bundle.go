@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -22,35 +21,38 @@ type Bundle struct {
 	Roots         *x509.CertPool
 	Intermediates *x509.CertPool
 
-	known names               // of both, set by ParseBundle
-	all   []*x509.Certificate // respelled
+	plain *network // of both, set by ParseBundle
 }
 
 // ParseBundle reads certificates in PEM or DER. Self-issued certificates are roots, the
 // others intermediates. At least one root is required.
 func ParseBundle(texts ...[]byte) (Bundle, error) {
-	var all []*x509.Certificate
+	b := Bundle{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), plain: newNetwork()}
 	for _, text := range texts {
 		some, err := bundled(text)
 		if err != nil {
 			return Bundle{}, fmt.Errorf("enroll: EK bundle: %w", err)
 		}
-		all = append(all, some...)
-	}
-	b := Bundle{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), known: namesOf(all)}
-	for _, c := range all {
-		if sameWritten(c.RawIssuer, c.RawSubject) {
-			b.Roots.AddCert(c)
-		} else {
-			c = respelled(c, b.known)
-			b.Intermediates.AddCert(c)
+		for _, c := range some {
+			b.add(c)
 		}
-		b.all = append(b.all, c)
 	}
 	if b.Roots.Equal(x509.NewCertPool()) {
 		return Bundle{}, fmt.Errorf("enroll: EK bundle: it has no root certificate")
 	}
 	return b, nil
+}
+
+func (b *Bundle) add(c *x509.Certificate) {
+	plain := plainly(c)
+	if bytes.Equal(plain.RawIssuer, plain.RawSubject) {
+		b.Roots.AddCert(c)
+		b.plain.roots.AddCert(plain)
+	} else {
+		b.Intermediates.AddCert(c)
+		b.plain.between.AddCert(plain)
+	}
+	b.plain.all = append(b.plain.all, plain)
 }
 
 // bundled reads all certificates of a file. A damaged block, or one of another kind, is
@@ -111,74 +113,43 @@ func (p path) expired() bool { return p.chain != nil && !p.at.IsZero() }
 // first or last moment of the certificate's validity, or at the last moment of its issuer's,
 // that certificate or one above it has expired.
 func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, error) {
-	intermediates := x509.NewCertPool()
-	if b.Intermediates != nil {
-		intermediates = b.Intermediates.Clone()
+	n, c := b.network(), e.Certificate
+	if b.plain != nil {
+		c = plainly(c)
 	}
-	var authorities []*x509.Certificate
 	for _, der := range above {
-		if c, err := proof.ParseCertificate(der); err == nil { // others cannot help
-			authorities = append(authorities, c)
+		if a, err := proof.ParseCertificate(der); err == nil { // others cannot help
+			if b.plain != nil {
+				a = plainly(a)
+			}
+			n.offer(a)
 		}
 	}
-	offered := namesOf(authorities)
-	for i, c := range authorities {
-		authorities[i] = respelled(c, b.known, offered)
-		intermediates.AddCert(authorities[i])
-	}
-	authorities = slices.Concat(b.all, authorities)
-	e.Certificate = respelled(e.Certificate, b.known, offered)
-	chains, err := e.paths(b.Roots, intermediates, authorities, now)
+	chains, err := n.paths(c, now)
 	if err == nil {
 		return path{chain: rawChain(chains[0])}, nil
 	}
-	for _, at := range moments(e.Certificate, authorities, now) {
-		if chains, err = e.paths(b.Roots, intermediates, authorities, at); err == nil {
+	for _, at := range n.moments(c, now) {
+		if chains, err = n.paths(c, at); err == nil {
 			return path{chain: rawChain(chains[0]), at: at}, nil
 		} // otherwise something worse than its age is wrong
 	}
 	return path{}, err
 }
 
-// moments returns times before now at which a path may have existed: makers renew
-// certificates of authorities, and some backdate those of endorsement keys.
-func moments(c *x509.Certificate, authorities []*x509.Certificate, now time.Time) []time.Time {
-	const most = 8 // each costs a search
-	all := []time.Time{c.NotAfter, c.NotBefore}
-	for _, a := range authorities {
-		if bytes.Equal(a.RawSubject, c.RawIssuer) {
-			all = append(all, a.NotAfter)
-		}
+// network returns the certificates of the bundle. In pools that ParseBundle did not make,
+// names are as they are spelled.
+func (b Bundle) network() *network {
+	n := newNetwork()
+	if b.plain != nil {
+		n.roots, n.between, n.all = b.plain.roots, b.plain.between.Clone(), slices.Clip(b.plain.all)
+		return n
 	}
-	all = slices.DeleteFunc(all, func(at time.Time) bool { return !at.Before(now) })
-	return all[:min(len(all), most)]
-}
-
-// paths finds paths to roots. authorities are all known intermediates, and the known roots.
-func (e *EKCertificate) paths(roots, intermediates *x509.CertPool, authorities []*x509.Certificate, now time.Time) ([][]*x509.Certificate, error) {
-	if roots == nil { // otherwise the standard library would use the system's
-		return nil, proof.Fail(ErrEKCertificate, "no roots are configured")
+	n.roots = cmp.Or(b.Roots, n.roots) // nil would be the system's
+	if b.Intermediates != nil {
+		n.between = b.Intermediates.Clone()
 	}
-	options := x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	}
-	chains, err := e.Verify(options)
-	if err != nil {
-		chain, errSalted := e.saltedPath(authorities, options)
-		if chain != nil {
-			return [][]*x509.Certificate{chain}, nil
-		}
-		err = cmp.Or(errSalted, err)
-	}
-	var unknown x509.UnknownAuthorityError
-	switch {
-	case errors.As(err, &unknown):
-		name, url := e.issuer()
-		return nil, proof.Fail(ErrEKCertificate, "%w: issuer %s", err, strings.TrimSuffix(name+", "+url, ", "))
-	case err != nil:
-		return nil, proof.Fail(ErrEKCertificate, "%w", err)
-	}
-	return chains, nil
+	return n
 }
 
 // issuer returns the issuer of the certificate, and the URL it gives for the issuer's

@@ -16,6 +16,8 @@ type Decision struct {
 	Renewed bool
 	// Attests says that the message was an attestation by an enrolled device.
 	Attests bool
+	// Unlogged says that it is the first one without the event log that was asked for.
+	Unlogged bool
 
 	Manufacturer string // of the EK certificate, as "id:53544D20"
 	Model        string

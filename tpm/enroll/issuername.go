@@ -1,7 +1,7 @@
 package enroll
 
 import (
-	"bytes"
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -10,47 +10,19 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// names are the Names of authorities in their own certificates, by the bytes of the Name
-// and by its plainName.
-type names map[string][]byte
-
-func namesOf(authorities []*x509.Certificate) names {
-	n := names{}
-	for _, a := range authorities {
-		n[string(a.RawSubject)] = a.RawSubject
-		if plain := plainName(a.RawSubject); plain != "" && n[plain] == nil {
-			n[plain] = a.RawSubject
-		}
-	}
-	return n
-}
-
-// respelled returns a certificate with its issuer's name replaced by the spelling in the
-// issuer's own certificate: manufacturers wrote one name with several string types, and
-// the standard library compares the bytes. That changes where to look for the issuer, not
-// what it signed.
-func respelled(c *x509.Certificate, authorities ...names) *x509.Certificate {
-	for _, form := range []string{string(c.RawIssuer), plainName(c.RawIssuer)} {
-		for _, n := range authorities {
-			if name := n[form]; name != nil {
-				again := *c
-				again.RawIssuer = name
-				return &again
-			}
-		}
-	}
-	return c
-}
-
-// sameWritten compares Names as in RFC 5280 section 7.1: string types, letter case and
-// the amount of white space do not matter.
-func sameWritten(a, b []byte) bool {
-	plain := plainName(a)
-	return bytes.Equal(a, b) || plain != "" && plain == plainName(b)
+// plainly returns a certificate whose names are replaced by their plainName:
+// manufacturers wrote one name with several string types, and the standard library
+// compares the bytes. That changes where to look for the issuer, not what it signed.
+func plainly(c *x509.Certificate) *x509.Certificate {
+	again := *c
+	again.RawIssuer = []byte(cmp.Or(plainName(c.RawIssuer), string(c.RawIssuer)))
+	again.RawSubject = []byte(cmp.Or(plainName(c.RawSubject), string(c.RawSubject)))
+	return &again
 }
 
 // plainName returns the attributes of each part of a Name, in a form that no DER has, or
-// "" if it is empty or cannot be read.
+// "" if it is empty or cannot be read. It is the same for names that are equal by RFC 5280
+// section 7.1: string types, letter case and the amount of white space do not matter.
 func plainName(der []byte) string {
 	sequence, err := proof.ParseName(der)
 	if err != nil || len(sequence) == 0 {

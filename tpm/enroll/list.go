@@ -35,7 +35,7 @@ const MaxPage = 1000
 // A Page is part of the answer to a [Query]. Records are ordered by their last change,
 // newest last, and for a query by name, in the order of names. Following Next finds every
 // record that existed from the first page to the last; one that changes in between may
-// come twice.
+// come twice, and one that is renamed may be left out of a query by name: see [Walk].
 type Page struct {
 	Records []Record `json:"records"`
 	// Next is for the After of the next page, and empty after the last. A page may have

@@ -140,6 +140,8 @@ const (
 	maxFormerNames  = 16
 	maxIssued       = 64 // keys or certificates remembered per record
 	rememberRetired = 90 * 24 * time.Hour
+
+	clockSkew = 5 * time.Second // between servers; a clock further ahead is wrong
 )
 
 func (r *Record) log(now time.Time, format string, args ...any) {
@@ -153,8 +155,7 @@ func (r *Record) log(now time.Time, format string, args ...any) {
 // touch records a change. Server clocks differ slightly: a change by a server whose clock
 // is behind must not move a record to a place in a list that was already read.
 func (r *Record) touch(now time.Time) {
-	const skew = 5 * time.Second // a clock further ahead was wrong
-	if ahead := r.Updated.Sub(now); ahead <= 0 || ahead > skew {
+	if ahead := r.Updated.Sub(now); ahead <= 0 || ahead > clockSkew {
 		r.Updated = now
 	}
 }

@@ -10,39 +10,53 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// saltedPath finds a way to a root on which a signature is not one for the standard library
-// (see [proof.SaltedBy]). It goes up from a certificate, by authorities whose own issuers are
-// respelled, until the standard library finds the rest of the way. Without such a signature
-// there is no way, and no error.
-func (e *EKCertificate) saltedPath(authorities []*x509.Certificate, options x509.VerifyOptions) (found []*x509.Certificate, err error) {
-	const longest = 8
-	chain, salted := []*x509.Certificate{e.Certificate}, false
-	for len(chain) < longest {
-		var signers []*x509.Certificate
-		for _, a := range authorities {
-			if below := chain[len(chain)-1]; signedBy(below, a) {
-				signers, salted = append(signers, a), salted || proof.SaltedBy(below, a)
-			}
-		}
-		if len(signers) == 0 {
-			return nil, err
-		}
-		for _, a := range signers {
-			if upper, e := a.Verify(options); e == nil && salted {
-				if found, err = checkClimbed(chain, upper[0], options); err == nil {
-					return found, nil
-				}
-			}
-		}
-		chain = append(chain, signers[0])
-	}
-	return nil, err
+// A saltedClimb finds a way to a root on which a signature is not one for the standard
+// library (see [proof.SaltedBy]). It goes up from a certificate until the standard library
+// finds the rest of the way. Without such a signature there is no way, and no error.
+type saltedClimb struct {
+	*network
+	options x509.VerifyOptions
+	left    int   // signatures that it may still verify
+	err     error // why a way that it found is not valid
 }
 
-// signedBy reports whether an authority signed a certificate, with any salt.
-func signedBy(c, authority *x509.Certificate) bool {
-	return bytes.Equal(c.RawIssuer, authority.RawSubject) &&
-		(proof.SaltedBy(c, authority) || authority.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil)
+// mostClimbed bounds what the certificates of one device cost.
+const mostClimbed = 64
+
+// from finds the way that begins with a chain. salted says whether it has such a signature.
+func (s *saltedClimb) from(chain []*x509.Certificate, salted bool) []*x509.Certificate {
+	below := chain[len(chain)-1]
+	for _, a := range s.all {
+		again := func(c *x509.Certificate) bool { return bytes.Equal(c.Raw, a.Raw) }
+		if !bytes.Equal(below.RawIssuer, a.RawSubject) || slices.ContainsFunc(chain, again) || len(chain) == longestPath || s.left == 0 {
+			continue
+		}
+		s.left--
+		bySalt := proof.SaltedBy(below, a)
+		if !bySalt && a.CheckSignature(below.SignatureAlgorithm, below.RawTBSCertificate, below.Signature) != nil {
+			continue
+		}
+		if found := s.over(chain, a, salted || bySalt); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// over finds the way that begins with a chain and leads over an authority that signed its
+// last certificate.
+func (s *saltedClimb) over(chain []*x509.Certificate, a *x509.Certificate, salted bool) []*x509.Certificate {
+	if salted {
+		upper, _ := a.Verify(s.options)
+		for _, u := range upper {
+			found, err := checkClimbed(chain, u, s.options)
+			if err == nil {
+				return found
+			}
+			s.err = err
+		}
+	}
+	return s.from(append(slices.Clip(chain), a), salted)
 }
 
 // checkClimbed checks of a way what the standard library did not, which verified the upper part

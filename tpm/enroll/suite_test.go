@@ -39,6 +39,9 @@ func RunSuite(t *testing.T, place func(testing.TB) Place) {
 		"overtaken by another key":  overtaken,
 		"standing":                  standingElsewhere,
 		"refused, and then removed": refusedElsewhere,
+		"a walk by time":            func(p *pair) { walkOfChanges(p, Query{}) },
+		"a walk by name":            func(p *pair) { walkOfChanges(p, Query{Name: "box-"}) },
+		"a walk by state":           func(p *pair) { walkOfChanges(p, Query{State: Approved}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t, place(t), forgerOf(t, ek))

@@ -97,22 +97,22 @@ func (v Verifier) verifyChain(r *Record, b *proof.Begin, o *proof.Offered) error
 // verifyPath checks that a recorded chain leads from the certificate to a root. The
 // intermediate certificates are those of the record.
 func verifyPath(ek EKCertificate, recorded [][]byte, roots *x509.CertPool, at time.Time) error {
-	above := x509.NewCertPool()
-	var authorities []*x509.Certificate
+	if roots == nil { // otherwise the standard library would use the system's
+		return proof.Fail(ErrEKCertificate, "no roots are configured")
+	}
+	n, root := newNetwork(), ek.Certificate
 	for _, der := range recorded[1:] {
-		c, err := proof.ParseCertificate(der)
-		if err != nil {
+		var err error
+		if root, err = proof.ParseCertificate(der); err != nil {
 			return proof.Fail(ErrEKCertificate, "a certificate above it: %w", err)
 		}
-		authorities = append(authorities, c)
+		n.offer(plainly(root))
 	}
-	named := namesOf(authorities)
-	for i, c := range authorities {
-		authorities[i] = respelled(c, named)
-		above.AddCert(authorities[i])
+	if err := isRoot(root, roots, at); err != nil {
+		return err
 	}
-	ek.Certificate = respelled(ek.Certificate, named)
-	chains, err := ek.paths(roots, above, authorities, at)
+	n.roots.AddCert(plainly(root))
+	chains, err := n.paths(plainly(ek.Certificate), at)
 	if err != nil {
 		return err
 	}
@@ -121,6 +121,21 @@ func verifyPath(ek EKCertificate, recorded [][]byte, roots *x509.CertPool, at ti
 			return nil
 		}
 	}
+	return errOtherPath()
+}
+
+// isRoot returns nil for a root that is valid at a time.
+func isRoot(c *x509.Certificate, roots *x509.CertPool, at time.Time) error {
+	n := newNetwork()
+	n.roots = roots
+	chains, err := n.paths(c, at)
+	if err == nil && len(chains[0]) > 1 { // below another root
+		return errOtherPath()
+	}
+	return err
+}
+
+func errOtherPath() error {
 	return proof.Fail(ErrEKCertificate, "it does not lead to a root along the recorded chain")
 }
 

@@ -146,6 +146,8 @@ func (c *EndpointConfig) tell(ctx context.Context, d enroll.Decision, err error)
 func LogDecision(ctx context.Context, log *slog.Logger, d enroll.Decision, err error) {
 	text, level := "device enrolled", slog.LevelInfo
 	switch {
+	case d.Attests && err == nil && d.Unlogged:
+		text, level = "device attests without the event log of its start", slog.LevelWarn
 	case d.Attests && err == nil:
 		text, level = "device attested", slog.LevelDebug
 	case d.Attests:

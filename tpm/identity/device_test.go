@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"os"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -13,6 +15,31 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
 )
+
+// TestOtherFiles reads no state from what is not one, or from what others may write.
+func TestOtherFiles(t *testing.T) {
+	chip := connect(t, tpmtest.Start(t))
+	for name, tt := range map[string]struct {
+		change func(path string) error
+		want   error
+	}{
+		"a pipe":    {func(path string) error { return errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)) }, ErrDamaged},
+		"too long":  {func(path string) error { return os.Truncate(path, 2<<30) }, ErrDamaged},
+		"of others": {func(path string) error { return os.Chmod(path, 0o620) }, keystore.ErrWeakKey},
+	} {
+		path := newPath(t)
+		d := ready(t, chip, path)
+		if err := tt.change(path); err != nil {
+			t.Fatal(err)
+		}
+		_, err := d.Status()
+		checkError(t, err, tt.want)
+		_, err = Open(d.store, path)
+		if checkError(t, err, tt.want); err != nil && !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
 
 func TestNotReady(t *testing.T) {
 	ctx := context.Background()

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"crypto"
 	"encoding/hex"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // ekInfo says how to make a kind of EK, and where a TPM keeps it and related data.
@@ -121,18 +123,23 @@ func digest(hash tpm2.TPMAlgID, parts ...[]byte) []byte {
 
 func sizeOf(hash tpm2.TPMAlgID) int { return len(digest(hash)) }
 
-// chooseEK returns the first kind that has a certificate, else RSA.
-func chooseEK(t transport.TPM) (EKKind, error) {
+// chooseEK returns the first kind that has a certificate, one that can be read if there is
+// any, else RSA.
+func chooseEK(t transport.TPM) (kind EKKind, err error) {
 	for _, e := range ekInfos() {
 		list, _, err := e.certificates(t)
 		if err != nil {
 			return "", err
 		}
-		if len(list) > 0 {
+		if len(list) == 0 {
+			continue
+		}
+		if c, err := proof.ParseCertificate(list[0]); err == nil && proof.KindOf(c.PublicKey) != "" {
 			return e.kind, nil
 		}
+		kind = cmp.Or(kind, e.kind)
 	}
-	return EKRSA2048, nil
+	return cmp.Or(kind, EKRSA2048), nil
 }
 
 // ekSession makes a session that satisfies the policy of an EK.

@@ -116,6 +116,27 @@ func TestKinds(t *testing.T) {
 	}
 }
 
+// TestSeveralCertificates has a damaged certificate before a good one, and a TPM that lists one
+// index at a time.
+func TestSeveralCertificates(t *testing.T) {
+	m := newMaker(t)
+	chip, err := tpm.NewDevice(tpmtest.Start(t).Quirky(tpmtest.Piecewise(1)), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer chip.Close()
+	rsa, ecc := ekInfos()[0], ekInfos()[1]
+	define(t, chip, rsa.certificate, []byte{0x30, 10, 0x30, 3, 2, 1, 1, 0x30, 0, 3, 1, 0}) // looks like one
+	define(t, chip, ecc.certificate, m.certify(t, primary(t, chip, ecc.template)))
+	define(t, chip, 0x01c00100, m.between.Raw[:100])
+	define(t, chip, 0x01c00101, m.between.Raw[100:])
+	d := ready(t, chip, newPath(t))
+	checkError(t, d.Enroll(t.Context(), m.office(t).exchange, nil), nil)
+	if s, err := d.Status(); err != nil || s.EK != ecc.kind {
+		t.Errorf("%s, %v", s.EK, err)
+	}
+}
+
 // TestStoredTemplates has EKs of a nonce, of a template or of both in the TPM, and a
 // certificate that tells which key it is.
 func TestStoredTemplates(t *testing.T) {

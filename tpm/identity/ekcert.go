@@ -81,40 +81,22 @@ func readCertificates(t transport.TPM, kind EKKind, own [][]byte, note func(stri
 // readChain returns the contents of the indices for certificates above those of EKs.
 func readChain(t transport.TPM, note func(string)) ([][]byte, error) {
 	const firstOfChain, lastOfChain = 0x01c00100, 0x01c001ff
-	handles, err := nvHandles(t, firstOfChain, lastOfChain)
+	handles, err := tpm.Handles(t, firstOfChain, lastOfChain)
 	if err != nil {
 		return nil, err
 	}
 	var contents [][]byte
 	for _, handle := range handles {
-		data, why, err := readNV(t, handle)
+		data, why, err := readNV(t, tpm2.TPMHandle(handle))
 		if err != nil {
 			return nil, err
 		}
 		if why != "" {
-			report(note, fmt.Sprintf("the certificates at %#x are not used: %s", uint32(handle), why))
+			report(note, fmt.Sprintf("the certificates at %#x are not used: %s", handle, why))
 		}
 		contents = append(contents, data)
 	}
 	return proof.Certificates(contents...), nil
-}
-
-func nvHandles(t transport.TPM, first, last uint32) (found []tpm2.TPMHandle, err error) {
-	const most = 254 // handles that fit in one response (TPM 2.0 Library, Part 4: MAX_CAP_HANDLES)
-	r, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: first, PropertyCount: most}.Execute(t)
-	if err != nil {
-		return nil, tpm.CommandError("TPM2_GetCapability", err)
-	}
-	list, err := r.CapabilityData.Data.Handles()
-	if err != nil {
-		return nil, fmt.Errorf("enroll: TPM2_GetCapability: %w", err)
-	}
-	for _, h := range list.Handle {
-		if uint32(h) >= first && uint32(h) <= last {
-			found = append(found, h)
-		}
-	}
-	return found, nil
 }
 
 const neverWritten = "it was never written"

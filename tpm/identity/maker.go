@@ -29,13 +29,13 @@ func findMakerKey(t transport.TPM) (*makerKey, error) {
 		return nil, err
 	}
 	const firstPersistent, lastPersistent = 0x81000000, 0x81ffffff
-	handles, err := nvHandles(t, firstPersistent, lastPersistent)
+	handles, err := tpm.Handles(t, firstPersistent, lastPersistent)
 	if err != nil {
 		return nil, err
 	}
 	var found *makerKey
 	for _, at := range handles {
-		k, err := readMakerKey(t, at)
+		k, err := readMakerKey(t, tpm2.TPMHandle(at))
 		if err != nil {
 			return nil, err
 		}
@@ -50,13 +50,13 @@ func findMakerKey(t transport.TPM) (*makerKey, error) {
 // keys (TCG Registry of Reserved TPM 2.0 Handles and Localities).
 func makerCertificates(t transport.TPM) ([][]byte, error) {
 	const first, last = 0x01c90000, 0x01c9ffff
-	handles, err := nvHandles(t, first, last)
+	handles, err := tpm.Handles(t, first, last)
 	if err != nil {
 		return nil, err
 	}
 	var contents [][]byte
 	for _, at := range handles {
-		data, _, err := readNV(t, at)
+		data, _, err := readNV(t, tpm2.TPMHandle(at))
 		if err != nil {
 			return nil, err
 		}

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
@@ -114,11 +114,15 @@ func (f *file) save(change func(*state)) error {
 // readState reads a file, or returns an empty state if there is none. Its checksum keeps
 // damage from being mistaken for a cleared TPM.
 func readState(path string) (s state, sum string, err error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	text, _, err := statefile.Read(path, maxStateFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return state{Version: stateVersion}, "", nil
-	}
-	if err != nil {
+	case errors.Is(err, statefile.ErrOther):
+		return s, "", proof.Fail(ErrDamaged, "%s %w", path, err)
+	case errors.Is(err, statefile.ErrWritable):
+		return s, "", fmt.Errorf("enroll: state file %s %w: %w", path, err, keystore.ErrWeakKey)
+	case err != nil:
 		return s, "", fmt.Errorf("enroll: state file: %w", err)
 	}
 	if s, sum, err = parseState(text); err != nil {
@@ -129,7 +133,7 @@ func readState(path string) (s state, sum string, err error) {
 
 func parseState(text []byte) (s state, sum string, err error) {
 	payload, sum, err := statefile.Split(stateMagic, text)
-	if err != nil || len(text) > maxStateFile {
+	if err != nil {
 		return s, "", errors.New("checksum is wrong")
 	}
 	if err := json.Unmarshal(payload, &s); err != nil {

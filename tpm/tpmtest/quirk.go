@@ -112,20 +112,21 @@ func Without(missing ...uint32) Quirk {
 		case slices.Contains(missing, cc):
 			return Refuse(0x143), nil
 		case cc == ccGetCapability && len(command) == 22 && binary.BigEndian.Uint32(command[10:]) == capCommands:
-			answer, err := send(command)
+			wanted := binary.BigEndian.Uint32(command[18:])
+			answer, err := send(binary.BigEndian.AppendUint32(command[:18:18], wanted+uint32(len(missing))))
 			if err != nil || Code(answer) != 0 || len(answer) < 19 {
 				return answer, err
 			}
-			return withoutCommands(answer, missing), nil
+			return withoutCommands(answer, missing, int(wanted)), nil
 		}
 		return send(command)
 	}
 }
 
-// withoutCommands removes commands from a list (TPML_CCA).
-func withoutCommands(answer []byte, missing []uint32) []byte {
+// withoutCommands removes commands from a list (TPML_CCA), and keeps at most most.
+func withoutCommands(answer []byte, missing []uint32, most int) []byte {
 	kept := bytes.Clone(answer[:19])
-	for list := answer[19:]; len(list) >= 4; list = list[4:] {
+	for list := answer[19:]; len(list) >= 4 && len(kept) < 19+4*most; list = list[4:] {
 		if !slices.Contains(missing, binary.BigEndian.Uint32(list)&0xffff) {
 			kept = append(kept, list[:4]...)
 		}
@@ -149,6 +150,18 @@ func FewSessions(n int) Quirk {
 		}
 		if (len(answer)-19)/4 >= n {
 			return Refuse(0x903), nil
+		}
+		return send(command)
+	}
+}
+
+// Piecewise makes a TPM return at most n items of a capability at a time.
+func Piecewise(n uint32) Quirk {
+	return func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+		const countAt = 18
+		if Command(command) == ccGetCapability && len(command) == countAt+4 && binary.BigEndian.Uint32(command[countAt:]) > n {
+			command = bytes.Clone(command)
+			binary.BigEndian.PutUint32(command[countAt:], n)
 		}
 		return send(command)
 	}

@@ -22,6 +22,7 @@ func ParseCertificate(der []byte) (*x509.Certificate, error) {
 	c, err := x509.ParseCertificate(der)
 	if err == nil && c.PublicKey != nil && c.Version == 3 {
 		c.Signature = strictSignature(c)
+		limitNames(c)
 		return c, nil
 	}
 	odd, own := parseOdd(der)
@@ -34,6 +35,16 @@ func ParseCertificate(der []byte) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("%w (%w)", own, err) // which may be about what was let pass
 	}
 	return nil, own
+}
+
+// limitNames makes name constraints that the standard library does not compare unhandled ones,
+// even if they are not critical: it would skip those.
+func limitNames(c *x509.Certificate) {
+	for _, x := range c.Extensions {
+		if x.Id.Equal(nameConstraints()) && !x.Critical && limitsOtherNames(x.Value) {
+			c.UnhandledCriticalExtensions = append(c.UnhandledCriticalExtensions, x.Id)
+		}
+	}
 }
 
 // parseOdd reads a Certificate (RFC 5280 section 4.1). The signature covers its original

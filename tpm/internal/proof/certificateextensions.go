@@ -35,7 +35,7 @@ func readExtensions(c *x509.Certificate, in cryptobyte.String) error {
 		if err != nil {
 			return err
 		}
-		if x.Critical && !known {
+		if !known && (x.Critical || x.Id.Equal(nameConstraints())) {
 			c.UnhandledCriticalExtensions = append(c.UnhandledCriticalExtensions, x.Id)
 		}
 	}
@@ -86,6 +86,26 @@ func useExtension(c *x509.Certificate, x pkix.Extension) (known bool, err error)
 // find other certificates and lists.
 func harmless() []string {
 	return []string{"2.5.29.9", "2.5.29.14", "2.5.29.18", "2.5.29.31", "2.5.29.32", "2.5.29.35", "1.3.6.1.5.5.7.1.1"}
+}
+
+func nameConstraints() stdasn1.ObjectIdentifier { return stdasn1.ObjectIdentifier{2, 5, 29, 30} }
+
+// limitsOtherNames reports whether NameConstraints (RFC 5280 section 4.2.1.10) have names that
+// the standard library does not compare: those in certificates of TPMs are directory names.
+func limitsOtherNames(in cryptobyte.String) bool {
+	const email, dns, uri, ip = 1, 2, 6, 7
+	compared := []asn1.Tag{asn1.Tag(email).ContextSpecific(), asn1.Tag(dns).ContextSpecific(), asn1.Tag(uri).ContextSpecific(), asn1.Tag(ip).ContextSpecific()}
+	var list, trees, one, value cryptobyte.String
+	var tag asn1.Tag
+	in.ReadASN1(&list, asn1.SEQUENCE)
+	for list.ReadAnyASN1(&trees, &tag) {
+		for trees.ReadASN1(&one, asn1.SEQUENCE) {
+			if !one.ReadAnyASN1(&value, &tag) || !slices.Contains(compared, tag) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // readKeyUsage tolerates unused bits that are set.

@@ -3,6 +3,7 @@ package proof
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
 	stdasn1 "encoding/asn1"
@@ -62,6 +63,8 @@ func algorithmOf(key crypto.PublicKey) x509.PublicKeyAlgorithm {
 		return x509.RSA
 	case *ecdsa.PublicKey:
 		return x509.ECDSA
+	case ed25519.PublicKey:
+		return x509.Ed25519
 	}
 	return x509.UnknownPublicKeyAlgorithm
 }

@@ -31,6 +31,7 @@ func signatureAlgorithm(in cryptobyte.String) x509.SignatureAlgorithm {
 		"1.2.840.10045.4.3.2":   x509.ECDSAWithSHA256,
 		"1.2.840.10045.4.3.3":   x509.ECDSAWithSHA384,
 		"1.2.840.10045.4.3.4":   x509.ECDSAWithSHA512,
+		"1.3.101.112":           x509.PureEd25519,
 	}[oid.String()]
 }
 
@@ -73,22 +74,40 @@ func pssParameters(parameters []byte) (hash crypto.Hash, salt int) {
 // library takes that for an unknown algorithm.
 func SaltedBy(c, authority *x509.Certificate) bool {
 	key, ok := authority.PublicKey.(*rsa.PublicKey)
-	parts := certificateParts(c.Raw)
-	if !ok || parts == nil || c.SignatureAlgorithm != x509.UnknownSignatureAlgorithm {
+	if !ok || c.SignatureAlgorithm != x509.UnknownSignatureAlgorithm {
 		return false
 	}
-	var oid stdasn1.ObjectIdentifier
-	algorithm := cryptobyte.String(toDER(parts[1]))
-	if !algorithm.ReadASN1(&algorithm, asn1.SEQUENCE) || !algorithm.ReadASN1ObjectIdentifier(&oid) || oid.String() != rsaPSS {
-		return false
-	}
-	hash, _ := pssParameters(algorithm)
-	if hash == 0 {
+	oid, parameters := signedWith(c)
+	hash, _ := pssParameters(parameters)
+	if oid != rsaPSS || hash == 0 {
 		return false
 	}
 	h := hash.New()
 	h.Write(c.RawTBSCertificate)
 	return rsa.VerifyPSS(key, hash, h.Sum(nil), c.Signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto}) == nil
+}
+
+// SignatureProblem says why a signature of an unknown algorithm cannot be verified.
+func SignatureProblem(c *x509.Certificate) string {
+	oid, _ := signedWith(c)
+	if oid == rsaPSS {
+		return "RSASSA-PSS is supported only with SHA-256, SHA-384 or SHA-512, and the same hash in the mask generation function"
+	}
+	return "signatures of algorithm " + oid + " are not supported"
+}
+
+// signedWith returns the algorithm of a certificate's signature and its parameters.
+func signedWith(c *x509.Certificate) (algorithm string, parameters []byte) {
+	parts := certificateParts(c.Raw)
+	if parts == nil {
+		return "", nil
+	}
+	var oid stdasn1.ObjectIdentifier
+	in := cryptobyte.String(toDER(parts[1]))
+	if !in.ReadASN1(&in, asn1.SEQUENCE) || !in.ReadASN1ObjectIdentifier(&oid) {
+		return "", nil
+	}
+	return oid.String(), in
 }
 
 // strictSignature returns the signature of a certificate. An ECDSA signature is two

@@ -12,7 +12,32 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io/fs"
+	"os"
 )
+
+var (
+	// ErrOther: it is a device, a pipe, a directory, or longer than any state file.
+	ErrOther = errors.New("is not a state file")
+	// ErrWritable: users other than the owner may change it.
+	ErrWritable = errors.New("can be written by others: chmod 600 it")
+)
+
+// Read returns the content of a file of at most most bytes, and what was known about it
+// before.
+func Read(path string, most int64) (data []byte, info fs.FileInfo, err error) {
+	info, err = os.Stat(path)
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular() || info.Size() > most:
+		err = ErrOther
+	case info.Mode().Perm()&0o022 != 0:
+		err = ErrWritable
+	default:
+		data, err = os.ReadFile(path)
+	}
+	return data, info, err
+}
 
 // Join prepends the first line to a payload, and also returns its checksum.
 func Join(magic string, payload []byte) (data []byte, sum string) {

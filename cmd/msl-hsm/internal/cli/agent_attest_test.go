@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,7 @@ func TestAgentAttests(t *testing.T) {
 	a.eventually(`"msg":"attested to the state of this machine"`)
 	a.answers("beside that")
 	a.stop()
+	s.attestsUnlogged(file)
 	tpmtest.MeasureServed(t, plain, after[1:]...)
 	s.write("boot.log", string(tpmtest.EventLog(after...)))
 	a = s.agent(file)
@@ -80,6 +82,29 @@ func TestAgentAttests(t *testing.T) {
 	s.stop() // what is in the audit log comes a little later than the answer
 	if text := contents(t, s.path("audit.jsonl")); strings.Count(string(text), "left the policy: ") != 3 || strings.Count(string(text), "is in an allowed state again") != 1 {
 		t.Errorf("%s", text)
+	}
+}
+
+// attestsUnlogged has a machine attest whose event log is missing, and then empty: each is said
+// once by the agent, and the first one by the server.
+func (s *site) attestsUnlogged(file string) {
+	s.Helper()
+	const unlogged = "this machine attests without the event log of its start"
+	if err := os.Remove(s.path("boot.log")); err != nil {
+		s.Fatal(err)
+	}
+	a := s.agent(file)
+	a.eventually("boot.log: no such file or directory; correct the path")
+	a.eventually(`"msg":"attested to the state of this machine"`)
+	s.write("boot.log", "")
+	a.eventually("boot.log is empty")
+	if n := a.log.count(unlogged); n != 2 || a.log.count("client.attest.event-log: ") != 2 {
+		s.Errorf("it is said %d times: %s", n, a.log)
+	}
+	a.stop()
+	show := s.command("enrollment", "show", "box")
+	if n := strings.Count(show, "attests without the event log of its start"); n != 1 || !strings.Contains(show, `"unlogged": "`) {
+		s.Errorf("it is recorded %d times: %s", n, show)
 	}
 }
 

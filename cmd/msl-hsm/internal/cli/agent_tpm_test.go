@@ -84,14 +84,20 @@ func TestAgentTPM(t *testing.T) {
 	if code := runCheaply([]string{"send", "--config", config}, nil, &out, &trouble); code != exit.Keystore || !strings.Contains(trouble.String(), "cleared") {
 		t.Errorf("send after it: exit code %d, %s", code, trouble.String())
 	}
-	// With new keys the device is back, but the old state is of another counter.
+	// With new keys the device is back, and begins a session with another counter.
 	if err := os.Remove(s.path("tpm.keys")); err != nil {
 		t.Fatal(err)
 	}
 	s.run("key", "create", "device", "--algorithm", "ecdsa-p256", "--keystore", uri)
-	trouble.Reset()
-	if code := runCheaply([]string{"send", "--config", config}, nil, &out, &trouble); code != exit.Keystore || !strings.Contains(trouble.String(), "delete the file to begin a new session") {
-		t.Errorf("send with new keys: exit code %d, %s", code, trouble.String())
+	s.write("device.pem", s.run("key", "show", "device", "--public", "--keystore", uri))
+	s.command("entity", "remove", "sensor")
+	s.command("entity", "add", "sensor", "--public-key", s.path("device.pem"))
+	for _, want := range []string{"msl-hsm: the TPM no longer has the counter 0x1804d53 of " + s.path("device.db") + ", as after it was cleared: a new session begins\n", ""} {
+		trouble.Reset()
+		code := runCheaply([]string{"send", "--config", config, "--data", "x", "--non-replayable"}, nil, &out, &trouble)
+		if code != 0 || trouble.String() != want {
+			t.Errorf("send with new keys: exit code %d, %s, want %s", code, trouble.String(), want)
+		}
 	}
 }
 

@@ -54,25 +54,3 @@ func completeID(s admin.Enrollments, what string) (string, error) {
 
 // pageSize is how many records are in memory at a time.
 const pageSize = 250
-
-// eachPage calls fn for the records that match a query, page by page and at most limit in
-// total; zero means no limit. It returns where the list continues, if it does.
-func eachPage(s admin.Enrollments, q enroll.Query, limit int, fn func([]enroll.Record) error) (next string, err error) {
-	for left := limit; ; {
-		q.Limit = pageSize
-		if limit > 0 {
-			q.Limit = min(left, pageSize)
-		}
-		page, err := s.Page(q)
-		if err == nil {
-			err = fn(page.Records)
-		}
-		if err != nil {
-			return "", err
-		}
-		left -= len(page.Records)
-		if q.After = page.Next; q.After == "" || limit > 0 && left == 0 {
-			return q.After, nil
-		}
-	}
-}

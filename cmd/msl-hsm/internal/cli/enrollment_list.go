@@ -21,8 +21,9 @@ func enrollmentListCommand(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the devices that enrolled, or want to, or were refused",
-		Long: `Lists devices by their last change, newest last, or with --name by name. With --limit, the
-last line says where the list continues, for --after.
+		Long: `Lists devices by their last change, newest last, or with --name by name. A
+device that changes while it is listed comes once. With --limit, the last line says where the
+list continues, for --after; there, a device that changed since then may come again.
 
 --json includes everything known about each device except its evidence; see enrollment show.`,
 		Args: want(),
@@ -55,7 +56,8 @@ last line says where the list continues, for --after.
 
 func (p *program) listEnrollments(s admin.Enrollments, q enroll.Query, limit int, asJSON bool) error {
 	l := &listing[enroll.Record]{w: p.stdout, asJSON: asJSON, head: "EK HASH\tNAME\tSTATE\tUPDATED\tWHY\tISSUER", row: enrollmentRow}
-	next, err := eachPage(s, q, limit, l.add)
+	q.Limit = pageSize
+	next, err := enroll.Walk(q, limit, s.Page, l.add)
 	if errors.Is(err, enroll.ErrQuery) {
 		return exit.Usagef("--after %q: want what the list before ended with, and the same other flags", q.After)
 	}

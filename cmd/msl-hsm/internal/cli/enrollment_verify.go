@@ -105,7 +105,7 @@ const maxFailures = 20
 func (p *program) verifyAll(v enroll.Verifier, s admin.Enrollments) error {
 	var failed []error
 	more := 0
-	_, err := eachPage(s, enroll.Query{Evidence: true}, 0, func(some []enroll.Record) error {
+	_, err := enroll.Walk(enroll.Query{Evidence: true, Limit: pageSize}, 0, s.Page, func(some []enroll.Record) error {
 		for _, r := range some {
 			if r.Evidence == nil && r.State != enroll.Enrolled {
 				fmt.Fprintf(p.stdout, "%s  %-10s %s  never came\n", r.ID.String()[:16], r.State, exit.Printable(r.Name))

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
+	"github.com/msl-hsm/msl-hsm/internal/strictpem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
@@ -61,11 +63,8 @@ and so on.`,
 				}
 			}
 			if certificate != "" {
-				if o.Certificate, err = plainfile.Read(certificate); err != nil {
+				if o.Certificate, err = readEKCertificate(certificate); err != nil {
 					return exit.Usagef("--ek-certificate: %w", err)
-				}
-				if len(o.Certificate) == 0 {
-					return exit.Usagef("--ek-certificate: %s is empty: get it from the maker again", certificate)
 				}
 			}
 			for _, name := range algorithms {
@@ -85,6 +84,21 @@ and so on.`,
 	c.Flags().BoolVar(&o.NewKeys, "new-keys", false, "make new identity keys, because the old ones were revoked")
 	c.Flags().BoolVar(&o.Replace, "replace", false, "give up the identity that this machine had with another TPM")
 	return c
+}
+
+// readEKCertificate reads a file with the certificate of an endorsement key and those above it.
+func readEKCertificate(path string) ([]byte, error) {
+	text, err := plainfile.Read(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(text) == 0 {
+		return nil, fmt.Errorf("%s is empty: get it from the maker again", path)
+	}
+	if _, err := strictpem.Decode(text); err != nil && !json.Valid(text) { // as from Intel
+		return nil, fmt.Errorf("%s: %w: get it from the maker again", path, err)
+	}
+	return text, nil
 }
 
 func initTPM(p *program, ctx context.Context, o identity.InitOptions, service string) (err error) {
@@ -185,7 +199,7 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 				}
 				defer client.Close()
 				if m.Identity.PCRs = pcrs; len(pcrs) > 0 {
-					if m.Identity.EventLog, err = keys.EventLog(cfg, eventLog); err != nil {
+					if m.Identity.EventLog, err = keys.EventLog(cfg, "--event-log", eventLog); err != nil {
 						return err
 					}
 				}
@@ -241,7 +255,7 @@ func tpmQuoteCommand(p *program) *cobra.Command {
 			}
 			return p.withDevice(func(cfg *config.Config, m *keys.Device) (err error) {
 				if eventLog != "" {
-					if m.Identity.EventLog, err = keys.EventLog(cfg, eventLog); err != nil {
+					if m.Identity.EventLog, err = keys.EventLog(cfg, "--event-log", eventLog); err != nil {
 						return err
 					}
 				}

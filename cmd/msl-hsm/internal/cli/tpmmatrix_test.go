@@ -40,6 +40,7 @@ func fieldQuirks() map[string]tpmtest.Quirk {
 		"none":         func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) { return send(command) },
 		"no AES":       tpmtest.WithoutEncryptDecrypt,
 		"two sessions": tpmtest.FewSessions(2),
+		"in pieces":    tpmtest.Piecewise(1),
 		"slow":         tpmtest.Delay(5 * time.Millisecond),
 		"retry":        tpmtest.Retry(uint32(tpm2.TPMRCRetry), 2),
 		"yielded":      tpmtest.Retry(uint32(tpm2.TPMRCYielded), 1),
@@ -68,7 +69,7 @@ func fieldChip(name string) tpmtest.Quirk {
 func fieldCases() (list []fieldCase) {
 	if os.Getenv("MSL_SOAK") == "" {
 		return []fieldCase{
-			{"no AES and retry", "rsa2048", "oel", "good"}, {"two sessions", "p256", "e", "unwritten"}, {"retry", "p384", "o", "good"},
+			{"no AES and retry", "rsa2048", "oel", "good"}, {"two sessions", "p256", "e", "unwritten"}, {"in pieces and retry", "p384", "o", "good"},
 			{"none", "rsa2048", "", "garbage"},
 		}
 	}

@@ -52,13 +52,12 @@ func anchored(c *config.Config, ctx context.Context, k *Client, tell *Trace) (ms
 	if err != nil {
 		return nil, err
 	}
-	open, name := k.device.Store.DefineCounter, fmt.Sprintf("%#x", uint32(at))
-	if anchor.BoundTo(r) == name {
-		open = k.device.Store.Counter
-	}
-	counter, err := open(at)
-	if errors.Is(err, keystore.ErrNotFound) {
-		err = fmt.Errorf("%s is bound to a counter that this TPM does not have; delete the file to begin a new session: %w", c.Client.State, err)
+	name := fmt.Sprintf("%#x", uint32(at))
+	_, gone := k.device.Store.Counter(at)
+	counter, err := k.device.Store.DefineCounter(at)
+	if err == nil && errors.Is(gone, keystore.ErrNotFound) && anchor.BoundTo(r) == name {
+		err = k.state.Save(ctx, msl.ClientRecord{})
+		tell.warn(fmt.Errorf("the TPM no longer has the counter %s of %s, as after it was cleared: a new session begins", name, c.Client.State))
 	}
 	if err != nil {
 		return nil, err

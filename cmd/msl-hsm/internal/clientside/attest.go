@@ -35,8 +35,9 @@ func (a *Agent) Attest(ctx context.Context) (end func()) {
 // keepAttesting attests immediately, and then repeatedly.
 func (a *Agent) keepAttesting(ctx context.Context) {
 	every, again, told := a.config.Client.Attest.Every, attestAgain, false
+	log := bootLog{a: a}
 	for {
-		err := a.attestOnce(ctx)
+		err := a.attestOnce(ctx, log.read())
 		wait := every - every/10 + rand.N(every/5) // spreads devices that started together
 		switch {
 		case ctx.Err() != nil:
@@ -74,7 +75,27 @@ func answered(err error) bool {
 		identity.ErrKey, identity.ErrMalformed, identity.ErrNotEnrolled, identity.ErrNotInitialized, identity.ErrCleared)
 }
 
-func (a *Agent) attestOnce(ctx context.Context) (err error) {
+// A bootLog is the event log of this start. Without one the machine attests all the same.
+type bootLog struct {
+	a       *Agent
+	missing string // what was logged about it
+}
+
+// read returns the log, or nil. Why it cannot be read is logged once.
+func (l *bootLog) read() []byte {
+	log, err := keys.EventLog(l.a.config, "client.attest.event-log", l.a.config.Client.Attest.EventLog)
+	why := ""
+	if err != nil {
+		why = exit.OneLine(err)
+	}
+	if why != "" && why != l.missing {
+		l.a.log.Warn("this machine attests without the event log of its start", "error", why)
+	}
+	l.missing = why
+	return log
+}
+
+func (a *Agent) attestOnce(ctx context.Context, eventLog []byte) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, attestTime)
 	defer cancel()
 	own := *a.config
@@ -87,10 +108,7 @@ func (a *Agent) attestOnce(ctx context.Context) (err error) {
 	}
 	defer client.Close()
 	m := a.Client.device
-	m.Identity.PCRs = own.Client.Attest.PCR
-	if m.Identity.EventLog, err = keys.EventLog(&own, own.Client.Attest.EventLog); err != nil {
-		return err
-	}
+	m.Identity.PCRs, m.Identity.EventLog = own.Client.Attest.PCR, eventLog
 	err = m.Identity.Attest(ctx, fleet.Exchange(client, own.Client.Recipient))
 	if errors.Is(err, identity.ErrMalformed) {
 		return errors.Join(err, errors.New("the server may be older than this agent"))

@@ -197,7 +197,7 @@ func Closing(err *error, c io.Closer) {
 }
 
 // withNextStep adds the next command to type to an error about a device's identity or
-// about the records of devices.
+// about the records of devices, unless it says that already.
 func withNextStep(err error) string {
 	text := err.Error()
 	for _, s := range []struct {
@@ -214,11 +214,20 @@ func withNextStep(err error) string {
 		{bolt.ErrNoKey, "name it with keystore.uri in the configuration"},
 		{identity.ErrDamaged, "restore it, or delete it and run msl-hsm tpm init again, and the device keeps its record"},
 	} {
-		if errors.Is(err, s.kind) {
+		if errors.Is(err, s.kind) && !strings.Contains(text, "run msl-hsm ") {
 			text = strings.Replace(text, s.kind.Error(), s.kind.Error()+": "+s.next, 1)
 		}
 	}
-	return text + advice(err)
+	text += advice(err)
+	if strings.Contains(text, "run msl-hsm ") || strings.Contains(text, "add --replace") {
+		text = generalAdvice().Replace(text)
+	}
+	return text
+}
+
+// generalAdvice removes what package tpm says to do where a command says it better.
+func generalAdvice() *strings.Replacer {
+	return strings.NewReplacer(": enroll this device again with a new state file", "", ": enroll this device again", "")
 }
 
 // advice is the next command after an error of the TPM itself.

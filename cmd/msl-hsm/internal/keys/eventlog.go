@@ -16,8 +16,8 @@ const KernelLog = "kernel"
 
 // EventLog reads the event log of this start from a file, or with [KernelLog] from the
 // kernel. Without a name it is the kernel's, if there is a readable one for the TPM,
-// otherwise none.
-func EventLog(c *config.Config, name string) ([]byte, error) {
+// otherwise none. setting is what names the file.
+func EventLog(c *config.Config, setting, name string) ([]byte, error) {
 	path, err := kernelEventLog(c)
 	switch {
 	case err != nil:
@@ -37,7 +37,7 @@ func EventLog(c *config.Config, name string) ([]byte, error) {
 		err = fmt.Errorf("%s is empty", path)
 	}
 	if err != nil {
-		return nil, exit.Usagef("--event-log: %w", err)
+		return nil, exit.Usagef("%s: %w", setting, err)
 	}
 	return log, nil
 }

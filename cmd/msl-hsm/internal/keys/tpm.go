@@ -62,7 +62,7 @@ func openTPM(c *config.Config, open func(tpm.Config) (*tpm.Store, error)) (Store
 	}
 	s, err := open(tpm.Config{URI: c.Keystore.URI, PIN: pin.Bytes(), Passwords: passwords})
 	if err != nil {
-		return nil, err
+		return nil, lostKeys(err)
 	}
 	return s, nil
 }
@@ -89,10 +89,15 @@ func OpenDevice(c *config.Config) (*Device, error) {
 		return nil, Missing(fmt.Errorf("no keys in the TPM yet, %s does not exist: %w", u.State, keystore.ErrNotFound), MakeIdentity)
 	}
 	m, err := openDevice(c, u, (*tpm.Device).OpenStore)
+	return m, lostKeys(err)
+}
+
+// lostKeys adds the next step to the error of keys that are not in the TPM anymore.
+func lostKeys(err error) error {
 	if errors.Is(err, keystore.ErrForeign) {
-		err = fmt.Errorf("%w; %s", err, MakeIdentity)
+		return fmt.Errorf("%w; %s", err, MakeIdentity)
 	}
-	return m, err
+	return err
 }
 
 // openDevice opens the TPM, the keys in it, and the identity.
