@@ -54,7 +54,7 @@ func TestNoModules(t *testing.T) {
 		"/nowhere/m.so: no such file":           "/nowhere/m.so",
 		"not a regular file":                    pipe,
 		"it is not a shared library":            write(t, "m.so", "", 0o600),
-		"only a part of it":                     write(t, "m.so", string(whole[:len(whole)/2]), 0o600),
+		"damaged or incomplete":                 write(t, "m.so", string(whole[:len(whole)/2]), 0o600),
 		"damaged":                               write(t, "m.so", string(whole[:40]), 0o600),
 		"and this program for":                  write(t, "m.so", string(other), 0o600),
 		"it has no C_GetFunctionList":           compiled(t, "int x;"),
