@@ -106,7 +106,20 @@ func (r *rings) proveOne(session uint) error {
 	if !ok {
 		return r.random(session, make([]byte, len(constant)))
 	}
-	now, err := r.inspector.markValue(session, evidence{Info: keystore.Info{Algorithm: v.algorithm}, handle: v.handle})
+	return r.inspector.makesMark(session, v)
+}
+
+// prove asks a version of a key for what it made of the constant when it was found.
+func (r *rings) prove(label string, number uint32) error {
+	v, err := r.findVersion(label, number)
+	if err != nil {
+		return err
+	}
+	return r.on(r.sessions, v.epoch(), func(session uint, _ uint64) error { return r.inspector.makesMark(session, v) })
+}
+
+func (i *inspector) makesMark(session uint, v version) error {
+	now, err := i.markValue(session, evidence{Info: keystore.Info{Algorithm: v.algorithm}, handle: v.handle})
 	if err == nil && !bytes.Equal(now, v.mark.value) {
 		err = errMismatch
 	}

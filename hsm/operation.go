@@ -59,6 +59,7 @@ type entry struct {
 	pads  atomic.Bool            // it says that it wraps with CKM_AES_CBC_PAD
 	binds atomic.Bool            // it keeps keys to their CKA_ALLOWED_MECHANISMS
 	bare  atomic.Bool            // it was seen to make no objects of the session
+	takes atomic.Bool            // it was seen to make keys of bytes, as they are
 	trust bool                   // sealing keys are for trusted wrapping
 	seen  *tap                   // by a test, or nil
 }

@@ -376,7 +376,9 @@ func (p *prober) hmac() (uint, error) {
 	got, err := p.tag(m.handle)
 	h := hmac.New(sha256.New, raw)
 	h.Write([]byte("probe"))
-	p.note(checkHMAC, true, hmac.Equal(got, h.Sum(nil)), err)
+	same := hmac.Equal(got, h.Sum(nil))
+	p.takes.Store(err == nil && same)
+	p.note(checkHMAC, true, same, err)
 	return m.handle, nil
 }
 

@@ -69,12 +69,13 @@ const (
 // [keystore.Importer], [keystore.PeerWrapper], [keystore.RandomSource] and
 // [keystore.Admin].
 type Store struct {
-	*connection             // the sessions and the login
-	recovery    *recovery   // what gets them back
-	inspector   *inspector  // judges what is in the token
-	rings       *rings      // the provisioned keys
-	provisioner provisioner // changes them
-	births      births      // makes session objects
+	*connection               // the sessions and the login
+	recovery    *recovery     // what gets them back
+	inspector   *inspector    // judges what is in the token
+	rings       *rings        // the provisioned keys
+	provisioner provisioner   // changes them
+	births      births        // makes session objects
+	doubts      *rate.Limiter // of data that does not open
 	generator
 
 	closing sync.Once
@@ -141,7 +142,7 @@ func newStore(conn *connection, c Config) *Store {
 	in := &inspector{library: conn.library, prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), allow: c.AllowWeak, provisioned: c.SessionsElsewhere}
 	r := &recovery{
 		connection: conn,
-		test:       selfTester{library: conn.library, unseal: templates[keystore.HMACSHA256].unseal},
+		test:       selfTester{library: conn.library, templates: templates[keystore.HMACSHA256]},
 		budget:     rate.NewLimiter(rate.Every(spacing), burst),
 	}
 	found := &rings{connection: conn, recovery: r, inspector: in}
@@ -150,6 +151,7 @@ func newStore(conn *connection, c Config) *Store {
 		connection: conn, recovery: r, inspector: in, rings: found,
 		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found},
 		births:      births{connection: conn, inspector: in, templates: templates},
+		doubts:      newDoubts(),
 		generator:   generator{r},
 	}
 }
