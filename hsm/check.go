@@ -177,6 +177,9 @@ func (i *inspector) judge(session uint, e *evidence) (err error) {
 // algorithmOf infers a key's purpose from its permitted usages. A key that may do more
 // counts as the most dangerous one, and is weak.
 func (i *inspector) algorithmOf(session uint, e evidence) (keystore.Algorithm, error) {
+	if e.revealsBlocks() {
+		return keystore.AESReveal128, nil
+	}
 	may := func(u uint) bool { return slices.Contains(e.has, u) }
 	reveals, err := i.reveals(session, e)
 	if err != nil {
@@ -194,6 +197,21 @@ func (i *inspector) algorithmOf(session uint, e evidence) (keystore.Algorithm, e
 		}
 	}
 	return 0, nil
+}
+
+// revealsBlocks reports whether a key is of the kind of that name: only such a key may decrypt
+// and do nothing else.
+func (e *evidence) revealsBlocks() bool {
+	return e.class == pkcs11.CKO_SECRET_KEY && e.keyType == pkcs11.CKK_AES && e.size == keystore.AESReveal128.Size() &&
+		slices.Equal(e.has, revealsBlocks().usages)
+}
+
+// kind is how the algorithm of a key looks in the way that this key does it.
+func (e *evidence) kind() (kind, error) {
+	if e.revealsBlocks() {
+		return revealsBlocks(), nil
+	}
+	return kindOf(e.Algorithm)
 }
 
 // reveals reports whether an unwrapping key declares that the keys it unwraps can be read.
@@ -282,7 +300,7 @@ func shown(e evidence) (names []string) {
 			names = append(names, name)
 		}
 	}
-	k, err := kindOf(e.Algorithm)
+	k, err := e.kind()
 	found(err != nil, "unknown")
 	found(!e.Sensitive, "not-sensitive")
 	found(e.Extractable, "extractable")

@@ -40,6 +40,11 @@ func (i *inspector) markOf(session uint, e evidence) (m mark, err error) {
 		}
 		return m, err
 	case keystore.AESWrap128, keystore.AESUnwrap128, keystore.AESReveal128:
+		if e.revealsBlocks() {
+			m.form, m.value = form{mechanism: pkcs11.CKM_AES_CBC}, make([]byte, len(constant))
+			n, err := i.decrypt(session, e.handle, pkcs11.CKM_AES_CBC, make([]byte, 16), constant, m.value)
+			return m, wrote("C_Decrypt", m.value, n, err)
+		}
 		m.value, err = i.attribute(session, e.handle, pkcs11.CKA_CHECK_VALUE)
 		return m, err
 	}
