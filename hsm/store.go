@@ -129,6 +129,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 		s.access.pin.wipe()
 		return nil, errors.Join(err, mod.release(s.wait))
 	}
+	mod.join(s.connection)
 	s.watch.ticks.Store(1)
 	go s.watch.run(cmp.Or(max(c.CallTimeout, 0), defaultCallTimeout), slices.Concat(s.sessions.all, s.anchors.all), s.done, s.log)
 	go s.rest()
@@ -169,6 +170,7 @@ func (s *Store) Close() (err error) {
 			s.access.pin.wipe()
 			return nil
 		})
+		s.mod.part(s.connection)
 		if err == nil {
 			err = s.mod.release(s.wait)
 		}
