@@ -91,6 +91,9 @@ func (a *access) logIn(session uint, token tokenInfo) error {
 	if refused := a.refused.Load(); refused != nil {
 		return *refused
 	}
+	if a.pin == nil && token.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH == 0 {
+		return fmt.Errorf("hsm: the PKCS #11 token %q requires a PIN now, and did not when it was opened: %w", token.Label, keystore.ErrUnavailable)
+	}
 	err := a.login(session, pkcs11.CKU_USER, a.pin.bytes())
 	var e *Error
 	switch {

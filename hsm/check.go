@@ -339,8 +339,8 @@ func (i *inspector) unwraps(session uint, e *evidence) (names []string, err erro
 	return append(names, more...), err
 }
 
-// noClass is the error for an object that does not report its class, which every object
-// must.
+// noClass is the error for an object that does not report its class, or nothing that can be
+// one, which every object must.
 func noClass() error { return &Error{Function: "C_GetAttributeValue", garbage: "no CKA_CLASS"} }
 
 // labelled reads the versions of a key: the secret and private keys with its label, except
@@ -366,7 +366,7 @@ func (i *inspector) keys(session uint, t template) ([]evidence, error) {
 	var all []evidence
 	for _, h := range handles {
 		e, err := i.read(session, h)
-		if err == nil && e.told[pkcs11.CKA_CLASS] == nil {
+		if _, told := number(e.told[pkcs11.CKA_CLASS]); err == nil && !told {
 			err = noClass()
 		}
 		if err != nil {

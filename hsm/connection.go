@@ -180,7 +180,11 @@ func (c *connection) startIn(token tokenInfo) error {
 	if err := c.fill(own, now); err != nil {
 		return err
 	}
-	if err := c.access.logIn(own.handle, token); err != nil {
+	err = c.access.logIn(own.handle, token)
+	if err == nil {
+		err = c.checkLoginOf(own.handle, token)
+	}
+	if err != nil {
 		c.empty(own)
 		return err
 	}
@@ -222,7 +226,14 @@ func (c *connection) lifeOf(epoch uint64) (*life, error) {
 // any answer.
 func (c *connection) checkLogin(session uint) error {
 	now := c.life.Load()
-	if now == nil || now.token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {
+	if now == nil {
+		return nil
+	}
+	return c.checkLoginOf(session, now.token)
+}
+
+func (c *connection) checkLoginOf(session uint, token tokenInfo) error {
+	if token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {
 		return nil
 	}
 	in, err := c.loggedIn(session)

@@ -60,7 +60,7 @@ func (r *recovery) attempt(op, check func() error, keys ...*object) error {
 			err = op()
 			var e *Error
 			if errors.As(err, &e) && e.class() != classStale {
-				e.sound = true
+				e.sound = e.garbage == "" // which no data brings about
 				return err
 			}
 		}
