@@ -235,3 +235,31 @@ func TestNothingRevealed(t *testing.T) {
 		t.Errorf("afterwards: %x, %v", got, err)
 	}
 }
+
+// TestNotLost has a module say that it does not know any key: those that can be had again are
+// not lost for it.
+func TestNotLost(t *testing.T) {
+	s, m := newFaulty(t, hsm.Config{})
+	provisioned, err := s.Create("mac", keystore.HMACSHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys [2]keystore.Key
+	for i := range keys {
+		if keys[i], err = s.Generate(keystore.HMACSHA256); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Seal(keys[0], nil); err != nil {
+		t.Fatal(err)
+	}
+	m.Inject(hsmtest.Fault{Function: "C_SignInit", Code: pkcs11.CKR_OBJECT_HANDLE_INVALID})
+	for name, k := range map[string]keystore.Key{"provisioned": provisioned.Key, "sealed": keys[0]} {
+		if _, err := k.(keystore.MAC).Sum(nil); !errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrLost) {
+			t.Errorf("%s key: %v", name, err)
+		}
+	}
+	if _, err := keys[1].(keystore.MAC).Sum(nil); !errors.Is(err, keystore.ErrLost) {
+		t.Errorf("a key that was only there: %v", err)
+	}
+}
