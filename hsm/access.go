@@ -112,6 +112,18 @@ func (a *access) logIn(session uint, token tokenInfo) error {
 	return err
 }
 
+// checkLogin returns an error if the session is not logged in to a token that requires it.
+func (a *access) checkLogin(session uint, token tokenInfo) error {
+	if token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {
+		return nil
+	}
+	in, err := a.loggedIn(session)
+	if err == nil && !in {
+		err = &Error{Function: "C_GetSessionInfo", Code: pkcs11.CKR_USER_NOT_LOGGED_IN}
+	}
+	return err
+}
+
 // triesLeft says what the token reports after a wrong PIN.
 func (a *access) triesLeft(slot uint) string {
 	info, err := a.tokenInfo(slot)

@@ -199,21 +199,6 @@ func (i *inspector) algorithmOf(session uint, e evidence) (keystore.Algorithm, e
 	return 0, nil
 }
 
-// revealsBlocks reports whether a key is of the kind of that name: only such a key may decrypt
-// and do nothing else.
-func (e *evidence) revealsBlocks() bool {
-	return e.class == pkcs11.CKO_SECRET_KEY && e.keyType == pkcs11.CKK_AES && e.size == keystore.AESReveal128.Size() &&
-		slices.Equal(e.has, revealsBlocks().usages)
-}
-
-// kind is how the algorithm of a key looks in the way that this key does it.
-func (e *evidence) kind() (kind, error) {
-	if e.revealsBlocks() {
-		return revealsBlocks(), nil
-	}
-	return kindOf(e.Algorithm)
-}
-
 // reveals reports whether an unwrapping key declares that the keys it unwraps can be read.
 // A key that does not say counts as unwrapping, and is weak.
 func (i *inspector) reveals(session uint, e evidence) (bool, error) {

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/miekg/pkcs11"
-
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -182,7 +180,7 @@ func (c *connection) startIn(token tokenInfo) error {
 	}
 	err = c.access.logIn(own.handle, token)
 	if err == nil {
-		err = c.checkLoginOf(own.handle, token)
+		err = c.access.checkLogin(own.handle, token)
 	}
 	if err != nil {
 		c.empty(own)
@@ -229,16 +227,5 @@ func (c *connection) checkLogin(session uint) error {
 	if now == nil {
 		return nil
 	}
-	return c.checkLoginOf(session, now.token)
-}
-
-func (c *connection) checkLoginOf(session uint, token tokenInfo) error {
-	if token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {
-		return nil
-	}
-	in, err := c.loggedIn(session)
-	if err == nil && !in {
-		err = &Error{Function: "C_GetSessionInfo", Code: pkcs11.CKR_USER_NOT_LOGGED_IN}
-	}
-	return err
+	return c.access.checkLogin(session, now.token)
 }

@@ -111,7 +111,7 @@ func (r *rings) proveOne(session uint) error {
 	if !ok {
 		return r.random(session, make([]byte, len(constant)))
 	}
-	return r.inspector.makesMark(session, v)
+	return r.makesMark(session, v)
 }
 
 // prove asks a version of a key for what it made of the constant when it was found.
@@ -120,11 +120,11 @@ func (r *rings) prove(label string, number uint32) error {
 	if err != nil {
 		return err
 	}
-	return r.on(r.sessions, v.epoch(), func(session uint, _ uint64) error { return r.inspector.makesMark(session, v) })
+	return r.on(r.sessions, v.epoch(), func(session uint, _ uint64) error { return r.makesMark(session, v) })
 }
 
-func (i *inspector) makesMark(session uint, v version) error {
-	now, err := i.markValue(session, evidence{Info: keystore.Info{Algorithm: v.algorithm}, handle: v.handle})
+func (r *rings) makesMark(session uint, v version) error {
+	now, err := r.inspector.markValue(session, evidence{Info: keystore.Info{Algorithm: v.algorithm}, handle: v.handle})
 	if err == nil && !bytes.Equal(now, v.mark.value) {
 		err = errMismatch
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 
@@ -109,9 +110,24 @@ func (k revealKey) Reveal(wrapped []byte) ([]byte, error) {
 	return out, nil
 }
 
+// revealsBlocks reports whether a key is of the kind of that name: only such a key may decrypt
+// and do nothing else.
+func (e *evidence) revealsBlocks() bool {
+	return e.class == pkcs11.CKO_SECRET_KEY && e.keyType == pkcs11.CKK_AES && e.size == keystore.AESReveal128.Size() &&
+		slices.Equal(e.has, revealsBlocks().usages)
+}
+
+// kind is how the algorithm of a key looks in the way that this key does it.
+func (e *evidence) kind() (kind, error) {
+	if e.revealsBlocks() {
+		return revealsBlocks(), nil
+	}
+	return kindOf(e.Algorithm)
+}
+
 func (k revealKey) revealBlocks(wrapped []byte) ([]byte, error) {
 	iv := make([]byte, aes.BlockSize) // with zeros, CBC mode is the plain block cipher
-	raw, ok, err := keywrap.Unwrap(wrapped, func(dst, src []byte) error { return cipherKey{k.object}.decrypt(dst, iv, src) })
+	raw, ok, err := keywrap.Unwrap(wrapped, func(dst, src []byte) error { return cipherKey(k).decrypt(dst, iv, src) })
 	if err == nil && !ok {
 		err = fmt.Errorf("hsm: reveal: %w", keystore.ErrBadData)
 	}

@@ -134,7 +134,7 @@ func (s *Store) tag(sealed keystore.Sealed, context []byte) ([]byte, error) {
 }
 
 // authentic verifies the tag of a sealed key.
-func (s *Store) authentic(sealed keystore.Sealed, context []byte) error {
+func authentic(s *Store, sealed keystore.Sealed, context []byte) error {
 	k, err := sealingKey(s, keystore.SealMAC256, sealed.KEKVersion)
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func verified(s *Store, a keystore.Algorithm, blob, context []byte) (*object, er
 	if _, err := sealing(a); err != nil || sealed.Algorithm != a || sealed.KEKVersion == 0 {
 		return nil, foreign(a)
 	}
-	switch err := s.authentic(sealed, context); {
+	switch err := authentic(s, sealed, context); {
 	case errors.Is(err, keystore.ErrBadTag):
 		return nil, foreign(a)
 	case err != nil:
