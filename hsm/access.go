@@ -91,6 +91,9 @@ func (a *access) logIn(session uint, token tokenInfo) error {
 	if refused := a.refused.Load(); refused != nil {
 		return *refused
 	}
+	if a.pin == nil && token.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH == 0 {
+		return fmt.Errorf("hsm: the PKCS #11 token %q requires a PIN now, and did not when it was opened: %w", token.Label, keystore.ErrUnavailable)
+	}
 	err := a.login(session, pkcs11.CKU_USER, a.pin.bytes())
 	var e *Error
 	switch {
@@ -105,6 +108,18 @@ func (a *access) logIn(session uint, token tokenInfo) error {
 	err = fmt.Errorf("%w; %s", err, a.triesLeft(token.slot))
 	if !notSet {
 		a.refused.Store(&err)
+	}
+	return err
+}
+
+// checkLogin returns an error if the session is not logged in to a token that requires it.
+func (a *access) checkLogin(session uint, token tokenInfo) error {
+	if token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {
+		return nil
+	}
+	in, err := a.loggedIn(session)
+	if err == nil && !in {
+		err = &Error{Function: "C_GetSessionInfo", Code: pkcs11.CKR_USER_NOT_LOGGED_IN}
 	}
 	return err
 }

@@ -124,5 +124,9 @@ func (p *provisioner) destroyNamed(session uint, label string, id []byte) error 
 			return err
 		}
 	}
-	return nil
+	left, err := p.find(session, t)
+	if err == nil && len(left) > len(found)-len(public)-len(keys) {
+		err = &Error{Function: "C_DestroyObject", garbage: "CKR_OK, and the object is still there"}
+	}
+	return err
 }

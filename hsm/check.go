@@ -177,6 +177,9 @@ func (i *inspector) judge(session uint, e *evidence) (err error) {
 // algorithmOf infers a key's purpose from its permitted usages. A key that may do more
 // counts as the most dangerous one, and is weak.
 func (i *inspector) algorithmOf(session uint, e evidence) (keystore.Algorithm, error) {
+	if e.revealsBlocks() {
+		return keystore.AESReveal128, nil
+	}
 	may := func(u uint) bool { return slices.Contains(e.has, u) }
 	reveals, err := i.reveals(session, e)
 	if err != nil {
@@ -282,7 +285,7 @@ func shown(e evidence) (names []string) {
 			names = append(names, name)
 		}
 	}
-	k, err := kindOf(e.Algorithm)
+	k, err := e.kind()
 	found(err != nil, "unknown")
 	found(!e.Sensitive, "not-sensitive")
 	found(e.Extractable, "extractable")
@@ -321,8 +324,8 @@ func (i *inspector) unwraps(session uint, e *evidence) (names []string, err erro
 	return append(names, more...), err
 }
 
-// noClass is the error for an object that does not report its class, which every object
-// must.
+// noClass is the error for an object that does not report its class, or nothing that can be
+// one, which every object must.
 func noClass() error { return &Error{Function: "C_GetAttributeValue", garbage: "no CKA_CLASS"} }
 
 // labelled reads the versions of a key: the secret and private keys with its label, except
@@ -348,7 +351,7 @@ func (i *inspector) keys(session uint, t template) ([]evidence, error) {
 	var all []evidence
 	for _, h := range handles {
 		e, err := i.read(session, h)
-		if err == nil && e.told[pkcs11.CKA_CLASS] == nil {
+		if _, told := number(e.told[pkcs11.CKA_CLASS]); err == nil && !told {
 			err = noClass()
 		}
 		if err != nil {

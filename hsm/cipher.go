@@ -1,6 +1,8 @@
 package hsm
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/aes"
 	"encoding/binary"
 	"fmt"
@@ -50,6 +52,21 @@ func (k cipherKey) AppendDecrypt(dst, iv, ciphertext []byte) ([]byte, error) {
 		return nil, errPadding
 	}
 	dst, out := cbc.Extend(dst, len(ciphertext))
+	if err := k.decrypt(out, iv, ciphertext); err != nil {
+		return nil, err
+	}
+	plain, ok := cbc.Unpad(out)
+	if !ok {
+		var err error
+		if plain, err = k.doubt(out, iv, ciphertext); err != nil {
+			return nil, err
+		}
+	}
+	return dst[:len(dst)-len(out)+len(plain)], nil
+}
+
+// decrypt decrypts whole blocks. They always decrypt: what fails is never the data.
+func (k cipherKey) decrypt(out, iv, ciphertext []byte) error {
 	err := k.run(func(session, handle uint) error {
 		before := blot(out)
 		n, err := k.store.decrypt(session, handle, pkcs11.CKM_AES_CBC, iv, ciphertext, out)
@@ -58,15 +75,30 @@ func (k cipherKey) AppendDecrypt(dst, iv, ciphertext []byte) ([]byte, error) {
 		}
 		return err
 	})
-	if err != nil {
-		// Whole blocks always decrypt: it is never the data.
-		return nil, k.store.recovery.ours(err)
+	return k.store.recovery.ours(err)
+}
+
+// doubt decrypts again what came out with a bad padding: the peer is told that its data is
+// bad only if the token says so repeatedly, and works otherwise.
+func (k cipherKey) doubt(out, iv, ciphertext []byte) ([]byte, error) {
+	other := make([]byte, len(out))
+	defer clear(other)
+	err := k.decrypt(out, iv, ciphertext)
+	if err == nil {
+		err = k.decrypt(other, iv, ciphertext)
+	}
+	if err == nil && !bytes.Equal(out, other) {
+		err = errMismatch
 	}
 	plain, ok := cbc.Unpad(out)
-	if !ok {
-		return nil, errPadding
+	switch {
+	case err == nil && ok:
+		return plain, nil
+	case err == nil && k.store.doubts.Allow():
+		err = k.store.recovery.check()
 	}
-	return dst[:len(dst)-len(out)+len(plain)], nil
+	clear(out)
+	return nil, cmp.Or(k.store.recovery.explain(err), errPadding)
 }
 
 // blot clears out and makes its first block random, which shows whether a module wrote over

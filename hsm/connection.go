@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/miekg/pkcs11"
-
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -180,7 +178,11 @@ func (c *connection) startIn(token tokenInfo) error {
 	if err := c.fill(own, now); err != nil {
 		return err
 	}
-	if err := c.access.logIn(own.handle, token); err != nil {
+	err = c.access.logIn(own.handle, token)
+	if err == nil {
+		err = c.access.checkLogin(own.handle, token)
+	}
+	if err != nil {
 		c.empty(own)
 		return err
 	}
@@ -222,12 +224,8 @@ func (c *connection) lifeOf(epoch uint64) (*life, error) {
 // any answer.
 func (c *connection) checkLogin(session uint) error {
 	now := c.life.Load()
-	if now == nil || now.token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {
+	if now == nil {
 		return nil
 	}
-	in, err := c.loggedIn(session)
-	if err == nil && !in {
-		err = &Error{Function: "C_GetSessionInfo", Code: pkcs11.CKR_USER_NOT_LOGGED_IN}
-	}
-	return err
+	return c.access.checkLogin(session, now.token)
 }

@@ -5,7 +5,8 @@
 enum { CKA_CLASS = 0, CKA_KEY_TYPE = 0x100, CKA_VALUE_LEN = 0x161 };
 
 /* What is not on the path of a message: one C_ function each, so that whatever
- * a module answers can be judged in Go before the next call. */
+ * a module answers can be judged in Go before the next call. Where CKR_OK without
+ * anything written would look like an answer, UNWRITTEN is there before the call. */
 
 /* A text for the module goes where it is reserved for one: NSS has its
  * LibraryParameters there. */
@@ -25,7 +26,11 @@ msl_result msl_finalize(ck_functions *f)
  * ones (PKCS #11 v2.40, C_GetSlotList). */
 msl_result msl_slots(ck_functions *f, ck_byte present, ck_ulong *list, ck_ulong n)
 {
-	ck_rv rv = CALL(f, 0, GetSlotList, ck_get_slot_list)(present, list, &n);
+	ck_rv rv;
+
+	if (!list)
+		n = UNWRITTEN;
+	rv = CALL(f, 0, GetSlotList, ck_get_slot_list)(present, list, &n);
 
 	return msl_answer(rv, FN_GetSlotList, n);
 }
@@ -33,12 +38,14 @@ msl_result msl_slots(ck_functions *f, ck_byte present, ck_ulong *list, ck_ulong 
 msl_result msl_slot_info(ck_functions *f, ck_ulong slot, ck_slot_info *info)
 {
 	memset(info, 0, sizeof *info);
+	info->flags = UNWRITTEN;
 	return msl_answer(CALL(f, 0, GetSlotInfo, ck_get_slot_info)(slot, info), FN_GetSlotInfo, 0);
 }
 
 msl_result msl_token_info(ck_functions *f, ck_ulong slot, ck_token_info *info)
 {
 	memset(info, 0, sizeof *info);
+	info->flags = UNWRITTEN;
 	return msl_answer(CALL(f, 0, GetTokenInfo, ck_get_token_info)(slot, info), FN_GetTokenInfo, 0);
 }
 
@@ -49,8 +56,9 @@ msl_result msl_mechanism_flags(ck_functions *f, ck_ulong slot, ck_ulong type)
 	ck_rv rv;
 
 	memset(&info, 0, sizeof info);
+	info.flags = UNWRITTEN_FLAGS;
 	rv = CALL(f, 0, GetMechanismInfo, ck_get_mechanism_info)(slot, type, &info);
-	return msl_answer(rv, FN_GetMechanismInfo, info.flags);
+	return msl_answer(rv, FN_GetMechanismInfo, info.flags == UNWRITTEN_FLAGS ? UNWRITTEN : info.flags);
 }
 
 /* A session that may write: objects of the session too are refused by some
@@ -74,6 +82,7 @@ msl_result msl_session_state(ck_functions *f, ck_ulong session)
 	ck_rv rv;
 
 	memset(&info, 0, sizeof info);
+	info.state = UNWRITTEN;
 	rv = CALL(f, session, GetSessionInfo, ck_get_session_info)(session, &info);
 	return msl_answer(rv, FN_GetSessionInfo, info.state);
 }
@@ -89,7 +98,7 @@ msl_result msl_find_init(ck_functions *f, ck_ulong session, ck_byte *template, c
 
 msl_result msl_find(ck_functions *f, ck_ulong session, ck_ulong *objects, ck_ulong max)
 {
-	ck_ulong n = 0;
+	ck_ulong n = UNWRITTEN;
 	ck_rv rv = CALL(f, session, FindObjects, ck_find)(session, objects, max, &n);
 
 	return msl_answer(rv, FN_FindObjects, n);
@@ -111,15 +120,18 @@ msl_result msl_attributes(ck_functions *f, ck_ulong session, ck_ulong object, ck
 	ck_ulong *lengths, ck_ulong n, ck_byte *values, ck_ulong piece)
 {
 	ck_attribute a[MAX_ATTRIBUTES];
-	ck_ulong i;
+	ck_ulong i, written = 0;
 	ck_rv rv;
 
 	if (n > MAX_ATTRIBUTES)
 		return msl_answer(CKR_ARGUMENTS_BAD, FN_GetAttributeValue, 0);
 	for (i = 0; i < n; i++)
 		a[i] = (ck_attribute){types[i], values + i * piece, is_number(types[i]) ? sizeof(ck_ulong) : piece};
+	memset(values, UNWRITTEN_BYTE, n * piece);
 	rv = CALL(f, session, GetAttributeValue, ck_attributes)(session, object, a, n);
-	for (i = 0; i < n; i++)
+	for (i = 0; i < n; i++) {
 		lengths[i] = a[i].len;
-	return msl_answer(rv, FN_GetAttributeValue, 0);
+		written += a[i].len != (is_number(types[i]) ? sizeof(ck_ulong) : piece) || *(values + i * piece) != UNWRITTEN_BYTE;
+	}
+	return msl_answer(rv, FN_GetAttributeValue, written ? 0 : UNWRITTEN);
 }

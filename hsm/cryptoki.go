@@ -56,11 +56,18 @@ const (
 
 // slots lists the slots with a token in them, or every one.
 func (l tokenCalls) slots(which C.ck_byte) ([]uint, error) {
-	if err := l.count(C.msl_slots(l.list, which, nil, 0), C.FN_GetSlotList); err != nil {
+	r := C.msl_slots(l.list, which, nil, 0)
+	if err := l.count(r, C.FN_GetSlotList); err != nil {
 		return nil, err
 	}
+	if r.value == C.UNWRITTEN {
+		return nil, unwritten("C_GetSlotList")
+	}
 	var list [maxSlots]C.ck_ulong
-	r := C.msl_slots(l.list, which, &list[0], maxSlots)
+	for i := range list {
+		list[i] = C.UNWRITTEN
+	}
+	r = C.msl_slots(l.list, which, &list[0], maxSlots)
 	if err := l.count(r, C.FN_GetSlotList); err != nil {
 		return nil, err
 	}
@@ -69,7 +76,9 @@ func (l tokenCalls) slots(which C.ck_byte) ([]uint, error) {
 	}
 	slots := make([]uint, r.value)
 	for i := range slots {
-		slots[i] = uint(list[i])
+		if slots[i] = uint(list[i]); slots[i] == C.UNWRITTEN {
+			return nil, unwritten("C_GetSlotList")
+		}
 	}
 	return slots, nil
 }
@@ -77,10 +86,20 @@ func (l tokenCalls) slots(which C.ck_byte) ([]uint, error) {
 // slotInfo returns the description of a slot (CK_SLOT_INFO).
 func (l tokenCalls) slotInfo(slot uint) (string, error) {
 	var info C.ck_slot_info
-	if err := l.count(C.msl_slot_info(l.list, C.ck_ulong(slot), &info), C.FN_GetSlotInfo); err != nil {
+	err := l.count(C.msl_slot_info(l.list, C.ck_ulong(slot), &info), C.FN_GetSlotInfo)
+	if err = written("C_GetSlotInfo", info.flags, err); err != nil {
 		return "", err
 	}
 	return padded(&info.description[0], len(info.description)), nil
+}
+
+// written is the error of a call, or that of a module which answered CKR_OK and left the number
+// as it was.
+func written(function string, n C.ck_ulong, err error) error {
+	if err == nil && n == C.UNWRITTEN {
+		return unwritten(function)
+	}
+	return err
 }
 
 // padded is a text without the blanks at its end, for which some modules have zeros.
@@ -100,7 +119,8 @@ type tokenInfo struct {
 
 func (l tokenCalls) tokenInfo(slot uint) (tokenInfo, error) {
 	var info C.ck_token_info
-	if err := l.count(C.msl_token_info(l.list, C.ck_ulong(slot), &info), C.FN_GetTokenInfo); err != nil {
+	err := l.count(C.msl_token_info(l.list, C.ck_ulong(slot), &info), C.FN_GetTokenInfo)
+	if err = written("C_GetTokenInfo", info.flags, err); err != nil {
 		return tokenInfo{}, err
 	}
 	return tokenInfo{
@@ -114,7 +134,7 @@ func (l tokenCalls) tokenInfo(slot uint) (tokenInfo, error) {
 // wraps reports whether a token says that it wraps and unwraps with a mechanism.
 func (l tokenCalls) wraps(slot, mechanism uint) (bool, error) {
 	r := C.msl_mechanism_flags(l.list, C.ck_ulong(slot), C.ck_ulong(mechanism))
-	err := l.count(r, C.FN_GetMechanismInfo)
+	err := written("C_GetMechanismInfo", r.value, l.count(r, C.FN_GetMechanismInfo))
 	if classOf(err) == classUnsupported {
 		return false, nil
 	}
@@ -124,7 +144,11 @@ func (l tokenCalls) wraps(slot, mechanism uint) (bool, error) {
 
 func (l tokenCalls) openSession(slot uint) (uint, error) {
 	r := C.msl_open_session(l.list, C.ck_ulong(slot))
-	return uint(r.value), l.count(r, C.FN_OpenSession)
+	err := l.count(r, C.FN_OpenSession)
+	if err == nil && r.value == 0 {
+		err = unwritten("C_OpenSession")
+	}
+	return uint(r.value), err
 }
 
 func (l tokenCalls) closeSession(session uint) error {
@@ -145,7 +169,7 @@ func (l tokenCalls) closeTwice(session uint) bool {
 // loggedIn reports whether the session is that of a user who is logged in.
 func (l tokenCalls) loggedIn(session uint) (bool, error) {
 	r := C.msl_session_state(l.list, C.ck_ulong(session))
-	if err := l.count(r, C.FN_GetSessionInfo); err != nil {
+	if err := written("C_GetSessionInfo", r.value, l.count(r, C.FN_GetSessionInfo)); err != nil {
 		return false, err
 	}
 	return r.value == pkcs11.CKS_RW_USER_FUNCTIONS || r.value == pkcs11.CKS_RO_USER_FUNCTIONS, nil
@@ -172,7 +196,7 @@ func (l objectCalls) found(session uint) ([]uint, error) {
 	var all []uint
 	for len(all) < maxObjects {
 		r := C.msl_find(l.list, C.ck_ulong(session), &some[0], C.ck_ulong(len(some)))
-		if err := l.count(r, C.FN_FindObjects); err != nil {
+		if err := written("C_FindObjects", r.value, l.count(r, C.FN_FindObjects)); err != nil {
 			return nil, err
 		}
 		if r.value > C.ck_ulong(len(some)) {
@@ -201,7 +225,7 @@ func (l objectCalls) attributes(session, object uint, types ...uint) (map[uint][
 	values := make([]byte, piece*len(types))
 	p, _ := mem(values)
 	r := C.msl_attributes(l.list, C.ck_ulong(session), C.ck_ulong(object), &names[0], &lengths[0], C.ck_ulong(len(types)), p, piece)
-	err := l.count(r, C.FN_GetAttributeValue)
+	err := written("C_GetAttributeValue", r.value, l.count(r, C.FN_GetAttributeValue))
 	switch {
 	case len(types) == 1 && err != nil:
 		return l.single(session, object, types, err)
@@ -261,7 +285,7 @@ func (l objectCalls) long(session, object, attribute uint) (map[uint][]byte, err
 	name, length, value := C.ck_ulong(attribute), C.ck_ulong(0), make([]byte, maxValue)
 	p, n := mem(value)
 	r := C.msl_attributes(l.list, C.ck_ulong(session), C.ck_ulong(object), &name, &length, 1, p, n)
-	if err := l.count(r, C.FN_GetAttributeValue); err != nil {
+	if err := written("C_GetAttributeValue", r.value, l.count(r, C.FN_GetAttributeValue)); err != nil {
 		return nil, err
 	}
 	if length > n {

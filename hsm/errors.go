@@ -20,6 +20,7 @@ type Error struct {
 	stale   bool   // no function was called: the sessions were renewed meanwhile
 	garbage string // the impossible answer of the module
 	sound   bool   // meanwhile the device did a similar operation correctly
+	kept    bool   // the keys of the operation can be had again
 }
 
 // Error names the function and its return code.
@@ -36,16 +37,16 @@ func (e *Error) Error() string {
 // Unwrap returns errors of package keystore. Any error of a module about keys and data
 // that were checked before is also a failure of the device.
 func (e *Error) Unwrap() []error {
-	switch e.class() {
-	case classObject:
+	switch c := e.class(); {
+	case c == classObject && !e.kept:
 		return []error{keystore.ErrLost}
-	case classLocked:
+	case c == classLocked:
 		return []error{keystore.ErrLocked, keystore.ErrUnavailable}
-	case classPIN:
+	case c == classPIN:
 		return []error{keystore.ErrPIN}
-	case classBusy:
+	case c == classBusy:
 		return []error{keystore.ErrBusy}
-	case classUnsupported:
+	case c == classUnsupported:
 		return []error{errors.ErrUnsupported, keystore.ErrUnavailable}
 	}
 	return []error{keystore.ErrUnavailable}

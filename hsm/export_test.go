@@ -183,3 +183,12 @@ func WithPublic(k keystore.Key, public crypto.PublicKey) crypto.Signer {
 	k.(interface{ own() *object }).own().public = public
 	return k.(crypto.Signer)
 }
+
+// DoubtAnew lets a store check its token as if it had not done so of late.
+func DoubtAnew(s *Store) { s.doubts = newDoubts() }
+
+// SwapHandles has each of two keys have the handle of the other.
+func SwapHandles(a, b keystore.Key) {
+	one, other := a.(interface{ own() *object }).own(), b.(interface{ own() *object }).own()
+	one.handle, other.handle = other.handle, one.handle
+}

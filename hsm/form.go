@@ -219,6 +219,9 @@ func (f form) unwrap(l library, session, kek uint, wrapped []byte, t template) (
 // that the module has.
 func (e *entry) kindOf(a keystore.Algorithm) (kind, error) {
 	k, err := kindOf(a)
+	if a == keystore.AESReveal128 && e.bare.Load() {
+		return revealsBlocks(), nil
+	}
 	if e.trust && (a == keystore.SealSession256 || a == keystore.SealWrapping256) {
 		k = k.trusting()
 	}

@@ -194,6 +194,13 @@ func (k *object) restore(epoch uint64) error {
 	return nil
 }
 
+// mayBeLost reports whether there is no way to get another handle.
+func (k *object) mayBeLost() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.label == "" && k.wrapped == nil
+}
+
 // forget drops a handle that the token does not know any more, if there is a
 // way to get another one.
 func (k *object) forget(epoch uint64) bool {

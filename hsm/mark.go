@@ -40,6 +40,11 @@ func (i *inspector) markOf(session uint, e evidence) (m mark, err error) {
 		}
 		return m, err
 	case keystore.AESWrap128, keystore.AESUnwrap128, keystore.AESReveal128:
+		if e.revealsBlocks() {
+			m.form, m.value = form{mechanism: pkcs11.CKM_AES_CBC}, make([]byte, len(constant))
+			n, err := i.decrypt(session, e.handle, pkcs11.CKM_AES_CBC, make([]byte, 16), constant, m.value)
+			return m, wrote("C_Decrypt", m.value, n, err)
+		}
 		m.value, err = i.attribute(session, e.handle, pkcs11.CKA_CHECK_VALUE)
 		return m, err
 	}
@@ -106,6 +111,19 @@ func (r *rings) proveOne(session uint) error {
 	if !ok {
 		return r.random(session, make([]byte, len(constant)))
 	}
+	return r.makesMark(session, v)
+}
+
+// prove asks a version of a key for what it made of the constant when it was found.
+func (r *rings) prove(label string, number uint32) error {
+	v, err := r.findVersion(label, number)
+	if err != nil {
+		return err
+	}
+	return r.on(r.sessions, v.epoch(), func(session uint, _ uint64) error { return r.makesMark(session, v) })
+}
+
+func (r *rings) makesMark(session uint, v version) error {
 	now, err := r.inspector.markValue(session, evidence{Info: keystore.Info{Algorithm: v.algorithm}, handle: v.handle})
 	if err == nil && !bytes.Equal(now, v.mark.value) {
 		err = errMismatch

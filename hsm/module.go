@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,8 +26,11 @@ type module struct {
 	gate       gate          // every call into the library goes through it
 	generation atomic.Uint64 // grows with every C_Initialize seen
 
-	users int  // guarded by modules
-	own   bool // this package called C_Initialize; written with the gate shut
+	users  int           // guarded by modules
+	stores []*connection // of those, guarded by modules
+	own    bool          // this package called C_Initialize; written with the gate shut
+
+	restarted atomic.Pointer[time.Time] // the last time
 }
 
 // modules are the libraries loaded by this process, by their real path.
@@ -114,12 +118,45 @@ func (m *module) restart(wait time.Duration) error {
 			return fmt.Errorf("%w; see the configuration of %s", err, m.path)
 		case err == nil:
 			m.own = true
-		case !ended:
+		default: // it was not finalized, whatever it answered
+			m.own = m.own || ended
 			return nil
 		}
 		m.generation.Add(1)
+		m.restarted.Store(new(time.Now()))
 		return nil
 	})
+}
+
+// sparing is how long after a restart the next one waits, if another store works.
+const sparing = 15 * time.Second
+
+// spares reports whether the module is not restarted for a store now: a restart takes the
+// sessions of all, also of those whose token works.
+func (m *module) spares(who *connection) bool {
+	if last := m.restarted.Load(); last == nil || time.Since(*last) > sparing {
+		return false
+	}
+	modules.Lock()
+	defer modules.Unlock()
+	return slices.ContainsFunc(m.stores, func(c *connection) bool {
+		now := c.life.Load()
+		return c != who && now != nil && now.generation == m.generation.Load() && c.watch.stuck.Load() == nil
+	})
+}
+
+// join notes a store that uses the module.
+func (m *module) join(c *connection) {
+	modules.Lock()
+	defer modules.Unlock()
+	m.stores = append(m.stores, c)
+}
+
+// part undoes join.
+func (m *module) part(c *connection) {
+	modules.Lock()
+	defer modules.Unlock()
+	m.stores = slices.DeleteFunc(m.stores, func(other *connection) bool { return other == c })
 }
 
 // end calls C_Finalize, and again if it fails. A module that other code has finalized

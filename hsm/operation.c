@@ -85,19 +85,33 @@ static int untold(ck_rv rv)
 	return rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_SENSITIVE || rv == CKR_BUFFER_TOO_SMALL;
 }
 
+/* A truth value that was told; MSL_UNWRITTEN where only its length was. */
+static int truth(const ck_attribute *a)
+{
+	ck_byte b = *(ck_byte *)a->value;
+
+	if (a->len != 1)
+		return -1;
+	return b == UNWRITTEN_BYTE ? MSL_UNWRITTEN : b;
+}
+
 /* Reads the attributes of a new key that decide its safety. Where a module does
  * not know the length of that type of key the whole answer counts for nothing,
  * so it is asked again without. The handle is told in every case. */
 static msl_result readback(ck_functions *f, ck_ulong session, int fn, ck_ulong key)
 {
-	ck_attributes get = CALL(f, session, GetAttributeValue, ck_attributes);
+	ck_attributes get;
 	msl_result r = msl_answer(CKR_OK, fn, key);
-	ck_byte sensitive = 0xff, extractable = 0xff;
+	ck_byte sensitive = UNWRITTEN_BYTE, extractable = UNWRITTEN_BYTE;
 	ck_ulong size = 0;
 	ck_attribute a[] = {{CKA_SENSITIVE, &sensitive, 1}, {CKA_EXTRACTABLE, &extractable, 1},
 		{CKA_VALUE_LEN, &size, sizeof size}};
-	ck_rv rv = get(session, key, a, 3);
+	ck_rv rv;
 
+	if (!key)
+		return r;
+	get = CALL(f, session, GetAttributeValue, ck_attributes);
+	rv = get(session, key, a, 3);
 	if (rv == CKR_OK && a[2].len == sizeof size)
 		r.size = (long)size;
 	else if (rv == CKR_OK || untold(rv)) {
@@ -105,8 +119,8 @@ static msl_result readback(ck_functions *f, ck_ulong session, int fn, ck_ulong k
 		rv = get(session, key, a, 2);
 	}
 	if (rv == CKR_OK) {
-		r.sensitive = sensitive;
-		r.extractable = extractable;
+		r.sensitive = truth(&a[0]);
+		r.extractable = truth(&a[1]);
 	} else if (!untold(rv))
 		return msl_answer(rv, FN_GetAttributeValue, key);
 	return r;
@@ -239,7 +253,7 @@ msl_result msl_wrap_for(ck_functions *f, ck_ulong session, ck_byte *peer, ck_ulo
 	ck_ulong public = r.value;
 	ck_rv rv;
 
-	if (r.rv != CKR_OK)
+	if (r.rv != CKR_OK || !public)
 		return r;
 	r = msl_wrap(f, session, CKM_RSA_PKCS_OAEP, public, key, 0, 0, out, m);
 	rv = CALL(f, session, DestroyObject, ck_destroy)(session, public);

@@ -59,6 +59,7 @@ type entry struct {
 	pads  atomic.Bool            // it says that it wraps with CKM_AES_CBC_PAD
 	binds atomic.Bool            // it keeps keys to their CKA_ALLOWED_MECHANISMS
 	bare  atomic.Bool            // it was seen to make no objects of the session
+	takes atomic.Bool            // it was seen to make keys of bytes, as they are
 	trust bool                   // sealing keys are for trusted wrapping
 	seen  *tap                   // by a test, or nil
 }
@@ -155,8 +156,18 @@ func (e *entry) count(r C.msl_result, functions ...int) error {
 	return &Error{Function: functionNames[int(r.fn)], Code: uint(r.rv)}
 }
 
-func newMade(r C.msl_result) made {
-	return made{ref{handle: uint(r.value)}, int(r.sensitive), int(r.extractable), int(r.size)}
+// born is count of functions that make an object, or change one, and returns it, as far as
+// there is one even with an error.
+func (e *entry) born(r C.msl_result, functions ...int) (made, error) {
+	m := made{ref{handle: uint(r.value)}, int(r.sensitive), int(r.extractable), int(r.size)}
+	err := e.count(r, functions...)
+	switch {
+	case err == nil && m.handle == 0:
+		err = unwritten(functionNames[functions[0]])
+	case err == nil && (r.sensitive == C.MSL_UNWRITTEN || r.extractable == C.MSL_UNWRITTEN):
+		err = unwritten("C_GetAttributeValue")
+	}
+	return m, err
 }
 
 func (l tokenCalls) login(session, user uint, pin []byte) error {
@@ -248,7 +259,7 @@ func (l keyCalls) unwrap(session, mechanism, kek uint, iv, in, template []byte) 
 	t, tn := mem(template)
 	l.seen.note(in, template)
 	r := C.msl_unwrap(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(kek), v, vn, i, in1, t, tn)
-	return newMade(r), l.count(r, C.FN_UnwrapKey, C.FN_GetAttributeValue)
+	return l.born(r, C.FN_UnwrapKey, C.FN_GetAttributeValue)
 }
 
 // reveal unwraps an object, reads its value into out and destroys it.
@@ -283,7 +294,7 @@ func (l keyCalls) generate(session, mechanism uint, template []byte) (made, erro
 	t, tn := mem(template)
 	l.seen.note(template)
 	r := C.msl_generate(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), t, tn)
-	return newMade(r), l.count(r, C.FN_GenerateKey, C.FN_GetAttributeValue)
+	return l.born(r, C.FN_GenerateKey, C.FN_GetAttributeValue)
 }
 
 // generatePair returns the private key, and the handle of the public one.
@@ -293,8 +304,11 @@ func (l keyCalls) generatePair(session, mechanism uint, public, private []byte) 
 	q, qn := mem(private)
 	l.seen.note(public, private)
 	r := C.msl_generate_pair(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), p, pn, q, qn, &handle)
-	err := l.count(r, C.FN_GenerateKeyPair, C.FN_GetAttributeValue)
-	return newMade(r), uint(handle), err
+	m, err := l.born(r, C.FN_GenerateKeyPair, C.FN_GetAttributeValue)
+	if err == nil && handle == 0 {
+		err = unwritten("C_GenerateKeyPair")
+	}
+	return m, uint(handle), err
 }
 
 // create makes an object and reads its attributes back.
@@ -302,8 +316,8 @@ func (l objectCalls) create(session uint, template []byte) (made, error) {
 	t, tn := mem(template)
 	l.seen.note(template)
 	r := C.msl_create(l.list, C.ck_ulong(session), t, tn)
-	if err := l.count(r, C.FN_CreateObject); err != nil {
-		return made{}, err
+	if m, err := l.born(r, C.FN_CreateObject); err != nil {
+		return m, err
 	}
 	return l.set(session, uint(r.value), nil)
 }
@@ -314,16 +328,17 @@ func (l objectCalls) set(session, object uint, template []byte) (made, error) {
 	l.seen.note(template)
 	r := C.msl_set(l.list, C.ck_ulong(session), C.ck_ulong(object), t, tn)
 	if len(template) == 0 {
-		return newMade(r), l.count(r, C.FN_GetAttributeValue)
+		return l.born(r, C.FN_GetAttributeValue)
 	}
-	return newMade(r), l.count(r, C.FN_SetAttributeValue, C.FN_GetAttributeValue)
+	return l.born(r, C.FN_SetAttributeValue, C.FN_GetAttributeValue)
 }
 
 // copy makes another object of one, with changes, and returns its handle.
 func (l objectCalls) copy(session, object uint, changes []byte) (uint, error) {
 	t, tn := mem(changes)
 	r := C.msl_copy(l.list, C.ck_ulong(session), C.ck_ulong(object), t, tn)
-	return uint(r.value), l.count(r, C.FN_CopyObject)
+	m, err := l.born(r, C.FN_CopyObject)
+	return m.handle, err
 }
 
 func (l objectCalls) destroy(session, object uint) error {
@@ -345,6 +360,9 @@ func (l objectCalls) nested(session, object, attribute uint) (map[uint]uint, err
 		return nil, err
 	}
 	template := map[uint]uint{}
+	if int(r.value) == len(types) && types == [len(types)]C.ck_ulong{} {
+		return nil, unwritten("C_GetAttributeValue")
+	}
 	for i := range types[:r.value] {
 		template[uint(types[i])] = uint(values[i])
 	}

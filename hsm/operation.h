@@ -10,7 +10,7 @@
 
 /* What an operation gave: the answer and the place of the function it is of;
  * a length or a handle; and of a new key the attributes read back, where -1
- * means that the module does not tell. */
+ * means that the module does not tell, and MSL_UNWRITTEN that it wrote nothing. */
 typedef struct {
 	ck_rv rv;
 	int fn;
@@ -20,6 +20,11 @@ typedef struct {
 } msl_result;
 
 enum { CKR_OK = 0, CKR_ARGUMENTS_BAD = 7, MAX_ATTRIBUTES = 40, MAX_NESTED = 24 };
+
+/* These stand where a module is to write, and are nothing that it would. */
+enum { UNWRITTEN_BYTE = 0x5a, MSL_UNWRITTEN = -2 };
+enum { UNWRITTEN_FLAGS = 0x40000000 }; /* a bit without a meaning: SoftHSM adds some flags to what is there */
+#define UNWRITTEN ((ck_ulong)-1)
 
 /* What the sessions are at, by the low bits of their handles, and at 0 what has
  * no session yet: for the log, where a call does not return. The first function

@@ -113,14 +113,11 @@ func (p *provisioner) provision(label string, a keystore.Algorithm, op maker) (v
 	return none, fmt.Errorf("hsm: other programs keep making versions of the key %q: %w; try again", label, keystore.ErrBusy)
 }
 
-// useful refuses keys that wrap and unwrap others, where the module makes no objects that
-// could be the others.
+// useful refuses keys that wrap and unwrap others in the token, where the module makes no
+// objects that could be the others.
 func (p *provisioner) useful(a keystore.Algorithm) error {
-	switch a {
-	case keystore.AESWrap128, keystore.AESUnwrap128, keystore.AESReveal128:
-		if p.bare.Load() {
-			return fmt.Errorf("hsm: a token that makes no session objects has no use for a key that wraps or unwraps others, such as the wrapping key of a set of pre-shared keys: %w (%w)", keystore.ErrWrongKey, errors.ErrUnsupported)
-		}
+	if p.bare.Load() && (a == keystore.AESWrap128 || a == keystore.AESUnwrap128) {
+		return fmt.Errorf("hsm: a token that makes no session objects has no use for a key that wraps or unwraps others in it: %w (%w)", keystore.ErrWrongKey, errors.ErrUnsupported)
 	}
 	return nil
 }

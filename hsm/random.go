@@ -7,15 +7,22 @@ const maxRandom = 1024
 type generator struct{ recovery *recovery }
 
 // Random fills p with random bytes of the token (C_GenerateRandom). If the token has no
-// generator (CKR_RANDOM_NO_RNG) the error is errors.ErrUnsupported. A module that writes
-// fewer bytes than requested and answers CKR_OK is not detected here, but by
-// [github.com/msl-hsm/msl-hsm/keystore/mixed].
+// generator (CKR_RANDOM_NO_RNG) the error is errors.ErrUnsupported. A module that answers CKR_OK
+// and writes fewer bytes than requested is not detected here, unless it writes none of 16 or
+// more, but by [github.com/msl-hsm/msl-hsm/keystore/mixed].
 func (g generator) Random(p []byte) error {
 	for len(p) > 0 {
 		piece := p[:min(len(p), maxRandom)]
 		err := g.recovery.attempt(func() error {
 			c := g.recovery.connection
-			return c.on(c.sessions, 0, func(session uint, _ uint64) error { return c.random(session, piece) })
+			return c.on(c.sessions, 0, func(session uint, _ uint64) error {
+				clear(piece)
+				err := c.random(session, piece)
+				if len(piece) >= 16 {
+					err = wrote("C_GenerateRandom", piece, len(piece), err)
+				}
+				return err
+			})
 		}, nil)
 		if err != nil {
 			return g.recovery.ours(err)

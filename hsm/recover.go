@@ -3,6 +3,7 @@ package hsm
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 
 // Bounds on the work that failures cause.
 const (
-	firstPause   = 100 * time.Millisecond // after a recovery that failed
+	firstPause   = 25 * time.Millisecond  // after a recovery that failed
 	longestPause = 500 * time.Millisecond // so that a device that is back is found within a second
 	burst        = 6                      // recoveries that work, before the next has to wait the spacing
 	spacing      = 1500 * time.Millisecond
@@ -42,7 +43,25 @@ type recovery struct {
 // sense. If the data may be at fault, check decides: it does a similar operation with
 // data known to be good. If op fails again after check worked, its error is marked as
 // sound: the device is not at fault.
+//
+// That the token does not know a key is no loss of one that can be found or unsealed again.
 func (r *recovery) attempt(op, check func() error, keys ...*object) error {
+	err := r.attempts(op, check, keys)
+	if err != nil {
+		noteKept(err, keys)
+	}
+	return err
+}
+
+// noteKept notes in a module's answer whether all keys of the operation can be had again.
+func noteKept(err error, keys []*object) {
+	var e *Error
+	if errors.As(err, &e) {
+		e.kept = len(keys) > 0 && !slices.ContainsFunc(keys, (*object).mayBeLost)
+	}
+}
+
+func (r *recovery) attempts(op, check func() error, keys []*object) error {
 	if stuck := r.watch.stuck.Load(); stuck != nil {
 		return stuck.err()
 	}
@@ -60,7 +79,7 @@ func (r *recovery) attempt(op, check func() error, keys ...*object) error {
 			err = op()
 			var e *Error
 			if errors.As(err, &e) && e.class() != classStale {
-				e.sound = true
+				e.sound = e.garbage == "" // which no data brings about
 				return err
 			}
 		}
@@ -233,13 +252,14 @@ func (r *recovery) tell(err error) {
 
 // renewNow opens the sessions anew; where that fails, or the caller knows that it
 // would, it initializes the module first, unless another store of this process
-// did so already.
+// did so already, or is to be spared.
 func (r *recovery) renewNow(restart bool) error {
 	now := r.life.Load()
 	moved := now != nil && now.generation != r.mod.generation.Load()
-	if !restart || moved {
+	spare := r.mod.spares(r.connection)
+	if !restart || moved || spare {
 		err := r.guardedStart()
-		if err == nil || errors.Is(err, keystore.ErrPIN) || errors.Is(err, keystore.ErrClosed) {
+		if err == nil || spare || errors.Is(err, keystore.ErrPIN) || errors.Is(err, keystore.ErrClosed) {
 			return err
 		}
 	}

@@ -2,7 +2,6 @@ package hsm
 
 import (
 	"cmp"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"math"
@@ -134,6 +133,17 @@ func (s *Store) tag(sealed keystore.Sealed, context []byte) ([]byte, error) {
 	return k.sum(pkcs11.CKM_SHA256_HMAC, sealed.Authenticated(context), 32)
 }
 
+// authentic verifies the tag of a sealed key.
+func authentic(s *Store, sealed keystore.Sealed, context []byte) error {
+	k, err := sealingKey(s, keystore.SealMAC256, sealed.KEKVersion)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	_, err = keystore.Verify(macKey{k}, nil, sealed.Authenticated(context), sealed.Tag)
+	return err
+}
+
 // Unseal verifies the blob, and only then unwraps it.
 func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
 	k, err := verified(s, a, blob, context)
@@ -158,12 +168,11 @@ func verified(s *Store, a keystore.Algorithm, blob, context []byte) (*object, er
 	if _, err := sealing(a); err != nil || sealed.Algorithm != a || sealed.KEKVersion == 0 {
 		return nil, foreign(a)
 	}
-	tag, err := s.tag(sealed, context)
-	if err != nil {
-		return nil, s.recovery.explain(err)
-	}
-	if subtle.ConstantTimeCompare(tag, sealed.Tag) != 1 {
+	switch err := authentic(s, sealed, context); {
+	case errors.Is(err, keystore.ErrBadTag):
 		return nil, foreign(a)
+	case err != nil:
+		return nil, s.recovery.explain(err)
 	}
 	f, known := s.formNamed(sealed.Form, a.Size(), len(sealed.Wrapped))
 	if !known {

@@ -2,6 +2,8 @@ package hsm
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -13,8 +15,8 @@ import (
 // A selfTester does what a device must be able to do.
 type selfTester struct {
 	library
-	unseal template                 // of a key of HMACSHA256
-	known  func(session uint) error // does the same with a provisioned key
+	templates sessionTemplates         // of keys of HMACSHA256
+	known     func(session uint) error // does the same with a provisioned key
 }
 
 // run does each operation on session keys once, with keys that it throws
@@ -40,6 +42,9 @@ func (t selfTester) run(session uint) (err error) {
 	if err = t.testCipher(session, made[0]); err != nil {
 		return err
 	}
+	if err = t.testKnown(session); err != nil {
+		return err
+	}
 	var tags [2][32]byte
 	if err = t.testTag(session, made[1], tags[0][:]); err != nil {
 		return err
@@ -52,7 +57,7 @@ func (t selfTester) run(session uint) (err error) {
 	if err != nil {
 		return err
 	}
-	m, err := f.unwrap(t.library, session, made[2], wrapped, t.taken(t.unseal))
+	m, err := f.unwrap(t.library, session, made[2], wrapped, t.taken(t.templates.unseal))
 	if made[3] = m.handle; err != nil {
 		return err
 	}
@@ -79,7 +84,7 @@ func (l library) throwaway(session uint, a keystore.Algorithm) (uint, error) {
 // testCipher encrypts a block, and decrypts it.
 func (t selfTester) testCipher(session, key uint) error {
 	var iv, plain, block, back [16]byte
-	copy(plain[:], "msl-hsm self-test")
+	copy(plain[:], selfTestText)
 	n, err := t.encrypt(session, key, pkcs11.CKM_AES_CBC, iv[:], plain[:], block[:])
 	if err = exactly("C_Encrypt", n, len(block), err); err != nil {
 		return err
@@ -91,7 +96,30 @@ func (t selfTester) testCipher(session, key uint) error {
 	return err
 }
 
+// testKnown has a module that takes keys from outside compute a tag that is known.
+func (t selfTester) testKnown(session uint) error {
+	if !t.takes.Load() {
+		return nil
+	}
+	var raw, tag [32]byte
+	m, err := t.create(session, append(template{}, t.templates.imported...).add(pkcs11.CKA_VALUE, raw[:]))
+	if err == nil {
+		err = t.testTag(session, m.handle, tag[:])
+	}
+	h := hmac.New(sha256.New, raw[:])
+	h.Write(selfTestText)
+	if err == nil && !hmac.Equal(h.Sum(nil), tag[:]) {
+		err = errMismatch
+	}
+	if m.handle != 0 {
+		err = errors.Join(err, t.destroy(session, m.handle))
+	}
+	return err
+}
+
+var selfTestText = []byte("msl-hsm self-test")
+
 func (t selfTester) testTag(session, key uint, tag []byte) error {
-	n, err := t.sign(session, key, pkcs11.CKM_SHA256_HMAC, []byte("msl-hsm self-test"), tag)
+	n, err := t.sign(session, key, pkcs11.CKM_SHA256_HMAC, selfTestText, tag)
 	return wrote("C_Sign", tag, n, err)
 }

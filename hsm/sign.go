@@ -58,7 +58,7 @@ func (k signKey) signRSA(public *rsa.PublicKey, hash crypto.Hash, digest []byte)
 		clear(out)
 		n, err := k.store.sign(session, handle, pkcs11.CKM_RSA_PKCS, info, out)
 		if err = wrote("C_Sign", out, n, err); err == nil {
-			err = faultless(rsa.VerifyPKCS1v15(public, hash, digest, out))
+			err = faultless(rsa.VerifyPKCS1v15(public, hash, digest, out) == nil)
 		}
 		return err
 	})
@@ -68,25 +68,42 @@ func (k signKey) signRSA(public *rsa.PublicKey, hash crypto.Hash, digest []byte)
 	return out, nil
 }
 
-// faultless makes an error of a signature that its public key does not verify. A device that
-// computes one half wrongly reveals the private key (Boneh, DeMillo and Lipton, "On the
-// Importance of Checking Cryptographic Protocols for Faults").
-func faultless(verdict error) error {
-	if verdict != nil {
+// faultless makes an error of a signature that its public key does not verify, which may reveal
+// the private key: with RSA, if one half was computed wrongly (Boneh, DeMillo and Lipton, "On
+// the Importance of Checking Cryptographic Protocols for Faults"); with ECDSA, if the device
+// derives nonces from the message, and the same message is signed correctly besides (Ambrose
+// et al., "Differential Attacks on Deterministic Signatures").
+func faultless(verified bool) error {
+	if !verified {
 		return &Error{Function: "C_Sign", garbage: "a signature that the public key does not verify"}
 	}
 	return nil
 }
 
 // signECDSA writes the r ‖ s of the token as ASN.1.
-func (k signKey) signECDSA(digest []byte) ([]byte, error) {
-	field := k.algorithm.Size() / 8
-	// Modules differ in what they make of a digest longer than the field.
-	raw, err := k.sum(pkcs11.CKM_ECDSA, digest[:min(len(digest), field)], 2*field)
-	if err != nil {
-		return nil, err
+func (k signKey) signECDSA(digest []byte) (out []byte, err error) {
+	public, ok := k.public.(*ecdsa.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("hsm: sign with a key for %T: %w", k.public, errors.ErrUnsupported)
 	}
-	return asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:field]), new(big.Int).SetBytes(raw[field:])})
+	field := k.algorithm.Size() / 8
+	raw, part := make([]byte, 2*field), digest[:min(len(digest), field)] // of a longer one modules differ in what they make
+	err = k.run(func(session, handle uint) error {
+		clear(raw)
+		n, err := k.store.sign(session, handle, pkcs11.CKM_ECDSA, part, raw)
+		if err = wrote("C_Sign", raw, n, err); err != nil {
+			return err
+		}
+		out, err = asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:field]), new(big.Int).SetBytes(raw[field:])})
+		if err != nil {
+			return err
+		}
+		return faultless(ecdsa.VerifyASN1(public, digest, out))
+	})
+	if err != nil {
+		return nil, k.store.recovery.ours(err)
+	}
+	return out, nil
 }
 
 // publicKey reads a public key, or of RSA the public half of a private one.

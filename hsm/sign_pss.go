@@ -58,7 +58,7 @@ func (k pssKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte
 		clear(out)
 		n, err := k.store.signWith(session, handle, pkcs11.CKM_RSA_PKCS_PSS, params, digest, out)
 		if err = wrote("C_Sign", out, n, err); err == nil {
-			err = faultless(rsa.VerifyPSS(public, pss.Hash, digest, out, pss))
+			err = faultless(rsa.VerifyPSS(public, pss.Hash, digest, out, pss) == nil)
 		}
 		return err
 	})

@@ -69,12 +69,13 @@ const (
 // [keystore.Importer], [keystore.PeerWrapper], [keystore.RandomSource] and
 // [keystore.Admin].
 type Store struct {
-	*connection             // the sessions and the login
-	recovery    *recovery   // what gets them back
-	inspector   *inspector  // judges what is in the token
-	rings       *rings      // the provisioned keys
-	provisioner provisioner // changes them
-	births      births      // makes session objects
+	*connection               // the sessions and the login
+	recovery    *recovery     // what gets them back
+	inspector   *inspector    // judges what is in the token
+	rings       *rings        // the provisioned keys
+	provisioner provisioner   // changes them
+	births      births        // makes session objects
+	doubts      *rate.Limiter // of data that does not open
 	generator
 
 	closing sync.Once
@@ -128,6 +129,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 		s.access.pin.wipe()
 		return nil, errors.Join(err, mod.release(s.wait))
 	}
+	mod.join(s.connection)
 	s.watch.ticks.Store(1)
 	go s.watch.run(cmp.Or(max(c.CallTimeout, 0), defaultCallTimeout), slices.Concat(s.sessions.all, s.anchors.all), s.done, s.log)
 	go s.rest()
@@ -141,7 +143,7 @@ func newStore(conn *connection, c Config) *Store {
 	in := &inspector{library: conn.library, prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), allow: c.AllowWeak, provisioned: c.SessionsElsewhere}
 	r := &recovery{
 		connection: conn,
-		test:       selfTester{library: conn.library, unseal: templates[keystore.HMACSHA256].unseal},
+		test:       selfTester{library: conn.library, templates: templates[keystore.HMACSHA256]},
 		budget:     rate.NewLimiter(rate.Every(spacing), burst),
 	}
 	found := &rings{connection: conn, recovery: r, inspector: in}
@@ -150,6 +152,7 @@ func newStore(conn *connection, c Config) *Store {
 		connection: conn, recovery: r, inspector: in, rings: found,
 		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found},
 		births:      births{connection: conn, inspector: in, templates: templates},
+		doubts:      newDoubts(),
 		generator:   generator{r},
 	}
 }
@@ -167,6 +170,7 @@ func (s *Store) Close() (err error) {
 			s.access.pin.wipe()
 			return nil
 		})
+		s.mod.part(s.connection)
 		if err == nil {
 			err = s.mod.release(s.wait)
 		}

@@ -145,6 +145,13 @@ func kindOf(a keystore.Algorithm) (kind, error) {
 	return kind{}, fmt.Errorf("hsm: %v: %w", a, errors.ErrUnsupported)
 }
 
+// revealsBlocks is how AESReveal128 looks in a token that makes no objects of the session,
+// and so unwraps nothing that could be read: the key decrypts, and the unwrapping is done with
+// that.
+func revealsBlocks() kind {
+	return kind{keyType: pkcs11.CKK_AES, generate: pkcs11.CKM_AES_KEY_GEN, mechanisms: []uint{pkcs11.CKM_AES_CBC}, usages: []uint{pkcs11.CKA_DECRYPT}}
+}
+
 // closed is what every key unwrapped by a provisioned key must be. Without
 // UNWRAP=false and the further usage of what is unwrapped, it could be made to
 // open recorded traffic; without MODIFIABLE and COPYABLE=false these usages

@@ -84,7 +84,14 @@ func (m *module) setPIN(t tokenInfo, soPIN, userPIN []byte) error {
 	if err := m.login(session, pkcs11.CKU_SO, soPIN); err != nil {
 		return err
 	}
-	return m.initPIN(session, userPIN)
+	if err := m.initPIN(session, userPIN); err != nil {
+		return err
+	}
+	now, err := m.tokenInfo(t.slot)
+	if err == nil && now.Flags&pkcs11.CKF_USER_PIN_INITIALIZED == 0 {
+		err = &Error{Function: "C_InitPIN", garbage: "CKR_OK, and the user has no PIN"}
+	}
+	return err
 }
 
 // Tokens lists the initialized PKCS #11 tokens of the module at path. A token that cannot

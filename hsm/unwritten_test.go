@@ -118,13 +118,21 @@ func TestFaultySignature(t *testing.T) {
 	s, _ := newStore(t)
 	digest := sha256.Sum256(nil)
 	for a, opts := range map[keystore.Algorithm]crypto.SignerOpts{
-		keystore.RSASign2048: crypto.SHA256, keystore.RSAPSS2048: &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256},
+		keystore.ECDSAP256: crypto.SHA256, keystore.RSASign2048: crypto.SHA256, keystore.RSAPSS2048: &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256},
 	} {
 		v, err := s.Create(a.String(), a)
 		if err != nil {
 			t.Fatal(err)
 		}
-		faulty := hsm.WithPublic(v.Key, peerKey())
+		var other crypto.PublicKey = peerKey()
+		if a == keystore.ECDSAP256 {
+			v, err := s.Create("other", a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			other = v.Key.(crypto.Signer).Public()
+		}
+		faulty := hsm.WithPublic(v.Key, other)
 		if out, err := faulty.Sign(nil, digest[:], opts); !errors.Is(err, keystore.ErrUnavailable) || out != nil {
 			t.Errorf("%v: %d bytes, %v", a, len(out), err)
 		}

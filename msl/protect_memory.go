@@ -1,7 +1,7 @@
 package msl
 
 import (
-	"crypto/subtle"
+	"errors"
 	"io"
 	"slices"
 
@@ -102,15 +102,16 @@ func (k SymmetricKey) sign(dst, data []byte) ([]byte, error) {
 	return sum, nil
 }
 
-// verify compares in constant time.
+// verify compares in constant time. If it fails, and the fault is not the sender's but that of
+// the device with the key, the error is not errSignature.
 func (k SymmetricKey) verify(mem *wire.Memory, data, signature []byte) error {
-	sum, err := keystore.AppendSum(k.MAC, mem.Tag[:0], data)
-	if err != nil {
+	sum, err := keystore.Verify(k.MAC, mem.Tag[:0], data, bareSignature(signature, wire.Limits{}))
+	switch {
+	case errors.Is(err, keystore.ErrBadTag):
+		return errSignature
+	case err != nil:
 		return fail(ErrInternalException, "verify", err)
 	}
 	mem.Tag = sum
-	if subtle.ConstantTimeCompare(sum, bareSignature(signature, wire.Limits{})) != 1 {
-		return errSignature
-	}
 	return nil
 }

@@ -97,6 +97,7 @@ func masterCases() []tokenCase {
 		{name: "unknown signature algorithm", token: inner(object{"signaturealgorithm": "x"}), code: msl.ErrUnidentifiedAlgorithm},
 		{name: "empty encryption key", token: inner(object{"encryptionkey": ""}), code: msl.ErrMasterTokenKeyCreationError},
 		{name: "encryption key too long", token: inner(object{"encryptionkey": make17()}), code: msl.ErrMasterTokenKeyCreationError},
+		{name: "encryption key of AES-192", token: inner(object{"encryptionkey": make([]byte, 24)}), code: msl.ErrMasterTokenKeyCreationError},
 		{name: "short signature key", token: inner(object{"signaturekey": []byte{1}}), code: msl.ErrMasterTokenKeyCreationError},
 		{name: "changed signature", token: with(valid, object{"signature": sessionRaw.sign([]byte("x"))}), code: msl.ErrMasterTokenUntrusted},
 		{name: "empty signature", token: with(valid, object{"signature": ""}), code: msl.ErrMasterTokenUntrusted},

@@ -4,6 +4,7 @@ package hsmtest_test
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 
@@ -36,6 +37,63 @@ func (r *rig) read(o pkcs11.ObjectHandle, types ...uint) ([]*pkcs11.Attribute, e
 		template = append(template, attribute(typ, nil))
 	}
 	return r.GetAttributeValue(r.session, o, template)
+}
+
+// TestGarble has calls return something else than the module did.
+func TestGarble(t *testing.T) {
+	r := newRig(t)
+	key := r.protected(t, attribute(pkcs11.CKA_LABEL, "label"))
+	digest := func() []byte {
+		t.Helper()
+		if err := r.DigestInit(r.session, mechanism(pkcs11.CKM_SHA256)); err != nil {
+			t.Fatal(err)
+		}
+		sum, err := r.Digest(r.session, []byte("data"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sum
+	}
+	want := digest()
+	want[0] ^= 0xff
+	r.Inject(hsmtest.Fault{Function: "C_Digest", Garble: true, Skip: 1, Times: 1})
+	if got := digest(); !bytes.Equal(got, want) {
+		t.Errorf("C_Digest: %x, want %x", got, want)
+	}
+	r.Inject(hsmtest.Fault{Garble: true, Attribute: []uint{pkcs11.CKA_LABEL}, Skip: 1})
+	got, err := r.read(key, pkcs11.CKA_LABEL, pkcs11.CKA_SIGN)
+	if err != nil || string(got[0].Value) != "\x93abel" || got[1].Value[0] > 1 {
+		t.Errorf("C_GetAttributeValue: %v, %v", got, err)
+	}
+	slots, err := r.GetSlotList(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Inject(hsmtest.Fault{Function: "C_GetSlotList", Garble: true, Skip: 1})
+	if garbled, err := r.GetSlotList(true); err != nil || garbled[0] != slots[0]^0xff {
+		t.Errorf("C_GetSlotList: %x for %x, %v", garbled, slots, err)
+	}
+	find := func() []pkcs11.ObjectHandle {
+		t.Helper()
+		if err := r.FindObjectsInit(r.session, nil); err != nil {
+			t.Fatal(err)
+		}
+		found, _, err := r.FindObjects(r.session, 10)
+		if err := errors.Join(err, r.FindObjectsFinal(r.session)); err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	r.Clear()
+	found := find()
+	r.Inject(hsmtest.Fault{Function: "C_FindObjects", Garble: true})
+	if garbled := find(); len(garbled) != len(found) || garbled[0] != found[0]^0xff {
+		t.Errorf("C_FindObjects: %v for %v", garbled, found)
+	}
+	r.Inject(hsmtest.Fault{Garble: true})
+	if n, err := r.GetObjectSize(r.session, key); err == nil && n == 0 {
+		t.Errorf("C_GetObjectSize: %d, %v", n, err)
+	}
 }
 
 // TestLength lets the call pass with which a program asks for the length.

@@ -70,6 +70,7 @@
 //	replace=OTHER token=LABEL [same-label] [same-serial]
 //	                           the two tokens have changed places
 //	length=1<<47               the length or count that the call returns
+//	garble                     the first byte of what the call returns is inverted
 //	max-sessions=4             more sessions are CKR_SESSION_COUNT
 //	told-sessions=~0           the maximum that CK_TOKEN_INFO states
 //	max-part=16384             more bytes in a call are CKR_DATA_LEN_RANGE

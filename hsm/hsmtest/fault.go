@@ -79,6 +79,12 @@ type Fault struct {
 	// C_GetAttributeValue it is the length of every attribute, or of those in
 	// Attribute. No more memory is written than otherwise.
 	Length *uint
+	// Garble inverts the first byte of what a function returns with a length or count, after
+	// the real call. For C_FindObjects and C_GetSlotList, it is that of the first handle or
+	// slot; for C_GetAttributeValue that of every attribute, or of those in Attribute;
+	// C_GetObjectSize and C_GenerateRandom are not changed. With Skip 1 a call that only asks
+	// for the length passes first.
+	Garble bool
 	// MaxSessions, if not 0, is how many sessions can be open in a process; one
 	// more is CKR_SESSION_COUNT. C_GetTokenInfo reports it, unless ToldSessions is
 	// set.
@@ -185,8 +191,8 @@ func (f Fault) check() error {
 		return errors.New("has Ignore without Attribute")
 	case f.Replace != "" && (f.Token == "" || !every):
 		return errors.New("has Replace without Token, or of one function")
-	case f.Length != nil && !every && !tellsLength(f.Function):
-		return errors.New("has Length, but the function tells none")
+	case (f.Length != nil || f.Garble) && !every && !tellsLength(f.Function):
+		return errors.New("has Length or Garble, but the function tells none")
 	}
 	return nil
 }
@@ -220,6 +226,7 @@ func (f Fault) what() []string {
 	w.add(f.Removed, "removed")
 	w.add(f.Replace != "", `replace="`+f.Replace+`"`)
 	w.add(f.Length != nil, "length="+number(f.Length))
+	w.add(f.Garble, "garble")
 	w.add(f.MaxSessions > 0, fmt.Sprintf("max-sessions=%d", f.MaxSessions))
 	w.add(f.ToldSessions != nil, "told-sessions="+number(f.ToldSessions))
 	w.add(f.MaxPart > 0, fmt.Sprintf("max-part=%d", f.MaxPart))

@@ -8,6 +8,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -205,6 +206,81 @@ func TestReplaced(t *testing.T) {
 	w.modules[0].Clear()
 	w.await(t, 2)
 	w.works(t)
+}
+
+// TestSwapped has the two tokens swap their slots while both are in use, and swap them back,
+// again and again: both are used again before a sleep of a second ends that begins with it. On
+// a busy machine that may fail, but not each time.
+func TestSwapped(t *testing.T) {
+	w := newWorld(t, balanced.Config{}, hsm.Config{})
+	swapped := []hsmtest.Fault{{Token: w.tokens[0].Label, Replace: w.tokens[1].Label}}
+	stop := w.inUse(t)
+	defer stop()
+	var inTime [2]int
+	for turn := range 6 { // so many recoveries have no pause between them
+		for _, m := range w.modules {
+			m.Inject(swapped[turn%2:]...)
+		}
+		slept := time.After(time.Second)
+		for i := range w.modules {
+			w.answers(t, i)
+		}
+		select {
+		case <-slept:
+		default:
+			inTime[turn%2]++
+		}
+	}
+	if inTime[0] == 0 || inTime[1] == 0 {
+		t.Errorf("of 3 times each, it took less than a second %d times, and back %d times:\n%s", inTime[0], inTime[1], w.log)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// answers waits until a token is used and has answered.
+func (w *world) answers(t *testing.T, i int) {
+	t.Helper()
+	before := w.modules[i].Counters().Calls["C_Sign"]
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if w.Conditions()[i].Usable && w.modules[i].Counters().Calls["C_Sign"] > before+8 {
+			return
+		}
+	}
+	t.Fatalf("token %d does not answer:\n%s", i, w.log)
+}
+
+// inUse has keys used by several callers until it is stopped. The error is that of a wrong
+// answer.
+func (w *world) inUse(t *testing.T) (stop func() error) {
+	t.Helper()
+	var all sync.WaitGroup
+	done, wrong := make(chan struct{}), make(chan error, 4)
+	for range 4 {
+		all.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				for i, k := range []keystore.MAC{w.provisioned, w.sealed} {
+					tag, err := k.Sum(nil)
+					if err == nil && !bytes.Equal(tag, w.tags[i]) || errors.Is(err, keystore.ErrLost) {
+						wrong <- fmt.Errorf("key %d: %x, %v", i, tag, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	return sync.OnceValue(func() error {
+		close(done)
+		all.Wait()
+		close(wrong)
+		return <-wrong
+	})
 }
 
 // TestQueue has one token take longer: the other gets most of the work.

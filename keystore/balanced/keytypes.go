@@ -77,6 +77,13 @@ func (k macKey) Sum(data []byte) ([]byte, error) {
 	return with(k.key, func(inner keystore.MAC) ([]byte, error) { return inner.Sum(data) })
 }
 
+// Doubt has a token find out whether a tag is wrong.
+func (k macKey) Doubt(data, sum []byte) error {
+	data, sum = k.store.kept(data), k.store.kept(sum)
+	_, err := with(k.key, func(inner keystore.MAC) ([]byte, error) { return nil, keystore.Doubt(inner, data, sum) })
+	return err
+}
+
 type wrapKey struct{ *key }
 
 // Wrap wraps a key of the same store.

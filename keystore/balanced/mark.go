@@ -80,7 +80,7 @@ func valueOf(k keystore.Key, challenge []byte) (string, error) {
 	var err error
 	switch k := k.(type) {
 	case keystore.MAC:
-		out, err = k.Sum(challenge)
+		out, err = keystore.ConfirmedSum(k, challenge)
 	case keystore.Cipher:
 		out, err = k.Encrypt(make([]byte, 16), challenge)
 	case keystore.DataWrapper:

@@ -30,6 +30,7 @@ var handlers = [...]func(*server, *fields, message) (message, error){
 	opEncrypt:     (*server).encrypt,
 	opDecrypt:     (*server).decrypt,
 	opSum:         (*server).sum,
+	opDoubt:       (*server).doubt,
 	opWrap:        (*server).wrap,
 	opWrapData:    (*server).wrapData,
 	opUnwrap:      (*server).unwrap,
@@ -288,6 +289,18 @@ func (s *server) sum(f *fields, m message) (message, error) {
 	}
 	sum, err := k.Sum(data)
 	return m.bytes(sum), err
+}
+
+func (s *server) doubt(f *fields, m message) (message, error) {
+	handle, data, sum := f.number(), f.bytes(), f.bytes()
+	if err := f.end(); err != nil {
+		return nil, err
+	}
+	k, err := keyAs[keystore.MAC](s, handle)
+	if err != nil {
+		return nil, err
+	}
+	return m.bytes(nil), keystore.Doubt(k, data, sum)
 }
 
 func (s *server) wrap(f *fields, m message) (message, error) {

@@ -1,7 +1,6 @@
 package isolated
 
 import (
-	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
 	"slices"
@@ -164,16 +163,11 @@ func (r *room) open(m message, cipher keystore.Cipher, mac keystore.MAC, all []k
 	return m, nil
 }
 
-var errTag = fmt.Errorf("isolated: open: %w", keystore.ErrBadTag)
-
 // openOne verifies, in constant time, and then decrypts.
 func (r *room) openOne(cipher keystore.Cipher, mac keystore.MAC, o keystore.Opening) (err error) {
-	r.tag, err = keystore.AppendSum(mac, r.tag[:0], o.Data)
+	r.tag, err = keystore.Verify(mac, r.tag[:0], o.Data, o.Tag)
 	if err != nil {
 		return err
-	}
-	if subtle.ConstantTimeCompare(r.tag, o.Tag) != 1 {
-		return errTag
 	}
 	text, err := keystore.AppendDecrypt(cipher, r.text[:0], o.IV, o.Ciphertext)
 	if err == nil {

@@ -59,6 +59,12 @@ func (k macKey) Sum(data []byte) ([]byte, error) {
 	return k.bytes(opSum, func(m message) message { return m.bytes(data) })
 }
 
+// Doubt has the child find out whether the device is at fault.
+func (k macKey) Doubt(data, sum []byte) error {
+	_, err := k.bytes(opDoubt, func(m message) message { return m.bytes(data).bytes(sum) })
+	return err
+}
+
 type wrapKey struct{ *key }
 
 // Wrap wraps a key of the same store.

@@ -42,6 +42,7 @@ const (
 	opSealAll
 	opRenewPIN
 	opReseal
+	opDoubt
 )
 
 // repeatable reports whether an operation that may have been made can be made again:

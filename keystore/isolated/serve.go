@@ -127,7 +127,7 @@ var constant = []byte("msl-hsm: the key behind a label\x00")
 func markOf(k keystore.Key) (mark []byte, err error) {
 	switch k := k.(type) {
 	case keystore.MAC:
-		mark, err = k.Sum(constant)
+		mark, err = keystore.ConfirmedSum(k, constant)
 	case keystore.Cipher:
 		mark, err = k.Encrypt(make([]byte, 16), constant)
 	case keystore.DataWrapper:

@@ -2,18 +2,11 @@ package soft
 
 import (
 	"crypto/cipher"
-	"crypto/subtle"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
+	"github.com/msl-hsm/msl-hsm/internal/keywrap"
 	"github.com/msl-hsm/msl-hsm/keystore"
-)
-
-const (
-	wrapIV    = 0xa6a6a6a6a6a6a6a6 // RFC 3394 section 2.2.3.1
-	wrapChunk = 8
-	wrapMin   = 2 * wrapChunk
 )
 
 type wrapKey struct{ *key }
@@ -91,57 +84,23 @@ func (k *key) unwrapped(a keystore.Algorithm, raw []byte, err error) (keystore.K
 	return k.store.adopt(a, m, k.provisioned)
 }
 
-// wrap is RFC 3394 section 2.2.1.
 func wrap(block cipher.Block, data []byte) ([]byte, error) {
-	if len(data) < wrapMin || len(data)%wrapChunk != 0 {
+	if !keywrap.Fits(len(data)) {
 		return nil, fmt.Errorf("soft: wrap %d bytes: %w", len(data), keystore.ErrBadData)
 	}
-	out := make([]byte, wrapChunk+len(data))
-	copy(out[wrapChunk:], data)
-	n := len(data) / wrapChunk
-	var b [2 * wrapChunk]byte
-	binary.BigEndian.PutUint64(b[:], wrapIV)
-	for j := range 6 {
-		for i := 1; i <= n; i++ {
-			copy(b[wrapChunk:], out[i*wrapChunk:])
-			block.Encrypt(b[:], b[:])
-			copy(out[i*wrapChunk:], b[wrapChunk:])
-			count(&b, n*j+i)
-		}
-	}
-	copy(out, b[:wrapChunk])
-	return out, nil
+	return keywrap.Wrap(data, func(dst, src []byte) error {
+		block.Encrypt(dst, src)
+		return nil
+	})
 }
 
-// unwrap is RFC 3394 section 2.2.2.
 func unwrap(block cipher.Block, wrapped []byte) ([]byte, error) {
-	if len(wrapped) < wrapChunk+wrapMin || len(wrapped)%wrapChunk != 0 {
-		return nil, keystore.ErrBadData
+	raw, ok, err := keywrap.Unwrap(wrapped, func(dst, src []byte) error {
+		block.Decrypt(dst, src)
+		return nil
+	})
+	if err == nil && !ok {
+		err = keystore.ErrBadData
 	}
-	out := make([]byte, len(wrapped)-wrapChunk)
-	copy(out, wrapped[wrapChunk:])
-	n := len(out) / wrapChunk
-	var b [2 * wrapChunk]byte
-	defer clear(b[:])
-	copy(b[:], wrapped[:wrapChunk])
-	for j := 5; j >= 0; j-- {
-		for i := n; i >= 1; i-- {
-			count(&b, n*j+i)
-			copy(b[wrapChunk:], out[(i-1)*wrapChunk:])
-			block.Decrypt(b[:], b[:])
-			copy(out[(i-1)*wrapChunk:], b[wrapChunk:])
-		}
-	}
-	iv := binary.BigEndian.AppendUint64(nil, wrapIV)
-	if subtle.ConstantTimeCompare(b[:wrapChunk], iv) != 1 {
-		clear(out)
-		return nil, keystore.ErrBadData
-	}
-	return out, nil
-}
-
-// count mixes the number of the step into the integrity register.
-func count(b *[2 * wrapChunk]byte, step int) {
-	register := binary.BigEndian.Uint64(b[:])
-	binary.BigEndian.PutUint64(b[:], register^uint64(step))
+	return raw, err
 }

@@ -3,7 +3,6 @@ package split
 import (
 	"crypto/aes"
 	"crypto/rand"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -113,12 +112,12 @@ func (s *sealer) openKnown(a keystore.Algorithm, blob, context []byte, use func(
 	if err != nil {
 		return err
 	}
-	tag, err := mac.mac.Sum(sealed.Authenticated(context))
-	if err != nil {
-		return err
-	}
-	if subtle.ConstantTimeCompare(tag, sealed.Tag) != 1 {
+	_, err = keystore.Verify(mac.mac, nil, sealed.Authenticated(context), sealed.Tag)
+	switch {
+	case errors.Is(err, keystore.ErrBadTag):
 		return foreign(a)
+	case err != nil:
+		return err
 	}
 	kek, err := s.sealedWith(role, sealed.KEKVersion)
 	if err != nil {

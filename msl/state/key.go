@@ -1,7 +1,6 @@
 package state
 
 import (
-	"crypto/hmac"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -104,9 +103,9 @@ func (k *versions) Check(data, tag []byte) (bool, error) {
 	if err != nil || !found || number == 0 {
 		return false, err
 	}
-	sum, err := mac.Sum(data)
-	if errors.Is(err, keystore.ErrBadData) {
+	_, err = keystore.Verify(mac, nil, data, tag[4:])
+	if errors.Is(err, keystore.ErrBadData) || errors.Is(err, keystore.ErrBadTag) {
 		return false, nil
 	}
-	return err == nil && hmac.Equal(sum, tag[4:]), err
+	return err == nil, err
 }

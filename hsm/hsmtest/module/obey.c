@@ -118,7 +118,7 @@ static int concerns(const rule *r, call *c)
 	return r->does & at_any ||
 		(r->does & tokens && is_of_tokens(c)) ||
 		(r->does & told && c->fn == FN_GetTokenInfo) ||
-		(r->does & DOES_LENGTH && tells_length(c)) ||
+		(r->does & (DOES_LENGTH | DOES_GARBLE) && tells_length(c)) ||
 		(r->does & DOES_MAX_SESSIONS && too_many(r, c)) ||
 		(r->does & DOES_MAX_PART && too_long(r, c)) ||
 		(r->does & DOES_UNKNOWN && is_unknown(r, c)) ||
@@ -200,6 +200,26 @@ static void tell_length(const rule *r, const call *c)
 			t[k].len = r->length;
 }
 
+static void invert(void *value, word len)
+{
+	if (value && len && len != UNAVAILABLE)
+		*(ck_byte *)value ^= 0xff;
+}
+
+/* Inverts the first byte of what a call returned. */
+static void garble(const rule *r, const call *c)
+{
+	int i = place(c, '#', 0), to = c->fn == FN_FindObjects ? 1 : i - 1;
+	ck_attribute *t = (ck_attribute *)c->a[2];
+	word k;
+
+	if (i > 0 && c->roles[to] == '-' && c->a[i])
+		invert((void *)c->a[to], *(word *)c->a[i]);
+	for (k = 0; i < 0 && t && k < c->a[3]; k++)
+		if (!r->attributes.n || in(&r->attributes, t[k].type))
+			invert(t[k].value, t[k].len);
+}
+
 static void tell_sessions(const rule *r, const call *c)
 {
 	ck_token_info *info = (ck_token_info *)c->a[1];
@@ -216,6 +236,8 @@ static word afterwards(const control *c, const rule *r, const call *k, word rv)
 		act(c, r);
 	if (r->does & DOES_LENGTH && tells_length(k))
 		tell_length(r, k);
+	if (r->does & DOES_GARBLE && tells_length(k) && rv == CKR_OK)
+		garble(r, k);
 	if (r->does & (DOES_TOLD_SESSIONS | DOES_MAX_SESSIONS))
 		tell_sessions(r, k);
 	return r->how & AFTER && r->does & DOES_ANSWER ? r->code : rv;

@@ -134,6 +134,7 @@ static const struct {
 	{"same-label", 0, 0, 0, SAME_LABEL},
 	{"same-serial", 0, 0, 0, SAME_SERIAL},
 	{"length", plain, offsetof(rule, length), DOES_LENGTH, 0},
+	{"garble", 0, 0, DOES_GARBLE, 0},
 	{"max-sessions", plain, offsetof(rule, max_sessions), DOES_MAX_SESSIONS, 0},
 	{"told-sessions", plain, offsetof(rule, told_sessions), DOES_TOLD_SESSIONS, 0},
 	{"max-part", plain, offsetof(rule, max_part), DOES_MAX_PART, 0},
@@ -210,7 +211,7 @@ static const char *check(const rule *r)
 		return "as needs one mechanism=, and pad= of no more than 16";
 	if (r->does & DOES_REPLACE && (!*r->token || r->fn != ANY_FUNCTION))
 		return "replace needs token=, and * as the function";
-	if (!(r->does & DOES_LENGTH) || r->fn == ANY_FUNCTION || r->fn == FN_GetAttributeValue)
+	if (!(r->does & (DOES_LENGTH | DOES_GARBLE)) || r->fn == ANY_FUNCTION || r->fn == FN_GetAttributeValue)
 		return 0;
 	return strchr(roles[r->fn], '#') ? 0 : "the function tells no length";
 }

@@ -114,7 +114,7 @@ func prints(store keystore.Store, label string) (state.Pair, error) {
 		if err != nil {
 			return nil, err
 		}
-		if own[v.Number], err = mac.Sum([]byte(pairText)); err != nil {
+		if own[v.Number], err = keystore.ConfirmedSum(mac, []byte(pairText)); err != nil {
 			return nil, err
 		}
 	}

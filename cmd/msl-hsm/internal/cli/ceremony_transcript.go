@@ -137,7 +137,7 @@ func checkValue(k keystore.Key) (string, error) {
 	var err error
 	switch k := k.(type) {
 	case keystore.MAC:
-		b, err = k.Sum([]byte(checkText))
+		b, err = keystore.ConfirmedSum(k, []byte(checkText))
 	case keystore.Cipher:
 		b, err = k.Encrypt(make([]byte, 16), []byte(checkText))
 	}
