@@ -120,7 +120,7 @@ var wrongVerbs = []wrongInput{
 	{"module test soft:junk", 2, "pkcs11:"},
 	{"key list --keystore http://x/ --pin file:pin", 2, "soft:FILE"},
 	{"key list --keystore soft:server.keys", 2, "--pin file:PATH"},
-	{"key list --keystore soft:nothing.keys", 4, "nothing.keys: correct the path"},
+	{"key list --keystore soft:nothing.keys", 4, "nothing.keys does not exist: correct the path"},
 	{"key list --keystore soft:. --pin prompt", 1, "is not a key file"},
 	{"key list --keystore soft:junk", 1, "junk is not a key file"},
 	{"key create x --algorithm aes128-cbc --keystore soft:junk --pin prompt", 1, "junk is not a key file"},
