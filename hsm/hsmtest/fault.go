@@ -192,7 +192,7 @@ func (f Fault) check() error {
 	case f.Replace != "" && (f.Token == "" || !every):
 		return errors.New("has Replace without Token, or of one function")
 	case (f.Length != nil || f.Garble) && !every && !tellsLength(f.Function):
-		return errors.New("has Length or Garble, but the function tells none")
+		return errors.New("has Length or Garble, but the function returns no data")
 	}
 	return nil
 }

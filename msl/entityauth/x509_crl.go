@@ -85,9 +85,9 @@ func CheckSuccession(old, next []*CRL) error {
 		}
 		switch {
 		case newest == nil:
-			return fmt.Errorf("revocation list of %q is missing, and is in use: add it, or restart to do without it", o.issuer.Subject)
+			return fmt.Errorf("revocation list of %q is in use, but missing in the file: add it, or restart to continue without it", o.issuer.Subject)
 		case newest.thisUpdate.Before(o.thisUpdate):
-			return fmt.Errorf("revocation list of %q is of %v, and older than the one in use, of %v: get the newest, or restart to use it", o.issuer.Subject, newest.thisUpdate.UTC(), o.thisUpdate.UTC())
+			return fmt.Errorf("revocation list of %q is dated %v, older than the one in use, dated %v: get the newest, or restart to use it", o.issuer.Subject, newest.thisUpdate.UTC(), o.thisUpdate.UTC())
 		}
 	}
 	return nil
