@@ -25,9 +25,9 @@ func TestOlderLists(t *testing.T) {
 	}{
 		"the same":               {slices.Concat(ofOne, ofTwo), ""},
 		"newer":                  {slices.Concat(one.crlOf(t, 3, now.Add(time.Minute)), ofTwo), ""},
-		"older":                  {slices.Concat(one.crlOf(t, 1, old), ofTwo), `of "CN=one" is of`},
+		"older":                  {slices.Concat(one.crlOf(t, 1, old), ofTwo), `of "CN=one" is dated`},
 		"older, and the same":    {slices.Concat(one.crlOf(t, 1, old), ofOne, ofTwo), ""},
-		"one of two":             {ofOne, `of "CN=two" is missing`},
+		"one of two":             {ofOne, `of "CN=two" is in use, but missing`},
 		"of a stranger":          {issuerNamed(t, "three").crl(t, 2), "not of a known issuer"},
 		"of the name of another": {slices.Concat(issuerNamed(t, "one").crl(t, 2), ofTwo), `of "CN=one"`},
 		"empty":                  {nil, "revocation list"},
