@@ -17,7 +17,7 @@ import (
 )
 
 // An Upstream is an ordinary HTTP service behind a server of messages. It may run in
-// several places, its targets. [Upstream.Do] sends a request to one of them for a
+// several addresses, its targets. [Upstream.Do] sends a request to one of them for a
 // message, and names the sender in headers. An Upstream is safe for concurrent use. Its
 // fields must not change after the first request.
 //

@@ -44,7 +44,7 @@ the sender in the headers Msl-Entity, Msl-User, Msl-Scheme, Msl-Encrypted,
 Msl-Authenticated and Msl-Non-Replayable, the number of the message in
 Msl-Message-Id, and its origin in Msl-Client-Address. The service is called only when
 everything needed for the answer is ready, so never while the key store fails. server.upstream
-in the configuration has more: several places, TLS, headers, health checks.
+in the configuration has more: several addresses, TLS, headers, health checks.
 
 With server.http in the configuration, HTTP requests that an agent sends reach the service
 as they are, with method, path and headers, as far as its lists allow.
