@@ -23,7 +23,7 @@ func loadModule(path string) (*module, error) {
 	return &module{path: path, library: newLibrary(table)}, nil
 }
 
-// reason is an error about a file without the file, of which it may name only a part.
+// reason is an error about a file without its path, which the system may have cut short.
 func reason(err error) error {
 	if about := (*fs.PathError)(nil); errors.As(err, &about) {
 		return about.Err

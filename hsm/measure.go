@@ -31,7 +31,7 @@ func (m *measure) run(session uint) {
 	}
 }
 
-// end tells of the operation.
+// end reports the operation.
 func (m *measure) end(session uint, err error) {
 	if m.tell == nil {
 		return
@@ -40,7 +40,7 @@ func (m *measure) end(session uint, err error) {
 	m.tell(keystore.Call{Function: began(session), Queue: m.ran.Sub(m.began), Run: now.Sub(m.ran), Err: err})
 }
 
-// giveUp tells of an operation that got no session.
+// giveUp reports an operation that got no session.
 func (m *measure) giveUp(err error) {
 	if m.tell != nil {
 		m.tell(keystore.Call{Queue: time.Since(m.began), Err: err})

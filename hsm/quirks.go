@@ -44,7 +44,7 @@ const (
 	quirkTokenOnly
 )
 
-// noQuirk is none.
+// noQuirk means that a module has no quirk.
 const noQuirk quirk = -1
 
 // has reports whether an answer of a module is of the quirk.

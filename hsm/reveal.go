@@ -70,7 +70,7 @@ func (k decryptKey) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.Decrypte
 }
 
 // oaepForTrial encrypts data that protects nothing, to find out what a module does with it. So
-// SHA-1 is no matter of FIPS 140-3 there.
+// FIPS 140-3 has no objection to SHA-1 there.
 func oaepForTrial(public *rsa.PublicKey, data []byte) (ciphertext []byte, err error) {
 	fips140.WithoutEnforcement(func() { ciphertext, err = rsa.EncryptOAEP(sha1.New(), rand.Reader, public, data, nil) })
 	return ciphertext, err

@@ -186,7 +186,7 @@ func foreign(a keystore.Algorithm) error {
 }
 
 // unwrapSealed makes the session object own of a sealed key that was verified: its
-// tag matched, so whatever fails now is no fault of the blob.
+// tag matched, so the blob is not the cause of a later failure.
 func (s *Store) unwrapSealed(own, sealed *object) error {
 	which, err := sealing(own.algorithm)
 	if err != nil {

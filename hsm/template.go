@@ -232,7 +232,7 @@ type sessionTemplates struct {
 	unwrap   template // the same, from a wrapped key
 	unseal   template // may not be wrapped or changed
 	trusting template // the same, from a sealing key that is for trusted wrapping
-	leaving  template // from such a key: may be wrapped by a trusted key alone
+	leaving  template // from such a key: may be wrapped only by a trusted key
 	imported template // the value goes last
 }
 

@@ -180,7 +180,7 @@ func (n *numbers) judge(k *number) (wait time.Duration, err error) {
 	switch wait = min(wait, hope); {
 	case !blocked:
 		return 0, nil
-	case wait <= 0: // waited in vain
+	case wait <= 0: // waited for nothing
 		return 0, errSpent
 	}
 	return wait, nil

@@ -154,7 +154,7 @@ func (x *executor) remake(name []byte, templates []tpm2.TPMTPublic) (handle uint
 	return 0, fmt.Errorf("tpm: no storage key has the Name %x: %w", name, keystore.ErrNotFound)
 }
 
-// rootNamed returns the storage key with a Name, of which nothing else is known.
+// rootNamed returns the storage key with a Name; nothing else is known about it.
 func (x *executor) rootNamed(name []byte) (*object, error) {
 	at, public, err := x.find(name)
 	if err == nil {

@@ -249,7 +249,7 @@ func (k *key) Close() error {
 }
 
 // carry brings a session key that was not sealed yet to another token: wrapped for a pair
-// that was made there for this alone.
+// that was made there only for this.
 func (s *tokens) carry(k *key, to *place) error {
 	made, err := bounded(to, s.most(keystore.RSAUnwrap2048), func() (keystore.Key, error) {
 		return to.opened().Generate(keystore.RSAUnwrap2048)

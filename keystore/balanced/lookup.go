@@ -238,7 +238,7 @@ func (s *rings) SealWith(label string, version uint32) error {
 	return s.seal(label)
 }
 
-// seal has the tokens seal with one version, of which it is proven first that the others
+// seal has the tokens seal with one version, after a proof that the others
 // unseal it.
 func (s *rings) seal(label string) error {
 	number := s.proof.sealing(label)

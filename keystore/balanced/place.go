@@ -108,7 +108,7 @@ func (p *place) end() {
 type none = struct{}
 
 // bounded runs an operation on a token, and gives it up after the limit; what it makes
-// later is closed. A limit below zero is none.
+// later is closed. A limit below zero means no limit.
 func bounded[T any](p *place, limit time.Duration, op func() (T, error)) (T, error) {
 	p.begin()
 	if limit < 0 {

@@ -25,7 +25,7 @@ const (
 	PINFD = 4
 )
 
-// gcPercent lets the child's own memory, of which there is little, grow to a multiple before it
+// gcPercent lets the child's own small memory grow to a multiple before it
 // is collected: to collect it costs more than the calls that filled it.
 const gcPercent = 800
 

@@ -27,7 +27,7 @@ type pin struct {
 
 func newPIN(b *lockedmem.Buffer) *pin { return &pin{now: b, other: make(chan struct{})} }
 
-// take puts another PIN in the place of the present one, if there is one; b is the pin's from
+// take replaces the PIN, if there is one; b is the pin's from
 // then on.
 func (p *pin) take(b *lockedmem.Buffer) (has bool) {
 	p.mu.Lock()

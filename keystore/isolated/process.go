@@ -25,7 +25,7 @@ type process struct {
 	control    *net.UnixConn
 	places     chan struct{} // has an element for each call under way
 	wait       time.Duration // for a place
-	ended      chan struct{} // closed when the child is no more
+	ended      chan struct{} // closed when the child has ended
 	pace       pace.Pace
 	memory     *os.File      // tells how much it occupies, or nil
 	limit      time.Duration // of a call, unless it may take longer
@@ -33,7 +33,7 @@ type process struct {
 	ticks      atomic.Int64
 	turns      turns
 	device     atomic.Pointer[Device] // what the store held last, or nil
-	functions  map[string]bool        // of which the child has told; for the goroutine that listens
+	functions  map[string]bool        // that the child has reported; for the goroutine that listens
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -179,7 +179,7 @@ func (p *process) lost(err error) error {
 	return &lostError{why: p.why}
 }
 
-// reap waits until the child is no more.
+// reap waits until the child has ended.
 func (p *process) reap() {
 	p.command.Wait()
 	p.memory.Close()

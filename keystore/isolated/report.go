@@ -30,7 +30,7 @@ const (
 	maxCalls     = 64 << 10 // bytes of calls that wait to be told; further ones are left out
 )
 
-// A report gathers what the child tells of its device, so that a call costs little more
+// A report gathers what the child reports about its device, so that a call costs little more
 // than its measurement.
 type report struct {
 	to *eventWriter
@@ -86,7 +86,7 @@ func (r *report) run(store keystore.Store, done <-chan struct{}) {
 	}
 }
 
-// maxFunctions bounds the functions of which a child can tell: each becomes the name of a series
+// maxFunctions bounds the functions that a child can report: each becomes the name of a series
 // of measurements. PKCS #11 has fewer.
 const maxFunctions = 128
 

@@ -22,7 +22,7 @@ func pipe() (fds [2]int, err error) {
 	return fds, err
 }
 
-// roomOf returns how many bytes a pipe has room for that is empty, as far as they are of use:
+// roomOf returns how many bytes an empty pipe has room for, up to what is useful:
 // a user who has many pipes gets small ones (pipe(7)).
 func roomOf(pipe int) int {
 	size, err := unix.FcntlInt(uintptr(pipe), unix.F_GETPIPE_SZ, 0)

@@ -37,7 +37,7 @@ type Config struct {
 	// among the 64 calls that are under way at a time. The default is 5 seconds.
 	Wait time.Duration
 	// Memory is how many bytes a child may occupy (its resident set), on Linux. One that
-	// occupies more is replaced. The default is 1 GiB; negative is no bound.
+	// occupies more is replaced. The default is 1 GiB; negative means no bound.
 	Memory int64
 	// Log receives an entry when the child is lost and when it is back, and what the
 	// store logs in the child. Nil means no log.

@@ -27,11 +27,11 @@ type supervisor struct {
 
 	mu      sync.Mutex
 	now     *process      // or nil
-	err     error         // why there is none, as far as the last start failed
+	err     error         // why there is none, if the last start failed
 	changed chan struct{} // closed when now or err changes
 	closed  bool
 	closing chan struct{} // closed with closed
-	over    chan struct{} // closed when the last child is no more
+	over    chan struct{} // closed when the last child has ended
 }
 
 func newSupervisor(c Config) *supervisor {

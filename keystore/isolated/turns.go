@@ -11,7 +11,7 @@ import (
 // time than there are turns, which is as many as there are processors for them.
 
 // A turn that was kept for longer than mostHeld, which is nearly as long as the runtime leaves it
-// to anyone, was kept in vain: the child hangs, or does not get a processor. After mostVain in a
+// to anyone, was kept for nothing: the child hangs, or does not get a processor. After mostVain in a
 // row no call keeps its turn for a time that is pause times as long.
 const (
 	mostHeld = 9 * time.Millisecond

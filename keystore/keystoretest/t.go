@@ -2,7 +2,7 @@ package keystoretest
 
 import "flag"
 
-// A TB is what the suite uses of a *testing.T, but for Run. Package testing is not
+// A TB is what the suite uses of a *testing.T, except Run. Package testing is not
 // imported, so that a program can run the suite and keep the flags of tests out.
 type TB interface {
 	Helper()

@@ -12,7 +12,7 @@
 // Since Go 1.24, crypto/rsa and crypto/ecdsa ignore the reader that a caller gives them
 // in most operations: making RSA and EC keys in software, ECDSA signatures, and the
 // padding of RSA. crypto/tls and crypto/ecdh draw from the operating system, too. Keys
-// that a device makes are of its own generator alone.
+// that a device makes come only from its own generator.
 //
 // A child that a process makes with fork(2) and without exec(2) must not use the Reader
 // of its parent: on Linux the child does not have its memory, and so repeats nothing.

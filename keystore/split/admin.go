@@ -119,7 +119,7 @@ func (s *Store) Destroy(label string, version uint32) error {
 	return s.eitherPlace(label, absent, func(place string) error { return s.device.Destroy(place, version) })
 }
 
-// List describes every provisioned key in the device, but for sealing keys of the device
+// List describes every provisioned key in the device, except sealing keys of the device
 // itself, which are not used.
 func (s *Store) List() ([]keystore.Info, error) {
 	all, err := s.device.List()

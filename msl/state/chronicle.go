@@ -21,7 +21,7 @@ type chronicle struct {
 	lapses []lapse   // oldest first
 }
 
-// A lapse is time that passed for a clock, but for no server.
+// A lapse is time that passed on a clock while no server ran.
 type lapse struct {
 	end  time.Time
 	long time.Duration

@@ -15,7 +15,7 @@ import (
 // A network is the certificates of authorities, among which paths are looked for.
 type network struct {
 	roots, between *x509.CertPool
-	all            []*x509.Certificate // of both, as far as they are known
+	all            []*x509.Certificate // those of both pools that are known
 }
 
 // longestPath is how many certificates of a path are looked at, where the standard library
@@ -78,8 +78,8 @@ func spelled(c *x509.Certificate) *x509.Certificate {
 	return c
 }
 
-// obstacle returns what is not supported in the certificates above one, as far as their names
-// lead, or "".
+// obstacle follows the names of issuers upwards, and returns what is not supported in their
+// certificates, or "".
 func (n *network) obstacle(c *x509.Certificate) string {
 	for range longestPath {
 		above := c

@@ -28,7 +28,7 @@ const (
 )
 
 // A Service is where a manufacturer publishes endorsement key certificates that its TPMs
-// do not contain. The zero value is none.
+// do not contain. The zero value means no service.
 type Service struct {
 	maker string
 	base  string // URL, to be followed by the name of a key

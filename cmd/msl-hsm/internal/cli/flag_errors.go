@@ -53,7 +53,7 @@ func valueOf(f *pflag.Flag) string {
 	return ""
 }
 
-// notTogether refuses flags of which only one may be given.
+// notTogether refuses more than one of some flags that exclude each other.
 func notTogether(c *cobra.Command, names ...string) error {
 	given := ""
 	for _, name := range names {
