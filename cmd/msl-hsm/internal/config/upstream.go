@@ -44,7 +44,7 @@ type Upstream struct {
 // IsZero reports whether there is no service.
 func (u *Upstream) IsZero() bool { return len(u.URL) == 0 }
 
-// String lists the places of the service, without passwords.
+// String lists the addresses of the service, without passwords.
 func (u *Upstream) String() string {
 	names := make([]string, len(u.URL))
 	for i, target := range u.URL {
@@ -53,7 +53,7 @@ func (u *Upstream) String() string {
 	return strings.Join(names, ", ")
 }
 
-// A TargetList lists the places where a service runs.
+// A TargetList lists the addresses at which a service runs.
 type TargetList []mslhttp.Target
 
 // UnmarshalYAML reads a URL, or a list of them. An empty text means none.
@@ -78,7 +78,7 @@ func parseTarget(text string) (mslhttp.Target, error) {
 	return target, err
 }
 
-// Set replaces the places with those of flags, if there are any.
+// Set replaces the addresses with those of flags, if there are any.
 func (l *TargetList) Set(flags []string) error {
 	var given TargetList
 	for _, flag := range flags {
