@@ -123,7 +123,7 @@ func (s *Server) checkX509() error {
 	if s.X509Roots != "" {
 		return nil
 	}
-	if s.X509CRL != "" {
+	if s.X509CRL != "" && !s.certifies() {
 		return exit.Usagef("server.x509-crl is set and server.x509-roots is not: name the roots of the authorities that revoke, or leave it out")
 	}
 	if s.X509Intermediates != "" {
