@@ -4,10 +4,16 @@ package cli
 
 import (
 	"context"
+	"math"
+	"math/rand/v2"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
@@ -17,84 +23,103 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// An observed server is one of those that BenchmarkObserved compares.
-type observed struct {
+// A watcher is told of messages and of operations of the key store.
+type watcher struct {
 	name   string
-	client *msl.Client
-	cost   []float64 // microseconds of a processor for a message, by round
+	report func(context.Context, msl.Served)
+	calls  func(keystore.Call)
+	more   []float64 // microseconds of a processor for a message above those of nobody, by round
 }
 
 // BenchmarkObserved is what it costs to watch a server: the processor time of an echo of 1
-// KiB, client and server together, with everything off, with each thing alone, and with all
-// but the audit log. The servers take turns within the run, since machines are noisy; a
-// percentage is the median of those within a round. -benchtime 20x makes 20 rounds.
+// KiB, client and server together, watched by nobody, by each watcher, and by metrics and
+// access log together. The watchers take turns at one server, in slices of 20 messages and
+// in another order in each round: two equal servers differ by more than a watcher costs. The
+// result is the median of the differences within the rounds, with the half of its interval
+// of 95 percent. The second nobody shows what is noise. -benchtime 500x makes 500 rounds.
 func BenchmarkObserved(b *testing.B) {
-	const messages = 200
 	for _, place := range benchStores[:2] {
 		b.Run(place.name, func(b *testing.B) {
 			defer debug.SetGCPercent(debug.SetGCPercent(serverside.GCPercent)) // as serve does
-			all := observedServers(b, place.name)
+			var calls atomic.Pointer[func(keystore.Call)]
+			n := newBench(b, observedStore(b, place.name, func(c keystore.Call) { (*calls.Load())(c) }, &calls))
+			all, alone := watchers(b, n), []float64{}
+			c := n.device("PSK")()
+			defer c.Close()
+			echo(b, c, true)
 			for range b.N {
+				cost := make([]float64, len(all))
+				for _, i := range rand.Perm(len(all)) {
+					n.server.Report = all[i].report
+					calls.Store(&all[i].calls)
+					cost[i] = slice(b, c)
+				}
+				alone = append(alone, cost[0])
 				for i := range all {
-					before := processorTime(b)
-					for range messages {
-						echo(b, all[i].client, false)
-					}
-					all[i].cost = append(all[i].cost, float64((processorTime(b)-before).Nanoseconds())/1000/messages)
+					all[i].more = append(all[i].more, cost[i]-cost[0])
 				}
 			}
-			for _, o := range all {
-				more := make([]float64, len(o.cost))
-				for i := range more {
-					more[i] = 100 * (o.cost[i]/all[0].cost[i] - 1)
-				}
-				b.ReportMetric(median(o.cost), o.name+"-us/msg")
-				b.ReportMetric(median(more), o.name+"-%")
+			whole, _ := median(alone)
+			b.ReportMetric(whole, "us/msg")
+			for _, w := range all[1:] {
+				more, margin := median(w.more)
+				b.ReportMetric(100*more/whole, w.name+"-%")
+				b.ReportMetric(100*margin/whole, w.name+"-margin-%")
 			}
 		})
 	}
 }
 
-func median(of []float64) float64 {
-	sorted := slices.Sorted(slices.Values(of))
-	return sorted[len(sorted)/2]
+// slice is the microseconds of a processor that a message takes in a few of them.
+func slice(b *testing.B, c *msl.Client) float64 {
+	const messages = 20
+	before := processClockNow(b)
+	for range messages {
+		echo(b, c, false)
+	}
+	return float64((processClockNow(b) - before).Nanoseconds()) / 1000 / messages
 }
 
-// observedServers makes the servers. Each has a session with its client.
-func observedServers(b *testing.B, place string) (all []observed) {
+// processClockNow is the processor time of this process, finer than that of getrusage(2).
+func processClockNow(b *testing.B) time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(t.Nano())
+}
+
+// median also returns half of the interval in which the true one is with 95 percent.
+func median(of []float64) (middle, margin float64) {
+	sorted := slices.Sorted(slices.Values(of))
+	n := len(sorted)
+	apart := min(int(math.Ceil(0.98*math.Sqrt(float64(n)))), n/2)
+	return sorted[n/2], (sorted[min(n/2+apart, n-1)] - sorted[n/2-apart]) / 2
+}
+
+// watchers are those of a server: first nobody, twice.
+func watchers(b *testing.B, n *bench) []watcher {
 	counts, page := metrics.New("v1", "abc"), &statuspage.History{}
-	lines := accessLogTo(b)
+	lines, audit := accessLogTo(b), auditTo(b, n)
 	counted := func(_ context.Context, v msl.Served) { counts.Message(v) }
 	both := func(ctx context.Context, v msl.Served) { counts.Message(v); lines(ctx, v) }
 	seen := func(_ context.Context, v msl.Served) { page.Message(&v) }
-	for _, kind := range []struct {
-		name   string
-		report func(context.Context, msl.Served)
-		calls  func(keystore.Call)
-	}{
-		{"off", nil, nil}, {"again", nil, nil}, {"metrics", counted, counts.Call}, {"access-log", lines, nil}, {"page", seen, page.Call},
-		{"both", both, counts.Call}, {"audit", nil, nil},
-	} {
-		n := newBench(b, observedStore(b, place, kind.calls))
-		n.server.Report = kind.report
-		if kind.name == "audit" {
-			n.server.Report = auditTo(b, n)
-		}
-		c := n.device("PSK")()
-		b.Cleanup(func() { c.Close() })
-		echo(b, c, true)
-		all = append(all, observed{name: kind.name, client: c})
+	nothing := func(keystore.Call) {}
+	return []watcher{
+		{"off", nil, nothing, nil}, {"again", nil, nothing, nil}, {"metrics", counted, counts.Call, nil}, {"access-log", lines, nothing, nil},
+		{"page", seen, page.Call, nil}, {"both", both, counts.Call, nil}, {"audit", audit, nothing, nil},
 	}
-	return all
 }
 
-// observedStore opens a store of its own, which tells of its calls.
-func observedStore(b *testing.B, place string, calls func(keystore.Call)) benchStore {
+// observedStore opens a store that tells of its calls.
+func observedStore(b *testing.B, place string, told func(keystore.Call), calls *atomic.Pointer[func(keystore.Call)]) benchStore {
+	nothing := func(keystore.Call) {}
+	calls.Store(&nothing)
 	if place == "soft" {
 		return benchStores[0].open(b)
 	}
 	token := newBenchToken(b)
-	s, err := hsm.Open(hsm.Config{URI: token.URI, PIN: token.PIN, Sessions: 4, Calls: calls})
+	s, err := hsm.Open(hsm.Config{URI: token.URI, PIN: token.PIN, Sessions: 4, Calls: told})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -54,8 +54,8 @@ http, or with --stream TCP. With --peer it answers peers in a network in which b
 sides issue tokens. See docs/peers.md.
 
 SIGTERM and SIGINT end it: it finishes the messages in flight and closes every key
-object that it made in the token. If that takes 3 seconds longer than server.shutdown,
-or if a second signal comes, it is ended by force.`,
+object that it made in the token. If that takes longer than server.drain and
+server.shutdown together, or if a second signal comes, it is ended by force.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			log, err := p.logger(f)

@@ -52,14 +52,17 @@ func (p *program) stoppable(parent context.Context, log *slog.Logger) (ctx conte
 	}
 }
 
-// allow sets the grace time, once it is known.
+// leastGrace is for closing keys and files, even if messages in flight get no time at all.
+const leastGrace = time.Second
+
+// allow sets the grace time, once it is known: at least leastGrace.
 func (s *stopper) allow(grace time.Duration) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.grace = grace
+	s.grace = max(grace, leastGrace)
 }
 
 // during records what the process waits for if it does not end now.

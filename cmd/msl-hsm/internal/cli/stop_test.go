@@ -131,6 +131,28 @@ func TestStopStart(t *testing.T) {
 	c.forced(time.Second, 6*time.Second, "it did not end within 1s", "the key store to open")
 }
 
+// TestStopNoTime has a server that gives messages in flight no time: it still closes its keys.
+func TestStopNoTime(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "pin", "passphrase\n")
+	write(t, dir, "c.yaml", "keystore: {uri: \"soft:keys\", pin: \"file:pin\"}\nserver: {state: s.db, custody: imported, shutdown: 0s, listen: \"127.0.0.1:0\"}\n")
+	if err := <-launch(t, dir, "key", "create", "--set", "server", "--config", "c.yaml").ended; err != nil {
+		t.Fatal(err)
+	}
+	c := launch(t, dir, "serve", "--config", "c.yaml", "--ready-file", "ready")
+	await(t, "the server", func() bool { _, err := os.Stat(filepath.Join(dir, "ready")); return err == nil })
+	c.signal(syscall.SIGTERM)
+	select {
+	case err := <-c.ended:
+		if err != nil || !strings.Contains(c.stderr.String(), "every key object is closed") {
+			t.Errorf("it ended with %v: %s", err, c.stderr.String())
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("it does not end")
+	}
+}
+
 // TestStopTwice ends at once with a second signal, whichever it is, and before the
 // configuration is read: here it never comes.
 func TestStopTwice(t *testing.T) {

@@ -3,7 +3,6 @@ package config
 import (
 	"net"
 	"net/netip"
-	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
@@ -24,7 +23,7 @@ type Admin struct {
 
 // check requires an address that other machines cannot reach, and a token.
 func (a *Admin) check() error {
-	if a.Health != "" && (!strings.HasPrefix(a.Health, "/") || a.Health == "/") {
+	if a.Health != "" && (!isPath(a.Health) || a.Health == "/") {
 		return exit.Usagef("server.admin.health is %q: want a path such as /healthz, since / is for messages", a.Health)
 	}
 	if a.Listen == "" {

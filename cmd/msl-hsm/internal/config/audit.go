@@ -17,15 +17,8 @@ type Audit struct {
 
 // check requires a file if anything else is set.
 func (a *Audit) check() error {
-	switch {
-	case a.File == "" && *a != Audit{}:
+	if a.File == "" && *a != (Audit{}) {
 		return exit.Usagef("server.audit has settings, and server.audit.file is not set: name the file, or leave them out")
-	case a.Size < 0:
-		return exit.Usagef("server.audit.size is negative")
-	case a.Records < 0:
-		return exit.Usagef("server.audit.records is negative")
-	case a.Interval < 0:
-		return exit.Usagef("server.audit.interval is negative")
 	}
 	return nil
 }

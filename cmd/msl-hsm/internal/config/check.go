@@ -12,44 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// checkNumbers refuses negative numbers where they have no meaning.
-func (c *Config) checkNumbers() error {
-	s, l := &c.Server, &c.Server.Limits
-	for _, number := range []struct {
-		name  string
-		value int64
-	}{
-		{"keystore.wait", int64(c.Keystore.Wait)},
-		{"keystore.call-timeout", int64(c.Keystore.CallTimeout)}, {"client.agent.shutdown", int64(c.Client.Agent.Shutdown)},
-		{"client.agent.requests", int64(c.Client.Agent.Requests)}, {"client.agent.idle", int64(c.Client.Agent.Idle)}, {"client.agent.ahead", c.Client.Agent.Ahead},
-		{"server.renew-after", int64(s.RenewAfter)}, {"server.lifetime", int64(s.Lifetime)},
-		{"server.renew-expired", int64(s.RenewExpired)}, {"server.user-renew-after", int64(s.UserRenewAfter)},
-		{"server.user-lifetime", int64(s.UserLifetime)}, {"server.user-renew-expired", int64(s.UserRenewExpired)},
-		{"server.shutdown", int64(s.Shutdown)}, {"server.drain", int64(s.Drain)}, {"server.upstream-timeout", int64(s.UpstreamTimeout)},
-		{"server.upstream.timeout", int64(s.Upstream.Timeout)}, {"server.upstream.connect-timeout", int64(s.Upstream.ConnectTimeout)},
-		{"server.upstream.spare", int64(s.Upstream.Spare)}, {"server.upstream.buffer", int64(s.Upstream.Buffer)},
-		{"server.upstream.check.interval", int64(s.Upstream.Check.Interval)}, {"server.upstream.check.timeout", int64(s.Upstream.Check.Timeout)},
-		{"server.limits.header", int64(l.Header)}, {"server.limits.chunk", int64(l.Chunk)},
-		{"server.limits.idle", int64(l.Idle)}, {"server.limits.held", int64(l.Held)}, {"server.limits.inflate", int64(l.Inflate)}, {"server.limits.sessions", int64(l.Sessions)},
-		{"server.limits.errors-per-second", int64(l.ErrorsPerSecond)}, {"server.limits.errors-per-source", int64(l.ErrorsPerSource)},
-		{"client.limits.answer", c.Client.Limits.Answer}, {"client.limits.header", int64(c.Client.Limits.Header)},
-		{"server.limits.tokens", int64(l.Tokens)}, {"server.limits.depth", int64(l.Depth)},
-		{"client.limits.tokens", int64(c.Client.Limits.Tokens)}, {"client.limits.depth", int64(c.Client.Limits.Depth)},
-		{"client.limits.chunk", int64(c.Client.Limits.Chunk)}, {"client.limits.inflate", int64(c.Client.Limits.Inflate)},
-		{"server.limits.passwords", int64(l.Passwords)}, {"server.limits.unproven", l.Unproven}, {"server.limits.proven", l.Proven}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
-		{"server.enrollment.waiting", int64(s.Enrollment.Waiting)},
-		{"server.failures.size", s.Failures.Size}, {"server.failures.age", int64(s.Failures.Age)}, {"server.failures.keep", int64(s.Failures.Keep)},
-		{"server.failures.per-source", int64(s.Failures.PerSource)}, {"server.failures.per-second", int64(s.Failures.PerSecond)},
-	} {
-		if number.value < 0 {
-			return exit.Usagef("%s is negative", number.name)
-		}
-	}
-	return nil
-}
-
-// check refuses values that would break every message.
-func check(c *Config) error {
+// check refuses values that would break every message, or another file.
+func check(c *Config, own string) error {
 	s := &c.Server
 	if err := c.checkNumbers(); err != nil {
 		return err
@@ -72,7 +36,7 @@ func check(c *Config) error {
 	if s.Admin.Socket != "" && s.State.File != "" {
 		return exit.Usagef("server.admin.socket is for a state in etcd: leave it out, since beside the state file there is %s.sock", filepath.Base(s.State.Path()))
 	}
-	for _, section := range []func() error{c.Keystore.checkTokens, c.checkSessionKeys, s.checkPlaces, s.TLS.check, s.Failures.check, s.Upstream.check, s.checkX509, c.Client.check, s.Audit.check, s.Admin.check, s.HTTP.check, s.checkUpstream, s.Enrollment.check, c.Client.Attest.check} {
+	for _, section := range []func() error{c.Keystore.checkTokens, c.Keystore.CheckIsolate, c.checkSessionKeys, s.checkPlaces, s.TLS.check, s.Failures.check, s.Upstream.check, s.checkIdentity, s.checkSchemes, s.checkX509, c.Client.check, s.Audit.check, s.Admin.check, s.HTTP.check, s.checkUpstream, s.Enrollment.check, c.Client.Attest.check} {
 		if err := section(); err != nil {
 			return err
 		}
@@ -88,7 +52,7 @@ func check(c *Config) error {
 			return exit.Usagef("%s: %w", list.setting, err)
 		}
 	}
-	return errors.Join(c.Client.CheckLanguages(), checkLanguages("server.languages", s.Languages))
+	return errors.Join(c.Client.CheckLanguages(), checkLanguages("server.languages", s.Languages), c.checkWritten(own))
 }
 
 // checkTokens requires several different PKCS #11 tokens, or none.
@@ -122,22 +86,11 @@ func (c *Config) checkCosts() error {
 	return nil
 }
 
-// longestLife is the maximum lifetime of tokens: the sum of two such times does not overflow.
-const longestLife = 100 * 365 * 24 * time.Hour
-
-// checkLifetimes refuses tokens that would expire before they may be renewed, or live longer
-// than longestLife.
+// checkLifetimes refuses tokens that would expire at once, or before they may be renewed.
 func (s *Server) checkLifetimes() error {
-	for _, life := range []struct {
-		name string
-		time time.Duration
-	}{
-		{"server.renew-after", s.RenewAfter}, {"server.lifetime", s.Lifetime}, {"server.renew-expired", s.RenewExpired},
-		{"server.user-renew-after", s.UserRenewAfter}, {"server.user-lifetime", s.UserLifetime},
-		{"server.user-renew-expired", s.UserRenewExpired}, {"server.enrollment.validity", s.Enrollment.Validity},
-	} {
-		if life.time > longestLife {
-			return exit.Usagef("%s is %v: want at most %.0fh, which are 100 years", life.name, life.time, longestLife.Hours())
+	for name, life := range map[string]time.Duration{"server.lifetime": s.Lifetime, "server.user-lifetime": s.UserLifetime} {
+		if life > 0 && life < time.Second {
+			return exit.Usagef("%s is %v: want 1s or more, since tokens name whole seconds", name, life)
 		}
 	}
 	if renew, life := Nonzero(s.RenewAfter, time.Hour), Nonzero(s.Lifetime, 24*time.Hour); renew > life {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -103,7 +102,7 @@ func (e *Enrollment) checkNames() error {
 
 // CheckPath requires a separate path for enrollment messages.
 func (e *Enrollment) CheckPath() error {
-	if !strings.HasPrefix(e.Path, "/") || e.Path == "/" || strings.ContainsAny(e.Path, "{} ?#%") {
+	if !isPath(e.Path) || e.Path == "/" {
 		return exit.Usagef("server.enrollment.path is %q: want a path as /enroll", e.Path)
 	}
 	return nil

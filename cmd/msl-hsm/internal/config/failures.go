@@ -1,7 +1,6 @@
 package config
 
 import (
-	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -37,7 +36,7 @@ func (f *Failures) check() error {
 		return exit.Usagef("server.failures has settings, and server.failures.log is not set: name the file, or leave them out")
 	case f.Log == "":
 		return nil
-	case !strings.HasPrefix(f.Path, "/") || f.Path == "/":
+	case !isPath(f.Path) || f.Path == "/":
 		return exit.Usagef("server.failures.path is %q: want one like /failures, since / is for messages", f.Path)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"unicode"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
@@ -46,7 +47,7 @@ func CheckListen(what, address string) error {
 	if err == nil {
 		_, err = net.LookupPort("tcp", port)
 	}
-	if err != nil {
+	if err != nil || port == "" || strings.ContainsFunc(address, unicode.IsSpace) {
 		return exit.Usagef("%s is %q: want HOST:PORT, such as 127.0.0.1:8080", what, address)
 	}
 	return nil

@@ -21,7 +21,7 @@ func (c *Config) Read(path string) error {
 		return err
 	}
 	c.settle(dir)
-	return located(path, data, check(c))
+	return located(path, data, check(c, filepath.Join(dir, filepath.Base(path))))
 }
 
 // settle makes the paths absolute.

@@ -2,7 +2,6 @@ package config
 
 import (
 	"crypto/fips140"
-	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -70,37 +69,6 @@ func (s *Server) checkEnrollment() error {
 	return nil
 }
 
-// checkStreams requires distinct paths and valid addresses.
-func (s *Server) checkStreams() error {
-	taken := map[string]string{}
-	if s.Enrollment.On() {
-		taken[s.Enrollment.Path] = "server.enrollment"
-	}
-	if s.Failures.Log != "" {
-		taken[s.Failures.Path] = "server.failures"
-	}
-	for _, place := range []struct{ name, path, listen string }{
-		{"server.stream", s.Stream.Path, s.Stream.Listen},
-		{"server.peer", s.Peer.Path, s.Peer.Listen},
-		{"server.push", s.Push.Path, s.Push.Listen},
-	} {
-		if other := taken[place.path]; place.path != "none" && place.path != "" && other != "" {
-			return exit.Usagef("%s.path is %q, and so is %s.path: give it another one", other, place.path, place.name)
-		}
-		taken[place.path] = place.name
-		if p := place.path; p != "" && p != "none" && (p[0] != '/' || strings.ContainsAny(p, "{} ?#%")) {
-			return exit.Usagef("%s.path is %q: want a path as /peer", place.name, p)
-		}
-		if place.listen == "" {
-			continue
-		}
-		if err := CheckListen(place.name+".listen", place.listen); err != nil {
-			return err
-		}
-	}
-	return s.checkPushes()
-}
-
 // checkPushes requires both ends of messages that the server sends on its own.
 func (s *Server) checkPushes() error {
 	if s.Peer.Push && s.Push.From == "" {
@@ -109,18 +77,59 @@ func (s *Server) checkPushes() error {
 	if waits := s.Push.Path != "" || s.Push.Listen != "" || s.Peer.Push; waits != (s.Push.From != "") {
 		return exit.Usagef("server.push needs both: from, where messages are posted, and path or listen, where clients wait for them (or server.peer.push)")
 	}
+	if _, unix := CutUnix(s.Push.From); unix {
+		return nil
+	}
+	return CheckLoopback("server.push.from", s.Push.From)
+}
+
+// checkIdentity requires one proof of the server's identity.
+func (s *Server) checkIdentity() error {
+	if s.PSKKeys != "" && (s.Key != "" || s.Certificate != "") {
+		return exit.Usagef("server.psk-keys is set, and server.key or server.certificate too: a server proves itself in only one way")
+	}
 	return nil
 }
+
+// checkSchemes requires the settings of the schemes that are named.
+func (s *Server) checkSchemes() error {
+	for _, name := range s.EntitySchemes {
+		if setting := s.Lacks(name); setting != "" {
+			return exit.Usagef("server.entity-schemes names %s, which needs %s", name, setting)
+		}
+	}
+	return nil
+}
+
+// Lacks returns the missing setting that a scheme of entities requires, if any. Without
+// server.entity-schemes, X509 is one that admits nobody.
+func (s *Server) Lacks(scheme string) string {
+	switch {
+	case scheme == "MGK" && len(s.ModelGroups) == 0:
+		return "server.model-groups"
+	case scheme == "X509" && s.X509Roots == "" && !s.certifies() && s.EntitySchemes != nil:
+		return "server.x509-roots"
+	case scheme == "PROVISIONED" && s.Provisioned == "":
+		return "server.provisioned"
+	}
+	return ""
+}
+
+// certifies reports whether devices that enroll get certificates.
+func (s *Server) certifies() bool { return s.Enrollment.On() && s.Enrollment.CA != "" }
 
 // checkX509 refuses settings that depend on roots if there are none.
 func (s *Server) checkX509() error {
 	if s.X509Roots != "" {
 		return nil
 	}
+	if s.X509CRL != "" && !s.certifies() {
+		return exit.Usagef("server.x509-crl is set and server.x509-roots is not: name the roots of the authorities that revoke, or leave it out")
+	}
 	if s.X509Intermediates != "" {
 		return exit.Usagef("server.x509-intermediates is set and server.x509-roots is not: nobody is trusted")
 	}
-	if s.X509RequireCRL && !(s.Enrollment.On() && s.Enrollment.CA != "") {
+	if s.X509RequireCRL && !s.certifies() {
 		return exit.Usagef("server.x509-require-crl is set and server.x509-roots is not: there are no certificates to refuse")
 	}
 	return nil

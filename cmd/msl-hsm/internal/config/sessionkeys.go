@@ -28,11 +28,25 @@ func (c *Config) checkSessionKeys() error {
 	return nil
 }
 
+// elsewhere reports whether the keys are not in a PKCS #11 token.
+func (k *Keystore) elsewhere() bool {
+	scheme, _, _ := strings.Cut(strings.ToLower(k.URI), ":")
+	return scheme == "soft" || scheme == "tpm"
+}
+
+// CheckIsolate requires a PKCS #11 token if its module is to run in a process of its own, even
+// if a flag names the key store.
+func (k *Keystore) CheckIsolate() error {
+	if k.Isolate && k.elsewhere() {
+		return exit.Usagef("keystore.isolate is true, but is for PKCS #11 modules only: set it to false for the key store %s", k.URI)
+	}
+	return nil
+}
+
 // CheckToken requires a PKCS #11 token if session keys are in memory, even if a flag names
 // the key store.
 func (k *Keystore) CheckToken() error {
-	scheme, _, _ := strings.Cut(strings.ToLower(k.URI), ":")
-	if k.SessionKeys == SessionsInMemory && (scheme == "soft" || scheme == "tpm") {
+	if k.SessionKeys == SessionsInMemory && k.elsewhere() {
 		return exit.Usagef("keystore.session-keys is memory, but is for PKCS #11 tokens: leave it out for the key store %s", k.URI)
 	}
 	return nil

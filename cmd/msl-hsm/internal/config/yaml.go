@@ -37,6 +37,9 @@ func DecodeYAML(path string, data []byte, into any) error {
 	if len(document.Content) == 0 {
 		return nil
 	}
+	if err := yamlFile(path).plain("", document.Content[0], nil); err != nil {
+		return err
+	}
 	return yamlFile(path).fill("", document.Content[0], reflect.ValueOf(into).Elem())
 }
 
@@ -144,24 +147,21 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 	if n.Kind != yaml.MappingNode {
 		return f.errorf(n, "%s must have fields, as in \"name: value\"", orDocument(name))
 	}
-	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
-		full := strings.TrimPrefix(name+"."+key.Value, ".")
 		field, known := fieldNamed(v, key.Value)
-		switch {
-		case !known:
+		if !known {
 			return f.errorf(key, "unknown field %q in %s; %s", key.Value, orDocument(name), instead(key.Value, fieldNames(v)))
-		case seen[key.Value]:
-			return f.errorf(key, "field %q is listed twice", full)
 		}
-		seen[key.Value] = true
-		if err := f.fill(full, value, field); err != nil {
+		if err := f.fill(joined(name, key.Value), value, field); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// joined returns the name of a field of a section.
+func joined(section, field string) string { return strings.TrimPrefix(section+"."+field, ".") }
 
 // orDocument returns the name of a section, or for the outermost one, which has no name, a
 // description.

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,10 +29,7 @@ func open(c *config.Config) (Store, error) {
 	if !c.Keystore.Isolate {
 		return openHere(c)
 	}
-	if scheme, _, _ := strings.Cut(c.Keystore.URI, ":"); scheme == "soft" || scheme == "tpm" {
-		return nil, exit.Usagef("keystore.isolate is true, but is for PKCS #11 modules only: set it to false for the key store %s", c.Keystore.URI)
-	}
-	if err := named(&c.Keystore); err != nil {
+	if err := cmp.Or(c.Keystore.CheckIsolate(), named(&c.Keystore)); err != nil {
 		return nil, err
 	}
 	return openIsolated(&c.Keystore)

@@ -132,7 +132,7 @@ type accessFile struct {
 }
 
 const (
-	lineDelay = 20 * time.Millisecond
+	lineDelay = 100 * time.Millisecond
 	mostLines = 64 << 10 // bytes
 )
 

@@ -173,9 +173,9 @@ func (a audit) check() []Check {
 	case err == nil:
 		return []Check{{"audit", OK, fmt.Sprintf("the audit log is written; %d records are waiting for a signature", a.log.Unsigned())}}
 	case a.required:
-		return []Check{{"audit", Failure, exit.OneLine(fmt.Errorf("%w: %w", errUnaudited, err))}}
+		return []Check{{"audit", Failure, exit.OneLine(fmt.Errorf("%w: %w: free disk space, or fix the cause of the error", errUnaudited, err))}}
 	}
-	return []Check{{"audit", Warning, exit.OneLine(fmt.Errorf("the audit log cannot be written: %w", err))}}
+	return []Check{{"audit", Warning, exit.OneLine(fmt.Errorf("the audit log cannot be written: %w: free disk space, or fix the cause of the error; records wait in memory", err))}}
 }
 
 // reopen starts another file if the audit log's was moved away, and signs with the newest

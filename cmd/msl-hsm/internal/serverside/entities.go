@@ -28,11 +28,7 @@ func entitySchemes(c *config.Config, s *Service, log *slog.Logger) ([]msl.Entity
 	hidden := &entityauth.MTProtected{Tokens: s.MSL.OpenMasterToken, Directory: s.State}
 	var all []msl.EntityScheme
 	for _, name := range names {
-		setting := lacksFor(c, s, name)
-		if setting != "" && c.Server.EntitySchemes != nil {
-			return nil, exit.Usagef("server.entity-schemes names %s, which needs %s", name, setting)
-		}
-		if setting != "" {
+		if c.Server.Lacks(name) != "" {
 			continue
 		}
 		scheme, err := entityScheme(c, s, name, hidden, log)
@@ -45,19 +41,6 @@ func entitySchemes(c *config.Config, s *Service, log *slog.Logger) ([]msl.Entity
 		}
 	}
 	return all, nil
-}
-
-// lacksFor returns the missing setting that a scheme requires, if any.
-func lacksFor(c *config.Config, s *Service, name string) string {
-	switch {
-	case name == "MGK" && len(c.Server.ModelGroups) == 0:
-		return "server.model-groups"
-	case name == "X509" && c.Server.X509Roots == "" && (s.Devices == nil || c.Server.Enrollment.CA == "") && c.Server.EntitySchemes != nil:
-		return "server.x509-roots"
-	case name == "PROVISIONED" && c.Server.Provisioned == "":
-		return "server.provisioned"
-	}
-	return ""
 }
 
 // entityScheme makes one scheme.

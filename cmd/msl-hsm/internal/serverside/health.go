@@ -219,5 +219,5 @@ func (s *Service) checkUpstream() []Check {
 	case len(unfit) > 0:
 		return []Check{{"upstream", Warning, "some addresses cannot be used: " + strings.Join(unfit, ", ")}}
 	}
-	return []Check{{"upstream", OK, fmt.Sprintf("%d addresses", fit)}}
+	return []Check{{"upstream", OK, fmt.Sprintf("addresses in use: %d", fit)}}
 }

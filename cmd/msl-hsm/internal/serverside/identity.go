@@ -2,7 +2,6 @@ package serverside
 
 import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -12,9 +11,6 @@ import (
 // ownEntity returns the server's identity: pre-shared keys, a certificate, or the key
 // itself.
 func ownEntity(c *config.Config, store keystore.Store) (msl.LocalEntity, error) {
-	if c.Server.PSKKeys != "" && (c.Server.Key != "" || c.Server.Certificate != "") {
-		return nil, exit.Usagef("server.psk-keys is set, and server.key or server.certificate too: a server proves itself in only one way")
-	}
 	if c.Server.PSKKeys != "" {
 		set, err := keys.ProvisionedKeySet(store, c.Server.PSKKeys)
 		return &entityauth.PSKEntity{Identity: c.Server.Identity, Keys: set}, err
