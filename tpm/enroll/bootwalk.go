@@ -32,25 +32,29 @@ func wholeLog(raw []byte) ([]byte, error) {
 		return nil, err
 	}
 	n := 0
-	for ; !isPadding(raw[at:]); n++ {
+	for end := len(unpadded(raw)); at < end; n++ {
+		if n == maxBootEvents {
+			return nil, proof.Fail(ErrEventLog, "it has more than the %d events allowed", maxBootEvents)
+		}
 		size, trouble := b.event(raw[at:])
 		if trouble != "" {
 			return nil, proof.Fail(ErrEventLog, "its event %d %s", n+1, trouble)
 		}
 		at += size
 	}
-	switch {
-	case n == 0:
+	if n == 0 {
 		return nil, proof.Fail(ErrEventLog, "it has no events")
-	case n > maxBootEvents:
-		return nil, proof.Fail(ErrEventLog, "it has %d events, more than the %d allowed", n, maxBootEvents)
 	}
 	return raw[:at], nil
 }
 
-// isPadding reports whether there is no event any more: an event has some bit, and a PCR.
-func isPadding(rest []byte) bool {
-	return bytes.Count(rest, []byte{0}) == len(rest) || bytes.Count(rest, []byte{0xff}) == len(rest)
+// unpadded cuts off what cannot begin an event, which has some bit, and a PCR. It may be the
+// end of the last event.
+func unpadded(raw []byte) []byte {
+	if rest := bytes.TrimRight(raw, "\x00"); len(rest) < len(raw) {
+		return rest
+	}
+	return bytes.TrimRight(raw, "\xff")
 }
 
 // readBanks reads the algorithms in the first event of a log, and returns its size, too.
