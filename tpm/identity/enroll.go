@@ -102,7 +102,7 @@ func (a *application) run(ctx context.Context) error {
 		r, err = a.converse(ctx)
 	}
 	for _, leaveOut := range a.novelties() {
-		if !errors.Is(err, ErrMalformed) {
+		if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrKey) {
 			break
 		}
 		leaveOut()

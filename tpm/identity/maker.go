@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"crypto/sha256"
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
@@ -112,7 +111,7 @@ func (a *application) proveDevice(p *proof.Proof) error {
 				if k.restricted() {
 					return k.attest(t, ak, d, d.Digest(p))
 				}
-				return k.sign(t, d, d.Digest(p))
+				return k.sign(t, d, d.Signed(k.public, p))
 			})
 		}
 		guess := vouch
@@ -146,18 +145,13 @@ func (k *makerKey) attest(t transport.TPM, ak tpm2.NamedHandle, d *proof.DeviceP
 
 // sign is TPM2_Sign of a digest by the key.
 func (k *makerKey) sign(t transport.TPM, d *proof.DeviceProof, digest []byte) error {
-	scheme := tpm2.TPMTSigScheme{
-		Scheme: tpm2.TPMAlgECDSA, Details: tpm2.NewTPMUSigScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSchemeHash{HashAlg: tpm2.TPMAlgSHA256}),
-	}
-	if k.public.Area.Type == tpm2.TPMAlgRSA {
-		scheme.Scheme = tpm2.TPMAlgRSASSA
-		scheme.Details = tpm2.NewTPMUSigScheme(tpm2.TPMAlgRSASSA, &tpm2.TPMSSchemeHash{HashAlg: tpm2.TPMAlgSHA256})
-	}
+	scheme, hash := k.public.Signing()
 	r, err := tpm2.Sign{
-		KeyHandle: authorized(k.NamedHandle), Digest: tpm2.TPM2BDigest{Buffer: slices.Clone(digest)}, InScheme: scheme,
+		KeyHandle: authorized(k.NamedHandle), Digest: tpm2.TPM2BDigest{Buffer: slices.Clone(digest)},
+		InScheme:   tpm2.TPMTSigScheme{Scheme: scheme, Details: tpm2.NewTPMUSigScheme(scheme, &tpm2.TPMSSchemeHash{HashAlg: hash})},
 		Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck, Hierarchy: tpm2.TPMRHNull},
 	}.Execute(t)
-	if err == nil && len(digest) == sha256.Size {
+	if err == nil {
 		d.Signature = tpm2.Marshal(r.Signature)
 	}
 	return tpm.CommandError("TPM2_Sign", err)
