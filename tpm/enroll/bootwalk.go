@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 
@@ -18,20 +19,21 @@ const (
 	maxBanks             = 16     // algorithms that a log has digests of: no TPM has as many banks
 	minDigest, maxDigest = 20, 64 // bytes, from SHA-1 to SHA-512
 	sha256Bank           = 0x0b   // TPM_ALG_SHA256
+	noPCR                = 1<<32 - 1
 )
 
 // banks are the sizes in bytes of the digests of a log, by their algorithm (TPM_ALG_ID).
 type banks map[uint16]int
 
-// wholeLog returns an event log without the padding after its events. The log is in the
-// crypto-agile form, with digests of SHA-256 (TCG PC Client Platform Firmware Profile, sections
-// 10.2.2 and 10.4.5.1).
+// wholeLog returns an event log without the padding after its events, and without those of no
+// PCR, which the parser would take for padding. The log is in the crypto-agile form, with digests
+// of SHA-256 (TCG PC Client Platform Firmware Profile, sections 10.2.2 and 10.4.5.1).
 func wholeLog(raw []byte) ([]byte, error) {
 	b, at, err := readBanks(raw)
 	if err != nil {
 		return nil, err
 	}
-	n := 0
+	whole, n := slices.Clone(raw[:at]), 0
 	for end := len(unpadded(raw)); at < end; n++ {
 		if n == maxBootEvents {
 			return nil, proof.Fail(ErrEventLog, "it has more than the %d events allowed", maxBootEvents)
@@ -40,12 +42,15 @@ func wholeLog(raw []byte) ([]byte, error) {
 		if trouble != "" {
 			return nil, proof.Fail(ErrEventLog, "its event %d %s", n+1, trouble)
 		}
+		if binary.LittleEndian.Uint32(raw[at:]) != noPCR {
+			whole = append(whole, raw[at:at+size]...)
+		}
 		at += size
 	}
 	if n == 0 {
 		return nil, proof.Fail(ErrEventLog, "it has no events")
 	}
-	return raw[:at], nil
+	return whole, nil
 }
 
 // unpadded cuts off what cannot begin an event, which has some bit, and a PCR. It may be the
