@@ -21,8 +21,9 @@ type makerKey struct {
 func (k *makerKey) restricted() bool { return k.public.Area.ObjectAttributes.Restricted }
 
 // findMakerKey looks for a manufacturer's key, an IAK first (TCG TPM 2.0 Keys for Device
-// Identity and Attestation). It returns nil if there is none.
-func findMakerKey(t transport.TPM) (*makerKey, error) {
+// Identity and Attestation). It returns nil if there is none. note gets a line if there are
+// only certificates.
+func findMakerKey(t transport.TPM, note func(string)) (*makerKey, error) {
 	certificates, err := makerCertificates(t)
 	if err != nil || len(certificates) == 0 {
 		return nil, err
@@ -41,6 +42,9 @@ func findMakerKey(t transport.TPM) (*makerKey, error) {
 		if k != nil && k.certify(certificates) && (found == nil || k.restricted() && !found.restricted()) {
 			found = k
 		}
+	}
+	if found == nil {
+		report(note, "the certificate of the device's maker is not used: it is not for a persistent key of this TPM that is supported")
 	}
 	return found, nil
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -77,6 +78,15 @@ func TestMakersTemplates(t *testing.T) {
 		}
 	}
 	chip := connect(t, tpmtest.Start(t))
+	provideAs(t, chip, 0x81020002, tcgECC(true, tpm2.TPMECCNistP256, tpm2.TPMAlgSHA256), "", func(crypto.PublicKey) []byte { return m.issue(t, m.key.Public(), true) })
+	var said []string
+	err := chip.Do(func(tp transport.TPM) error {
+		_, err := findMakerKey(tp, func(s string) { said = append(said, s) })
+		return err
+	})
+	if err != nil || len(said) != 1 || !strings.Contains(said[0], "not for a persistent key of this TPM") {
+		t.Errorf("of another key: %q, %v", said, err)
+	}
 	provideAs(t, chip, 0x81020001, tcgECC(true, tpm2.TPMECCNistP384, tpm2.TPMAlgSHA384), "", func(k crypto.PublicKey) []byte { return m.issue(t, k, true) })
 	o := newOffice(t, accepting())
 	old := func(ctx context.Context, request []byte) ([]byte, error) {
