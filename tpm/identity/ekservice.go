@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"encoding/base64"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/msl-hsm/msl-hsm/internal/strictpem"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -97,8 +99,8 @@ func fromJSON(value any) (parts [][]byte) {
 // may be URL-escaped. Other text stays as it is.
 func fromText(text string) []byte {
 	plain, err := url.PathUnescape(text)
-	if err != nil {
-		return []byte(text)
+	if err != nil || strictpem.Is([]byte(plain)) { // whose words and dashes could be base64url
+		return []byte(cmp.Or(plain, text))
 	}
 	plain = strings.TrimRight(strings.NewReplacer("+", "-", "/", "_").Replace(strings.Join(strings.Fields(plain), "")), "=")
 	der, err := base64.RawURLEncoding.DecodeString(plain)

@@ -99,6 +99,22 @@ func TestService(t *testing.T) {
 	}
 }
 
+// TestTexts decodes base64, but no PEM, of any length.
+func TestTexts(t *testing.T) {
+	for n := range 9 {
+		der := bytes.Repeat([]byte{0x30}, 100+n)
+		text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+		for _, given := range []string{text, url.PathEscape(text)} {
+			if got := fromText(given); string(got) != text {
+				t.Errorf("%d bytes, %q", n, got)
+			}
+		}
+		if got := fromText(" " + base64.StdEncoding.EncodeToString(der) + "\r\n"); !bytes.Equal(got, der) {
+			t.Errorf("%d bytes, %x", n, got)
+		}
+	}
+}
+
 // TestServiceWithout makes the keys although there is no certificate, and asks again later.
 func TestServiceWithout(t *testing.T) {
 	m, chip := newMaker(t), connect(t, tpmtest.Start(t))
