@@ -23,9 +23,11 @@ func Is(text []byte) bool {
 
 const begin, end = "-----BEGIN", "-----END"
 
-// Decode returns all blocks of a text; other text may stand between them. Anything that
-// begins or ends like a block but is not one is an error, which names its line.
+// Decode returns all blocks of a text; other text may stand between them, and a byte order
+// mark, as some editors write it, before them. Anything that begins or ends like a block but
+// is not one is an error, which names its line.
 func Decode(text []byte) (all []Block, err error) {
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	for rest := text; Is(rest); {
 		block, after := pem.Decode(rest)
 		used := rest[:len(rest)-len(after)]

@@ -25,6 +25,8 @@ func TestDecode(t *testing.T) {
 		"one":             {a, "A", ""},
 		"two":             {a + b, "AB", ""},
 		"remarks":         {"# A\n" + a + "\n# B\n" + b + "# end\n", "AB", ""},
+		"byte order mark": {"\ufeff" + a, "A", ""},
+		"mark, and bad":   {"\ufeff" + a[:60], "", "line 1"},
 		"lines of DOS":    {strings.ReplaceAll(a+a, "\n", "\r\n"), "AA", ""},
 		"no last line":    {strings.TrimSpace(a + b), "AB", ""},
 		"joined":          {strings.TrimSpace(a) + a, "", "line 1:"},
@@ -40,7 +42,7 @@ func TestDecode(t *testing.T) {
 		types := ""
 		for _, b := range all {
 			types += b.Type
-			if at := strings.Split(tt.text, "\n")[b.Line-1]; !strings.HasPrefix(at, "-----BEGIN "+b.Type) {
+			if at := strings.Split(strings.TrimPrefix(tt.text, "\ufeff"), "\n")[b.Line-1]; !strings.HasPrefix(at, "-----BEGIN "+b.Type) {
 				t.Errorf("%s: line %d is %q", name, b.Line, at)
 			}
 		}
@@ -57,7 +59,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		all, err := Decode([]byte(text))
 		n := 0
-		for b, rest := pem.Decode([]byte(text)); b != nil; b, rest = pem.Decode(rest) {
+		for b, rest := pem.Decode([]byte(strings.TrimPrefix(text, "\ufeff"))); b != nil; b, rest = pem.Decode(rest) {
 			n++
 		}
 		if err == nil && n != len(all) || err != nil && all != nil {

@@ -59,7 +59,7 @@ func ReadBootLog(raw []byte, values []PCR) (l BootLog, err error) {
 	if raw, err = wholeLog(raw); err != nil {
 		return l, err
 	}
-	log, err := tcg.ParseEventLog(raw, tcg.ParseOpts{AllowPadding: true}) // after an event of PCR 0xffffffff, too
+	log, err := tcg.ParseEventLog(raw, tcg.ParseOpts{})
 	if err != nil {
 		return l, proof.Fail(ErrEventLog, "%.200s", err)
 	}

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
@@ -49,5 +51,34 @@ func TestCostlyBootLog(t *testing.T) {
 		if spent := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrEventLog) || spent > 8<<20 {
 			t.Errorf("%s: %d bytes take %d MiB: %v", name, len(raw), spent>>20, err)
 		}
+	}
+}
+
+// TestLongBootLog stops at the first event too many, and reads a log once, not once for each of
+// its events: a device may send one that is full of them.
+func TestLongBootLog(t *testing.T) {
+	tiny := logOf([]bank{{sha256Bank, 32}}, 0)
+	head, event := tiny[:len(tiny)-16], tiny[len(tiny)-16:]
+	undeclared := slices.Concat(event[:8], []byte{1, 0, 0, 0, 0x0c, 0}, event[12:])
+	raw := slices.Concat(head, bytes.Repeat(event, maxBootEvents), undeclared)
+	if _, err := ReadBootLog(raw, valuesAfter(nil, 0)); err == nil || !strings.Contains(err.Error(), "more than the 4096 events allowed") {
+		t.Error(err)
+	}
+	short := slices.Concat(head, bytes.Repeat(event, maxBootEvents-1), event)
+	long := append(short[:len(short)-4:len(short)-4], 0, 0, 15, 0) // bytes of the last event
+	long = append(long, bytes.Repeat([]byte("x"), 15<<16)...)
+	fastest := func(raw []byte) time.Duration {
+		least := time.Hour
+		for range 9 {
+			start := time.Now()
+			if _, err := wholeLog(raw); err != nil {
+				t.Fatal(err)
+			}
+			least = min(least, time.Since(start))
+		}
+		return least
+	}
+	if a, b := fastest(short), fastest(long); b > 12*a {
+		t.Errorf("it takes %v, and with %d bytes in the last event %v", a, 15<<16, b)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 
@@ -18,39 +19,47 @@ const (
 	maxBanks             = 16     // algorithms that a log has digests of: no TPM has as many banks
 	minDigest, maxDigest = 20, 64 // bytes, from SHA-1 to SHA-512
 	sha256Bank           = 0x0b   // TPM_ALG_SHA256
+	noPCR                = 1<<32 - 1
 )
 
 // banks are the sizes in bytes of the digests of a log, by their algorithm (TPM_ALG_ID).
 type banks map[uint16]int
 
-// wholeLog returns an event log without the padding after its events. The log is in the
-// crypto-agile form, with digests of SHA-256 (TCG PC Client Platform Firmware Profile, sections
-// 10.2.2 and 10.4.5.1).
+// wholeLog returns an event log without the padding after its events, and without those of no
+// PCR, which the parser would take for padding. The log is in the crypto-agile form, with digests
+// of SHA-256 (TCG PC Client Platform Firmware Profile, sections 10.2.2 and 10.4.5.1).
 func wholeLog(raw []byte) ([]byte, error) {
 	b, at, err := readBanks(raw)
 	if err != nil {
 		return nil, err
 	}
-	n := 0
-	for ; !isPadding(raw[at:]); n++ {
+	whole, n := slices.Clone(raw[:at]), 0
+	for end := len(unpadded(raw)); at < end; n++ {
+		if n == maxBootEvents {
+			return nil, proof.Fail(ErrEventLog, "it has more than the %d events allowed", maxBootEvents)
+		}
 		size, trouble := b.event(raw[at:])
 		if trouble != "" {
 			return nil, proof.Fail(ErrEventLog, "its event %d %s", n+1, trouble)
 		}
+		if binary.LittleEndian.Uint32(raw[at:]) != noPCR {
+			whole = append(whole, raw[at:at+size]...)
+		}
 		at += size
 	}
-	switch {
-	case n == 0:
+	if n == 0 {
 		return nil, proof.Fail(ErrEventLog, "it has no events")
-	case n > maxBootEvents:
-		return nil, proof.Fail(ErrEventLog, "it has %d events, more than the %d allowed", n, maxBootEvents)
 	}
-	return raw[:at], nil
+	return whole, nil
 }
 
-// isPadding reports whether there is no event any more: an event has some bit, and a PCR.
-func isPadding(rest []byte) bool {
-	return bytes.Count(rest, []byte{0}) == len(rest) || bytes.Count(rest, []byte{0xff}) == len(rest)
+// unpadded cuts off what cannot begin an event, which has some bit, and a PCR. It may be the
+// end of the last event.
+func unpadded(raw []byte) []byte {
+	if rest := bytes.TrimRight(raw, "\x00"); len(rest) < len(raw) {
+		return rest
+	}
+	return bytes.TrimRight(raw, "\xff")
 }
 
 // readBanks reads the algorithms in the first event of a log, and returns its size, too.

@@ -20,18 +20,20 @@ type EKCertificate struct {
 // ParseEKCertificate reads a certificate in DER or PEM, possibly with the header and the
 // padding that it has in a TPM. It reads what manufacturers issued, even if it deviates
 // from RFC 5280. Its subject alternative name, which is critical if the subject is empty,
-// names the manufacturer and model of the TPM; the standard library does not support that
-// form of name. A malformed certificate, or one that does not say that it is for a TPM,
-// or is for another use, is [ErrEKCertificate].
+// or else its subject, names the manufacturer and model of the TPM; the standard library
+// does not support that form of name. A malformed certificate, or one that does not say
+// that it is for a TPM, or is for another use, is [ErrEKCertificate].
 func ParseEKCertificate(data []byte) (EKCertificate, error) {
 	e, err := readCertificate(data)
 	if err != nil {
 		return e, err
 	}
+	named := false
 	for _, x := range e.Extensions {
-		if x.Id.Equal(subjectAltName()) && e.readName(x.Value) {
-			e.understand(x.Id)
-		}
+		named = named || x.Id.Equal(subjectAltName()) && e.readName(x.Value)
+	}
+	if named || e.readAttributes(e.RawSubject, 0) {
+		e.understand(subjectAltName())
 	}
 	return e, e.checkUsage()
 }
@@ -63,11 +65,13 @@ func directoryAttributes() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{
 // sections 3.2.8, 3.2.9 and 3.2.15).
 func (e *EKCertificate) checkUsage() error {
 	usages := len(e.ExtKeyUsage) + len(e.UnknownExtKeyUsage)
+	forAny := slices.Contains(e.ExtKeyUsage, x509.ExtKeyUsageAny) ||
+		slices.ContainsFunc(e.UnknownExtKeyUsage, asn1.ObjectIdentifier{2, 5, 29, 37, 0}.Equal)
 	forEK := slices.ContainsFunc(e.UnknownExtKeyUsage, asn1.ObjectIdentifier{2, 23, 133, 8, 1}.Equal)
 	switch {
 	case e.IsCA:
 		return proof.Fail(ErrEKCertificate, "it is a CA certificate")
-	case usages > 0 && !forEK:
+	case usages > 0 && !forEK && !forAny:
 		return proof.Fail(ErrEKCertificate, "its extended key usage is not that of an EK")
 	case !forEK && e.Manufacturer == "":
 		return proof.Fail(ErrEKCertificate, "it does not say that it is of a TPM")

@@ -203,6 +203,18 @@ func TestOddIndices(t *testing.T) {
 			define(t, chip, first, m.between.Raw[:100])
 			define(t, chip, first+1, m.between.Raw[100:])
 		}, nil},
+		"split chain of PEM with a gap": {func(chip *tpm.Device, der []byte) {
+			text := enroll.PEM("CERTIFICATE", m.between.Raw)
+			define(t, chip, e.certificate, der)
+			define(t, chip, first+3, text[:150])
+			define(t, chip, first+0xff, text[150:])
+		}, nil},
+		"split after another one": {func(chip *tpm.Device, der []byte) {
+			define(t, chip, e.certificate, der)
+			define(t, chip, first, append(bytes.Clone(m.root.Raw), m.between.Raw[:60]...))
+			define(t, chip, first+1, m.between.Raw[60:61])
+			define(t, chip, first+2, append(bytes.Clone(m.between.Raw[61:]), 0xff, 0xff))
+		}, nil},
 		"padded chain": {func(chip *tpm.Device, der []byte) {
 			define(t, chip, e.certificate, append(bytes.Clone(der), make([]byte, 80)...))
 			define(t, chip, first, append(bytes.Clone(m.root.Raw), 0xff, 0xff, 0xff))

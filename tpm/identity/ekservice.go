@@ -1,6 +1,8 @@
 package identity
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"encoding/base64"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/msl-hsm/msl-hsm/internal/strictpem"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -62,31 +65,44 @@ func (i *initialization) ask(ctx context.Context, next *ekState) ([][]byte, erro
 
 // answered returns the certificates in the answer of a manufacturer's service, or in a
 // file with such an answer: plain DER, byte strings of CBOR (RFC 8949), PEM, base64, or
-// base64url in a JSON string, as from Intel.
+// any of these in base64url in a JSON string, as from Intel.
 func answered(answer []byte) [][]byte {
-	var members map[string]any
-	if json.Unmarshal(answer, &members) != nil {
-		if list := proof.Certificates(answer); len(list) > 0 {
-			return list
-		}
-		return proof.Certificates(fromText(string(answer)))
+	answer = bytes.TrimPrefix(answer, []byte("\ufeff")) // which some editors put before text
+	var value any
+	if json.Unmarshal(answer, &value) == nil {
+		return proof.Certificates(fromJSON(value)...)
 	}
-	var parts [][]byte
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		text, _ := members[name].(string)
-		parts = append(parts, fromText(text))
+	if list := proof.Certificates(answer); len(list) > 0 {
+		return list
 	}
-	return proof.Certificates(parts...)
+	return proof.Certificates(fromText(string(answer)))
 }
 
-// fromText decodes base64 in either alphabet, with or without padding, which may be
-// URL-escaped. Other text stays as it is.
+// fromJSON decodes the strings in a JSON value, those of objects in the order of their names.
+func fromJSON(value any) (parts [][]byte) {
+	switch v := value.(type) {
+	case string:
+		parts = append(parts, fromText(v))
+	case []any:
+		for _, element := range v {
+			parts = append(parts, fromJSON(element)...)
+		}
+	case map[string]any:
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			parts = append(parts, fromJSON(v[name])...)
+		}
+	}
+	return parts
+}
+
+// fromText decodes base64 in either alphabet, with or without padding and white space, which
+// may be URL-escaped. Other text stays as it is.
 func fromText(text string) []byte {
 	plain, err := url.PathUnescape(text)
-	if err != nil {
-		return []byte(text)
+	if err != nil || strictpem.Is([]byte(plain)) { // whose words and dashes could be base64url
+		return []byte(cmp.Or(plain, text))
 	}
-	plain = strings.TrimRight(strings.NewReplacer("+", "-", "/", "_", "\n", "", "\r", "").Replace(plain), "=")
+	plain = strings.TrimRight(strings.NewReplacer("+", "-", "/", "_").Replace(strings.Join(strings.Fields(plain), "")), "=")
 	der, err := base64.RawURLEncoding.DecodeString(plain)
 	if err != nil {
 		return []byte(text)

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -31,7 +33,18 @@ func answersOf(t *testing.T, der, above []byte) map[string][]byte {
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	size := []byte{0x59, byte(len(der) >> 8), byte(len(der))} // a byte string of CBOR
+	coded := base64.StdEncoding.EncodeToString(der)
 	return map[string][]byte{
+		"JSON, a string":               []byte(`"` + coded + `"`),
+		"JSON, a list":                 []byte(`["", 7, "` + coded + `"]`),
+		"JSON, deep":                   []byte(`{"error":null,"data":{"certificates":[{"der":"` + coded + `"}]}}`),
+		"JSON, after a mark":           append([]byte("\ufeff"), inJSON(coded)...),
+		"base64 in lines":              []byte(" " + coded[:64] + " \r\n\t" + coded[64:] + "\r\n"),
+		"base64 of PEM":                []byte(base64.StdEncoding.EncodeToString(text)),
+		"PEM, after a mark":            append([]byte("\ufeff"), text...),
+		"PEM, in lines of DOS":         append([]byte("Subject: none\r\n\r\n"), bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))...),
+		"PEM of PKCS #7":               pem.EncodeToMemory(&pem.Block{Type: "PKCS7", Bytes: bundled(der, above)}),
+		"PKCS #7":                      bundled(der, above),
 		"DER":                          der,
 		"PEM":                          text,
 		"the one above it first":       append(bytes.Clone(above), der...),
@@ -43,15 +56,28 @@ func answersOf(t *testing.T, der, above []byte) map[string][]byte {
 	}
 }
 
+// bundled is a SignedData of certificates alone (RFC 5652 section 5).
+func bundled(certificates ...[]byte) []byte {
+	within := func(tag asn1.Tag, parts ...[]byte) []byte {
+		var b cryptobyte.Builder
+		b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(bytes.Join(parts, nil)) })
+		return b.BytesOrPanic()
+	}
+	list := within(asn1.Tag(0).ContextSpecific().Constructed(), certificates...)
+	data := within(asn1.SEQUENCE, []byte{6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1})
+	signed := within(asn1.SEQUENCE, []byte{2, 1, 1, 0x31, 0}, data, list, []byte{0x31, 0})
+	return within(asn1.SEQUENCE, []byte{6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2}, within(asn1.Tag(0).ContextSpecific().Constructed(), signed))
+}
+
 // TestService enrolls with a certificate that the TPM does not have, and asks for it once.
 func TestService(t *testing.T) {
 	m, p := newMaker(t), tpmtest.Start(t)
 	chip := connect(t, p)
-	der := m.certify(t, primary(t, chip, tpm2.RSAEKTemplate))
+	der := m.certify(t, primary(t, chip, tpm2.ECCEKTemplate))
 	for form, answer := range answersOf(t, der, m.between.Raw) {
 		t.Run(form, func(t *testing.T) {
 			asked := 0
-			o := InitOptions{Service: func(context.Context, crypto.PublicKey) ([]byte, error) { asked++; return answer, nil }}
+			o := InitOptions{EK: EKP256, Service: func(context.Context, crypto.PublicKey) ([]byte, error) { asked++; return answer, nil }}
 			path := newPath(t)
 			for range 2 {
 				if err := openDevice(t, chip, path).Init(t.Context(), o, nil); err != nil {
@@ -70,6 +96,22 @@ func TestService(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestTexts decodes base64, but no PEM, of any length.
+func TestTexts(t *testing.T) {
+	for n := range 9 {
+		der := bytes.Repeat([]byte{0x30}, 100+n)
+		text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+		for _, given := range []string{text, url.PathEscape(text)} {
+			if got := fromText(given); string(got) != text {
+				t.Errorf("%d bytes, %q", n, got)
+			}
+		}
+		if got := fromText(" " + base64.StdEncoding.EncodeToString(der) + "\r\n"); !bytes.Equal(got, der) {
+			t.Errorf("%d bytes, %x", n, got)
+		}
 	}
 }
 

@@ -91,7 +91,7 @@ func (d *Device) application(exchange Exchange, progress func(string)) *applicat
 // run makes the attempt, and repeats it once if the challenge expired.
 func (a *application) run(ctx context.Context) error {
 	err := a.do(func(t transport.TPM) (err error) {
-		a.maker, err = findMakerKey(t)
+		a.maker, err = findMakerKey(t, a.progress)
 		return err
 	})
 	if err != nil {
@@ -102,7 +102,7 @@ func (a *application) run(ctx context.Context) error {
 		r, err = a.converse(ctx)
 	}
 	for _, leaveOut := range a.novelties() {
-		if !errors.Is(err, ErrMalformed) {
+		if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrKey) {
 			break
 		}
 		leaveOut()

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"crypto/sha256"
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
@@ -22,8 +21,9 @@ type makerKey struct {
 func (k *makerKey) restricted() bool { return k.public.Area.ObjectAttributes.Restricted }
 
 // findMakerKey looks for a manufacturer's key, an IAK first (TCG TPM 2.0 Keys for Device
-// Identity and Attestation). It returns nil if there is none.
-func findMakerKey(t transport.TPM) (*makerKey, error) {
+// Identity and Attestation). It returns nil if there is none. note gets a line if there are
+// only certificates.
+func findMakerKey(t transport.TPM, note func(string)) (*makerKey, error) {
 	certificates, err := makerCertificates(t)
 	if err != nil || len(certificates) == 0 {
 		return nil, err
@@ -42,6 +42,9 @@ func findMakerKey(t transport.TPM) (*makerKey, error) {
 		if k != nil && k.certify(certificates) && (found == nil || k.restricted() && !found.restricted()) {
 			found = k
 		}
+	}
+	if found == nil {
+		report(note, "the certificate of the device's maker is not used: it is not for a persistent key of this TPM that is supported")
 	}
 	return found, nil
 }
@@ -112,7 +115,7 @@ func (a *application) proveDevice(p *proof.Proof) error {
 				if k.restricted() {
 					return k.attest(t, ak, d, d.Digest(p))
 				}
-				return k.sign(t, d, d.Digest(p))
+				return k.sign(t, d, d.Signed(k.public, p))
 			})
 		}
 		guess := vouch
@@ -146,18 +149,13 @@ func (k *makerKey) attest(t transport.TPM, ak tpm2.NamedHandle, d *proof.DeviceP
 
 // sign is TPM2_Sign of a digest by the key.
 func (k *makerKey) sign(t transport.TPM, d *proof.DeviceProof, digest []byte) error {
-	scheme := tpm2.TPMTSigScheme{
-		Scheme: tpm2.TPMAlgECDSA, Details: tpm2.NewTPMUSigScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSchemeHash{HashAlg: tpm2.TPMAlgSHA256}),
-	}
-	if k.public.Area.Type == tpm2.TPMAlgRSA {
-		scheme.Scheme = tpm2.TPMAlgRSASSA
-		scheme.Details = tpm2.NewTPMUSigScheme(tpm2.TPMAlgRSASSA, &tpm2.TPMSSchemeHash{HashAlg: tpm2.TPMAlgSHA256})
-	}
+	scheme, hash := k.public.Signing()
 	r, err := tpm2.Sign{
-		KeyHandle: authorized(k.NamedHandle), Digest: tpm2.TPM2BDigest{Buffer: slices.Clone(digest)}, InScheme: scheme,
+		KeyHandle: authorized(k.NamedHandle), Digest: tpm2.TPM2BDigest{Buffer: slices.Clone(digest)},
+		InScheme:   tpm2.TPMTSigScheme{Scheme: scheme, Details: tpm2.NewTPMUSigScheme(scheme, &tpm2.TPMSSchemeHash{HashAlg: hash})},
 		Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck, Hierarchy: tpm2.TPMRHNull},
 	}.Execute(t)
-	if err == nil && len(digest) == sha256.Size {
+	if err == nil {
 		d.Signature = tpm2.Marshal(r.Signature)
 	}
 	return tpm.CommandError("TPM2_Sign", err)

@@ -215,7 +215,7 @@ func TestMakersCertificateRelayed(t *testing.T) {
 			return o.exchange(ctx, request)
 		}
 		a := honest.application(nil, nil)
-		if err := a.do(func(tp transport.TPM) (err error) { a.maker, err = findMakerKey(tp); return err }); err != nil {
+		if err := a.do(func(tp transport.TPM) (err error) { a.maker, err = findMakerKey(tp, nil); return err }); err != nil {
 			return nil, err
 		}
 		if err := a.proveDevice(&p); err != nil { // it certifies the AK of its own TPM alone

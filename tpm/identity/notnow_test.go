@@ -144,7 +144,7 @@ func TestMakerKeyNotNow(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = chip.Do(func(tp transport.TPM) error {
-			k, err := findMakerKey(tp)
+			k, err := findMakerKey(tp, nil)
 			if (k == nil) != (code != 0) {
 				t.Errorf("%#x: key %v", code, k)
 			}

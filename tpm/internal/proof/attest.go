@@ -2,7 +2,6 @@ package proof
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -17,8 +16,7 @@ import (
 // 10.12.12). A restricted key does not sign outside data that starts with
 // TPM_GENERATED_VALUE, the mark of data that the TPM itself produced.
 func attested(ak Public, attest, signature []byte, kind tpm2.TPMST, qualifying []byte) (*tpm2.TPMSAttest, error) {
-	digest := sha256.Sum256(attest)
-	if err := checkTPMSignature(ak.Key, digest[:], signature); err != nil {
+	if err := checkTPMSignature(ak, ak.digest(attest), signature); err != nil {
 		return nil, err
 	}
 	if len(attest) < 6 || binary.BigEndian.Uint32(attest) != uint32(tpm2.TPMGeneratedValue) {
@@ -37,30 +35,44 @@ func attested(ak Public, attest, signature []byte, kind tpm2.TPMST, qualifying [
 	return a, nil
 }
 
-// checkTPMSignature checks a TPMT_SIGNATURE (Part 2, clause 11.3.4).
-func checkTPMSignature(key crypto.PublicKey, digest, signature []byte) error {
+// checkTPMSignature checks a TPMT_SIGNATURE (Part 2, clause 11.3.4), which has the scheme
+// and the hash of its key.
+func checkTPMSignature(p Public, digest, signature []byte) error {
 	s, err := unmarshal[tpm2.TPMTSignature](signature)
 	if err != nil {
 		return Fail(ErrSignature, "%w", err)
 	}
-	switch key := key.(type) {
+	scheme, hash := p.Signing()
+	if digest == nil || s.SigAlg != scheme {
+		return Fail(ErrSignature, "it has another scheme than its key, or one that is not supported")
+	}
+	ok := false
+	switch key := p.Key.(type) {
 	case *ecdsa.PublicKey:
-		sig, err := s.Signature.ECDSA()
-		if err == nil && sig.Hash == tpm2.TPMAlgSHA256 && s.SigAlg == tpm2.TPMAlgECDSA {
+		if sig, err := s.Signature.ECDSA(); err == nil && sig.Hash == hash {
 			r, s := new(big.Int).SetBytes(sig.SignatureR.Buffer), new(big.Int).SetBytes(sig.SignatureS.Buffer)
-			if ecdsa.Verify(key, digest, r, s) {
-				return nil
-			}
+			ok = ecdsa.Verify(key, digest, r, s)
 		}
 	case *rsa.PublicKey:
-		sig, err := s.Signature.RSASSA()
-		if err == nil && sig.Hash == tpm2.TPMAlgSHA256 && s.SigAlg == tpm2.TPMAlgRSASSA {
-			if rsa.VerifyPKCS1v15(key, crypto.SHA256, digest, sig.Sig.Buffer) == nil {
-				return nil
-			}
-		}
+		ok = checkRSA(key, s, hash, digest)
 	}
-	return Fail(ErrSignature, "the AK did not sign it")
+	if !ok {
+		return Fail(ErrSignature, "the AK did not sign it")
+	}
+	return nil
+}
+
+// checkRSA checks one of RSA. A TPM chooses how long the salt of RSAPSS is (Part 1, clause B.7).
+func checkRSA(key *rsa.PublicKey, s *tpm2.TPMTSignature, algorithm tpm2.TPMAlgID, digest []byte) bool {
+	hash, err := algorithm.Hash()
+	if err != nil {
+		return false
+	}
+	if sig, err := s.Signature.RSASSA(); err == nil && s.SigAlg == tpm2.TPMAlgRSASSA {
+		return sig.Hash == algorithm && rsa.VerifyPKCS1v15(key, hash, digest, sig.Sig.Buffer) == nil
+	}
+	sig, err := s.Signature.RSAPSS()
+	return err == nil && sig.Hash == algorithm && rsa.VerifyPSS(key, hash, digest, sig.Sig.Buffer, nil) == nil
 }
 
 // CheckCertify checks that the AK certified a key of its TPM for some qualifying data.

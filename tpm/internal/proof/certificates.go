@@ -12,7 +12,7 @@ import (
 // certificate may be split across indices (TCG EK Credential Profile, section 2.2.1.5.2).
 // Headers before a certificate, such as that of TPM 1.2 (TCG PC Client Specific
 // Implementation Specification 1.2, section 7.4.5), and padding after it are ignored.
-// Text is PEM.
+// Text is PEM, also of PKCS #7, which contains certificates (RFC 7468 section 8).
 func Certificates(contents ...[]byte) (found [][]byte) {
 	if len(contents) > 1 {
 		contents = append(contents, bytes.Join(contents, nil))
@@ -58,7 +58,8 @@ func fromPEM(data []byte) []byte {
 		if block, rest = pem.Decode(rest); block == nil {
 			break
 		}
-		if block.Type == "CERTIFICATE" || block.Type == "TRUSTED CERTIFICATE" {
+		switch block.Type {
+		case "CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE", "PKCS7", "CMS":
 			der = append(der, block.Bytes...)
 		}
 	}

@@ -125,7 +125,7 @@ func FuzzParts(f *testing.F) {
 		attested(ak.Public, quoted, ak.attest(t, quoted), tpm2.TPMSTAttestQuote, nil)
 		CheckQuote(ak.Public, Quote{Attest: quoted, Signature: ak.attest(t, quoted), PCRs: q.PCRs}, p.Digest(UseQuote))
 		CheckCertify(ak.Public, ak.Public, KeyProof{Attest: attest, Signature: ak.attest(t, attest)}, nil)
-		checkTPMSignature(ak.Public.Key, make([]byte, 32), signature)
+		checkTPMSignature(ak.Public, make([]byte, 32), signature)
 		p.Renewal = &Renewal{Key: renewer, Signature: vouched}
 		p.checkRenewal()
 		checkRequest(ak.Public, request)

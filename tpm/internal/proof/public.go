@@ -5,6 +5,8 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/sha512"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
@@ -145,7 +147,7 @@ func (p Public) algorithm(what string, anyScheme bool) (keystore.Algorithm, erro
 		return 0, Fail(ErrKey, "%s: name algorithm %#x", what, uint16(p.Area.NameAlg))
 	}
 	scheme, hash := p.scheme()
-	if !(anyScheme && scheme == tpm2.TPMAlgNull) && hash != tpm2.TPMAlgSHA256 {
+	if !(anyScheme && scheme == tpm2.TPMAlgNull) && (hash != tpm2.TPMAlgSHA256 || scheme == tpm2.TPMAlgRSAPSS) {
 		return 0, Fail(ErrKey, "%s: its scheme is not RSASSA or ECDSA with SHA-256", what)
 	}
 	switch key := p.Key.(type) {
@@ -171,6 +173,9 @@ func (p Public) scheme() (scheme, hash tpm2.TPMAlgID) {
 		if d, err := parameters.Scheme.Details.RSASSA(); err == nil && scheme == tpm2.TPMAlgRSASSA {
 			hash = d.HashAlg
 		}
+		if d, err := parameters.Scheme.Details.RSAPSS(); err == nil && scheme == tpm2.TPMAlgRSAPSS {
+			hash = d.HashAlg
+		}
 	}
 	if parameters, err := p.Area.Parameters.ECCDetail(); err == nil {
 		scheme = parameters.Scheme.Scheme
@@ -179,6 +184,35 @@ func (p Public) scheme() (scheme, hash tpm2.TPMAlgID) {
 		}
 	}
 	return scheme, hash
+}
+
+// Signing returns the scheme and the hash with which a key signs: its own, or RSASSA or
+// ECDSA with SHA-256 if it leaves them open.
+func (p Public) Signing() (scheme, hash tpm2.TPMAlgID) {
+	scheme, hash = p.scheme()
+	switch {
+	case scheme != tpm2.TPMAlgNull:
+		return scheme, hash
+	case p.Area.Type == tpm2.TPMAlgRSA:
+		return tpm2.TPMAlgRSASSA, tpm2.TPMAlgSHA256
+	}
+	return tpm2.TPMAlgECDSA, tpm2.TPMAlgSHA256
+}
+
+// digest hashes what a key signs. It is nil if the key signs with an unknown hash.
+func (p Public) digest(data []byte) []byte {
+	switch _, hash := p.Signing(); hash {
+	case tpm2.TPMAlgSHA256:
+		sum := sha256.Sum256(data)
+		return sum[:]
+	case tpm2.TPMAlgSHA384:
+		sum := sha512.Sum384(data)
+		return sum[:]
+	case tpm2.TPMAlgSHA512:
+		sum := sha512.Sum512(data)
+		return sum[:]
+	}
+	return nil
 }
 
 // SameKey compares keys of the standard library.

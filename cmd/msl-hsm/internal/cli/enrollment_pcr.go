@@ -155,7 +155,7 @@ server.enrollment.event-log is named.`,
 			if err != nil {
 				return err
 			}
-			if len(n) < 16 {
+			if len(n) < 16 || len(n) > 32 {
 				return exit.Usagef("--nonce has %d bytes: give what the device was given, 16 to 32 bytes", len(n))
 			}
 			evidence, err := readQuote(p, args[1])

@@ -145,6 +145,8 @@ func readIncoming(c *config.Config, name string, f importFlags) ([]incomingKey, 
 	switch {
 	case bytes.Contains(text.Bytes(), []byte("-----BEGIN TSS2 PRIVATE KEY-----")):
 		err = k.readTSS2(f.file, text.Bytes())
+	case bytes.Contains(text.Bytes(), []byte("-----BEGIN TSS KEY BLOB-----")), bytes.Contains(text.Bytes(), []byte("-----BEGIN TSS2 KEY BLOB-----")):
+		err = inFile(f.file, exit.Usagef("a key of a TPM 1.2, or in the form that preceded TSS2 PRIVATE KEY: make a new one with the program that it belongs to"))
 	case bytes.Contains(text.Bytes(), []byte("-----BEGIN")):
 		err = inFile(f.file, k.readPair(text.Bytes()))
 	default:
@@ -205,7 +207,7 @@ func (k *incomingKey) take(store keys.Store) (v keystore.Version, err error) {
 
 func (k *incomingKey) readSecret(text []byte) (err error) {
 	if !k.algorithm.Valid() || !k.algorithm.Secret() {
-		return exit.Usagef("the file is not PEM, so it holds a secret key: --algorithm must name its use, such as aes128-cbc")
+		return exit.Usagef("the file is not PEM, so it holds a secret key: --algorithm must name its use, such as aes128-cbc; a private key must be in PEM")
 	}
 	size := k.algorithm.Size()
 	if k.algorithm == keystore.HMACSHA256Block {

@@ -74,7 +74,11 @@ and so on.`,
 				}
 				o.Algorithms = append(o.Algorithms, a)
 			}
-			return initTPM(p, c.Context(), o, service)
+			err = initTPM(p, c.Context(), o, service)
+			if certificate != "" && errors.Is(err, identity.ErrEKCertificate) {
+				return exit.Usagef("--ek-certificate: %s: %w: get that of this TPM from the maker, in PEM or DER", certificate, err)
+			}
+			return err
 		},
 	}
 	c.Flags().StringVar(&ek, "ek", "", "`KIND` of endorsement key: rsa2048, p256, p384, rsa3072, p521, rsa2048-high or p256-high (default the first with a certificate)")
