@@ -192,3 +192,6 @@ func SwapHandles(a, b keystore.Key) {
 	one, other := a.(interface{ own() *object }).own(), b.(interface{ own() *object }).own()
 	one.handle, other.handle = other.handle, one.handle
 }
+
+// ConfirmMarks confirms what was remembered of keys, as a store does in time.
+func ConfirmMarks(s *Store) { s.rings.confirmMarks() }

@@ -14,11 +14,12 @@ import (
 // A mark is how a key is known again after the token was opened anew: there may
 // be another token of the same name by then, or another key under the same label.
 type mark struct {
-	value   []byte // what the key makes of a constant, or its check value
-	witness []byte // of a sealing key: a random key that it wrapped, in the form
-	form    form
-	reseals bool // what a sealing key sealed can be sealed again by a trusted one
-	trusted bool // it is such a one
+	value     []byte // what the key makes of a constant, or its check value
+	confirmed bool   // a second value was the same
+	witness   []byte // of a sealing key: a random key that it wrapped, in the form
+	form      form
+	reseals   bool // what a sealing key sealed can be sealed again by a trusted one
+	trusted   bool // it is such a one
 }
 
 var constant = []byte("msl-hsm: is it you?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00") // two blocks of AES
@@ -139,12 +140,20 @@ func (r *rings) withMark() (version, bool) {
 		if !r.current(ring) {
 			continue
 		}
-		switch ring[0].algorithm {
-		case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.SealMAC256:
+		if computes(ring[0].algorithm) {
 			return ring[0], true
 		}
 	}
 	return version{}, false
+}
+
+// computes reports whether keys of an algorithm encrypt or sign, so that markValue can ask them.
+func computes(a keystore.Algorithm) bool {
+	switch a {
+	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128, keystore.SealMAC256:
+		return true
+	}
+	return false
 }
 
 // marked reports whether a secret key makes the mark again.

@@ -258,7 +258,9 @@ func (r *rings) admit(session uint, e evidence, known []version) (v version, err
 			return v, err
 		}
 	}
-	v.mark, err = r.inspector.markOf(session, e)
+	if v.mark, err = r.inspector.markOf(session, e); err == nil {
+		err = confirm(r.inspector, session, e, v)
+	}
 	return v, err
 }
 
