@@ -53,3 +53,33 @@ func TestRefusedLogins(t *testing.T) {
 		}
 	}
 }
+
+// TestWriteProtected uses the keys of a token that cannot be written to.
+func TestWriteProtected(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	s := open(t, c)
+	seal(t, s)
+	u := newUse(t, s)
+	before := versions(t, s)
+	m.Inject(hsmtest.Fault{WriteProtected: true})
+	protected := open(t, c)
+	k, err := protected.Unseal(keystore.HMACSHA256, u.sealed, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if err := errors.Join(u.same(k), (&use{s: protected}).exchange()); err != nil {
+		t.Error(err)
+	}
+	_, made := protected.Create("new", keystore.AES128CBC)
+	for what, err := range map[string]error{"create": made, "destroy": protected.Destroy("rsa", 1)} {
+		if !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "the token is write-protected") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if after := versions(t, protected); len(after) != len(before) {
+		t.Errorf("there were %v, and are %v", before, after)
+	}
+}
