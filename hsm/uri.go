@@ -201,6 +201,11 @@ func (u *URI) module() (string, error) {
 	return "", fmt.Errorf("hsm: no module named %q in the usual places: give its module-path", u.ModuleName)
 }
 
+// Matches reports whether the URI names the token in a slot.
+func (u *URI) Matches(s *Slot) bool {
+	return s.Err == nil && u.matches(tokenInfo{slot: s.ID, Label: s.Label, Serial: s.Serial, Model: s.Model, ManufacturerID: s.Manufacturer})
+}
+
 // matches reports whether the URI's path allows a token.
 func (u *URI) matches(t tokenInfo) bool {
 	for _, pair := range [][2]string{
