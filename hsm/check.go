@@ -3,6 +3,7 @@ package hsm
 import (
 	"crypto"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -164,7 +165,7 @@ func (e *evidence) measure() {
 		n, _ := number(e.told[pkcs11.CKA_VALUE_LEN])
 		e.size = int(n)
 	case e.keyType == pkcs11.CKK_RSA:
-		e.size = len(e.told[pkcs11.CKA_MODULUS]) * 8
+		e.size = new(big.Int).SetBytes(e.told[pkcs11.CKA_MODULUS]).BitLen() // some modules put a zero before it
 	}
 	for _, a := range []keystore.Algorithm{keystore.ECDSAP256, keystore.ECDSAP384} {
 		if string(e.told[pkcs11.CKA_EC_PARAMS]) == string(curveParams(a)) {
