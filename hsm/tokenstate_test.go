@@ -54,6 +54,15 @@ func TestRefusedLogins(t *testing.T) {
 	}
 }
 
+// TestPINToBeChanged has a token let the user log in, and do nothing else.
+func TestPINToBeChanged(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	m.Inject(hsmtest.Fault{Function: "C_GenerateKey", Code: pkcs11.CKR_PIN_EXPIRED})
+	refused(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}, keystore.ErrUnavailable,
+		"C_GenerateKey: CKR_PIN_EXPIRED: the token requires a new PIN first: change it with msl-hsm token pin change")
+}
+
 // TestWriteProtected uses the keys of a token that cannot be written to.
 func TestWriteProtected(t *testing.T) {
 	token := softhsm.Temp(t)
