@@ -133,7 +133,7 @@ func onToken(uri *URI, op func(*module, tokenInfo) error) error {
 	if err != nil {
 		return err
 	}
-	mod, err := useModule(path, "")
+	mod, err := useModule(path, uri.Initialize)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,10 @@ type URI struct {
 
 	ModulePath, ModuleName string
 	PINSource              string
+
+	// Initialize is that of [Config], for what uses a token by its URI alone. It is no part
+	// of the text of a URI.
+	Initialize string
 }
 
 // An attribute of a URI: its name and its place.
