@@ -1,6 +1,7 @@
 package hsm_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/sha256"
 	"errors"
@@ -66,5 +67,45 @@ func TestOddTruths(t *testing.T) {
 		}
 		m.Clear()
 		s.Close()
+	}
+}
+
+// TestTwins finds a key beside another one with its label and identifier: one that is the same
+// key may be there, another key not.
+func TestTwins(t *testing.T) {
+	s, token := newStore(t)
+	value := bytes.Repeat([]byte{7}, 32)
+	if _, err := s.Provision("mac", keystore.HMACSHA256, value); err != nil {
+		t.Fatal(err)
+	}
+	a := newAttacker(t, token)
+	if err := a.FindObjectsInit(a.session, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, "mac")}); err != nil {
+		t.Fatal(err)
+	}
+	found, _, err := a.FindObjects(a.session, 2)
+	if err := errors.Join(err, a.FindObjectsFinal(a.session)); err != nil || len(found) != 1 {
+		t.Fatalf("%d, %v", len(found), err)
+	}
+	told, err := a.GetAttributeValue(a.session, found[0], []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	twin := func(value []byte) {
+		t.Helper()
+		_, err := a.CreateObject(a.session, append([]*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_LABEL, "mac"), pkcs11.NewAttribute(pkcs11.CKA_ID, told[0].Value), pkcs11.NewAttribute(pkcs11.CKA_VALUE, value),
+		}, secret([]uint{pkcs11.CKA_SIGN}, flag(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_GENERIC_SECRET))...))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := hsm.Config{URI: token.URI, PIN: token.PIN}
+	twin(value)
+	if ring, err := open(t, c).Lookup("mac"); err != nil || len(ring) != 1 {
+		t.Errorf("the same key twice: %d versions, %v", len(ring), err)
+	}
+	twin(bytes.Repeat([]byte{8}, 32))
+	if _, err := open(t, c).Lookup("mac"); !errors.Is(err, keystore.ErrWrongKey) || !strings.Contains(err.Error(), `two different keys have the label "mac" and the CKA_ID`) {
+		t.Errorf("another key: %v", err)
 	}
 }

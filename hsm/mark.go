@@ -77,28 +77,25 @@ func (i *inspector) markValue(session uint, e evidence) ([]byte, error) {
 // sameAs returns an error unless the key is the one it was. The device is at fault
 // then.
 func (i *inspector) sameAs(session uint, e evidence, old version) error {
-	e.Algorithm = old.algorithm
-	same := true
-	switch public := old.public.(type) {
+	same, err := sameKey(i, session, e, old)
+	if err == nil && !same {
+		err = notTheSame(e.Label, e.Version)
+	}
+	return err
+}
+
+// sameKey reports whether an object is the key of a version.
+func sameKey(i *inspector, session uint, e evidence, v version) (bool, error) {
+	e.Algorithm = v.algorithm
+	switch public := v.public.(type) {
 	case *rsa.PublicKey:
 		now, err := rsaPublic(e.told)
-		same = err == nil && public.Equal(now)
+		return err == nil && public.Equal(now), nil
 	case *ecdsa.PublicKey:
 		now, err := i.publicHalf(session, e)
-		if err != nil {
-			return err
-		}
-		same = public.Equal(now)
-	default:
-		var err error
-		if same, err = i.marked(session, e, old.mark); err != nil {
-			return err
-		}
+		return err == nil && public.Equal(now), err
 	}
-	if !same {
-		return notTheSame(e.Label, e.Version)
-	}
-	return nil
+	return i.marked(session, e, v.mark)
 }
 
 func notTheSame(label string, version uint32) error {
