@@ -123,3 +123,23 @@ func TestAbsentMechanisms(t *testing.T) {
 		}
 	}
 }
+
+// TestLackLosesNothing asks again and again for what a module does not have, as any device can:
+// the sessions stay, and the keys in them.
+func TestLackLosesNothing(t *testing.T) {
+	s, m := newFaulty(t, hsm.Config{})
+	k, err := s.Generate(keystore.AES128CBC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	m.Inject(lacking(pkcs11.CKM_RSA_PKCS_OAEP))
+	for range 3 {
+		if _, err := s.WrapFor(peerKey(), k); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%v", err)
+		}
+	}
+	if _, err := k.(keystore.Cipher).Encrypt(make([]byte, 16), nil); err != nil || s.Stats().Epoch != 1 {
+		t.Errorf("the sessions were opened %d times: %v", s.Stats().Epoch, err)
+	}
+}
