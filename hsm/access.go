@@ -101,11 +101,13 @@ func (a *access) logIn(session uint, token tokenInfo) error {
 		return nil
 	case errors.As(err, &e) && e.Code == pkcs11.CKR_USER_ALREADY_LOGGED_IN:
 		return nil // by another store of this process; the PIN is not looked at
+	case answered(err, pkcs11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN), answered(err, pkcs11.CKR_USER_TOO_MANY_TYPES):
+		return fmt.Errorf("%w: the security officer is logged in to the token, and only one can be: end what the officer does", err)
 	case classOf(err) != classPIN:
 		return err
 	}
 	notSet := e.Code == pkcs11.CKR_USER_PIN_NOT_INITIALIZED // so none was counted
-	err = fmt.Errorf("%w; %s", err, a.triesLeft(token.slot))
+	err = fmt.Errorf("%w; %s", err, a.triesLeft(token.slot, e.Code))
 	if !notSet {
 		a.refused.Store(&err)
 	}
@@ -124,18 +126,19 @@ func (a *access) checkLogin(session uint, token tokenInfo) error {
 	return err
 }
 
-// triesLeft says what the token reports after a wrong PIN.
-func (a *access) triesLeft(slot uint) string {
+// triesLeft says what follows from the code that the token answered to a PIN, and from what it
+// reports of the PIN: many tokens report nothing, or set no flag for what the code says.
+func (a *access) triesLeft(slot, code uint) string {
 	info, err := a.tokenInfo(slot)
 	switch {
+	case code == pkcs11.CKR_PIN_LOCKED, info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
+		return "the PIN is LOCKED: the token's security officer sets a new one with msl-hsm token pin unblock"
+	case code == pkcs11.CKR_USER_PIN_NOT_INITIALIZED:
+		return "the security officer sets the first one with msl-hsm token pin set"
+	case code == pkcs11.CKR_PIN_EXPIRED:
+		return "the token requires a new PIN first: change it with msl-hsm token pin change"
 	case err != nil:
 		return "check the PIN before you try again"
-	case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
-		return "the PIN is LOCKED: the token's security officer sets a new one with msl-hsm token pin unblock"
-	case info.Flags&pkcs11.CKF_USER_PIN_INITIALIZED == 0:
-		return "the security officer sets the first one with msl-hsm token pin set"
-	case info.Flags&pkcs11.CKF_USER_PIN_TO_BE_CHANGED != 0:
-		return "the token requires a new PIN first: change it with msl-hsm token pin change"
 	case info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
 		return "ONE try is left before the token locks the PIN"
 	case info.Flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0:

@@ -50,7 +50,7 @@ func (s *Store) Destroy(label string, version uint32) error {
 		}
 		return nil
 	})
-	return s.recovery.explain(err)
+	return s.recovery.explain(readOnly(err))
 }
 
 // List returns what the token reports about every secret and private key in it, with the

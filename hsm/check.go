@@ -3,6 +3,7 @@ package hsm
 import (
 	"crypto"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -108,7 +109,7 @@ var asked = []uint{
 	pkcs11.CKA_SENSITIVE, pkcs11.CKA_ALWAYS_SENSITIVE, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_NEVER_EXTRACTABLE,
 	pkcs11.CKA_LOCAL, pkcs11.CKA_MODIFIABLE, ckaCopyable, ckaAllowed, pkcs11.CKA_TRUSTED,
 	pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT, pkcs11.CKA_SIGN, pkcs11.CKA_VERIFY, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP,
-	pkcs11.CKA_DERIVE, pkcs11.CKA_SIGN_RECOVER,
+	pkcs11.CKA_DERIVE, pkcs11.CKA_SIGN_RECOVER, pkcs11.CKA_ALWAYS_AUTHENTICATE,
 	pkcs11.CKA_VALUE_LEN, pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT, pkcs11.CKA_EC_PARAMS,
 }
 
@@ -126,6 +127,7 @@ func (i *inspector) read(session, handle uint) (evidence, error) {
 	e := evidence{handle: handle, told: all}
 	is := func(attribute uint) bool { b := all[attribute]; return len(b) == 1 && b[0] == 1 }
 	not := func(attribute uint) bool { b := all[attribute]; return len(b) != 1 || b[0] != 0 }
+	may := func(attribute uint) bool { return maybe(all[attribute]) }
 	e.class, _ = number(all[pkcs11.CKA_CLASS])
 	e.keyType, _ = number(all[pkcs11.CKA_KEY_TYPE])
 	e.Label, e.id = string(all[pkcs11.CKA_LABEL]), all[pkcs11.CKA_ID]
@@ -139,7 +141,7 @@ func (i *inspector) read(session, handle uint) (evidence, error) {
 		usages = privateUsages
 	}
 	for _, u := range usages {
-		if is(u.attribute) {
+		if may(u.attribute) {
 			e.has = append(e.has, u.attribute)
 			e.Usages = append(e.Usages, u.name)
 		}
@@ -149,6 +151,13 @@ func (i *inspector) read(session, handle uint) (evidence, error) {
 	return e, nil
 }
 
+// maybe reports whether an attribute is not false, in whatever length a module tells it.
+func maybe(b []byte) bool { return slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) }
+
+// asksEachTime reports whether each operation needs a login of its own (PKCS #11 v2.40, section
+// 4.9): it would fail as if the session had lost its own.
+func (e *evidence) asksEachTime() bool { return maybe(e.told[pkcs11.CKA_ALWAYS_AUTHENTICATE]) }
+
 // measure finds the size of a key as algorithms count it.
 func (e *evidence) measure() {
 	switch {
@@ -156,7 +165,7 @@ func (e *evidence) measure() {
 		n, _ := number(e.told[pkcs11.CKA_VALUE_LEN])
 		e.size = int(n)
 	case e.keyType == pkcs11.CKK_RSA:
-		e.size = len(e.told[pkcs11.CKA_MODULUS]) * 8
+		e.size = new(big.Int).SetBytes(e.told[pkcs11.CKA_MODULUS]).BitLen() // some modules put a zero before it
 	}
 	for _, a := range []keystore.Algorithm{keystore.ECDSAP256, keystore.ECDSAP384} {
 		if string(e.told[pkcs11.CKA_EC_PARAMS]) == string(curveParams(a)) {

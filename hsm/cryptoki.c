@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { CKA_CLASS = 0, CKA_KEY_TYPE = 0x100, CKA_VALUE_LEN = 0x161 };
+enum { CKA_CLASS = 0, CKA_KEY_TYPE = 0x100, CKA_VALUE_LEN = 0x161, CKR_TOKEN_WRITE_PROTECTED = 0xe2 };
 
 /* What is not on the path of a message: one C_ function each, so that whatever
  * a module answers can be judged in Go before the next call. Where CKR_OK without
@@ -61,13 +61,16 @@ msl_result msl_mechanism_flags(ck_functions *f, ck_ulong slot, ck_ulong type)
 	return msl_answer(rv, FN_GetMechanismInfo, info.flags == UNWRITTEN_FLAGS ? UNWRITTEN : info.flags);
 }
 
-/* A session that may write: objects of the session too are refused by some
- * modules in a read-only one. */
+/* A session that may write, unless the token is read-only: objects of the session
+ * too are refused by some modules in another one. */
 msl_result msl_open_session(ck_functions *f, ck_ulong slot)
 {
+	ck_open_session open = CALL(f, 0, OpenSession, ck_open_session);
 	ck_ulong session = 0;
-	ck_rv rv = CALL(f, 0, OpenSession, ck_open_session)(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, 0, 0, &session);
+	ck_rv rv = open(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, 0, 0, &session);
 
+	if (rv == CKR_TOKEN_WRITE_PROTECTED)
+		rv = open(slot, CKF_SERIAL_SESSION, 0, 0, &session);
 	return msl_answer(rv, FN_OpenSession, session);
 }
 

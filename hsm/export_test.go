@@ -192,3 +192,13 @@ func SwapHandles(a, b keystore.Key) {
 	one, other := a.(interface{ own() *object }).own(), b.(interface{ own() *object }).own()
 	one.handle, other.handle = other.handle, one.handle
 }
+
+// ConfirmMarks confirms what was remembered of keys, as a store does in time.
+func ConfirmMarks(s *Store) { s.rings.confirmMarks() }
+
+// Recovering reports whether a store is opening its token again.
+func Recovering(s *Store) bool {
+	s.recovery.mu.Lock()
+	defer s.recovery.mu.Unlock()
+	return s.recovery.running != nil
+}

@@ -143,32 +143,42 @@ func (i *inspector) weakForm(session uint, e *evidence) (string, error) {
 		f, err = i.judgeIV(f, session, e.handle, key, keystore.AES128CBC.Size())
 	}
 	if err == nil && f.weakness == "" {
-		f.weakness, err = i.anyMechanism(session, e, key)
+		f.weakness, err = i.anyMechanism(f, session, e, key)
 	}
 	return f.weakness, errors.Join(err, i.destroy(session, key))
 }
 
 // anyMechanism tries whether a sealing key wraps with CKM_AES_CBC_PAD besides: that is for
 // whoever has the PIN to choose, if no CKA_ALLOWED_MECHANISMS binds the key to its form.
-func (i *inspector) anyMechanism(session uint, e *evidence, key uint) (weakness string, err error) {
+func (i *inspector) anyMechanism(f form, session uint, e *evidence, key uint) (weakness string, err error) {
 	list := e.told[ckaAllowed]
 	if !i.pads.Load() || len(list) > 0 && !allows(list, pkcs11.CKM_AES_CBC_PAD) && i.binds.Load() {
 		return "", nil
 	}
-	f := forms()[len(forms())-1]
-	switch _, err = f.wrap(i.library, session, e.handle, key, keystore.AES128CBC.Size()); {
-	case err == nil:
-		return weakAny, nil
-	case classOf(err) == classUnsupported, classOf(err) == classOther, classOf(err) == classLocked:
-		return "", nil
+	if pads, err := i.padsKey(f, session, e.handle, key); err != nil || !pads {
+		return "", err
 	}
-	return "", err
+	return weakAny, nil
 }
 
-// bends finds out whether the module wraps with CKM_AES_CBC_PAD, and if so, whether it keeps
-// keys to the mechanisms that they are for.
-func bends(p *prober) error {
-	pads, err := p.wraps(p.slot, pkcs11.CKM_AES_CBC_PAD)
+// padsKey tries whether a key that wraps in a form wraps another with CKM_AES_CBC_PAD besides.
+func (l library) padsKey(f form, session, kek, key uint) (bool, error) {
+	as := func(f form) func() error {
+		return func() error { _, err := f.wrap(l, session, kek, key, keystore.AES128CBC.Size()); return err }
+	}
+	pads := as(forms()[len(forms())-1])
+	err := pads()
+	if c := classOf(err); err == nil || c == classUnsupported || c == classLocked {
+		return err == nil, nil
+	}
+	outcome, err := mustFail(pads, as(f), noQuirk)
+	return outcome == opened, err
+}
+
+// bends finds out whether the module wraps with CKM_AES_CBC_PAD, whatever it says of that, and
+// if so, whether it keeps keys to the mechanisms that they are for.
+func bends(p *prober, f form, kek, key uint) error {
+	pads, err := p.padsKey(f, p.session, kek, key)
 	if p.pads.Store(pads); err != nil || !pads {
 		return err
 	}

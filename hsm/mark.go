@@ -14,11 +14,12 @@ import (
 // A mark is how a key is known again after the token was opened anew: there may
 // be another token of the same name by then, or another key under the same label.
 type mark struct {
-	value   []byte // what the key makes of a constant, or its check value
-	witness []byte // of a sealing key: a random key that it wrapped, in the form
-	form    form
-	reseals bool // what a sealing key sealed can be sealed again by a trusted one
-	trusted bool // it is such a one
+	value     []byte // what the key makes of a constant, or its check value
+	confirmed bool   // a second value was the same
+	witness   []byte // of a sealing key: a random key that it wrapped, in the form
+	form      form
+	reseals   bool // what a sealing key sealed can be sealed again by a trusted one
+	trusted   bool // it is such a one
 }
 
 var constant = []byte("msl-hsm: is it you?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00") // two blocks of AES
@@ -76,28 +77,25 @@ func (i *inspector) markValue(session uint, e evidence) ([]byte, error) {
 // sameAs returns an error unless the key is the one it was. The device is at fault
 // then.
 func (i *inspector) sameAs(session uint, e evidence, old version) error {
-	e.Algorithm = old.algorithm
-	same := true
-	switch public := old.public.(type) {
+	same, err := sameKey(i, session, e, old)
+	if err == nil && !same {
+		err = notTheSame(e.Label, e.Version)
+	}
+	return err
+}
+
+// sameKey reports whether an object is the key of a version.
+func sameKey(i *inspector, session uint, e evidence, v version) (bool, error) {
+	e.Algorithm = v.algorithm
+	switch public := v.public.(type) {
 	case *rsa.PublicKey:
 		now, err := rsaPublic(e.told)
-		same = err == nil && public.Equal(now)
+		return err == nil && public.Equal(now), nil
 	case *ecdsa.PublicKey:
 		now, err := i.publicHalf(session, e)
-		if err != nil {
-			return err
-		}
-		same = public.Equal(now)
-	default:
-		var err error
-		if same, err = i.marked(session, e, old.mark); err != nil {
-			return err
-		}
+		return err == nil && public.Equal(now), err
 	}
-	if !same {
-		return notTheSame(e.Label, e.Version)
-	}
-	return nil
+	return i.marked(session, e, v.mark)
 }
 
 func notTheSame(label string, version uint32) error {
@@ -139,12 +137,20 @@ func (r *rings) withMark() (version, bool) {
 		if !r.current(ring) {
 			continue
 		}
-		switch ring[0].algorithm {
-		case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.SealMAC256:
+		if computes(ring[0].algorithm) {
 			return ring[0], true
 		}
 	}
 	return version{}, false
+}
+
+// computes reports whether keys of an algorithm encrypt or sign, so that markValue can ask them.
+func computes(a keystore.Algorithm) bool {
+	switch a {
+	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128, keystore.SealMAC256:
+		return true
+	}
+	return false
 }
 
 // marked reports whether a secret key makes the mark again.

@@ -133,7 +133,7 @@ func onToken(uri *URI, op func(*module, tokenInfo) error) error {
 	if err != nil {
 		return err
 	}
-	mod, err := useModule(path, "")
+	mod, err := useModule(path, uri.Initialize)
 	if err != nil {
 		return err
 	}
@@ -197,12 +197,12 @@ func (m *module) loggedInAs(t tokenInfo, r Role, pin []byte, op func(session uin
 func (m *module) refusedPIN(slot uint, r Role, err error) error {
 	next := "check it before you try again"
 	info, untold := m.tokenInfo(slot)
-	switch (PINs{flags: info.Flags}).State(r) {
-	case PINLocked:
+	switch state := (PINs{flags: info.Flags}).State(r); {
+	case state == PINLocked, answered(err, pkcs11.CKR_PIN_LOCKED):
 		next = "it is LOCKED now"
-	case PINFinalTry:
+	case state == PINFinalTry:
 		next = "ONE try is left before the token locks it"
-	case PINCountLow:
+	case state == PINCountLow:
 		next = "it was not tried again: the token counts wrong PINs and may lock"
 	}
 	return errors.Join(fmt.Errorf("%w: the PIN of the %s; %s", err, r, next), untold)

@@ -25,3 +25,19 @@ func TestPINState(t *testing.T) {
 		}
 	}
 }
+
+// TestPINLengths checks PINs by the limits that a token states, unless it states none.
+func TestPINLengths(t *testing.T) {
+	const unknown = ^uint(0)
+	for _, c := range []struct {
+		least, most uint
+		fits        bool
+	}{
+		{4, 8, true}, {7, 8, false}, {1, 5, false}, {6, 6, true}, {0, 255, true}, {1, unknown, true},
+		{0, 0, true}, {unknown, unknown, true}, {8, 4, true}, {unknown, 0, true},
+	} {
+		if err := checkPINs(tokenInfo{MinPINLen: c.least, MaxPINLen: c.most}, []byte("123456")); (err == nil) != c.fits {
+			t.Errorf("6 bytes, %d to %d: %v", c.least, c.most, err)
+		}
+	}
+}

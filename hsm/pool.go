@@ -199,8 +199,8 @@ func (p *pool) shows(handle uint) bool {
 }
 
 // rest closes the sessions that are not needed any more, again and again until the store
-// is closed: a token has them for other programs, too.
-func (c *connection) rest() {
+// is closed: a token has them for other programs, too. It also does what is not urgent.
+func (c *connection) rest(also func()) {
 	ticker := time.NewTicker(restTime)
 	defer ticker.Stop()
 	for {
@@ -209,6 +209,7 @@ func (c *connection) rest() {
 			return
 		case <-ticker.C:
 			c.closeSurplus()
+			also()
 		}
 	}
 }

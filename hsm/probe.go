@@ -240,7 +240,7 @@ func (p *prober) closed(kek, victim, free uint) {
 		return
 	}
 	p.seals.Store(&f)
-	if err := bends(p); err != nil {
+	if err := bends(p, f, kek, free); err != nil {
 		p.note(checkSame, true, false, err)
 		return
 	}

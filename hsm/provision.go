@@ -106,11 +106,19 @@ func (p *provisioner) provision(label string, a keystore.Algorithm, op maker) (v
 	for range maxTwins {
 		v, err := p.provisionOnce(label, a, op)
 		if !errors.Is(err, errTwins) {
-			return v, p.recovery.explain(err)
+			return v, p.recovery.explain(readOnly(err))
 		}
 		time.Sleep(time.Duration(1+rand.IntN(40)) * time.Millisecond)
 	}
 	return none, fmt.Errorf("hsm: other programs keep making versions of the key %q: %w; try again", label, keystore.ErrBusy)
+}
+
+// readOnly says what follows where a token takes no changes.
+func readOnly(err error) error {
+	if answered(err, pkcs11.CKR_SESSION_READ_ONLY) || answered(err, pkcs11.CKR_TOKEN_WRITE_PROTECTED) {
+		return fmt.Errorf("%w: the token is write-protected: its keys can be used, and not changed, until the vendor's tools lift that", err)
+	}
+	return err
 }
 
 // useful refuses keys that wrap and unwrap others in the token, where the module makes no

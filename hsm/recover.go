@@ -138,6 +138,8 @@ func (r *recovery) renewFor(e *Error, failed error) remedy {
 	switch {
 	case errors.Is(failed, keystore.ErrBusy), errors.Is(failed, keystore.ErrClosed):
 		return giveUp // nothing is known
+	case e.class() == classUnsupported && classOf(failed) == classUnsupported && r.check() == nil:
+		return giveUp // the module cannot do it, and works otherwise
 	case classOf(failed) == classStale, classOf(failed) == classSession:
 		return worth(r.renew(e.epoch, r.recent()))
 	}

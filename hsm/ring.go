@@ -183,6 +183,9 @@ func (r *rings) load(session uint, epoch uint64, label string, known []version) 
 	var ring []version
 	for _, e := range all {
 		v, err := r.admit(session, e, known)
+		if err == nil {
+			err = notTwin(r.inspector, session, e, ring)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -207,6 +210,22 @@ func replaced(all []evidence, known []version) error {
 		if !slices.ContainsFunc(all, there) && slices.ContainsFunc(all, sameName) {
 			return notTheSame(old.label, old.number)
 		}
+	}
+	return nil
+}
+
+// notTwin refuses another key with the label and identifier of a version that was found: which
+// of them is used would be by chance. The same key may be there twice, as after a clone.
+func notTwin(i *inspector, session uint, e evidence, ring []version) error {
+	for _, v := range ring {
+		if v.number != e.Version || !bytes.Equal(v.id, e.id) {
+			continue
+		}
+		same, err := sameKey(i, session, e, v)
+		if err == nil && !same {
+			err = fmt.Errorf("hsm: two different keys have the label %q and the CKA_ID %x: %w; remove one with the software that made it, or give it another label", e.Label, e.id, keystore.ErrWrongKey)
+		}
+		return err
 	}
 	return nil
 }
@@ -249,6 +268,9 @@ func (r *rings) admit(session uint, e evidence, known []version) (v version, err
 	if err := r.inspector.judge(session, &e); err != nil {
 		return v, err
 	}
+	if e.asksEachTime() {
+		return v, fmt.Errorf("hsm: key %q version %d requires a login for each operation (CKA_ALWAYS_AUTHENTICATE), which is not supported: %w; make a key without that, or give this one another label", e.Label, e.Version, keystore.ErrWrongKey)
+	}
 	if weak := r.inspector.allow.others(e.Weaknesses); len(weak) > 0 {
 		return v, fmt.Errorf("hsm: key %q version %d: %w: %s; destroy this version, or accept each weakness by its name", e.Label, e.Version, keystore.ErrWeakKey, strings.Join(weak, "; "))
 	}
@@ -258,7 +280,9 @@ func (r *rings) admit(session uint, e evidence, known []version) (v version, err
 			return v, err
 		}
 	}
-	v.mark, err = r.inspector.markOf(session, e)
+	if v.mark, err = r.inspector.markOf(session, e); err == nil {
+		err = confirm(r.inspector, session, e, v)
+	}
 	return v, err
 }
 

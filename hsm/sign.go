@@ -53,19 +53,22 @@ func (k signKey) signRSA(public *rsa.PublicKey, hash crypto.Hash, digest []byte)
 	if hash != crypto.SHA256 {
 		return nil, fmt.Errorf("hsm: sign a digest of %v with RSA: %w", hash, errors.ErrUnsupported)
 	}
-	out, info := make([]byte, public.Size()), append([]byte(prefixSHA256), digest...)
-	err := k.run(func(session, handle uint) error {
-		clear(out)
-		n, err := k.store.sign(session, handle, pkcs11.CKM_RSA_PKCS, info, out)
-		if err = wrote("C_Sign", out, n, err); err == nil {
-			err = faultless(rsa.VerifyPKCS1v15(public, hash, digest, out) == nil)
-		}
-		return err
-	})
+	out := make([]byte, public.Size())
+	err := k.run(func(session, handle uint) error { return k.store.signRSA(session, handle, public, digest, out) })
 	if err != nil {
 		return nil, k.store.recovery.ours(err)
 	}
 	return out, nil
+}
+
+// signRSA signs a digest of SHA-256 as PKCS #1 v1.5.
+func (l keyCalls) signRSA(session, handle uint, public *rsa.PublicKey, digest, out []byte) error {
+	clear(out)
+	n, err := l.sign(session, handle, pkcs11.CKM_RSA_PKCS, append([]byte(prefixSHA256), digest...), out)
+	if err = wrote("C_Sign", out, n, err); err == nil {
+		err = faultless(rsa.VerifyPKCS1v15(public, crypto.SHA256, digest, out) == nil)
+	}
+	return err
 }
 
 // faultless makes an error of a signature that its public key does not verify, which may reveal
@@ -80,30 +83,34 @@ func faultless(verified bool) error {
 	return nil
 }
 
-// signECDSA writes the r ‖ s of the token as ASN.1.
 func (k signKey) signECDSA(digest []byte) (out []byte, err error) {
 	public, ok := k.public.(*ecdsa.PublicKey)
 	if !ok {
 		return nil, fmt.Errorf("hsm: sign with a key for %T: %w", k.public, errors.ErrUnsupported)
 	}
-	field := k.algorithm.Size() / 8
-	raw, part := make([]byte, 2*field), digest[:min(len(digest), field)] // of a longer one modules differ in what they make
-	err = k.run(func(session, handle uint) error {
-		clear(raw)
-		n, err := k.store.sign(session, handle, pkcs11.CKM_ECDSA, part, raw)
-		if err = wrote("C_Sign", raw, n, err); err != nil {
-			return err
-		}
-		out, err = asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:field]), new(big.Int).SetBytes(raw[field:])})
-		if err != nil {
-			return err
-		}
-		return faultless(ecdsa.VerifyASN1(public, digest, out))
+	err = k.run(func(session, handle uint) (err error) {
+		out, err = k.store.signECDSA(session, handle, public, digest)
+		return err
 	})
 	if err != nil {
 		return nil, k.store.recovery.ours(err)
 	}
 	return out, nil
+}
+
+// signECDSA writes the r ‖ s of the token as ASN.1.
+func (l keyCalls) signECDSA(session, handle uint, public *ecdsa.PublicKey, digest []byte) ([]byte, error) {
+	field := (public.Curve.Params().BitSize + 7) / 8
+	raw, part := make([]byte, 2*field), digest[:min(len(digest), field)] // of a longer one modules differ in what they make
+	n, err := l.sign(session, handle, pkcs11.CKM_ECDSA, part, raw)
+	if err = wrote("C_Sign", raw, n, err); err != nil {
+		return nil, err
+	}
+	out, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:field]), new(big.Int).SetBytes(raw[field:])})
+	if err != nil {
+		return nil, err
+	}
+	return out, faultless(ecdsa.VerifyASN1(public, digest, out))
 }
 
 // publicKey reads a public key, or of RSA the public half of a private one.

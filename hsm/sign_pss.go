@@ -41,7 +41,7 @@ func (k pssKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte
 	if !ok || pss == nil {
 		return nil, fmt.Errorf("hsm: the key signs only with RSA-PSS: %w", errors.ErrUnsupported)
 	}
-	names, known := pssHashes[pss.Hash]
+	_, known := pssHashes[pss.Hash]
 	public, isRSA := k.public.(*rsa.PublicKey)
 	switch {
 	case !known || !isRSA:
@@ -51,19 +51,26 @@ func (k pssKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte
 	case len(digest) != pss.Hash.Size():
 		return nil, fmt.Errorf("hsm: sign a digest of %d bytes, want %d", len(digest), pss.Hash.Size())
 	}
-	// CK_RSA_PKCS_PSS_PARAMS: hashAlg, mgf, sLen.
-	params := appendWord(appendWord(appendWord(nil, names[0]), names[1]), uint(pss.Hash.Size()))
 	out := make([]byte, public.Size())
 	err := k.run(func(session, handle uint) error {
-		clear(out)
-		n, err := k.store.signWith(session, handle, pkcs11.CKM_RSA_PKCS_PSS, params, digest, out)
-		if err = wrote("C_Sign", out, n, err); err == nil {
-			err = faultless(rsa.VerifyPSS(public, pss.Hash, digest, out, pss) == nil)
-		}
-		return err
+		return k.store.signPSS(session, handle, public, pss.Hash, digest, out)
 	})
 	if err != nil {
 		return nil, k.store.recovery.ours(err)
 	}
 	return out, nil
+}
+
+// signPSS signs a digest as RSASSA-PSS.
+func (l keyCalls) signPSS(session, handle uint, public *rsa.PublicKey, hash crypto.Hash, digest, out []byte) error {
+	names := pssHashes[hash]
+	// CK_RSA_PKCS_PSS_PARAMS: hashAlg, mgf, sLen.
+	params := appendWord(appendWord(appendWord(nil, names[0]), names[1]), uint(hash.Size()))
+	clear(out)
+	n, err := l.signWith(session, handle, pkcs11.CKM_RSA_PKCS_PSS, params, digest, out)
+	if err = wrote("C_Sign", out, n, err); err == nil {
+		salt := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}
+		err = faultless(rsa.VerifyPSS(public, hash, digest, out, salt) == nil)
+	}
+	return err
 }

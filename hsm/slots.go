@@ -14,8 +14,9 @@ type Slot struct {
 	ID                   uint
 	Description          string
 	Label, Model, Serial string
-	Flags                uint  // of the token (CK_TOKEN_INFO)
-	Err                  error // why the token cannot be read, or nil
+	Manufacturer         string // of the token
+	Flags                uint   // of the token (CK_TOKEN_INFO)
+	Err                  error  // why the token cannot be read, or nil
 }
 
 // Empty reports whether the slot has no token. It is false if the token cannot be read.
@@ -50,7 +51,7 @@ func (m *module) slot(id uint) Slot {
 		return s
 	}
 	info, err := m.tokenInfo(id)
-	s.Label, s.Model, s.Serial, s.Flags = info.Label, info.Model, info.Serial, info.Flags
+	s.Label, s.Model, s.Serial, s.Manufacturer, s.Flags = info.Label, info.Model, info.Serial, info.ManufacturerID, info.Flags
 	s.Err = err
 	return s
 }

@@ -3,11 +3,13 @@ package hsm
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/miekg/pkcs11"
 	"golang.org/x/time/rate"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -109,9 +111,17 @@ func Open(c Config) (*Store, error) {
 		return nil, err
 	}
 	if err := prove(s); err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(expired(err), s.Close())
 	}
 	return s, nil
+}
+
+// expired says what follows where a token lets the user log in, and do nothing else.
+func expired(err error) error {
+	if answered(err, pkcs11.CKR_PIN_EXPIRED) {
+		return fmt.Errorf("%w: the token requires a new PIN first: change it with msl-hsm token pin change", err)
+	}
+	return err
 }
 
 // open starts a store whose module and keys were not checked yet.
@@ -132,7 +142,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 	mod.join(s.connection)
 	s.watch.ticks.Store(1)
 	go s.watch.run(cmp.Or(max(c.CallTimeout, 0), defaultCallTimeout), slices.Concat(s.sessions.all, s.anchors.all), s.done, s.log)
-	go s.rest()
+	go s.rest(s.rings.confirmMarks)
 	return s, nil
 }
 

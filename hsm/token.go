@@ -61,7 +61,12 @@ func (m *module) initToken(label string, soPIN, userPIN []byte) error {
 	return nil
 }
 
+// checkPINs judges the lengths of PINs. A token that states limits which no PIN keeps does not
+// tell them.
 func checkPINs(t tokenInfo, pins ...[]byte) error {
+	if t.MaxPINLen == 0 || t.MinPINLen > t.MaxPINLen || t.MinPINLen == ^uint(0) {
+		return nil
+	}
 	for _, pin := range pins {
 		if n := uint(len(pin)); n < t.MinPINLen || n > t.MaxPINLen {
 			return keystore.NoPINf("hsm: a PIN must be %d to %d bytes long", t.MinPINLen, t.MaxPINLen)

@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"slices"
@@ -138,8 +139,19 @@ func (t *trial) wrapThrowaway(i *inspector, session uint, a keystore.Algorithm) 
 	if err != nil {
 		return err
 	}
-	t.wrapped, err = t.form.wrap(i.library, session, t.kek, k, a.Size())
+	if t.wrapped, err = t.form.wrap(i.library, session, t.kek, k, a.Size()); err == nil && t.form.iv == 0 {
+		err = t.wrapsAlike(i, session, k, a.Size())
+	}
 	return errors.Join(err, i.destroy(session, k))
+}
+
+// wrapsAlike wraps once more: what is remembered of a sealing key must not be a wrong answer.
+func (t *trial) wrapsAlike(i *inspector, session, key uint, size int) error {
+	again, err := t.form.wrap(i.library, session, t.kek, key, size)
+	if err == nil && !bytes.Equal(again, t.wrapped) {
+		err = &Error{Function: "C_WrapKey", garbage: "two different wrapped forms of the same key"}
+	}
+	return err
 }
 
 // template returns a valid template with attribute f inverted or left out.

@@ -21,6 +21,10 @@ type URI struct {
 
 	ModulePath, ModuleName string
 	PINSource              string
+
+	// Initialize is that of [Config], for what uses a token by its URI alone. It is no part
+	// of the text of a URI.
+	Initialize string
 }
 
 // An attribute of a URI: its name and its place.
@@ -199,6 +203,11 @@ func (u *URI) module() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("hsm: no module named %q in the usual places: give its module-path", u.ModuleName)
+}
+
+// Matches reports whether the URI names the token in a slot.
+func (u *URI) Matches(s *Slot) bool {
+	return s.Err == nil && u.matches(tokenInfo{slot: s.ID, Label: s.Label, Serial: s.Serial, Model: s.Model, ManufacturerID: s.Manufacturer})
 }
 
 // matches reports whether the URI's path allows a token.

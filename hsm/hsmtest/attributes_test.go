@@ -167,6 +167,31 @@ func TestUnknownMechanism(t *testing.T) {
 	}
 }
 
+// TestTold has slots, tokens and mechanisms told otherwise than they are.
+func TestTold(t *testing.T) {
+	r := newRig(t)
+	r.Inject(hsmtest.Fault{Listed: new(uint(300)), SetFlags: pkcs11.CKF_USER_PIN_FINAL_TRY, ClearFlags: pkcs11.CKF_ENCRYPT, KeySize: new(uint(7)), WriteProtected: true})
+	list, err := r.GetMechanismList(r.slot)
+	if err != nil || len(list) != 300 || !slices.ContainsFunc(list[1:], func(m *pkcs11.Mechanism) bool { return m.Mechanism == list[0].Mechanism }) {
+		t.Errorf("%d mechanisms, %v", len(list), err)
+	}
+	info, err := r.GetMechanismInfo(r.slot, mechanism(pkcs11.CKM_AES_CBC))
+	if err != nil || info.Flags&pkcs11.CKF_ENCRYPT != 0 || info.Flags&pkcs11.CKF_DECRYPT == 0 || info.MinKeySize != 7 || info.MaxKeySize != 7 {
+		t.Errorf("%+v, %v", info, err)
+	}
+	token, err := r.GetTokenInfo(r.slot)
+	const both = pkcs11.CKF_USER_PIN_FINAL_TRY | pkcs11.CKF_WRITE_PROTECTED
+	if err != nil || token.Flags&both != both {
+		t.Errorf("flags %#x, %v", token.Flags, err)
+	}
+	_, err = r.OpenSession(r.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	want(t, "C_OpenSession", err, pkcs11.CKR_TOKEN_WRITE_PROTECTED)
+	session, err := r.OpenSession(r.slot, pkcs11.CKF_SERIAL_SESSION)
+	if err := errors.Join(err, r.CloseSession(session)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestReveal(t *testing.T) {
 	r := newRig(t)
 	key := r.protected(t)

@@ -73,6 +73,11 @@
 //	garble                     the first byte of what the call returns is inverted
 //	max-sessions=4             more sessions are CKR_SESSION_COUNT
 //	told-sessions=~0           the maximum that CK_TOKEN_INFO states
+//	set-flags=0x10000 clear-flags=0x20000
+//	                           the flags of a slot, token or mechanism are changed
+//	listed=10000               C_GetMechanismList gives so many, some again and again
+//	key-size=0                 the least and greatest that C_GetMechanismInfo states
+//	write-protected            the tokens are read-only: no session can write
 //	max-part=16384             more bytes in a call are CKR_DATA_LEN_RANGE
 //	unknown                    the module does not know attribute= and mechanism=
 //	token-objects-only         objects of the session are CKR_TEMPLATE_INCONSISTENT

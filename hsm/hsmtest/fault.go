@@ -91,6 +91,17 @@ type Fault struct {
 	MaxSessions int
 	// ToldSessions is the maximum number of sessions that C_GetTokenInfo reports.
 	ToldSessions *uint
+	// SetFlags and ClearFlags change the flags that C_GetSlotInfo, C_GetTokenInfo and
+	// C_GetMechanismInfo return: CKF_ values.
+	SetFlags, ClearFlags uint
+	// Listed is how many mechanisms C_GetMechanismList returns: those of the real module,
+	// again and again.
+	Listed *uint
+	// KeySize is the least and the greatest key size that C_GetMechanismInfo returns.
+	KeySize *uint
+	// WriteProtected makes tokens read-only: C_OpenSession for a session that can write is
+	// CKR_TOKEN_WRITE_PROTECTED, and C_GetTokenInfo says so.
+	WriteProtected bool
 	// MaxPart, if not 0, is how many bytes of data one call accepts; more are
 	// CKR_DATA_LEN_RANGE. It applies to data to encrypt, decrypt, digest, sign or
 	// verify, not to wrapped keys.
@@ -229,6 +240,11 @@ func (f Fault) what() []string {
 	w.add(f.Garble, "garble")
 	w.add(f.MaxSessions > 0, fmt.Sprintf("max-sessions=%d", f.MaxSessions))
 	w.add(f.ToldSessions != nil, "told-sessions="+number(f.ToldSessions))
+	w.add(f.SetFlags != 0, fmt.Sprintf("set-flags=%#x", f.SetFlags))
+	w.add(f.ClearFlags != 0, fmt.Sprintf("clear-flags=%#x", f.ClearFlags))
+	w.add(f.Listed != nil, "listed="+number(f.Listed))
+	w.add(f.KeySize != nil, "key-size="+number(f.KeySize))
+	w.add(f.WriteProtected, "write-protected")
 	w.add(f.MaxPart > 0, fmt.Sprintf("max-part=%d", f.MaxPart))
 	w.add(f.Unknown, "unknown")
 	w.add(f.TokenOnly, "token-objects-only")

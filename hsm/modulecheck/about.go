@@ -13,15 +13,27 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// about asks the module and the token what they are, without a login.
+// about asks the module and the token what they are, without a login. A server needs none of
+// that, so what is not told is a result and no more.
 func (s *step) about() error {
 	uri, err := hsm.ParseURI(s.URI)
 	if err != nil {
 		return err
 	}
-	if _, err := hsm.Slots(uri.ModulePath, s.Initialize); err != nil {
+	slots, err := hsm.Slots(uri.ModulePath, s.Initialize)
+	if err != nil {
 		return err // in words, where miekg/pkcs11 would crash
 	}
+	a := About{Module: uri.ModulePath}
+	if err := s.describe(&a, uri, slots); err != nil {
+		s.of(described, err)
+	}
+	s.write(event{About: &a})
+	return nil
+}
+
+// describe asks by miekg/pkcs11, which has the functions for that.
+func (s *step) describe(a *About, uri *hsm.URI, slots []hsm.Slot) error {
 	p := pkcs11.New(uri.ModulePath)
 	if p == nil {
 		return fmt.Errorf("modulecheck: PKCS #11 module %s does not load: %w; name the library of the token in module-path", uri.ModulePath, keystore.ErrUnavailable)
@@ -30,10 +42,13 @@ func (s *step) about() error {
 	if err := p.Initialize(InitializeWith(s.Initialize)...); err != nil {
 		return fmt.Errorf("modulecheck: %s: C_Initialize: %w: %w", uri.ModulePath, err, keystore.ErrUnavailable)
 	}
-	a := About{Module: uri.ModulePath}
-	err = errors.Join(a.ofLibrary(p), a.ofToken(p, uri), p.Finalize())
-	s.write(event{About: &a})
-	return err
+	s.write(event{Begins: "C_GetInfo"})
+	err := a.ofLibrary(p)
+	if i := slices.IndexFunc(slots, func(one hsm.Slot) bool { return uri.Matches(&one) }); i >= 0 {
+		s.write(event{Begins: "C_GetMechanismList"})
+		err = errors.Join(err, a.ofToken(p, slots[i]))
+	}
+	return errors.Join(err, p.Finalize())
 }
 
 func (a *About) ofLibrary(p *pkcs11.Ctx) error {
@@ -49,23 +64,16 @@ func (a *About) ofLibrary(p *pkcs11.Ctx) error {
 
 // ofToken describes the first token that the URI names; which one is used is decided when
 // it is opened.
-func (a *About) ofToken(p *pkcs11.Ctx, uri *hsm.URI) error {
-	slots, err := p.GetSlotList(true)
+func (a *About) ofToken(p *pkcs11.Ctx, slot hsm.Slot) error {
+	a.Token, a.Model = padded(slot.Label), padded(slot.Model)
+	t, err := p.GetTokenInfo(slot.ID)
 	if err != nil {
-		return fmt.Errorf("modulecheck: C_GetSlotList: %w: %w", err, keystore.ErrUnavailable)
+		return fmt.Errorf("modulecheck: C_GetTokenInfo: %w: %w", err, keystore.ErrUnavailable)
 	}
-	for _, slot := range slots {
-		t, err := p.GetTokenInfo(slot)
-		if err != nil || uri.Token != "" && uri.Token != strings.TrimRight(t.Label, " ") || uri.Serial != "" && uri.Serial != strings.TrimRight(t.SerialNumber, " ") {
-			continue
-		}
-		a.Token, a.Model = padded(t.Label), padded(t.Model)
-		a.Firmware = fmt.Sprintf("%d.%d", t.FirmwareVersion.Major, t.FirmwareVersion.Minor)
-		a.Sessions = sessions(t.MaxSessionCount)
-		a.Mechanisms, err = mechanisms(p, slot)
-		return err
-	}
-	return nil
+	a.Firmware = fmt.Sprintf("%d.%d", t.FirmwareVersion.Major, t.FirmwareVersion.Minor)
+	a.Sessions = sessions(t.MaxSessionCount)
+	a.Mechanisms, err = mechanisms(p, slot.ID)
+	return err
 }
 
 // InitializeWith are the options of miekg/pkcs11 for a text that C_Initialize gives the

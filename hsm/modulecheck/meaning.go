@@ -4,6 +4,7 @@ import "github.com/msl-hsm/msl-hsm/hsm"
 
 // The groups of checks besides those of the suite.
 const (
+	described     = "about" // only if it fails
 	probed        = "probe"
 	sealingKeys   = "sealing-keys"
 	secondOpinion = "second-opinion"
@@ -23,6 +24,7 @@ func meaning(r Result) string {
 		}[r.Name[len(probed)+1:]]
 	}
 	return map[string]string{
+		described:      "nothing: a server does not ask for it",
 		"open":         "no token of this module can be opened",
 		sealingKeys:    "session keys cannot be sealed: custody sealed is not possible, and a server does not start without keystore.session-keys: memory",
 		"interfaces":   "keys of this algorithm cannot be made",

@@ -211,3 +211,31 @@ func TestHang(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestUntold tries a module that does not tell what it is: a server does not ask for that, so it
+// is a result, and no end.
+func TestUntold(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	for function, want := range map[string]string{"C_GetInfo": token.Label, "C_GetMechanismList": token.Label, "C_GetTokenInfo": ""} {
+		r := &runner{Config: config(t, token, m.Path)}
+		m.Inject(hsmtest.Fault{Function: function, Code: pkcs11.CKR_FUNCTION_FAILED})
+		if err := r.do(t.Context(), request{Step: stepAbout}); err != nil {
+			t.Errorf("%s: %v", function, err)
+		}
+		if got := r.report.About.Token; got != want {
+			t.Errorf("%s: token %q", function, got)
+		}
+		failed := slices.ContainsFunc(r.report.Results, func(one Result) bool {
+			return one.Name == described && one.Verdict == Wrong && strings.Contains(one.Detail, function) && one.Means != "" && !one.Refused
+		})
+		if failed != (want != "") { // without C_GetTokenInfo there is no token to ask about
+			t.Errorf("%s: %+v", function, r.report.Results)
+		}
+	}
+	m.Inject(hsmtest.Fault{Listed: new(uint(10_000))})
+	r := &runner{Config: config(t, token, m.Path)}
+	if err := r.do(t.Context(), request{Step: stepAbout}); err != nil || len(r.report.Results) > 0 || len(r.report.About.Mechanisms) > 200 {
+		t.Errorf("10,000 mechanisms: %v, %+v", err, r.report)
+	}
+}

@@ -3,6 +3,7 @@
 package lockedmem
 
 import (
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,21 @@ func allocate(n int) ([]byte, bool) {
 	_ = unix.Mlock(page)
 	protect(page)
 	return page, true
+}
+
+// Check returns why buffers cannot be kept out of swap space here, or nil. What else protects
+// them does not depend on it.
+func Check() error {
+	size := os.Getpagesize()
+	page, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return fmt.Errorf("lockedmem: mmap: %w", err)
+	}
+	defer free(page)
+	if err := unix.Mlock(page); err != nil {
+		return fmt.Errorf("lockedmem: mlock: %w", err)
+	}
+	return nil
 }
 
 func free(page []byte) { _ = unix.Munmap(page) }

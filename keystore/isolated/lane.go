@@ -226,7 +226,10 @@ func (l *lane) rest() {
 	}
 }
 
+// close closes a lane that nobody uses. What a call was about that failed is left in it.
 func (l *lane) close() {
+	clear(l.input)
+	clear(l.output[:cap(l.output)])
 	in := l.in
 	if l.file != nil {
 		l.file.Close()

@@ -62,6 +62,7 @@ typedef struct { ck_byte label[32], maker[32], model[16], serial[16]; word flags
 typedef struct { ck_byte description[64], maker[32]; word flags;
 	ck_byte versions[4]; } ck_slot_info;
 typedef struct { word slot, state, flags, error; } ck_session_info;
+typedef struct { word min_key, max_key, flags; } ck_mechanism_info;
 
 enum {
 	CKR_OK = 0, CKR_SLOT_ID_INVALID = 3, CKR_GENERAL_ERROR = 5, CKR_FUNCTION_FAILED = 6,
@@ -72,7 +73,8 @@ enum {
 	CKR_CRYPTOKI_NOT_INITIALIZED = 0x190, CKR_CRYPTOKI_ALREADY_INITIALIZED = 0x191,
 	CKA_TOKEN = 1, CKA_VALUE = 0x11, CKA_SENSITIVE = 0x103, CKA_EXTRACTABLE = 0x162,
 	CKA_VALUE_LEN = 0x161, CKA_MODIFIABLE = 0x170, CKA_COPYABLE = 0x171, CKA_DESTROYABLE = 0x172,
-	CKA_WRAP_WITH_TRUSTED = 0x210, CKA_TRUSTED = 0x86, CKF_TOKEN_PRESENT = 1
+	CKA_WRAP_WITH_TRUSTED = 0x210, CKA_TRUSTED = 0x86, CKF_TOKEN_PRESENT = 1,
+	CKF_RW_SESSION = 2, CKF_WRITE_PROTECTED = 2, CKR_TOKEN_WRITE_PROTECTED = 0xe2
 };
 
 #define UNAVAILABLE (~0UL) /* CK_UNAVAILABLE_INFORMATION */

@@ -19,7 +19,8 @@ enum {
 	DOES_TOLD_SESSIONS = 0x400, DOES_MAX_PART = 0x800, DOES_UNKNOWN = 0x1000,
 	DOES_FRESH_LIST = 0x2000, DOES_REVEAL = 0x4000, DOES_IGNORE = 0x8000,
 	DOES_IMITATE = 0x10000, DOES_TOKEN_ONLY = 0x20000, DOES_LEAK = 0x40000,
-	DOES_OFFICER = 0x80000, DOES_GARBLE = 0x100000
+	DOES_OFFICER = 0x80000, DOES_GARBLE = 0x100000, DOES_FLAGS = 0x200000,
+	DOES_LIST = 0x400000, DOES_WRITE_PROTECT = 0x800000, DOES_KEY_SIZE = 0x1000000
 };
 
 /* How a rule does it, or for how long. */
@@ -35,6 +36,7 @@ typedef struct {
 	word skip, times;
 	uint64_t duration, delay; /* nanoseconds */
 	word code, signal, length, max_sessions, told_sessions, max_part, as, pad, leak;
+	word set, clear, listed, key_size;
 	char token[MAX_LABEL], replace[MAX_LABEL];
 	int begun, over; /* of one that ends with C_Finalize, in this process */
 } rule;
@@ -113,6 +115,7 @@ word forward_list(call *, int (*leave_out)(const call *, word));
 word read_attributes(call *);
 word forward_relaxed(call *);
 int is_mechanism_unknown(const call *, word type);
+word list_as_many(call *);
 
 /* imitate.c */
 word imitate(call *);

@@ -107,6 +107,23 @@ static int imitates(const rule *r, const call *c)
 	return c->fn == FN_GetMechanismList || c->fn == FN_GetAttributeValue || makes_objects(c);
 }
 
+/* Where a call tells flags, or 0. */
+static word *flags_of(const call *c)
+{
+	if (c->fn == FN_GetSlotInfo && c->a[1])
+		return &((ck_slot_info *)c->a[1])->flags;
+	if (c->fn == FN_GetTokenInfo && c->a[1])
+		return &((ck_token_info *)c->a[1])->flags;
+	if (c->fn == FN_GetMechanismInfo && c->a[2])
+		return &((ck_mechanism_info *)c->a[2])->flags;
+	return 0;
+}
+
+static int writes(const call *c)
+{
+	return c->fn == FN_OpenSession && c->a[1] & CKF_RW_SESSION;
+}
+
 /* Whether one of the things that the rule does concerns the call. */
 static int concerns(const rule *r, call *c)
 {
@@ -120,6 +137,10 @@ static int concerns(const rule *r, call *c)
 		(r->does & told && c->fn == FN_GetTokenInfo) ||
 		(r->does & (DOES_LENGTH | DOES_GARBLE) && tells_length(c)) ||
 		(r->does & DOES_MAX_SESSIONS && too_many(r, c)) ||
+		(r->does & DOES_FLAGS && flags_of(c)) ||
+		(r->does & DOES_KEY_SIZE && c->fn == FN_GetMechanismInfo && c->a[2]) ||
+		(r->does & DOES_LIST && c->fn == FN_GetMechanismList && c->a[2]) ||
+		(r->does & DOES_WRITE_PROTECT && (writes(c) || (c->fn == FN_GetTokenInfo && c->a[1]))) ||
 		(r->does & DOES_MAX_PART && too_long(r, c)) ||
 		(r->does & DOES_UNKNOWN && is_unknown(r, c)) ||
 		(r->does & DOES_FRESH_LIST && c->fn == FN_GetFunctionList) ||
@@ -173,6 +194,9 @@ static int refuses(const rule *r, call *c, word *rv)
 	*rv = CKR_SESSION_COUNT;
 	if (r->does & DOES_MAX_SESSIONS && c->fn == FN_OpenSession)
 		return 1;
+	*rv = CKR_TOKEN_WRITE_PROTECTED;
+	if (r->does & DOES_WRITE_PROTECT && writes(c))
+		return 1;
 	*rv = CKR_TEMPLATE_INCONSISTENT;
 	if (r->does & DOES_TOKEN_ONLY)
 		return 1;
@@ -206,6 +230,12 @@ static void invert(void *value, word len)
 		*(ck_byte *)value ^= 0xff;
 }
 
+/* Whether a call returned some of the attributes in spite of its code. */
+static int tells_some(const call *c, word rv)
+{
+	return c->fn == FN_GetAttributeValue && (rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_SENSITIVE);
+}
+
 /* Inverts the first byte of what a call returned. */
 static void garble(const rule *r, const call *c)
 {
@@ -229,6 +259,20 @@ static void tell_sessions(const rule *r, const call *c)
 		info->max_sessions = info->max_rw = n;
 }
 
+static void tell_flags(const rule *r, const call *c)
+{
+	word *flags = flags_of(c);
+
+	if (flags)
+		*flags = (*flags & ~r->clear) | r->set;
+	if (flags && r->does & DOES_WRITE_PROTECT && c->fn == FN_GetTokenInfo)
+		*flags |= CKF_WRITE_PROTECTED;
+	if (r->does & DOES_KEY_SIZE && c->fn == FN_GetMechanismInfo) {
+		ck_mechanism_info *info = (ck_mechanism_info *)c->a[2];
+		info->min_key = info->max_key = r->key_size;
+	}
+}
+
 /* What comes after the real call. */
 static word afterwards(const control *c, const rule *r, const call *k, word rv)
 {
@@ -236,10 +280,12 @@ static word afterwards(const control *c, const rule *r, const call *k, word rv)
 		act(c, r);
 	if (r->does & DOES_LENGTH && tells_length(k))
 		tell_length(r, k);
-	if (r->does & DOES_GARBLE && tells_length(k) && rv == CKR_OK)
+	if (r->does & DOES_GARBLE && tells_length(k) && (rv == CKR_OK || tells_some(k, rv)))
 		garble(r, k);
 	if (r->does & (DOES_TOLD_SESSIONS | DOES_MAX_SESSIONS))
 		tell_sessions(r, k);
+	if (r->does & (DOES_FLAGS | DOES_WRITE_PROTECT | DOES_KEY_SIZE) && rv == CKR_OK)
+		tell_flags(r, k);
 	return r->how & AFTER && r->does & DOES_ANSWER ? r->code : rv;
 }
 

@@ -147,6 +147,11 @@ static const struct {
 	{"token-objects-only", 0, 0, DOES_TOKEN_ONLY, 0},
 	{"officer-trusts", 0, 0, DOES_OFFICER, 0},
 	{"pad", plain, offsetof(rule, pad), 0, 0},
+	{"set-flags", plain, offsetof(rule, set), DOES_FLAGS, 0},
+	{"clear-flags", plain, offsetof(rule, clear), DOES_FLAGS, 0},
+	{"listed", plain, offsetof(rule, listed), DOES_LIST, 0},
+	{"key-size", plain, offsetof(rule, key_size), DOES_KEY_SIZE, 0},
+	{"write-protected", 0, 0, DOES_WRITE_PROTECT, 0},
 	{"draws-iv", 0, 0, 0, DRAWS_IV},
 };
 

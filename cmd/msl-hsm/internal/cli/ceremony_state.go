@@ -8,9 +8,12 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/miekg/pkcs11"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -42,7 +45,7 @@ func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
 	if err != nil {
 		return t, err
 	}
-	all, err := hsm.Tokens(uri.ModulePath)
+	all, err := hsm.Slots(uri.ModulePath, k.Initialize)
 	if err != nil {
 		return t, err
 	}
@@ -51,10 +54,15 @@ func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
 		return t, fmt.Errorf("PKCS #11 module: %w", err)
 	}
 	sum := sha256.Sum256(library)
+	var unread error
 	for _, one := range all {
-		if (uri.Token == "" || one.Token == uri.Token) && (uri.Serial == "" || one.Serial == uri.Serial) {
-			return ceremonyToken{uri.String(), one.Token, one.Serial, one.Model, one.Manufacturer, hex.EncodeToString(sum[:])}, nil
+		unread = errors.Join(unread, one.Unread())
+		if uri.Matches(&one) && one.Flags&pkcs11.CKF_TOKEN_INITIALIZED != 0 {
+			return ceremonyToken{uri.String(), one.Label, one.Serial, one.Model, one.Manufacturer, hex.EncodeToString(sum[:])}, nil
 		}
+	}
+	if unread != nil {
+		return t, unread
 	}
 	return t, exit.WithCode(fmt.Errorf("no initialized token matches %s: make one with msl-hsm token init", uri), exit.Keystore)
 }

@@ -147,6 +147,7 @@ func Resolve(k *config.Keystore) (*hsm.URI, error) {
 	if uri.ModulePath == "" && uri.ModuleName == "" {
 		return nil, exit.Usagef("key store %s names no module: add ?module-path=/path/to/module.so", uri)
 	}
+	uri.Initialize = k.Initialize
 	return uri, nil
 }
 

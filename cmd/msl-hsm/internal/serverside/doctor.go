@@ -30,6 +30,7 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 	d.clock(time.Now())
 	d.fips(keys.FIPSOf())
 	d.openFiles()
+	d.lockedMemory()
 	d.files()
 	d.accessLog()
 	if c.Server.Admin.Token != "" {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 )
 
 // files checks who can read and write what only the server should, and whether there is
@@ -66,6 +67,15 @@ func (d *doctor) room(dir string) {
 		verdict = Warning
 	}
 	d.say("disk", verdict, "%d MiB are free in %s", free>>20, dir)
+}
+
+// lockedMemory checks that the PIN and passwords are kept out of swap space.
+func (d *doctor) lockedMemory() {
+	if err := lockedmem.Check(); err != nil {
+		d.say("locked memory", Warning, "the PIN and passwords may be written to swap space: %s; allow the server to lock its memory (LimitMEMLOCK=infinity in systemd, ulimit -l unlimited), or use no swap space, or encrypted swap space", exit.OneLine(err))
+		return
+	}
+	d.say("locked memory", OK, "the PIN and passwords are kept out of swap space")
 }
 
 // leastFiles is how many open files a server with few devices may need: for its key

@@ -1,0 +1,111 @@
+package hsm_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha256"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/softhsm"
+)
+
+// TestLoginEachTime refuses a key that wants a login for each operation, which would fail as if
+// the session were not logged in, so that all sessions would be opened anew again and again.
+func TestLoginEachTime(t *testing.T) {
+	s, token := newStore(t)
+	a := newAttacker(t, token)
+	label := pkcs11.NewAttribute(pkcs11.CKA_LABEL, "each-time")
+	_, _, err := a.GenerateKeyPair(a.session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, nil)},
+		[]*pkcs11.Attribute{flag(pkcs11.CKA_TOKEN, true), label, pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, 2048), pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})},
+		[]*pkcs11.Attribute{flag(pkcs11.CKA_TOKEN, true), label, flag(pkcs11.CKA_PRIVATE, true), flag(pkcs11.CKA_SENSITIVE, true), flag(pkcs11.CKA_EXTRACTABLE, false),
+			flag(pkcs11.CKA_SIGN, true), flag(pkcs11.CKA_DECRYPT, false), flag(pkcs11.CKA_UNWRAP, false), flag(pkcs11.CKA_SIGN_RECOVER, false), flag(pkcs11.CKA_DERIVE, false),
+			flag(pkcs11.CKA_ALWAYS_AUTHENTICATE, true), flag(ckaCopyable, false), flag(pkcs11.CKA_MODIFIABLE, false)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Lookup("each-time"); !errors.Is(err, keystore.ErrWrongKey) || !strings.Contains(err.Error(), "CKA_ALWAYS_AUTHENTICATE") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%v", err)
+	}
+	if all, err := s.List(); err != nil || len(all) != 4 {
+		t.Errorf("%d keys are listed, %v", len(all), err)
+	}
+	if epoch := s.Stats().Epoch; epoch != 1 {
+		t.Errorf("the sessions were opened %d times", epoch)
+	}
+}
+
+// TestOddTruths has a module tell truth values in other forms than one byte of 0 or 1: no key
+// counts as one that may do less than it may.
+func TestOddTruths(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	s := open(t, c)
+	v, err := s.Create("signs", keystore.RSASign2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256(nil)
+	if _, err := v.Key.(crypto.Signer).Sign(nil, digest[:], crypto.SHA256); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, attribute := range []uint{pkcs11.CKA_DECRYPT, pkcs11.CKA_UNWRAP, pkcs11.CKA_DERIVE, pkcs11.CKA_SIGN_RECOVER, pkcs11.CKA_SENSITIVE, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_MODIFIABLE, pkcs11.CKA_PRIVATE} {
+		s := open(t, c)
+		m.Inject(hsmtest.Fault{Function: "C_GetAttributeValue", Attribute: []uint{attribute}, Garble: true}) // 0xff, or 0xfe for true
+		if _, err := s.Lookup("signs"); err == nil {
+			t.Errorf("attribute %#x: %v", attribute, err)
+		}
+		m.Clear()
+		s.Close()
+	}
+}
+
+// TestTwins finds a key beside another one with its label and identifier: one that is the same
+// key may be there, another key not.
+func TestTwins(t *testing.T) {
+	s, token := newStore(t)
+	value := bytes.Repeat([]byte{7}, 32)
+	if _, err := s.Provision("mac", keystore.HMACSHA256, value); err != nil {
+		t.Fatal(err)
+	}
+	a := newAttacker(t, token)
+	if err := a.FindObjectsInit(a.session, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, "mac")}); err != nil {
+		t.Fatal(err)
+	}
+	found, _, err := a.FindObjects(a.session, 2)
+	if err := errors.Join(err, a.FindObjectsFinal(a.session)); err != nil || len(found) != 1 {
+		t.Fatalf("%d, %v", len(found), err)
+	}
+	told, err := a.GetAttributeValue(a.session, found[0], []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	twin := func(value []byte) {
+		t.Helper()
+		_, err := a.CreateObject(a.session, append([]*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_LABEL, "mac"), pkcs11.NewAttribute(pkcs11.CKA_ID, told[0].Value), pkcs11.NewAttribute(pkcs11.CKA_VALUE, value),
+		}, secret([]uint{pkcs11.CKA_SIGN}, flag(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_GENERIC_SECRET))...))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := hsm.Config{URI: token.URI, PIN: token.PIN}
+	twin(value)
+	if ring, err := open(t, c).Lookup("mac"); err != nil || len(ring) != 1 {
+		t.Errorf("the same key twice: %d versions, %v", len(ring), err)
+	}
+	twin(bytes.Repeat([]byte{8}, 32))
+	if _, err := open(t, c).Lookup("mac"); !errors.Is(err, keystore.ErrWrongKey) || !strings.Contains(err.Error(), `two different keys have the label "mac" and the CKA_ID`) {
+		t.Errorf("another key: %v", err)
+	}
+}
