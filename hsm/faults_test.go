@@ -315,15 +315,10 @@ func TestTokenGone(t *testing.T) {
 func TestBusy(t *testing.T) {
 	token := softhsm.Temp(t)
 	s := open(t, hsm.Config{URI: token.URI, PIN: token.PIN, Sessions: 1, Wait: time.Millisecond})
-	k, err := s.Generate(keystore.RSASign4096)
-	if err != nil {
-		t.Fatal(err)
-	}
 	mac, err := s.Generate(keystore.HMACSHA256)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = k
 	var group sync.WaitGroup
 	busy := false
 	var mu sync.Mutex

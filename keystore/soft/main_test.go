@@ -1,0 +1,17 @@
+//go:debug cryptocustomrand=1
+
+package soft
+
+import (
+	"os"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/internal/pairtest"
+)
+
+func TestMain(m *testing.M) {
+	if err := pairtest.Install(); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
