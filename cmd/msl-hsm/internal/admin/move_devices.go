@@ -96,10 +96,11 @@ func ExportEnrollments(c *config.Config, path string) (states map[enroll.State]i
 		return nil, err
 	}
 	defer exit.Closing(&err, s)
-	return states, whole(path, func(made string) error {
+	err = whole(path, func(made string) error {
 		states, err = writeEnrollments(c, s, made)
 		return err
 	})
+	return states, err
 }
 
 // writeEnrollments writes only authentic records.

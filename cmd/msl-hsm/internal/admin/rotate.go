@@ -186,12 +186,13 @@ func replace(r *state.Rotation, at time.Time) {
 		r.Replaced = map[string]map[uint32]time.Time{}
 	}
 	for label, number := range r.Versions {
-		all := map[uint32]time.Time{number: at}
+		all := map[uint32]time.Time{}
 		for earlier, was := range r.Replaced[label] {
 			if all[earlier] = was; was.After(at) {
 				all[earlier] = at
 			}
 		}
+		all[number] = at // also if a lost key began with that version again
 		r.Replaced[label] = all
 	}
 }

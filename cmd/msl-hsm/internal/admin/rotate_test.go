@@ -277,3 +277,15 @@ func TestRotateTwice(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReplace has a clock that was ahead at an earlier rotation, and a version that was there
+// before its key was lost.
+func TestReplace(t *testing.T) {
+	now := time.Unix(1e9, 0).UTC()
+	before, ahead := now.Add(-time.Hour), now.Add(time.Hour)
+	r := state.Rotation{Versions: map[string]uint32{"a": 4}, Replaced: map[string]map[uint32]time.Time{"a": {2: before, 3: ahead, 4: before}}}
+	replace(&r, now)
+	if got, want := r.Replaced["a"], (map[uint32]time.Time{2: before, 3: now, 4: now}); !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
