@@ -299,7 +299,7 @@ func (f *file) encrypt(rings map[string][]record) ([]byte, error) {
 func (f *file) create(rings map[string][]record) error {
 	err := f.write(rings, atomicfile.Create)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("soft: %s: %w", f.path, keystore.ErrExists)
+		return fmt.Errorf("soft: %s was made by another process meanwhile, try again: %w", f.path, keystore.ErrExists)
 	}
 	return err
 }

@@ -143,15 +143,38 @@ func newAging(r records) *aging {
 	return a
 }
 
-// before returns when records were touched that have now aged for as long as tokens are
-// accepted, and at least for base.
-func (a *aging) before(ctx context.Context, base time.Duration) (then time.Time, err error) {
+// A Clock is what the servers of a state know about time. The clock of one command may be wrong.
+type Clock struct {
+	// Now is the time here, or when a server last looked for old records, if that is later.
+	Now time.Time `json:"now"`
+	// Ended is a time: a token that was issued before it is no longer accepted.
+	Ended time.Time `json:"ended"`
+}
+
+// Clock returns what the servers know about time. keep is as in [Pruning]. Time in which no
+// server lived, or by which a clock was set, ends no token.
+func (s *Server) Clock(ctx context.Context, keep time.Duration) (c Clock, err error) {
 	now := time.Now()
-	err = a.view(ctx, "find out how old records are", func(tx kv.Reader) error {
-		_, then, err = a.chronicle(tx, now, base)
+	err = s.view(ctx, "find out how old records are", func(tx kv.Reader) error {
+		last, err := readChronicle(tx)
+		if err == nil {
+			c.Now = later(now, last.looked)
+			_, c.Ended, err = s.aging.chronicle(tx, now, keep)
+		}
 		return err
 	})
-	return then, err
+	return c, err
+}
+
+// begin notes the time if no server did so yet: a clock that is ahead later shows by it.
+func (a *aging) begin(ctx context.Context) error {
+	return a.update(ctx, "note when the first server ran", func(tx kv.Tx) error {
+		c, err := readChronicle(tx)
+		if err != nil || !c.looked.IsZero() {
+			return err
+		}
+		return tx.Put(kv.Settings, []byte(chronicleKey), chronicle{looked: time.Now()}.encode())
+	})
 }
 
 // look records that this server looks for old records now. It returns the lapse that ends

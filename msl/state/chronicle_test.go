@@ -188,3 +188,30 @@ func TestCountsAhead(t *testing.T) {
 		}
 	})
 }
+
+// TestClockOfACommand has a command with a clock that is ahead, or behind, ask when tokens
+// ended: the servers lived only for some time since they were issued.
+func TestClockOfACommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t)
+		s.StartPruning(Pruning{Keep: day})
+		time.Sleep(time.Second) // too short to look for old records
+		s.StopPruning()
+		began := time.Now()
+		for _, ahead := range []time.Duration{time.Minute, day, year} {
+			time.Sleep(ahead)
+			s = reopen(t, s)
+			c, err := s.Clock(t.Context(), day)
+			if !c.Now.Equal(time.Now()) || c.Ended.After(began.Add(-day)) || err != nil {
+				t.Errorf("ahead by %v: %+v, %v", ahead, c, err)
+			}
+		}
+		looked := time.Now().Add(day)
+		wantErr(t, s.store.Update(t.Context(), func(tx kv.Tx) error {
+			return tx.Put(kv.Settings, []byte(chronicleKey), chronicle{looked: looked}.encode())
+		}), nil)
+		if c, err := s.Clock(t.Context(), day); c.Now.Unix() != looked.Unix() || c.Ended.After(time.Now().Add(-day)) || err != nil {
+			t.Errorf("behind: %+v, %v", c, err)
+		}
+	})
+}

@@ -71,6 +71,9 @@ func (s *Server) StopPruning() {
 func (s *Server) pruneUntil(ctx context.Context, p Pruning, done chan<- struct{}) {
 	defer close(done)
 	p.Log.Debug("old records are removed from the state file", "kept", p.Keep, "every", max(p.Interval, leastInterval))
+	if err := s.aging.begin(ctx); err != nil && ctx.Err() == nil {
+		p.Log.Warn("it could not be noted when the first server ran", "error", err)
+	}
 	for wait := min(p.Interval, firstRest); ; wait = p.Interval {
 		rest := time.NewTimer(jittered(wait))
 		select {
@@ -126,10 +129,11 @@ type Forgotten struct {
 // stay, since a user ID token is renewed as long as its master token is. Time in which no
 // server lived, or by which a clock was set, does not count.
 func (s *Server) Forget(ctx context.Context, keep time.Duration) (f Forgotten, err error) {
-	olderThan, err := s.aging.before(ctx, keep)
+	c, err := s.Clock(ctx, keep)
 	if err != nil {
 		return f, err
 	}
+	olderThan := c.Ended
 	if f.Tokens, err = s.prune(ctx, olderThan); err != nil {
 		return f, err
 	}

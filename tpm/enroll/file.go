@@ -69,7 +69,7 @@ func layout(fits *bool) boltkv.Layout {
 			return err
 		},
 		Strict:   true,
-		Guarded:  true,
+		Newest:   authenticatedVersion,
 		LockWait: 2 * time.Second,
 		Explain:  explain,
 	}
@@ -126,6 +126,9 @@ func unguarded(path string, how boltkv.Opening) (*File, error) {
 	return file, nil
 }
 
+// authenticatedVersion is that of a file whose records are authenticated.
+const authenticatedVersion = 2
+
 // guard authenticates the records, and what leads to them. The derived tables were
 // compared with those.
 func (f Files) guard(file *File) error {
@@ -141,7 +144,7 @@ func (f Files) guard(file *File) error {
 	}
 	store, verdict, err := g.Over(context.Background(), file.db, tables(), nil)
 	if err == nil && verdict.Authentic {
-		err = file.db.SetAuthenticated()
+		err = file.db.Raise(authenticatedVersion)
 	}
 	file.Stored, file.Verdict = Stored{store}, verdict
 	return err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -98,21 +99,25 @@ func TestNothingToWrite(t *testing.T) {
 	}
 }
 
-// TestSetAuthenticated wants a file refused by programs that would change its records
-// without what authenticates them.
-func TestSetAuthenticated(t *testing.T) {
+// TestRaise wants a file refused by programs that would change its records without what
+// authenticates them, and no version lowered.
+func TestRaise(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	guarded := layout()
-	guarded.Guarded = true
+	guarded.Newest = 3
 	d := openTest(t, path, guarded)
-	for range 2 {
-		if err := d.SetAuthenticated(); err != nil {
+	for _, version := range []int{2, 3, 3, 2} {
+		if err := d.Raise(version); err != nil {
 			t.Fatal(err)
 		}
 	}
 	d.Close()
-	if _, err := Open(path, layout(), OpenExisting); !errors.Is(err, kv.ErrFormat) {
-		t.Errorf("a program that knows nothing of it: %v, want kv.ErrFormat", err)
+	for _, known := range []int{0, 2} {
+		older := layout()
+		older.Newest = known
+		if _, err := Open(path, older, OpenExisting); !errors.Is(err, kv.ErrFormat) || !strings.Contains(err.Error(), "version 3, and this program knows") {
+			t.Errorf("a program that knows version %d: %v, want kv.ErrFormat", known, err)
+		}
 	}
 	openTest(t, path, guarded)
 }

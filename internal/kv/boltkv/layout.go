@@ -34,9 +34,9 @@ type Layout struct {
 	Check func(kv.Reader) error
 	// Strict makes an empty file [kv.ErrEmpty]. Otherwise an empty file counts as new.
 	Strict bool
-	// Guarded is true if the records of such files may be authenticated; see
-	// [DB.SetAuthenticated].
-	Guarded bool
+	// Newest is the last version of such files that this program knows, zero means the
+	// first; see [DB.Raise].
+	Newest int
 	// LockWait is how long to wait for another process; zero means forever.
 	LockWait time.Duration
 	// Explain rewrites an error of a file for the user. The error text already contains
@@ -44,12 +44,8 @@ type Layout struct {
 	Explain func(path string, err error) error
 }
 
-// The versions of files. Programs that know only the first would change records without
-// the data that authenticates them.
-const (
-	plainVersion         = 1
-	authenticatedVersion = 2
-)
+// plainVersion is the first version of files.
+const plainVersion = 1
 
 const (
 	formatTable = kv.Settings
@@ -136,17 +132,17 @@ func (l *Layout) putFormat(b *bbolt.Bucket, version int) error {
 	return b.Put([]byte(formatKey), value)
 }
 
-// SetAuthenticated makes programs that do not support authenticated records refuse the
-// file, whose layout must be Guarded.
-func (d *DB) SetAuthenticated() error {
+// Raise makes a file one of that version at least, so that programs which know only earlier
+// ones refuse it.
+func (d *DB) Raise(version int) error {
 	var found format
 	err := d.view(func(t *bbolt.Tx) (err error) {
 		found, err = d.layout.readFormat(t)
 		return err
 	})
-	if err == nil && found.Version < authenticatedVersion {
+	if err == nil && found.Version < version {
 		err = d.update(func(t *bbolt.Tx) error {
-			return d.layout.putFormat(t.Bucket([]byte(formatTable)), authenticatedVersion)
+			return d.layout.putFormat(t.Bucket([]byte(formatTable)), version)
 		})
 	}
 	if err != nil {
@@ -212,12 +208,7 @@ func (l *Layout) verifyFormat(t *bbolt.Tx) error {
 	return nil
 }
 
-func (l *Layout) newest() int {
-	if l.Guarded {
-		return authenticatedVersion
-	}
-	return plainVersion
-}
+func (l *Layout) newest() int { return max(l.Newest, plainVersion) }
 
 func (l *Layout) readFormat(t *bbolt.Tx) (f format, err error) {
 	b := t.Bucket([]byte(formatTable))

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 type cluster struct {
 	history
 	config Config
+	left   []string         // endpoints of a cluster that does not have the store
 	prefix string           // of all keys of the store; ends in "/"
 	client *clientv3.Client // nil once closed
 }
@@ -43,10 +45,23 @@ func (c *cluster) connect(ctx context.Context) (err error) {
 	return err
 }
 
+// leave forgets the cluster that answered first, and the endpoints that belong to it.
+func (c *cluster) leave(ctx context.Context, endpoints []string) error {
+	former := c.client
+	c.left = endpoints
+	c.id.Store(0)
+	c.newest.Store(0)
+	if err := c.connect(ctx); err != nil {
+		c.client = former
+		return err
+	}
+	return former.Close()
+}
+
 // transport configures a connection without a user.
 func (c *cluster) transport() clientv3.Config {
 	to := clientv3.Config{
-		Endpoints:            c.config.Endpoints,
+		Endpoints:            slices.DeleteFunc(slices.Clone(c.config.Endpoints), func(e string) bool { return slices.Contains(c.left, e) }),
 		DialTimeout:          c.config.DialTimeout,
 		DialKeepAliveTime:    10 * time.Second, // detects a member that no longer answers
 		DialKeepAliveTimeout: 5 * time.Second,

@@ -57,7 +57,7 @@ func (d *DB) find(ctx context.Context, how Opening) error {
 	for {
 		there, err := d.look(ctx)
 		if err == nil && there == nil {
-			err = d.oneCluster(ctx)
+			there, err = d.elsewhere(ctx, how)
 		}
 		switch {
 		case err != nil:
@@ -74,6 +74,26 @@ func (d *DB) find(ctx context.Context, how Opening) error {
 		}
 		return d.verify(there)
 	}
+}
+
+// elsewhere looks for a store that the cluster that answered does not have in another one to
+// which endpoints belong, by mistake or because that one is of others. Before a store is made,
+// all endpoints that answer must belong to one cluster.
+func (d *DB) elsewhere(ctx context.Context, how Opening) (there *format, err error) {
+	own, other := d.clusters(ctx)
+	if len(other) == 0 {
+		return nil, nil
+	}
+	if how == OpenExisting {
+		if err := d.leave(ctx, own); err != nil {
+			return nil, err
+		}
+		there, err = d.look(ctx)
+	}
+	if err == nil && there == nil {
+		err = fail(nil, "the endpoints belong to different clusters: %s to one, and %s to another: leave out the wrong ones", strings.Join(own, ", "), strings.Join(other, ", "))
+	}
+	return there, err
 }
 
 // look reads the format record, and checks that there are no foreign keys.

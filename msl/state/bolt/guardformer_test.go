@@ -4,10 +4,12 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
@@ -78,7 +80,22 @@ func TestFormerGuarded(t *testing.T) {
 		t.Errorf("after a command: %v, want ErrForged", err)
 	}
 	write(t, path, before)
+	earlier := func() error {
+		l := serverLayout()
+		l.Newest = authenticatedVersion
+		db, err := boltkv.Open(path, l, boltkv.OpenExisting)
+		if err == nil {
+			err = db.Close()
+		}
+		return err
+	}
+	if err := earlier(); err != nil {
+		t.Errorf("after a command, the earlier version: %v", err)
+	}
 	use(serve, 7)
+	if err := earlier(); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "use a newer msl-hsm") {
+		t.Errorf("after a server, the earlier version: %v, want ErrFormat", err)
+	}
 	use(command, 8)
 	use(serve, 9)
 

@@ -78,7 +78,7 @@ func serverLayout() boltkv.Layout {
 		Name:     "state file",
 		Tables:   state.ServerTables(),
 		Strict:   true,
-		Guarded:  true,
+		Newest:   lastingVersion,
 		LockWait: 2 * time.Second,
 		Explain: advice{
 			holder: "another msl-hsm serve or admin command",
@@ -110,11 +110,22 @@ func (f Files) open(path, name string, how boltkv.Opening) (*Server, error) {
 	return s, nil
 }
 
-// guard authenticates the records.
+// The versions of files whose records are authenticated: first all of them, then all except
+// those of ids and renewals.
+const (
+	authenticatedVersion = 2
+	lastingVersion       = 3
+)
+
+// guard authenticates the records. Whoever only judges a file leaves it as it is.
 func (f Files) guard(s *Server) error {
 	store, verdict, err := f.Guard.Over(context.Background(), s.db, state.LastingTables(), state.TokenTables())
 	if err == nil && verdict.Authentic {
-		err = s.db.SetAuthenticated()
+		version := lastingVersion
+		if f.Guard.Trust == authkv.Judge {
+			version = authenticatedVersion
+		}
+		err = s.db.Raise(version)
 	}
 	s.store, s.Verdict = store, verdict
 	return err

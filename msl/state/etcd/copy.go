@@ -17,7 +17,7 @@ import (
 // true: a state may be outdated. If Import ends early, no server opens the result, and it
 // can be called again with the same state. progress is as in state.Server.CopyTo.
 func Import(ctx context.Context, c Config, from *state.Server, keepTokens bool, progress func(records int)) error {
-	db, err := c.open(ctx, 0, etcdkv.OpenOrCreate)
+	db, err := c.place().Open(ctx, etcdkv.OpenOrCreate)
 	if err != nil {
 		return err
 	}

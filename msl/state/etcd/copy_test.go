@@ -129,7 +129,7 @@ func TestImportEndsLate(t *testing.T) {
 	if err := Create(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	db, err := c.open(t.Context(), 0, etcdkv.OpenExisting)
+	db, err := c.place().Open(t.Context(), etcdkv.OpenExisting)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func TestCreateGoesOnLate(t *testing.T) {
 	m := etcdtest.Start(t)
 	_, key := keyed(t)
 	c := Config{Endpoints: []string{m.URL}, Key: key}
-	paused, err := c.open(t.Context(), 0, etcdkv.CreateNew)
+	paused, err := c.place().Open(t.Context(), etcdkv.CreateNew)
 	if err != nil {
 		t.Fatal(err)
 	}

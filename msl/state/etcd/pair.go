@@ -12,7 +12,7 @@ import (
 // [Server]'s, the result is not authentic: it explains why a state fails authentication
 // with other keys.
 func PairOf(ctx context.Context, c Config) (state.Pair, error) {
-	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
+	db, err := c.place().Open(ctx, etcdkv.OpenExisting)
 	if err != nil {
 		return nil, err
 	}

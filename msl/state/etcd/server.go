@@ -1,16 +1,13 @@
 package etcd
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"io"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
-	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/clusterkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state"
@@ -70,126 +67,45 @@ type Config struct {
 // A Server is the state of a server, in a cluster. It is safe for concurrent use.
 type Server struct {
 	*state.Server
-	store  cluster
-	verify func(context.Context) error
-	renew  func(context.Context) error
-}
-
-// A cluster is where the store of a server is.
-type cluster interface {
-	Members(context.Context) []Member
-	io.Closer
+	store   kv.Store
+	cluster clusterkv.Cluster
 }
 
 // A Member is a member of the cluster, as it answered.
 type Member = etcdkv.Member
 
-// answerTime is how long a server waits for etcd: its own clients are waiting, too. A new
-// leader is usually elected sooner.
-const answerTime = 2 * time.Second
-
 // Open opens the existing state for a server, copies it into memory, and makes the newest
 // version of the key authenticate it. A prefix without a state is [ErrEmpty].
 func Open(ctx context.Context, c Config) (*Server, error) {
-	db, err := c.openBegun(ctx, answerTime)
+	store, cluster, err := c.place().Follow(ctx)
 	if err != nil {
 		return nil, err
 	}
-	how := etcdkv.Following{Staleness: c.Staleness, Notice: c.Notice}
-	seen := authkv.NewSeen(copied())
-	if c.Key != nil {
-		how.Observer = seen
-	}
-	f, err := etcdkv.Follow(ctx, db, how)
-	if err != nil {
-		return nil, err
-	}
-	if c.Key == nil {
-		return serverOf(ctx, f, f)
-	}
-	authentic := authkv.OpenShared(f, c.Key, copied(), seen)
-	err = f.Recall(ctx, kv.Copied) // a part of a state is not what its root says
-	if err == nil {
-		err = authentic.Recall(ctx, func(kv.Reader) error { return nil })
-	}
-	if err == nil {
-		err = authentic.Renew(ctx)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return serverOf(ctx, authentic, f)
+	return serverOf(store, cluster)
 }
-
-// copied returns the tables that are copied and authenticated.
-func copied() []string { return state.LastingTables() }
 
 // Administer opens the existing state without a copy in memory, for a program that reads
 // or changes it once. A prefix without a state is [ErrEmpty].
 func Administer(ctx context.Context, c Config) (*Server, error) {
-	db, err := c.openBegun(ctx, 0)
+	store, cluster, err := c.place().Administer(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if c.Key == nil {
-		return serverOf(ctx, db, db)
-	}
-	return serverOf(ctx, authkv.Open(db, c.Key, copied()), db)
+	return serverOf(store, cluster)
 }
 
 // Create makes an empty state. If the prefix already has one, the error is [ErrExists].
-func Create(ctx context.Context, c Config) error {
-	db, err := c.open(ctx, 0, etcdkv.CreateNew)
-	if errors.Is(err, ErrExists) && c.Key != nil {
-		return c.finish(ctx, err)
-	}
-	if err == nil && c.Key != nil {
-		err = errors.Join(authkv.Begin(ctx, db, c.Key), db.Close())
-	} else if err == nil {
-		err = db.Close()
-	}
-	return err
-}
+func Create(ctx context.Context, c Config) error { return c.place().Create(ctx) }
 
-// finish makes the root of a state that another process began to make. If the prefix has
-// something else, it returns exists.
-func (c Config) finish(ctx context.Context, exists error) error {
-	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	begun, err := authkv.Begun(ctx, db, state.ServerTables())
-	switch {
-	case err != nil:
-		return err
-	case begun:
-		return exists
-	}
-	return authkv.Begin(ctx, db, c.Key)
-}
+// copied returns the tables that are copied and authenticated.
+func copied() []string { return state.LastingTables() }
 
-// openBegun opens an existing store. One that was made, and to which nothing more happened,
-// is [ErrEmpty].
-func (c Config) openBegun(ctx context.Context, timeout time.Duration) (*etcdkv.DB, error) {
-	db, err := c.open(ctx, timeout, etcdkv.OpenExisting)
-	if err != nil || c.Key == nil {
-		return db, err
+func (c Config) place() clusterkv.Place {
+	return clusterkv.Place{
+		Config: etcdkv.Config{Endpoints: c.Endpoints, Prefix: c.Prefix, TLS: c.TLS, User: c.User, Password: c.Password},
+		Layout: layout(), What: "the state", Key: c.Key, Summed: copied(), Records: state.ServerTables(),
+		Following: etcdkv.Following{Staleness: c.Staleness, Notice: c.Notice},
 	}
-	begun, err := authkv.Begun(ctx, db, state.ServerTables())
-	if err == nil && !begun {
-		err = cmp.Or(db.View(ctx, kv.Copied), fmt.Errorf("etcd: the state at %q was not made completely: %w", c.Prefix, ErrEmpty))
-	}
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
-}
-
-func (c Config) open(ctx context.Context, timeout time.Duration, how etcdkv.Opening) (*etcdkv.DB, error) {
-	return etcdkv.Open(ctx, etcdkv.Config{
-		Endpoints: c.Endpoints, Prefix: c.Prefix, TLS: c.TLS, User: c.User, Password: c.Password, Timeout: timeout,
-	}, layout(), how)
 }
 
 // besides is the place below the prefix, ~enrollments/, reserved for another store: that
@@ -200,47 +116,30 @@ func layout() etcdkv.Layout {
 	return etcdkv.Layout{Kind: "server", Tables: append(state.ServerTables(), besides), Apart: append(state.TokenTables(), besides)}
 }
 
-// serverOf makes the server of a store, authenticated if that has a root. On failure it
-// closes the store.
-func serverOf(ctx context.Context, store kv.Store, closer cluster) (*Server, error) {
-	nothing := func(context.Context) error { return nil }
-	s := &Server{store: closer, verify: nothing, renew: nothing}
-	rooted, err := authkv.HasRoot(ctx, store)
-	switch authentic := store.(type) {
-	case interface {
-		Verify(context.Context) error
-		Renew(context.Context) error
-	}:
-		s.verify, s.renew = authentic.Verify, authentic.Renew
-	default:
-		if rooted {
-			err = errors.Join(err, errors.New("etcd: the state is authenticated, but no key was given"))
-		}
-	}
-	if err == nil {
-		s.Server, err = state.NewServer(store)
-	}
+// serverOf makes the server of a store, which it closes on failure.
+func serverOf(store kv.Store, cluster clusterkv.Cluster) (*Server, error) {
+	s, err := state.NewServer(store)
 	if err != nil {
-		return nil, errors.Join(err, closer.Close())
+		return nil, errors.Join(err, cluster.Close())
 	}
-	return s, nil
+	return &Server{s, store, cluster}, nil
 }
 
 // Verify reads everything except the records of ids and renewals, and checks that it is
 // authentic: otherwise the error is [ErrForged]. Without a key it does nothing.
-func (s *Server) Verify(ctx context.Context) error { return s.verify(ctx) }
+func (s *Server) Verify(ctx context.Context) error { return clusterkv.Verify(ctx, s.store) }
 
 // Reauthenticate makes the newest version of the key authenticate the state. Without a
 // key it does nothing.
-func (s *Server) Reauthenticate(ctx context.Context) error { return s.renew(ctx) }
+func (s *Server) Reauthenticate(ctx context.Context) error { return clusterkv.Renew(ctx, s.store) }
 
 // Members asks each of [Config.Endpoints] for its status, for a second at most. Errors
 // are in the members.
-func (s *Server) Members(ctx context.Context) []Member { return s.store.Members(ctx) }
+func (s *Server) Members(ctx context.Context) []Member { return s.cluster.Members(ctx) }
 
 // Close stops pruning and the copy, waits for running transactions and closes the
 // connections.
 func (s *Server) Close() error {
 	s.StopPruning()
-	return s.store.Close()
+	return s.cluster.Close()
 }

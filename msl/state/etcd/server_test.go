@@ -72,7 +72,7 @@ func TestHalfMade(t *testing.T) {
 	m := etcdtest.Start(t)
 	_, key := keyed(t)
 	c := Config{Endpoints: []string{m.URL}, Key: key}
-	db, err := c.open(t.Context(), 0, etcdkv.CreateNew)
+	db, err := c.place().Open(t.Context(), etcdkv.CreateNew)
 	if err != nil {
 		t.Fatal(err)
 	}

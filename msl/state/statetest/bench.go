@@ -1,6 +1,7 @@
 package statetest
 
 import (
+	"crypto/rand"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -12,7 +13,7 @@ import (
 func BenchmarkIDs(b *testing.B, open Open) {
 	for _, clients := range []int{1, 16, 64} {
 		b.Run(fmt.Sprint(clients, " clients"), func(b *testing.B) {
-			s := open(b)
+			s, own := open(b), rand.Text() // tokens that no earlier run used
 			defer s.Close()
 			var left atomic.Int64
 			left.Store(int64(b.N))
@@ -21,7 +22,7 @@ func BenchmarkIDs(b *testing.B, open Open) {
 			for client := range clients {
 				wait.Go(func() {
 					for id := int64(1); left.Add(-1) >= 0; id++ {
-						if err := s.AcceptID(b.Context(), fmt.Sprint(b.Name(), b.N, client), 1, id); err != nil {
+						if err := s.AcceptID(b.Context(), fmt.Sprint(own, client), 1, id); err != nil {
 							b.Error(err)
 							return
 						}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/clusterkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -16,33 +17,34 @@ import (
 // Import can be called again with the same records. progress is called with the number of
 // entries so far, and may be nil.
 func Import(ctx context.Context, c Config, from enroll.Stored, progress func(entries int)) (states map[enroll.State]int, err error) {
-	db, err := c.open(ctx, 0, etcdkv.OpenOrCreate)
+	p := c.place()
+	db, err := p.Open(ctx, etcdkv.OpenOrCreate)
 	if err != nil {
 		return nil, err
 	}
-	states, err = c.importTo(ctx, db, from, progress)
+	states, err = importTo(ctx, p, db, from, progress)
 	return states, errors.Join(err, db.Close())
 }
 
-func (c Config) importTo(ctx context.Context, db *etcdkv.DB, from enroll.Stored, progress func(int)) (map[enroll.State]int, error) {
-	to, err := kv.BeginCopy(ctx, db, append(small(), enroll.RecordTable))
+func importTo(ctx context.Context, p clusterkv.Place, db *etcdkv.DB, from enroll.Stored, progress func(int)) (map[enroll.State]int, error) {
+	to, err := kv.BeginCopy(ctx, db, p.Records)
 	if err != nil {
 		return nil, fmt.Errorf("etcd: enrollments: %w", err)
 	}
 	seen, err := write(ctx, to, from, progress)
 	if err != nil {
-		return nil, fmt.Errorf("etcd: write the enrollments to %q: %w", c.Prefix, err)
+		return nil, fmt.Errorf("etcd: write the enrollments to %q: %w", p.Prefix, err)
 	}
-	copied := &Records{Stored: enroll.StoredIn(bulk().Over(to))}
-	if c.Key != nil {
-		if err := seen.MakeRoot(ctx, to, enroll.KeyOfRecords(c.Key)); err != nil {
+	copied := &Records{Stored: enroll.StoredIn(bulk().Over(to)), store: to}
+	if p.Key != nil {
+		if err := seen.MakeRoot(ctx, to, p.Key); err != nil {
 			return nil, err
 		}
-		copied.verify = authkv.Open(to, enroll.KeyOfRecords(c.Key), small()).Verify
+		copied.store = authkv.Open(to, p.Key, p.Summed)
 	}
 	states, err := copied.Check()
 	if err != nil {
-		return nil, fmt.Errorf("etcd: %q does not contain what was written, perhaps because something else wrote there: remove everything below that prefix, and try again: %w", c.Prefix, err)
+		return nil, fmt.Errorf("etcd: %q does not contain what was written, perhaps because something else wrote there: remove everything below that prefix, and try again: %w", p.Prefix, err)
 	}
 	return states, to.Finish(ctx)
 }

@@ -1,17 +1,16 @@
 package etcd
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/clusterkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -67,14 +66,9 @@ func Beside(prefix string) string {
 // Records are the records of an authority in a cluster. They are safe for concurrent use.
 type Records struct {
 	enroll.Stored
-	store  io.Closer
-	db     kv.Store
-	copied bool // into memory
-	verify func(context.Context) error
+	store   kv.Store
+	cluster io.Closer
 }
-
-// answerTime is how long a server waits for etcd: devices are waiting, too.
-const answerTime = 2 * time.Second
 
 // bulk keeps the records, which are large, out of the copy.
 func bulk() authkv.Bulk { return authkv.Bulk{Table: enroll.RecordTable, Digests: "digests"} }
@@ -90,130 +84,53 @@ func layout() etcdkv.Layout {
 	return etcdkv.Layout{Kind: "enrollments", Tables: append(small(), apart...), Apart: apart}
 }
 
-func (c Config) open(ctx context.Context, timeout time.Duration, how etcdkv.Opening) (*etcdkv.DB, error) {
+func (c Config) place() clusterkv.Place {
 	if c.Prefix == "" {
 		c.Prefix = Beside("")
 	}
-	return etcdkv.Open(ctx, etcdkv.Config{
-		Endpoints: c.Endpoints, Prefix: c.Prefix, TLS: c.TLS, User: c.User, Password: c.Password, Timeout: timeout,
-	}, layout(), how)
+	p := clusterkv.Place{
+		Config: etcdkv.Config{Endpoints: c.Endpoints, Prefix: c.Prefix, TLS: c.TLS, User: c.User, Password: c.Password},
+		Layout: layout(), What: "the enrollments", Summed: small(), Records: append(small(), enroll.RecordTable),
+		Following: etcdkv.Following{Staleness: c.Staleness},
+	}
+	if c.Key != nil {
+		p.Key = enroll.KeyOfRecords(c.Key)
+	}
+	return p
 }
 
 // Open opens existing records for a server, and copies into memory what leads to them. The
 // newest version of the key authenticates them from then on. A prefix without records is
 // [ErrEmpty].
 func Open(ctx context.Context, c Config) (*Records, error) {
-	db, err := c.openBegun(ctx, answerTime)
+	store, cluster, err := c.place().Follow(ctx)
 	if err != nil {
 		return nil, err
 	}
-	how := etcdkv.Following{Staleness: c.Staleness}
-	seen := authkv.NewSeen(small())
-	if c.Key != nil {
-		how.Observer = seen
-	}
-	f, err := etcdkv.Follow(ctx, db, how)
-	if err != nil {
-		return nil, err
-	}
-	if c.Key == nil {
-		return recordsOf(ctx, f, f, nil)
-	}
-	authentic := authkv.OpenShared(f, enroll.KeyOfRecords(c.Key), small(), seen)
-	err = f.Recall(ctx, kv.Copied) // a part of the records is not what their root says
-	if err == nil {
-		err = authentic.Recall(ctx, func(kv.Reader) error { return nil })
-	}
-	if err == nil {
-		err = authentic.Renew(ctx)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return recordsOf(ctx, authentic, f, authentic.Verify)
+	return recordsOf(ctx, store, cluster)
 }
 
 // Administer opens existing records without a copy in memory, for a program that reads or
 // changes them once. A prefix without records is [ErrEmpty].
 func Administer(ctx context.Context, c Config) (*Records, error) {
-	db, err := c.openBegun(ctx, 0)
+	store, cluster, err := c.place().Administer(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if c.Key == nil {
-		return recordsOf(ctx, db, db, nil)
-	}
-	authentic := authkv.Open(db, enroll.KeyOfRecords(c.Key), small())
-	return recordsOf(ctx, authentic, db, authentic.Verify)
+	return recordsOf(ctx, store, cluster)
 }
 
-// recordsOf makes the records of a store, which is authenticated if verify is not nil. On
-// failure it closes the store.
-func recordsOf(ctx context.Context, store kv.Store, closer io.Closer, verify func(context.Context) error) (*Records, error) {
-	rooted, err := authkv.HasRoot(ctx, store)
-	if err == nil && rooted && verify == nil {
-		err = errors.New("etcd: the enrollments are authenticated, but no key was given")
+// recordsOf makes the records of a store, which it closes on failure.
+func recordsOf(ctx context.Context, store kv.Store, cluster io.Closer) (*Records, error) {
+	if err := store.View(ctx, kv.Copied); err != nil {
+		return nil, errors.Join(err, cluster.Close())
 	}
-	if err == nil {
-		err = store.View(ctx, kv.Copied)
-	}
-	if err != nil {
-		return nil, errors.Join(err, closer.Close())
-	}
-	_, copied := store.(kv.Shared)
-	return &Records{enroll.StoredIn(bulk().Over(store)), closer, store, copied, verify}, nil
+	return &Records{enroll.StoredIn(bulk().Over(store)), store, cluster}, nil
 }
 
 // Create makes an empty set of records. If the prefix already has records, the error is
 // [ErrExists].
-func Create(ctx context.Context, c Config) error {
-	db, err := c.open(ctx, 0, etcdkv.CreateNew)
-	if errors.Is(err, ErrExists) && c.Key != nil {
-		return c.finish(ctx, err)
-	}
-	if err == nil && c.Key != nil {
-		err = authkv.Begin(ctx, db, enroll.KeyOfRecords(c.Key))
-	}
-	if db != nil {
-		err = errors.Join(err, db.Close())
-	}
-	return err
-}
-
-// finish makes the root of records that another process began to make. If the prefix has
-// something else, it returns exists.
-func (c Config) finish(ctx context.Context, exists error) error {
-	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	begun, err := authkv.Begun(ctx, db, append(small(), enroll.RecordTable))
-	switch {
-	case err != nil:
-		return err
-	case begun:
-		return exists
-	}
-	return authkv.Begin(ctx, db, enroll.KeyOfRecords(c.Key))
-}
-
-// openBegun opens an existing store. One that was made, and to which nothing more happened,
-// is [ErrEmpty].
-func (c Config) openBegun(ctx context.Context, timeout time.Duration) (*etcdkv.DB, error) {
-	db, err := c.open(ctx, timeout, etcdkv.OpenExisting)
-	if err != nil || c.Key == nil {
-		return db, err
-	}
-	begun, err := authkv.Begun(ctx, db, append(small(), enroll.RecordTable))
-	if err == nil && !begun {
-		err = cmp.Or(db.View(ctx, kv.Copied), fmt.Errorf("etcd: the enrollments at %q were not made completely: %w", c.Prefix, ErrEmpty))
-	}
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
-}
+func Create(ctx context.Context, c Config) error { return c.place().Create(ctx) }
 
 // View implements enroll.Records.
 func (r *Records) View(ctx context.Context, fn func(enroll.Tx) error) error {
@@ -234,7 +151,7 @@ func (r *Records) Update(ctx context.Context, fn func(enroll.Tx) error) error {
 // forged returns the error of an inauthentic copy. A copy that is merely too old is no
 // reason not to ask etcd.
 func (r *Records) forged(ctx context.Context) error {
-	if !r.copied {
+	if _, copied := r.store.(kv.Shared); !copied {
 		return nil
 	}
 	err := r.Recall(ctx, func(enroll.Tx) error { return nil })
@@ -247,21 +164,11 @@ func (r *Records) forged(ctx context.Context) error {
 // Verify reads everything except the records themselves, which are compared when they are
 // read, and checks that it is authentic: otherwise the error is [ErrForged]. Without a
 // key it does nothing.
-func (r *Records) Verify(ctx context.Context) error {
-	if r.verify == nil {
-		return nil
-	}
-	return r.verify(ctx)
-}
+func (r *Records) Verify(ctx context.Context) error { return clusterkv.Verify(ctx, r.store) }
 
 // Renew makes the newest version of the key authenticate the records. Without a key it
 // does nothing.
-func (r *Records) Renew(ctx context.Context) error {
-	if authentic, ok := r.db.(interface{ Renew(context.Context) error }); ok {
-		return authentic.Renew(ctx)
-	}
-	return nil
-}
+func (r *Records) Renew(ctx context.Context) error { return clusterkv.Renew(ctx, r.store) }
 
 // Check verifies and reads everything, and counts the records by state. Entries that do
 // not lead to a record, or do not match it, are enroll.ErrDamaged.
@@ -277,4 +184,4 @@ func (r *Records) Check() (map[enroll.State]int, error) {
 func (r *Records) AtOnce() int { return 8 }
 
 // Close stops the copy, waits for running transactions and closes the connections.
-func (r *Records) Close() error { return r.store.Close() }
+func (r *Records) Close() error { return r.cluster.Close() }

@@ -62,7 +62,7 @@ func TestOpening(t *testing.T) {
 	if _, err := Open(t.Context(), c); !errors.Is(err, ErrEmpty) {
 		t.Errorf("nothing: %v", err)
 	}
-	db, err := c.open(t.Context(), 0, etcdkv.CreateNew) // and no root is made
+	db, err := c.place().Open(t.Context(), etcdkv.CreateNew) // and no root is made
 	must(t, errors.Join(err, db.Close()))
 	if _, err := Open(t.Context(), c); !errors.Is(err, ErrEmpty) {
 		t.Errorf("half made: %v", err)
@@ -84,7 +84,7 @@ func TestOpening(t *testing.T) {
 	}
 	// The records of a place where nothing was made yet are made by the second of two.
 	c.Prefix = "half"
-	db, err = c.open(t.Context(), 0, etcdkv.CreateNew)
+	db, err = c.place().Open(t.Context(), etcdkv.CreateNew)
 	must(t, err, db.Close(), Create(t.Context(), c))
 	opened(t, c)
 }

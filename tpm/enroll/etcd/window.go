@@ -50,7 +50,7 @@ func decodeBucket(b []byte) bucket {
 
 // Take implements enroll.Window, for all servers with these records.
 func (r *Records) Take(ctx context.Context, perSecond float64, want int) (taken int, err error) {
-	err = r.db.Update(ctx, func(tx kv.Tx) error {
+	err = r.store.Update(ctx, func(tx kv.Tx) error {
 		stored, err := tx.Get(windowTable, []byte(windowTable))
 		if err != nil {
 			return err

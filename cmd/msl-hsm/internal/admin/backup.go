@@ -33,12 +33,9 @@ func BackupState(c *config.Config, state, to string, force bool) (r StateReport,
 	if err := checkTarget(state, to, force); err != nil {
 		return r, err
 	}
-	f, err := throwaway.File(filepath.Dir(to), filepath.Base(to)+".part-*")
-	if errors.Is(err, fs.ErrNotExist) {
-		return r, fmt.Errorf("no directory for %s: make the directory, or name another file", to)
-	}
+	f, err := throwaway.File(filepath.Dir(to), partOf(to))
 	if err != nil {
-		return r, err
+		return r, noDirectory(to, err)
 	}
 	defer throwaway.Remove(f.Name())
 	err = errors.Join(copyState(c, state, f), f.Sync(), f.Close())
@@ -54,6 +51,39 @@ func BackupState(c *config.Config, state, to string, force bool) (r StateReport,
 		err = os.Link(f.Name(), to) // fails if the name has been taken in the meantime
 	}
 	return r, errors.Join(err, atomicfile.SyncDir(filepath.Dir(to)))
+}
+
+// partOf is the pattern of names for what is not yet complete, beside a file.
+func partOf(file string) string { return filepath.Base(file) + ".part-*" }
+
+func noDirectory(file string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("no directory for %s: make the directory, or name another file", file)
+	}
+	return err
+}
+
+// whole gives a new file its name when it is complete. Until then it is in a directory that an
+// interruption removes.
+func whole(path string, write func(made string) error) error {
+	exists := exit.Usagef("%s already exists: name another file", path)
+	if _, err := os.Lstat(path); err == nil {
+		return exists
+	}
+	dir, err := throwaway.Dir(filepath.Dir(path), partOf(path))
+	if err != nil {
+		return noDirectory(path, err)
+	}
+	defer throwaway.Remove(dir)
+	made := filepath.Join(dir, filepath.Base(path))
+	if err := write(made); err != nil {
+		return err
+	}
+	err = os.Link(made, path)
+	if errors.Is(err, fs.ErrExist) {
+		return exists
+	}
+	return errors.Join(err, atomicfile.SyncDir(filepath.Dir(path)))
 }
 
 func checkTarget(state, to string, force bool) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -23,7 +22,8 @@ func checkShared(c *config.Config, file string) error {
 	return exit.Usagef("the configuration has no state in etcd: set server.state.etcd; a state in a file is copied with %s", file)
 }
 
-// ExportState writes the state in etcd to a new file. progress may be nil.
+// ExportState writes the state in etcd, with the enrollments there, to a new file. progress may
+// be nil.
 func ExportState(c *config.Config, path string, progress func(records int)) (sum state.Summary, err error) {
 	if err := checkShared(c, "msl-hsm state backup"); err != nil {
 		return sum, err
@@ -36,28 +36,23 @@ func ExportState(c *config.Config, path string, progress func(records int)) (sum
 	if err := s.verify(); err != nil {
 		return sum, err
 	}
-	sum, err = (&Keys{c: c, store: s.store}).states(authkv.Vouch).Write(context.Background(), path, s.Server, progress)
-	if err == nil && c.Server.Enrollment.Shared() {
-		err = attachShared(c, s, path)
-	}
-	err = Tell(c, nil, "state export", path, err)
-	if errors.Is(err, bolt.ErrExists) {
-		err = exit.Usagef("%s already exists: name another file", path)
-	}
-	return sum, err
+	err = whole(path, func(made string) error {
+		sum, err = (&Keys{c: c, store: s.store}).states(authkv.Vouch).Write(context.Background(), made, s.Server, progress)
+		if err == nil && c.Server.Enrollment.Shared() {
+			err = attachShared(c, s, made)
+		}
+		return err
+	})
+	return sum, Tell(c, nil, "state export", path, err)
 }
 
-// attachShared adds the enrollments in etcd to an export of the state, which it removes
-// on failure.
+// attachShared adds the enrollments in etcd to an export of the state.
 func attachShared(c *config.Config, s *State, export string) error {
 	content, err := sharedEnrollments(c, s, filepath.Dir(export))
-	if err == nil {
-		err = bolt.Attach(export, content)
-	}
 	if err != nil {
-		err = errors.Join(err, os.Remove(export))
+		return err
 	}
-	return err
+	return bolt.Attach(export, content)
 }
 
 // ImportState writes a state file to etcd. progress may be nil.
@@ -86,9 +81,18 @@ func (r *Restoring) ImportState(keepTokens bool, progress func(records int)) (su
 		return etcd.Import(context.Background(), at, from.Server, keepTokens, progress)
 	})
 	if errors.Is(err, etcd.ErrExists) {
-		err = fmt.Errorf("there is a state %s already: choose another prefix, or remove it with etcdctl del --prefix: %w", &c.Server.State, err)
+		err = fmt.Errorf("there is a state %s already: choose another prefix, or remove it with etcdctl del --prefix%s: %w", &c.Server.State, r.otherwise(), err)
 	}
 	return sum, err
+}
+
+// otherwise says what else to do with a backup whose state is there, since an import may have
+// been interrupted after it.
+func (r *Restoring) otherwise() string {
+	if content, err := bolt.Attached(r.backup); err != nil || content == nil || !r.c.Server.Enrollment.Shared() {
+		return ""
+	}
+	return "; if only its enrollments are missing, run msl-hsm enrollment import " + Quoted(r.backup)
 }
 
 // importable checks that a state file belongs to the keys of a store, unless it is to

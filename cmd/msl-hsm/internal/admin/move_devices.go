@@ -96,10 +96,10 @@ func ExportEnrollments(c *config.Config, path string) (states map[enroll.State]i
 		return nil, err
 	}
 	defer exit.Closing(&err, s)
-	states, err = writeEnrollments(c, s, path)
-	if errors.Is(err, enroll.ErrExists) {
-		err = exit.Usagef("%s already exists: name another file", path)
-	}
+	err = whole(path, func(made string) error {
+		states, err = writeEnrollments(c, s, made)
+		return err
+	})
 	return states, err
 }
 

@@ -17,8 +17,8 @@ import (
 // Needs knows for what servers need the versions of their keys.
 type Needs struct {
 	Prefix   string
-	Keep     time.Duration // how long a master token may be used or renewed
-	Now      time.Time
+	keep     time.Duration // how long a master token may be used or renewed
+	clock    state.Clock   // of the servers
 	rotation state.Rotation
 	keys     []keystore.Info
 	newest   map[string]keystore.Info
@@ -30,8 +30,11 @@ const clockSlack = time.Hour
 
 // FindNeeds reads what the servers of a state need.
 func FindNeeds(ctx context.Context, s Rotations, store keystore.Admin, prefix string, keep time.Duration) (*Needs, error) {
-	n := &Needs{Prefix: prefix, Keep: keep, Now: time.Now()}
+	n := &Needs{Prefix: prefix, keep: keep}
 	var err error
+	if n.clock, err = s.Clock(ctx, keep); err != nil {
+		return nil, err
+	}
 	if n.keys, err = store.List(); err != nil {
 		return nil, err
 	}
@@ -108,10 +111,14 @@ func (n *Needs) tokens(label string, version uint32) string {
 	if since.IsZero() {
 		return "it is not known when servers stopped using it: msl-hsm key rotate records that"
 	}
-	if end := since.Add(n.Keep + clockSlack); n.Now.Before(end) {
-		return fmt.Sprintf("tokens that it made may be used until %s", end.UTC().Format(time.DateTime+" MST"))
+	switch left := since.Sub(n.clock.Ended); {
+	case left <= 0:
+		return ""
+	case since.Before(n.clock.Now.Add(-n.keep - clockSlack)):
+		return fmt.Sprintf("by the clock here all tokens that it made have ended, but that is sure only when servers have run for another %v: check this clock", left.Round(time.Minute))
+	default:
+		return fmt.Sprintf("tokens that it made may be used until %s", n.clock.Now.Add(left).UTC().Format(time.DateTime+" MST"))
 	}
-	return ""
 }
 
 // sealedWith returns the entities whose keys are sealed with a version of a sealing key.

@@ -33,11 +33,11 @@ func TestWhy(t *testing.T) {
 	r := &Rotator{State: b, Store: store, Prefix: "msl", Keep: time.Hour, Tell: func(string, ...any) {}}
 	why := func(later time.Duration, label string, version uint32) string {
 		t.Helper()
+		b.ahead = later
 		n, err := FindNeeds(t.Context(), b, store, "msl", time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.Now = n.Now.Add(later)
 		return n.Why(label, version)
 	}
 	if _, err := store.Create("msl-issuer-mac", keystore.HMACSHA256); err != nil {
@@ -81,7 +81,13 @@ func TestWhy(t *testing.T) {
 		{121 * time.Minute, "msl-seal-mac", 1, "the pre-shared keys of camera are sealed with it"},
 		{121 * time.Minute, "msl-service-mac", 1, ""},
 	})
-	b.entities, b.now.Replaced = nil, nil
+	b.lapsed = 24 * time.Hour // by the clock of the command, which is ahead
+	check([]want{
+		{119 * time.Minute, "msl-issuer-mac", 1, "tokens that it made may be used until"},
+		{25 * time.Hour, "msl-issuer-mac", 1, "by the clock here all tokens that it made have ended, but that is sure only when servers have run for another 1h0m0s: check this clock"},
+		{27 * time.Hour, "msl-issuer-mac", 1, ""},
+	})
+	b.lapsed, b.entities, b.now.Replaced = 0, nil, nil
 	check([]want{{121 * time.Minute, "msl-seal-mac", 1, "it is not known when"}})
 }
 

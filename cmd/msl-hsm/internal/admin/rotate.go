@@ -90,8 +90,12 @@ func (r *Rotator) next(ctx context.Context, now state.Rotation) (state.Rotation,
 		if err := r.wait(ctx, now, "use the new versions"); err != nil {
 			return now, err
 		}
+		clock, err := r.State.Clock(ctx, r.Keep)
+		if err != nil {
+			return now, err
+		}
 		now.Step = state.StepDone
-		replace(&now, time.Now())
+		replace(&now, clock.Now)
 	default:
 		return r.begin(now)
 	}
@@ -174,16 +178,22 @@ func (r *Rotator) create(versions map[string]uint32) error {
 	return nil
 }
 
-// replace records when the former versions were last used.
+// replace records when the former versions were last used. Earlier ones were not used later,
+// whatever a clock that was ahead said.
 func replace(r *state.Rotation, at time.Time) {
+	at = at.UTC().Truncate(time.Second)
 	if r.Replaced == nil {
 		r.Replaced = map[string]map[uint32]time.Time{}
 	}
 	for label, number := range r.Versions {
-		if r.Replaced[label] == nil {
-			r.Replaced[label] = map[uint32]time.Time{}
+		all := map[uint32]time.Time{}
+		for earlier, was := range r.Replaced[label] {
+			if all[earlier] = was; was.After(at) {
+				all[earlier] = at
+			}
 		}
-		r.Replaced[label][number] = at.UTC().Truncate(time.Second)
+		all[number] = at // also if a lost key began with that version again
+		r.Replaced[label] = all
 	}
 }
 

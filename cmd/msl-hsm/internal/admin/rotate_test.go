@@ -27,7 +27,9 @@ type board struct {
 	servers  map[string]state.Presence
 	entities []state.EntityRecord
 	steps    []state.Step
-	cut      int // after so many steps the rotator is cut off, or 0
+	cut      int           // after so many steps the rotator is cut off, or 0
+	ahead    time.Duration // the clocks of the servers
+	lapsed   time.Duration // time in which no server ran
 }
 
 var errCut = errors.New("cut off")
@@ -62,6 +64,11 @@ func (b *board) RemovePresence(_ context.Context, id string) error {
 	defer b.mu.Unlock()
 	delete(b.servers, id)
 	return nil
+}
+
+func (b *board) Clock(_ context.Context, keep time.Duration) (state.Clock, error) {
+	now := time.Now().Add(b.ahead)
+	return state.Clock{Now: now, Ended: now.Add(-keep - time.Hour - b.lapsed)}, nil
 }
 
 func (b *board) Entities() ([]state.EntityRecord, error) { return b.entities, nil }
@@ -268,5 +275,17 @@ func TestRotateTwice(t *testing.T) {
 	b.servers["slow"] = state.Presence{Name: "slow"}
 	if err := r.Rotate(ctx); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "run it again to continue") {
 		t.Error(err)
+	}
+}
+
+// TestReplace has a clock that was ahead at an earlier rotation, and a version that was there
+// before its key was lost.
+func TestReplace(t *testing.T) {
+	now := time.Unix(1e9, 0).UTC()
+	before, ahead := now.Add(-time.Hour), now.Add(time.Hour)
+	r := state.Rotation{Versions: map[string]uint32{"a": 4}, Replaced: map[string]map[uint32]time.Time{"a": {2: before, 3: ahead, 4: before}}}
+	replace(&r, now)
+	if got, want := r.Replaced["a"], (map[uint32]time.Time{2: before, 3: now, 4: now}); !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

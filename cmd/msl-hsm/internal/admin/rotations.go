@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
@@ -20,6 +21,7 @@ type Rotations interface {
 	SetRotation(context.Context, state.Rotation) error
 	Presences(context.Context) (map[string]state.Presence, error)
 	RemovePresence(ctx context.Context, id string) error
+	Clock(ctx context.Context, keep time.Duration) (state.Clock, error)
 	Entities() ([]state.EntityRecord, error)
 	Reseal(ctx context.Context, identity string, old, again msl.SealedPSK) error
 	io.Closer
@@ -76,6 +78,17 @@ func (r remoteRotations) RemovePresence(_ context.Context, id string) error {
 	return r.call(http.MethodDelete, "/servers?name="+url.QueryEscape(id), nil, nil)
 }
 
+// Clock asks the server, which has its own keep. One of an earlier version knows only the
+// clock of this machine.
+func (r remoteRotations) Clock(_ context.Context, keep time.Duration) (c state.Clock, err error) {
+	err = r.call(http.MethodGet, "/clock", nil, &c)
+	if errors.Is(err, errVersion) {
+		now := time.Now()
+		return state.Clock{Now: now, Ended: now.Add(-keep - clockSlack)}, nil
+	}
+	return c, err
+}
+
 // A resealing is the body of a request to seal keys of an entity again.
 type resealing struct{ Old, Again msl.SealedPSK }
 
@@ -99,6 +112,7 @@ func (s Service) rotationRequests(handle handleFunc) {
 		}
 		return nil, s.State.Reseal(context.WithoutCancel(r.Context()), name(r), k.Old, k.Again)
 	})
+	handle("GET /clock", func(r *http.Request) (any, error) { return s.State.Clock(r.Context(), s.Keep) })
 	handle("GET /servers", func(r *http.Request) (any, error) { return s.State.Presences(r.Context()) })
 	handle("DELETE /servers", func(r *http.Request) (any, error) {
 		return nil, s.State.RemovePresence(context.WithoutCancel(r.Context()), name(r))

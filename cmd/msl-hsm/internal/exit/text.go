@@ -14,7 +14,7 @@ import (
 
 // packages are the Go packages whose errors begin with their name, which a user need not
 // know.
-const packages = `msl|mslhttp|httpform|keystore|wire|hsm|tpm|hostaes|makers|soft|softhsm|entityauth|userauth|keyx|mixed|isolated|balanced|split|lockedmem|modulecheck|state|bolt|boltkv|etcdkv|authkv|etcd|anchor|kv|secret|failurelog|auditlog|agent|enroll|identity|fleet|tlsalert|atomicfile|proxyproto|encoding/\w+|x509|asn1|tls|yaml|json|strconv\.\w+`
+const packages = `msl|mslhttp|httpform|keystore|wire|hsm|tpm|hostaes|makers|soft|softhsm|entityauth|userauth|keyx|mixed|isolated|balanced|split|lockedmem|modulecheck|state|bolt|boltkv|etcdkv|clusterkv|authkv|etcd|anchor|kv|secret|failurelog|auditlog|agent|enroll|identity|fleet|tlsalert|atomicfile|proxyproto|encoding/\w+|x509|asn1|tls|yaml|json|strconv\.\w+`
 
 // withoutPackages removes package names before the parts of a message. Quoted text is a
 // name, or what a peer said, and stays as it is; so does text attributed to the peer.

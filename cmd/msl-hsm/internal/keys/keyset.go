@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -130,7 +131,7 @@ func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what
 			tell("kept", p, old.Version)
 			continue
 		}
-		number, err := p.create(store, p.next(have, rotate))
+		number, err := p.create(store, old.Version, p.next(have, rotate))
 		if err != nil {
 			return fmt.Errorf("create key %q: %w", p.Label, err)
 		}
@@ -151,14 +152,32 @@ func (p Provision) next(have map[string]keystore.Info, rotate bool) uint32 {
 	return newest
 }
 
-// create makes the next version of a key, and more until the given version exists.
-func (p Provision) create(store keystore.Admin, until uint32) (uint32, error) {
+// create makes the version of a key after the newest that was seen, and more until the given
+// version exists.
+func (p Provision) create(store keystore.Admin, seen, until uint32) (uint32, error) {
 	for {
 		v, err := store.Create(p.Label, p.Algorithm)
+		if err == nil && v.Number > seen+1 {
+			err = p.alone(store, seen, v.Number)
+		}
 		if err != nil || v.Number >= until {
 			return v.Number, err
 		}
+		seen = v.Number
 	}
+}
+
+// alone destroys the version just made if another command made one meanwhile: two identities,
+// say, would be one too many.
+func (p Provision) alone(store keystore.Admin, seen, own uint32) error {
+	all, err := store.List()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(all, func(k keystore.Info) bool { return k.Label == p.Label && seen < k.Version && k.Version < own }) {
+		return nil
+	}
+	return errors.Join(errors.New("another command makes it at this moment: let it end, and run this again"), store.Destroy(p.Label, own))
 }
 
 // MakeKey is the next step if a key with a label is missing.
