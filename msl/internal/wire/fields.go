@@ -85,14 +85,6 @@ func (f *Fields) OptionalString(name string) (v string) {
 	return v
 }
 
-// OptionalBytes reads a binary member, or returns nil without one.
-func (f *Fields) OptionalBytes(name string) (v []byte) {
-	if f.Has(name) {
-		v = f.Bytes(name)
-	}
-	return v
-}
-
 // OptionalBool reads a member that is a boolean, or returns false without one.
 func (f *Fields) OptionalBool(name string) (v bool) {
 	if f.Has(name) {

@@ -111,6 +111,7 @@ func TestParseRefuses(t *testing.T) {
 		`{"a":[1,]}`, `{"a":[,1]}`, `{"a":[1 2]}`, `{"a":1,,"b":2}`, `{"a":1 "b":2}`,
 		`{"a":"\u12"}`, `{"a":"\u12g4"}`, `{"a":"\x41"}`, `{"a":"\"}`, `{"a":"\`, `{"a":"\u`, `{"a":"\U0041"}`,
 		`{"a":"\ud83d"}`, `{"a":"\ude00"}`, `{"a":"\ud83dx"}`, `{"a":"\ud83d\n"}`, `{"a":"\ud83d\ud83d"}`, `{"a":"\ude00\ud83d"}`, `{"\ud83d":1}`,
+		`{"a":"\ud83dxude00"}`, `{"a":"\ud83d\xde00"}`, `{"a":"\ud83d\ude0"}`, `{"a":"\u/000"}`, `{"a":"\u000:"}`, `{"a":"\u@000"}`, `{"a":"\u000G"}`, "{\"a\":\"\\u`000\"}", `{"a":"\u000g"}`,
 		"{\"a\":\"\x00\"}", "{\"a\":\"\x1f\"}", "{\"a\n\":1}", "{\x00}", "{\v}", "{\f}", "{\u00a0}",
 		"{\"a\":\"\xc0\x80\"}", "{\"a\":\"\xed\xa0\x80\"}", "{\"a\":\"\xf4\x90\x80\x80\"}", "{\"\xff\":1}", "\xef\xbb\xbf{}",
 		`{"a":1,"a":1}`, `{"":1,"":1}`, `{"x":{"a":1,"a":1}}`, `{"x":[{"a":1,"b":2,"a":1}]}`,
@@ -145,17 +146,18 @@ func TestParseManyMembers(t *testing.T) {
 func TestParseAccepts(t *testing.T) {
 	in := "{\r\n\t \"s\" : \"a\\u00e9\\ud83d\\uDE00\\/\\\"\\\\\\b\\f\\n\\r\\t\" ,\"i\":-9223372036854775808,\"max\":9223372036854775807," +
 		"\"z\":0,\"t\":true,\"f\":false,\"o\":{\"x\":{}},\"os\":[{},{\"y\":[[]]}],\"ss\":[\"\",\"\\u0062\"],\"e\":[ ],\"mixed\":[\"a\",1]," +
-		"\"\\u0062in\":\"AA\\u003d=\",\"empty\":\"\",\"frac\":-1.5E+3,\"u\":\"\u2028\x7f\" }"
+		"\"\\u0062in\":\"AA\\u003d=\",\"empty\":\"\",\"frac\":-1.5E+3,\"u\":\"\u2028\x7f\",\"pair\":\"\\uD83D\\uDE00x\\uABCF\" }"
 	o, err := Parse([]byte(in), Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := "s i max z t f o os ss e mixed bin empty frac u"
+	names := "s i max z t f o os ss e mixed bin empty frac u pair"
 	if got := strings.Join(o.Names(), " "); got != names {
 		t.Errorf("names: got %v", got)
 	}
 	equal(t, "s")(o.String("s"))("aé😀/\"\\\b\f\n\r\t")
 	equal(t, "u")(o.String("u"))("\u2028\x7f")
+	equal(t, "pair")(o.String("pair"))("😀xꯏ")
 	equal(t, "i")(o.Int("i"))(int64(math.MinInt64))
 	equal(t, "max")(o.Int("max"))(int64(math.MaxInt64))
 	equal(t, "z")(o.Int("z"))(int64(0))
