@@ -12,10 +12,12 @@ import (
 type Capabilities struct {
 	Compression []string
 	Languages   []string
+
+	noJSON bool // a peer's, which do not name the only encoder format
 }
 
-// formats are the encoder formats of this version of the protocol.
-var formats = []string{"JSON"}
+// encoderJSON is the only encoder format of this version of the protocol.
+const encoderJSON = "JSON"
 
 func parseCapabilities(o wire.Object) (*Capabilities, error) {
 	compression, err := capabilityList(o, "compressionalgos")
@@ -26,10 +28,11 @@ func parseCapabilities(o wire.Object) (*Capabilities, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := capabilityList(o, "encoderformats"); err != nil {
+	formats, err := capabilityList(o, "encoderformats")
+	if err != nil {
 		return nil, err
 	}
-	c := &Capabilities{Languages: languages}
+	c := &Capabilities{Languages: languages, noJSON: !slices.Contains(formats, encoderJSON)}
 	for _, name := range compression {
 		if name == wire.GZIP || name == wire.LZW {
 			c.Compression = append(c.Compression, name)
@@ -56,7 +59,11 @@ func (c *Capabilities) encode(e *wire.Encoder) {
 	e.BeginMember("capabilities")
 	e.Strings("compressionalgos", c.Compression)
 	e.Strings("languages", c.Languages)
-	e.Strings("encoderformats", formats)
+	if c.noJSON {
+		e.Strings("encoderformats", nil)
+	} else {
+		e.Strings("encoderformats", []string{encoderJSON})
+	}
 	e.End()
 }
 
@@ -77,6 +84,7 @@ func (c *Capabilities) intersect(own *Capabilities) *Capabilities {
 	return &Capabilities{
 		Compression: both(c.Compression, own.Compression),
 		Languages:   both(c.Languages, own.Languages),
+		noJSON:      c.noJSON,
 	}
 }
 

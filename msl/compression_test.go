@@ -3,6 +3,7 @@ package msl_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -193,6 +194,35 @@ func TestEmptyChunkCompressed(t *testing.T) {
 			func(context.Context, *msl.ResponseWriter, *msl.Message) error { called = true; return nil })
 		if err != nil || called {
 			t.Errorf("%s in a handshake: called %v, %v", algorithm, called, err)
+		}
+	}
+}
+
+// TestAnsweredCapabilities asks with capabilities: an answer has those that both sides have, in
+// the order of the request, and all three lists.
+func TestAnsweredCapabilities(t *testing.T) {
+	for asked, want := range map[string]string{
+		`{"compressionalgos":["LZW","X"],"languages":["fr","en-US"],"encoderformats":["CBOR","JSON"]}`: `{"compressionalgos":["LZW"],"languages":["en-US"],"encoderformats":["JSON"]}`,
+		`{"compressionalgos":["X"],"languages":["fr"],"encoderformats":["CBOR"]}`:                      `{"compressionalgos":[],"languages":[],"encoderformats":[]}`,
+		`{}`: `{"compressionalgos":[],"languages":[],"encoderformats":[]}`,
+		`{"compressionalgos":"LZW","languages":1,"encoderformats":"JSON"}`: `{"compressionalgos":[],"languages":[],"encoderformats":[]}`,
+	} {
+		r := newRecorded(t)
+		e := r.serve(fromToken(object{"capabilities": json.RawMessage(asked)}))
+		a, err := readAnswer(e.wire, r.public(), &sessionRaw, func(answerHeader) (*rawKeys, error) { return &sessionRaw, nil })
+		if err != nil || string(a.header.Capabilities) != want {
+			t.Errorf("%s: answered with %s, %v", asked, a.header.Capabilities, err)
+		}
+	}
+	for _, asked := range []object{{"capabilities": object{"languages": []string{"en-US"}}}, {}} {
+		r := newRecorded(t)
+		if len(asked) > 0 {
+			r.server.Capabilities = nil
+		}
+		e := r.serve(fromToken(asked))
+		a, err := readAnswer(e.wire, r.public(), &sessionRaw, func(answerHeader) (*rawKeys, error) { return &sessionRaw, nil })
+		if err != nil || a.header.Capabilities != nil {
+			t.Errorf("a side without any: answered with %s, %v", a.header.Capabilities, err)
 		}
 	}
 }
