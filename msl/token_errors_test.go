@@ -175,6 +175,7 @@ func serviceCases() []tokenCase {
 		{name: "unknown compression", token: build(object{"compressionalgo": "gzip"}), code: msl.ErrUnidentifiedCompression},
 		{name: "damaged compression", token: build(object{"compressionalgo": "GZIP"}), code: msl.ErrUncompressionError},
 		{name: "compression bomb", token: build(object{"compressionalgo": "GZIP", "servicedata": zeros(1 << 20)}), code: msl.ErrUncompressionError},
+		{name: "nothing, compressed", token: build(object{"compressionalgo": "GZIP", "servicedata": "", "encrypted": true}), accepted: true},
 		{name: "encrypted, but no envelope", token: build(object{"encrypted": true}), code: msl.ErrCiphertextEnvelopeParseError},
 		{name: "of a master token that is not there", token: build(object{"mtserialnumber": 9}), code: msl.ErrServiceTokenMasterTokenMismatch},
 		{name: "of a user that is not there", token: build(object{"uitserialnumber": 9}), code: msl.ErrServiceTokenUserIDTokenMismatch},

@@ -160,6 +160,7 @@ func (t *ServiceToken) checkRanges(data wire.Object) error {
 func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []byte) error {
 	if len(content) == 0 {
 		t.Data = []byte{} // a deletion is honored even if it does not verify
+		algorithm = ""    // there is nothing to decompress
 	}
 	configured, ok := keys.of(t.Name)
 	if !ok {
