@@ -16,7 +16,8 @@ import (
 func unprovenServer(t *testing.T) (*msl.Client, func(answer []byte) error) {
 	n := softNetwork(t)
 	client := n.pskClient("device")
-	client.Peers = append(client.Peers, &entityauth.None{Directory: directory{"server": {Identity: "server", Scheme: "NONE"}}})
+	client.Peers = append(client.Peers, &entityauth.None{Directory: directory{
+		"server": {Identity: "server", Scheme: "NONE"}, "other": {Identity: "other", Scheme: "NONE"}}})
 	return client, func(answer []byte) error {
 		_, err := client.Answer(t.Context(), &msl.Request{Recipient: "server"}, 1, io.NopCloser(bytes.NewReader(answer)))
 		return err
@@ -40,9 +41,9 @@ func TestUnprovenAnswer(t *testing.T) {
 	if ahead := client.ClockAhead(); ahead != 0 {
 		t.Errorf("the server's clock is believed to be %v ahead", ahead)
 	}
-	someone := byScheme("NONE", object{"identity": "device"})
-	if err := answer(encode(with(refusal, someone))); errors.As(err, &refused) && refused.Response == msl.UserReauth {
-		t.Error("an error of another entity than the recipient is believed")
+	other := byScheme("NONE", object{"identity": "other"})
+	if err := answer(encode(with(refusal, other))); !errors.Is(err, msl.ErrMessageSenderMismatch) {
+		t.Errorf("an error of another entity than the recipient: %v", err)
 	}
 }
 
