@@ -60,3 +60,24 @@ func TestPermitUser(t *testing.T) {
 		})
 	}
 }
+
+// A sickDirectory knows nothing at the moment.
+type sickDirectory struct{}
+
+func (sickDirectory) Entity(context.Context, string) (*msl.Entity, error) {
+	return nil, errors.New("no answer")
+}
+
+// TestSickDirectory has a directory fail that says which schemes an entity may use: nothing is
+// permitted because of that.
+func TestSickDirectory(t *testing.T) {
+	for name, members := range map[string]object{"key exchange": requests(pskRequest), "user": rightPassword} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecorded(t)
+			r.server.Directory = sickDirectory{}
+			if e := r.mustRefuse(t, fromPSK(members), msl.ErrInternalException, 1); e.called {
+				t.Error("the application ran")
+			}
+		})
+	}
+}

@@ -34,7 +34,7 @@ func TestHTTPRules(t *testing.T) {
 }
 
 func TestCheckHTTPRules(t *testing.T) {
-	for entry, well := range map[string]bool{"/": true, "/api": true, "/a/b/": true, "": false, "api": false, "/a/../b": false, "//": false, "/a?b": false, "/%61": false, "/a#": false} {
+	for entry, well := range map[string]bool{"/": true, "/api": true, "/a/b/": true, "": false, "api": false, "api/": false, "a\\b": false, "/a/../b": false, "//": false, "/a?b": false, "/%61": false, "/a#": false} {
 		if err := CheckHTTPPath(entry); (err == nil) != well {
 			t.Errorf("%q: %v", entry, err)
 		}
@@ -42,6 +42,7 @@ func TestCheckHTTPRules(t *testing.T) {
 	for name, well := range map[string]bool{
 		"Authorization": true, "cookie": true, "X-Acme": true, "": false, "Connection": false, "TE": false, "Host": false, "Content-Length": false,
 		"Msl-Entity": false, "msl_user": false, "X_Acme": false, "X-Forwarded-For": false, "a b": false, "a:": false, "Upgrade": false, "Http2-Settings": false,
+		"Proxy-X": false, "Expect": false, "a\x7f": false, "a\x1f": false, "é": false, "a,": false, "a@": false, "a~": false, "Forwarded": false, "X-Real-Ip": false,
 	} {
 		if err := CheckPassedHeader(name); (err == nil) != well {
 			t.Errorf("%q: %v", name, err)

@@ -26,6 +26,7 @@ func TestForgedHeaders(t *testing.T) {
 		"Host": {"elsewhere"}, "Content-Length": {"7"}, "Transfer_Encoding": {"chunked"}, "Connection": {"close, X-Hop"}, "X-Hop": {"x"}, "X_hop": {"x"},
 		"Msl.User": {"admin"}, "MSL+USER": {"admin"}, "X.Api~Key": {"forged"}, "Content.Length": {"7"},
 		"X Own": {"x"}, "X-Own:": {"x"}, "": {"x"}, "X-\u212aey": {"x"}, "X-Ended": {"a", "b\r\nMsl-User: admin"}, "X-Nul": {"\x00"},
+		"X-Del": {"\x7f"}, "X-Unit": {"\x1f"}, "X-Tab": {"a\tb"}, "X-09azaz": {"x"}, "X/": {"x"}, "X@": {"x"}, "X[": {"x"}, "X{": {"x"},
 		"Proxy-Authorization": {"Basic x"}, "Upgrade": {"websocket"}, "Te": {"trailers"}, "Trailer": {"x"}, "Keep-Alive": {"x"}, "Expect": {"100-continue"},
 		"Accept": {"text/plain"}, "User-Agent": {"camera/7"}, "X-Own": {"a", "b"},
 	}
@@ -34,12 +35,30 @@ func TestForgedHeaders(t *testing.T) {
 	r.Header = forged
 	got := u.headers(&msl.Message{Identity: "camera"}, r)
 	want := http.Header{
-		"Accept": {"text/plain"}, "User-Agent": {"camera/7"}, "X-Own": {"a", "b"},
+		"Accept": {"text/plain"}, "User-Agent": {"camera/7"}, "X-Own": {"a", "b"}, "X-Tab": {"a\tb"}, "X-09azaz": {"x"},
 		"Authorization": {"Bearer fixed"}, "X-Api-Key": {"fixed"},
 		"Msl-Entity": {"camera"}, "Msl-Message-Id": {"0"}, "Msl-Encrypted": {"false"}, "Msl-Authenticated": {"false"}, "Msl-Non-Replayable": {"false"},
 	}
 	if !maps.EqualFunc(got, want, func(a, b []string) bool { return slices.Equal(a, b) }) {
 		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+// TestUserAgent names this program to a service if the sender names none.
+func TestUserAgent(t *testing.T) {
+	if got := new(Upstream).headers(&msl.Message{}, httptest.NewRequest("POST", "/", nil))["User-Agent"]; !slices.Equal(got, []string{userAgent}) {
+		t.Errorf("User-Agent: %q", got)
+	}
+}
+
+func TestCheckHeaderName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"Authorization": true, "x_api_key": true, "0": true, "9": true, "~": true, "A": true, "Z": true,
+		"": false, "a b": false, "a:": false, "é": false, "Msl-User": false, "Forwarded": false, "Connection": false, "transfer_encoding": false, "Proxy-X": false,
+	} {
+		if err := CheckHeaderName(name); (err == nil) != want {
+			t.Errorf("%q: %v", name, err)
+		}
 	}
 }
 
