@@ -140,7 +140,9 @@ func connections() []line {
 func distant() []line {
 	return []line{
 		{"module with 1 ms a call, one message, ms", the("stack DistantDevice/2cpu:ms/message"), "<= 9"},
+		{"module with 1 ms a call, one message, floor, ms", the("stack DistantDevice/2cpu:floor-ms/message"), ""},
 		{"module with 1 ms a call, 64 clients, per second", the("stack DistantDevice/2cpu:msg/s"), ""},
+		{"module with 1 ms a call, 64 clients, processor µs a message", the("stack DistantDevice/2cpu:cpu-us/message"), ""},
 		{"module with 1 ms a call, 64 clients, share of 32 sessions", the("stack DistantDevice/2cpu:of-sessions"), ">= 0.85"},
 		{"module with 1 ms a call, share of 32 sessions, floor", the("stack DistantDevice/2cpu:floor-of-sessions"), ""},
 	}

@@ -5,14 +5,30 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #include <time.h>
+
+/* How much later than asked for the kernel may end a pause of this thread, in
+ * nanoseconds. 0 is the default, 50 microseconds, which is much of a short delay. */
+static void slack(unsigned long ns)
+{
+#ifdef PR_SET_TIMERSLACK
+	prctl(PR_SET_TIMERSLACK, ns);
+#else
+	(void)ns;
+#endif
+}
 
 static void pause_for(uint64_t ns)
 {
 	struct timespec t = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
 
+	slack(1);
 	while (nanosleep(&t, &t))
 		;
+	slack(0);
 }
 
 /* Hangs until the control file changes. No lock is held. */

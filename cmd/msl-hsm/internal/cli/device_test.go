@@ -212,7 +212,9 @@ func perSecond(goroutines int, during time.Duration, f func(i int)) float64 {
 }
 
 // BenchmarkDistantDevice is a device each of whose calls takes a millisecond: how long
-// one message takes, and what part of its sessions' time 64 clients get.
+// one message takes, beside four operations on one key, and what part of its sessions' time
+// 64 clients get. Beside that part, which the processors may bound, too: the processor time
+// of a message, client and server together.
 func BenchmarkDistantDevice(b *testing.B) {
 	const sessions = 32
 	store, _ := openDistant(b, sessions, time.Millisecond)
@@ -231,15 +233,19 @@ func BenchmarkDistantDevice(b *testing.B) {
 			all[i] = func() { echo(b, c, false) }
 		}
 		perSecond(len(all), time.Second, func(i int) { all[i]() }) // the sessions follow the load
-		rate := perSecond(len(all), 3*time.Second, func(i int) { all[i]() })
+		busy, during := processorTime(b), 3*time.Second
+		rate := perSecond(len(all), during, func(i int) { all[i]() })
 		b.ReportMetric(rate, "msg/s")
+		b.ReportMetric(float64((processorTime(b)-busy).Microseconds())/(rate*during.Seconds()), "cpu-us/message")
 		b.ReportMetric(rate*16/sessions/1000, "of-sessions")
 		key, err := store.Generate(keystore.HMACSHA256)
 		if err != nil {
 			b.Fatal(err)
 		}
 		defer key.Close()
-		floor := perSecond(sessions, 3*time.Second, func(int) { key.(keystore.MAC).Sum(nil) })
+		sum := func() { key.(keystore.MAC).Sum(nil) }
+		b.ReportMetric(float64(4*least(50, sum))/float64(time.Millisecond), "floor-ms/message")
+		floor := perSecond(sessions, 3*time.Second, func(int) { sum() })
 		b.ReportMetric(floor*2/sessions/1000, "floor-of-sessions")
 	}
 }
