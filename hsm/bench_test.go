@@ -45,21 +45,21 @@ func total(s *hsm.Store) (n uint64) {
 func BenchmarkStore(b *testing.B) {
 	s, _ := newStore(b)
 	for _, size := range []int{256, 1024, 16384} {
-		data, iv := make([]byte, size), make([]byte, 16)
+		data, iv, room := make([]byte, size), make([]byte, 16), make([]byte, 0, size+16) // used again, as messages do
 		mac := generate[keystore.MAC](b, s, keystore.HMACSHA256)
 		b.Run(fmt.Sprintf("hmac/%d", size), func(b *testing.B) {
-			loop(b, s, func() error { _, err := mac.Sum(data); return err })
+			loop(b, s, func() error { _, err := keystore.AppendSum(mac, room, data); return err })
 		})
 		k := generate[keystore.Cipher](b, s, keystore.AES128CBC)
 		b.Run(fmt.Sprintf("encrypt/%d", size), func(b *testing.B) {
-			loop(b, s, func() error { _, err := k.Encrypt(iv, data); return err })
+			loop(b, s, func() error { _, err := keystore.AppendEncrypt(k, room, iv, data); return err })
 		})
 		ciphertext, err := k.Encrypt(iv, data)
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.Run(fmt.Sprintf("decrypt/%d", size), func(b *testing.B) {
-			loop(b, s, func() error { _, err := k.Decrypt(iv, ciphertext); return err })
+			loop(b, s, func() error { _, err := keystore.AppendDecrypt(k, room, iv, ciphertext); return err })
 		})
 	}
 	b.Run("keys", func(b *testing.B) { benchmarkKeys(b, s) })
