@@ -25,9 +25,6 @@ type Needs struct {
 	entities []state.EntityRecord
 }
 
-// clockSlack allows for differences between server clocks.
-const clockSlack = time.Hour
-
 // FindNeeds reads what the servers of a state need.
 func FindNeeds(ctx context.Context, s Rotations, store keystore.Admin, prefix string, keep time.Duration) (*Needs, error) {
 	n := &Needs{Prefix: prefix, keep: keep}

@@ -78,6 +78,9 @@ func (r remoteRotations) RemovePresence(_ context.Context, id string) error {
 	return r.call(http.MethodDelete, "/servers?name="+url.QueryEscape(id), nil, nil)
 }
 
+// clockSlack allows for differences between server clocks.
+const clockSlack = time.Hour
+
 // Clock asks the server, which has its own keep. One of an earlier version knows only the
 // clock of this machine.
 func (r remoteRotations) Clock(_ context.Context, keep time.Duration) (c state.Clock, err error) {

@@ -6,7 +6,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
@@ -25,13 +24,6 @@ func distinct(places []place, what string) error {
 		seen[p.at] = p.setting
 	}
 	return nil
-}
-
-// isPath reports whether a text is the path of a URL as requests have it.
-func isPath(text string) bool {
-	clean := path.Clean(text)
-	return strings.HasPrefix(text, "/") && (text == clean || text == clean+"/" && clean != "/") &&
-		!strings.ContainsAny(text, "{} ?#%") && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
 // checkStreams requires distinct paths and valid, distinct addresses.
@@ -64,7 +56,7 @@ func (s *Server) checkStreams() error {
 	}
 	addresses = append(addresses, place{"server.admin.listen", s.Admin.Listen}, place{"server.push.from", s.Push.From})
 	addresses = slices.DeleteFunc(addresses, func(p place) bool { _, port, _ := net.SplitHostPort(p.at); return port == "0" })
-	return cmp.Or(distinct(paths, "one"), distinct(addresses, "one"), s.checkPushes())
+	return cmp.Or(distinct(paths, "one"), distinct(addresses, "one"))
 }
 
 // checkWritten requires the files that a server or a client writes to be distinct, and not

@@ -40,7 +40,7 @@ func (s *Server) UpstreamVerb() string {
 
 // checkPlaces checks where the state is, and where connections and devices arrive.
 func (s *Server) checkPlaces() error {
-	for _, section := range []func() error{s.State.check, s.checkEnrollment, s.checkStreams} {
+	for _, section := range []func() error{s.State.check, s.checkEnrollment, s.checkStreams, s.checkPushes} {
 		if err := section(); err != nil {
 			return err
 		}
