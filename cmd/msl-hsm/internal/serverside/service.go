@@ -78,6 +78,7 @@ func (s *Service) Close() error {
 		errs = append(errs, s.endpoint.Close())
 	}
 	errs = append(errs, s.audit.Close())
+	s.State.StopPruning() // which needs the key of the state
 	if s.MSL != nil {
 		errs = append(errs, s.retire())
 		if objects, sessions := s.Store.Live(); objects+sessions > 0 {
