@@ -1,12 +1,12 @@
 // Package atomicfile writes files that are either complete or absent.
 //
 // [Replace] puts a new version of a file in place of the old one, [Create] makes a file
-// that must not exist yet, and [Aside] keeps an old version. The first two write a
-// temporary file in the same directory, sync it to disk and only then rename it, so that
-// a reader, a crash or a full disk sees the old file or the new one and nothing in
-// between. On an error the old file is unchanged and nothing is left behind. A process
-// that dies partway may leave a file whose name begins with ".new-", which nothing reads;
-// the first write of the same user to that directory after an hour removes it.
+// that must not exist yet, [Publish] gives a finished file its name, and [Aside] keeps an
+// old version. The first two write a temporary file in the same directory, sync it to disk
+// and only then rename it, so that a reader, a crash or a full disk sees the old file or the
+// new one and nothing in between. On an error the old file is unchanged and nothing is left
+// behind. A process that dies partway may leave a file whose name begins with ".new-", which
+// nothing reads; the first write of the same user to that directory after an hour removes it.
 //
 // The temporary file never existed before, and its name cannot be guessed, so no other
 // user with write access to the directory can redirect the bytes by placing a link
@@ -89,6 +89,25 @@ func Aside(path, suffix string) (name string, err error) {
 		}
 		name = fmt.Sprintf("%s%s-%d", file, suffix, n)
 	}
+}
+
+// Publish gives a file that was written and synced, in the directory of path or below it, the
+// name path as well, on file systems without hard links instead. If that name exists already,
+// the error is fs.ErrExist and nothing changes. An error is a [*fs.PathError] about path.
+func Publish(file, path string) error {
+	dir, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return about("create", path, err)
+	}
+	defer dir.Close()
+	from, err := filepath.Rel(filepath.Dir(path), file)
+	if err == nil {
+		err = link(dir, from, filepath.Base(path))
+	}
+	if err == nil && syncRoot(dir) != nil {
+		err = ErrUnsynced
+	}
+	return about("create", path, err)
 }
 
 // SyncDir syncs a directory to disk: until then a power loss may remove a new file.

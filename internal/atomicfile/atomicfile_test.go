@@ -310,6 +310,29 @@ func TestCreateThere(t *testing.T) {
 	}
 }
 
+// TestPublish gives files their names when they are complete.
+func TestPublish(t *testing.T) {
+	dir := t.TempDir()
+	part, path := filepath.Join(dir, "part", "x"), filepath.Join(dir, "x")
+	err := errors.Join(os.Mkdir(filepath.Dir(part), 0o700), os.WriteFile(part, []byte("one"), 0o600), Publish(part, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(part+"2", []byte("two"), 0o600)
+	if err := Publish(part+"2", path); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), path) {
+		t.Error(err)
+	}
+	if content, err := os.ReadFile(path); string(content) != "one" || err != nil {
+		t.Errorf("%q, %v", content, err)
+	}
+	if err := Publish(filepath.Join(t.TempDir(), "x"), path+"2"); err == nil {
+		t.Error("a file from elsewhere")
+	}
+	if err := Publish(part, filepath.Join(dir, "no", "x")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
 func TestSyncDir(t *testing.T) {
 	dir := t.TempDir()
 	if err := SyncDir(dir); err != nil {

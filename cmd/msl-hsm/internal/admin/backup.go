@@ -45,12 +45,10 @@ func BackupState(c *config.Config, state, to string, force bool) (r StateReport,
 	if r, err = checkBackup(c, f.Name()); err != nil {
 		return r, err
 	}
-	if force {
-		err = os.Rename(f.Name(), to)
-	} else {
-		err = os.Link(f.Name(), to) // fails if the name has been taken in the meantime
+	if !force {
+		return r, atomicfile.Publish(f.Name(), to) // fails if the name has been taken in the meantime
 	}
-	return r, errors.Join(err, atomicfile.SyncDir(filepath.Dir(to)))
+	return r, errors.Join(os.Rename(f.Name(), to), atomicfile.SyncDir(filepath.Dir(to)))
 }
 
 // partOf is the pattern of names for what is not yet complete, beside a file.
@@ -79,11 +77,11 @@ func whole(path string, write func(made string) error) error {
 	if err := write(made); err != nil {
 		return err
 	}
-	err = os.Link(made, path)
+	err = atomicfile.Publish(made, path)
 	if errors.Is(err, fs.ErrExist) {
 		return exists
 	}
-	return errors.Join(err, atomicfile.SyncDir(filepath.Dir(path)))
+	return err
 }
 
 func checkTarget(state, to string, force bool) error {
