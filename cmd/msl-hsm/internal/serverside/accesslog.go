@@ -6,23 +6,20 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
-	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// An accessLog has a line for each message.
+// An accessLog has a line for each message: in the file, or in the log.
 type accessLog struct {
+	file  *accessFile // nil if not configured
 	log   *slog.Logger
 	level slog.Level
-	file  *accessFile // nil if not configured
 }
 
 // openAccessLog opens the configured file. Without one, lines go to the log if that is
@@ -47,8 +44,7 @@ func accessLogIn(path string, log *slog.Logger) (accessLog, error) {
 	if err := f.reopen(); err != nil {
 		return accessLog{}, err
 	}
-	lines := slog.NewJSONHandler(safetext.Writer{W: f}, nil) // people read them on terminals
-	return accessLog{log: slog.New(lines), level: slog.LevelInfo, file: f}, nil
+	return accessLog{file: f}, nil
 }
 
 // AccessLogIn returns a function that writes the lines of an access log to a file, and
@@ -60,61 +56,15 @@ func AccessLogIn(path string) (write func(context.Context, msl.Served), end func
 
 // write writes the line of a message that the server has finished with.
 func (l accessLog) write(ctx context.Context, v msl.Served) {
-	if !l.log.Enabled(ctx, l.level) {
-		return
+	var room [20]slog.Attr // on the stack
+	switch {
+	case l.file != nil:
+		l.file.add(time.Now(), accessLine(room[:0], &v))
+	case l.log.Enabled(ctx, l.level):
+		line := slog.NewRecord(time.Now(), l.level, "message", 0) // a Logger would look for the place in the source
+		line.AddAttrs(accessLine(room[:0], &v)...)
+		_ = l.log.Handler().Handle(ctx, line)
 	}
-	var room [20]slog.Attr                                    // on the stack
-	line := slog.NewRecord(time.Now(), l.level, "message", 0) // a Logger would look for the place in the source
-	line.AddAttrs(accessLine(room[:0], &v)...)
-	_ = l.log.Handler().Handle(ctx, line) // which logs that lines are lost
-}
-
-// accessLine appends the fields of a message's line.
-func accessLine(line []slog.Attr, v *msl.Served) []slog.Attr {
-	line = append(line, slog.String("source", v.Source), slog.String("entity", shortened(v.Identity)), slog.Bool("authenticated", v.Authenticated))
-	line = appendText(line, "user", v.User)
-	line = appendText(line, "scheme", v.Scheme)
-	line = appendText(line, "key_exchange", v.KeyExchange)
-	line = append(line, slog.Int64("message_id", v.MessageID), slog.Int64("read", v.Read), slog.Int64("written", v.Written), slog.Duration("took", v.Took))
-	if call := upstreamOf(v.Message); call != nil {
-		line = append(line, slog.String("upstream", call.Target), slog.Int("upstream_status", call.Status), slog.Duration("upstream_took", call.Took))
-	}
-	if v.Response != 0 {
-		line = append(line, slog.String("response", v.Response.String()), slog.Int("code", int(v.Code)))
-	}
-	if v.Err != nil {
-		line = append(line, slog.String("fault", v.Fault.String()), slog.String("error", shortened(v.Err.Error())))
-	}
-	return line
-}
-
-func appendText(line []slog.Attr, name, text string) []slog.Attr {
-	if text == "" {
-		return line
-	}
-	return append(line, slog.String(name, shortened(text)))
-}
-
-// longestText is how many bytes of a text a line has: a stranger may claim an identity as
-// long as a header, and must not fill the disk with it.
-const longestText = 1024
-
-func shortened(text string) string {
-	if len(text) <= longestText {
-		return text
-	}
-	return strings.ToValidUTF8(text[:longestText], "") + "…"
-}
-
-// noteUpstream keeps the last request to the service for the line of its message.
-func noteUpstream(m *msl.Message, c mslhttp.UpstreamCall) { m.Note = &c }
-
-func upstreamOf(m *msl.Message) *mslhttp.UpstreamCall {
-	if m == nil {
-		return nil
-	}
-	call, _ := m.Note.(*mslhttp.UpstreamCall)
-	return call
 }
 
 // An accessFile is a file that another program may move away at any time. Lines are
@@ -136,25 +86,24 @@ const (
 	mostLines = 64 << 10 // bytes
 )
 
-// Write appends a line.
-func (f *accessFile) Write(p []byte) (int, error) {
+// add appends a line.
+func (f *accessFile) add(at time.Time, fields []slog.Attr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.lines) == 0 {
 		time.AfterFunc(lineDelay, func() {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			_ = f.flush() // a full disk must not keep messages from being answered
+			f.flush()
 		})
 	}
-	f.lines = append(f.lines, p...)
-	if len(f.lines) < mostLines {
-		return len(p), nil
+	if f.lines = appendLine(f.lines, at, fields); len(f.lines) >= mostLines {
+		f.flush()
 	}
-	return len(p), f.flush()
 }
 
-// flush writes the buffered lines. The mutex must be held.
+// flush writes the buffered lines. A full disk does not keep messages from being answered. The
+// mutex must be held.
 func (f *accessFile) flush() error {
 	if len(f.lines) == 0 {
 		return nil

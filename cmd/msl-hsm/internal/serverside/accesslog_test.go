@@ -14,6 +14,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
 // TestAccessLine has a stranger put whatever it likes into a line: it is one line of JSON, and
@@ -38,6 +39,28 @@ func TestAccessLine(t *testing.T) {
 				t.Errorf("%q: %v", line.Entity, err)
 			}
 		})
+	}
+}
+
+// TestAppendLine wants lines as slog writes them.
+func TestAppendLine(t *testing.T) {
+	at := time.Date(2026, 11, 28, 9, 8, 7, 123456000, time.UTC)
+	for _, v := range []msl.Served{
+		{},
+		{Source: "::1", Identity: "camera", Authenticated: true, User: "ada", Scheme: "PSK", KeyExchange: "X", MessageID: 1 << 53, Read: 1, Written: 2, Took: 3 * time.Millisecond},
+		{Identity: "a\"b\\c/<&>\n\t\x1b\x00é\u202e\u2028\u0085😀\U000e0001\x7f", Response: msl.Fail, Code: 4007, Fault: msl.FaultPeer, Err: errors.New("no \"such\" entity")},
+		{Message: &msl.Message{Note: &mslhttp.UpstreamCall{Target: "http://a/", Status: 200, Took: time.Second}}},
+	} {
+		fields := accessLine(nil, &v)
+		var want bytes.Buffer
+		record := slog.NewRecord(at, slog.LevelInfo, "message", 0)
+		record.AddAttrs(fields...)
+		if err := slog.NewJSONHandler(safetext.Writer{W: &want}, nil).Handle(t.Context(), record); err != nil {
+			t.Fatal(err)
+		}
+		if got := appendLine(nil, at, fields); string(got) != want.String() {
+			t.Errorf("%s\n%s", got, want.Bytes())
+		}
 	}
 }
 
