@@ -211,12 +211,17 @@ func TestMemory(t *testing.T) {
 func TestRestarts(t *testing.T) {
 	const starts = 5
 	started := make(chan time.Time, 100)
-	s, err := isolated.Open(isolated.Config{Command: func() *exec.Cmd {
+	command := func() *exec.Cmd {
 		started <- time.Now()
 		c := exec.Command("/proc/self/exe")
 		c.Env = append(os.Environ(), asBrief+"=1")
 		return c
-	}})
+	}
+	s, err := isolated.Open(isolated.Config{Command: command})
+	for errors.Is(err, keystore.ErrUnavailable) { // it crashed before it was open
+		<-started
+		s, err = isolated.Open(isolated.Config{Command: command})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,6 +232,18 @@ func TestRestarts(t *testing.T) {
 	}
 	if took := (<-started).Sub(first); took < time.Second {
 		t.Errorf("%d children were started within %v", starts, took)
+	}
+}
+
+// TestEndsEarly has children that end before their store is open: that is told at once, and not
+// when they had time enough to open it.
+func TestEndsEarly(t *testing.T) {
+	for _, command := range []string{"exit 3", "read settings; kill -9 $$"} {
+		began := time.Now()
+		_, err := isolated.Open(isolated.Config{Command: func() *exec.Cmd { return exec.Command("/bin/sh", "-c", command) }})
+		if took := time.Since(began); !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "ended before the store was open") || took > 10*time.Second {
+			t.Errorf("%s: %v after %v", command, err, took)
+		}
 	}
 }
 

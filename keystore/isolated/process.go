@@ -69,6 +69,7 @@ func (c *Config) start(generation uint64, pin *pin) (*process, error) {
 	if err := p.command.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("isolated: the process of the key store cannot be started: %v: %w", err, keystore.ErrUnavailable), control.Close())
 	}
+	theirs.Close() // else the end of a child that never opens its store would not show
 	p.memory = openMemory(p.command.Process.Pid)
 	if err := p.open(c); err != nil {
 		return nil, err
