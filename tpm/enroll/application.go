@@ -115,6 +115,7 @@ func (n *application) enrolled(ca *issuer) error {
 	begins := n.begins()
 	n.spend()
 	r := &n.record
+	_, changes := r.changes(n.proof.Begin.AK, n.proof.Keys[0].Attest)
 	if err := n.acceptKeys(ca); err != nil {
 		return err
 	}
@@ -124,6 +125,7 @@ func (n *application) enrolled(ca *issuer) error {
 	}
 	r.State, r.Accepted, r.Waits, r.Attested = Enrolled, n.verdict.accepted, "", nil
 	r.log(n.now, "enrolled: %s", n.verdict.accepted)
+	r.logAll(n.now, changes)
 	return nil
 }
 
