@@ -23,11 +23,10 @@ func makeAgain(t transport.TPM, restricted bool, certificates [][]byte, note fun
 			continue
 		}
 		template, ok := makerTemplate(c.PublicKey, restricted)
-		id := string(tpm2.Marshal(template))
-		if !ok || tried[id] {
+		if !ok || tried[string(tpm2.Marshal(template))] {
 			continue
 		}
-		tried[id] = true
+		tried[string(tpm2.Marshal(template))] = true
 		k, err := madeAgain(t, template)
 		switch {
 		case refusesAlways(err):

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"math/big"
@@ -173,10 +174,13 @@ func TestMakersKeysMadeAgain(t *testing.T) {
 		"only a persistent IDevID": {func(t *testing.T, d *tpm.Device) {
 			provide(t, d, 0x81020000, false, issue(false))
 		}, ErrPending, "its IDevID belongs to SERIALNUMBER=box-7"},
+		"Ed25519": {func(t *testing.T, d *tpm.Device) {
+			key, _, err := ed25519.GenerateKey(nil)
+			checkError(t, err, nil)
+			checkError(t, d.Do(func(tp transport.TPM) error { return store(tp, 0x01c90011, m.issue(t, key, true)) }), nil)
+		}, ErrPending, "its EK is unknown"},
 		"of another TPM": {func(t *testing.T, d *tpm.Device) {
-			if err := d.Do(func(tp transport.TPM) error { return store(tp, 0x01c90011, m.issue(t, m.key.Public(), true)) }); err != nil {
-				t.Fatal(err)
-			}
+			checkError(t, d.Do(func(tp transport.TPM) error { return store(tp, 0x01c90011, m.issue(t, m.key.Public(), true)) }), nil)
 		}, ErrPending, "its EK is unknown"},
 	} {
 		t.Run(name, func(t *testing.T) {
