@@ -192,8 +192,8 @@ func (r *Record) noteAttested(why string, unlogged bool, m *proof.Attestation, n
 	if r.Attested != nil {
 		before = *r.Attested
 	}
-	clock, changes := r.changes(m.AK, m.Quote.Attest)
-	r.Newest, r.Attested = m.Challenge.Issued, &Attested{Time: now, Why: why, Clock: clock, Changes: changes}
+	clock, changed := changes(r, m.AK, m.Quote.Attest)
+	r.Newest, r.Attested = m.Challenge.Issued, &Attested{Time: now, Why: why, Clock: clock, Changes: changed}
 	for _, v := range m.Quote.PCRs {
 		r.Attested.PCRs = append(r.Attested.PCRs, PCRValue{v.Index, slices.Clone(v.Digest)})
 	}
@@ -210,7 +210,9 @@ func (r *Record) noteAttested(why string, unlogged bool, m *proof.Attestation, n
 	case why == "" && before.Why != "":
 		r.log(now, "is in an allowed state again")
 	}
-	r.logAll(now, changes)
+	for _, change := range changed {
+		r.log(now, "%s", change)
+	}
 }
 
 // left returns the error for a device that left the policy. If the policy asks for it,

@@ -19,9 +19,9 @@ const (
 	changedFirmware = "its TPM has other firmware than before"
 )
 
-// clock returns when the AK of a device last signed something for this record, and false if it
+// lastClock returns when the AK of a device last signed something for its record, and false if it
 // never did.
-func (r *Record) clock(ak []byte) (c Clock, ok bool) {
+func lastClock(r *Record, ak []byte) (c Clock, ok bool) {
 	if r.Evidence == nil {
 		return c, false
 	}
@@ -36,11 +36,11 @@ func (r *Record) clock(ak []byte) (c Clock, ok bool) {
 	return c, err == nil
 }
 
-// changes says what has changed about the TPM of a device since it last signed something for the
-// record, and when it did so now. What it signed was checked.
-func (r *Record) changes(ak, attest []byte) (now Clock, list []string) {
+// changes says what has changed about the TPM of a device since it last signed something for
+// its record, and when it did so now. What it signed was checked.
+func changes(r *Record, ak, attest []byte) (now Clock, list []string) {
 	now, err := proof.ReadClock(attest)
-	before, ok := r.clock(ak)
+	before, ok := lastClock(r, ak)
 	if err != nil || !ok {
 		return now, nil
 	}
@@ -64,7 +64,7 @@ func QuoteRemarks(evidence []byte, r *Record) (list []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	before, ok := r.clock(q.AK)
+	before, ok := lastClock(r, q.AK)
 	if ok && now.Behind(before, 0) {
 		list = append(list, "the quote is older than what the device last signed for this server, or its TPM was put back to an earlier state, as with a snapshot of a virtual machine")
 	}

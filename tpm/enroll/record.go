@@ -152,12 +152,6 @@ func (r *Record) log(now time.Time, format string, args ...any) {
 	}
 }
 
-func (r *Record) logAll(now time.Time, what []string) {
-	for _, w := range what {
-		r.log(now, "%s", w)
-	}
-}
-
 // touch records a change. Server clocks differ slightly: a change by a server whose clock
 // is behind must not move a record to a place in a list that was already read.
 func (r *Record) touch(now time.Time) {
