@@ -6,9 +6,10 @@ import (
 	"github.com/google/go-tpm/tpm2"
 )
 
-// A Clock says when a TPM signed something, by its own counters (TPMS_CLOCK_INFO), and the
-// version of its firmware. Below the owner hierarchy, to which AKs belong, a TPM adds a constant
-// of the signing key to all but Clock and Safe, so that only values of one AK can be compared.
+// A Clock says when a TPM signed something, by its own counters (TPM 2.0 Library, Part 2,
+// clause 10.11.1), and the version of its firmware. Below the owner hierarchy, to which AKs
+// belong, a TPM adds a constant of the signing key to all but Clock and Safe, so that only
+// values of one AK can be compared.
 type Clock struct {
 	Clock    uint64 `json:"clock"`    // milliseconds
 	Resets   uint32 `json:"resets"`   // starts that kept nothing
