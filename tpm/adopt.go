@@ -2,6 +2,7 @@ package tpm
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -61,12 +62,18 @@ func inspectAdopted(a keystore.Algorithm, public []byte) (evidence, error) {
 func stays(p *tpm2.TPMTPublic) error {
 	a := p.ObjectAttributes
 	switch {
+	case p.Type == tpm2.TPMAlgKeyedHash && !a.SignEncrypt && !a.Decrypt:
+		return fmt.Errorf("it is sealed data, not a key: %w", errors.ErrUnsupported)
 	case !a.FixedTPM || !a.FixedParent:
 		return fmt.Errorf("it may be moved to another TPM: %w", keystore.ErrWeakKey)
 	case p.NameAlg != tpm2.TPMAlgSHA256:
 		return fmt.Errorf("its Name is not made with SHA-256: %w", errors.ErrUnsupported)
-	case len(p.AuthPolicy.Buffer) > 0 || !a.UserWithAuth:
+	case a.Restricted && a.Decrypt:
+		return fmt.Errorf("it is a storage key, which is only for keys below it: %w", errors.ErrUnsupported)
+	case !a.UserWithAuth:
 		return fmt.Errorf("it has a policy, which this store cannot satisfy: %w", errors.ErrUnsupported)
+	case len(p.AuthPolicy.Buffer) > 0:
+		return fmt.Errorf("it has a policy, which may let others use it without its password: %w", errors.ErrUnsupported)
 	case a.Restricted:
 		return fmt.Errorf("it is restricted to data that the TPM itself made: %w", errors.ErrUnsupported)
 	}
@@ -126,15 +133,52 @@ func (f *TSS2) Usable() error {
 		return fmt.Errorf("tpm: TSS2 key: %w", err)
 	}
 	if len(f.Algorithms()) == 0 {
-		return fmt.Errorf("tpm: TSS2 key: a key of its kind or size is not supported: %w", errors.ErrUnsupported)
+		return fmt.Errorf("tpm: TSS2 key: a key of its kind or size%s is not supported: %w", scheme(p), errors.ErrUnsupported)
 	}
 	return nil
+}
+
+// scheme says for what a key is restricted to one scheme or mode, or returns "".
+func scheme(p *tpm2.TPMTPublic) string {
+	used := tpm2.TPMAlgNull
+	if parms, err := p.Parameters.RSADetail(); err == nil && p.Type == tpm2.TPMAlgRSA {
+		used = parms.Scheme.Scheme
+	} else if parms, err := p.Parameters.ECCDetail(); err == nil && p.Type == tpm2.TPMAlgECC {
+		used = parms.Scheme.Scheme
+	} else if parms, err := p.Parameters.SymDetail(); err == nil && p.Type == tpm2.TPMAlgSymCipher {
+		if mode, err := parms.Sym.Mode.AES(); err == nil {
+			used = *mode
+		}
+	}
+	names := map[tpm2.TPMAlgID]string{
+		tpm2.TPMAlgRSASSA: "RSASSA", tpm2.TPMAlgRSAES: "RSAES", tpm2.TPMAlgRSAPSS: "RSAPSS", tpm2.TPMAlgOAEP: "OAEP",
+		tpm2.TPMAlgECDSA: "ECDSA", tpm2.TPMAlgECDH: "ECDH", tpm2.TPMAlgECDAA: "ECDAA", tpm2.TPMAlgSM2: "SM2", tpm2.TPMAlgECSchnorr: "ECSCHNORR",
+		tpm2.TPMAlgCTR: "CTR", tpm2.TPMAlgOFB: "OFB", tpm2.TPMAlgCBC: "CBC", tpm2.TPMAlgCFB: "CFB", tpm2.TPMAlgECB: "ECB",
+	}
+	if name := names[used]; name != "" {
+		return ", for " + name + ","
+	}
+	return ""
 }
 
 // adopt returns the key of a key file whose storage key is in the TPM. The caller must
 // hold admin.
 func (p *provisionedKeys) adopt(a keystore.Algorithm, f *TSS2) (storedKey, error) {
-	parent, err := p.storage.parentOf(f)
+	var first error
+	for _, template := range f.primaries() {
+		k, err := p.adoptUnder(a, f, template)
+		unmade := first != nil && errors.Is(err, errors.ErrUnsupported) // this TPM has no such parents
+		if !unmade && !errors.Is(err, keystore.ErrForeign) {
+			return k, err
+		}
+		first = cmp.Or(first, err)
+	}
+	return storedKey{}, first
+}
+
+// adoptUnder is adopt with one of the templates of primaries.
+func (p *provisionedKeys) adoptUnder(a keystore.Algorithm, f *TSS2, template []byte) (storedKey, error) {
+	parent, err := p.storage.parentOf(f, template)
 	if err != nil {
 		return storedKey{}, err
 	}
@@ -150,16 +194,16 @@ func (p *provisionedKeys) adopt(a keystore.Algorithm, f *TSS2) (storedKey, error
 }
 
 // guesses says whether to try a key with the PIN of a store that has one, without a PIN,
-// or both: first what its file says. Some programs do not say, and some claim a password
-// if there is none; no PIN is then tried as well, if the TPM does not count wrong
-// guesses.
+// or both: first what its file says. Some programs do not say, and some say the opposite
+// (tpm2_encodeobject of tpm2-tools 5.4). No PIN is tried after the PIN only if the TPM does not
+// count wrong guesses.
 func (f *TSS2) guesses(hasPIN bool) (withPIN []bool) {
 	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](f.Public)
 	uncounted := err == nil && p.ObjectAttributes.NoDA
 	switch {
-	case f.EmptyAuth, !hasPIN:
+	case !hasPIN:
 		return []bool{false}
-	case f.Unsaid:
+	case f.EmptyAuth, f.Unsaid:
 		return []bool{false, true}
 	case uncounted:
 		return []bool{true, false}
@@ -171,7 +215,7 @@ func (f *TSS2) guesses(hasPIN bool) (withPIN []bool) {
 func (f *TSS2) unopened(guesses []bool) string {
 	switch {
 	case f.EmptyAuth:
-		return "it has a password, although its file says that it has none"
+		return "it has a password, although its file says that it has none; it must be the PIN of this store"
 	case !slices.Contains(guesses, false):
 		return "its file says that it has a password, which must be the PIN of this store; if it has none, import it without the PIN"
 	}
@@ -185,9 +229,8 @@ func wrongAuth(err error) bool {
 }
 
 // parentOf finds the storage key of a key file: a persistent one, or that of the owner
-// hierarchy, made from the template in the specification of these files. It returns nil
-// for the store's own.
-func (s *storage) parentOf(f *TSS2) (*storageKey, error) {
+// hierarchy, made from a template. It returns nil for the store's own.
+func (s *storage) parentOf(f *TSS2, template []byte) (*storageKey, error) {
 	if f.Parent != tpm2.TPMRHOwner && f.Parent>>24 != 0x81 {
 		return nil, fmt.Errorf("tpm: TSS2 key: its parent %#x is neither a persistent key nor the owner hierarchy: %w", uint32(f.Parent), errors.ErrUnsupported)
 	}
@@ -198,7 +241,7 @@ func (s *storage) parentOf(f *TSS2) (*storageKey, error) {
 			parent.Public, _, err = s.device.tpm.readPublic(uint32(f.Parent))
 			return err
 		}
-		h, public, err := s.device.tpm.createPrimary(f.primary())
+		h, public, err := s.device.tpm.createPrimary(template)
 		if err == nil {
 			parent.Public = public
 			s.device.resources.flush(h)
@@ -219,15 +262,26 @@ func (s *storage) parentOf(f *TSS2) (*storageKey, error) {
 	return parent, nil
 }
 
-// primary is the template of the storage key below TPM_RH_OWNER, from the specification
-// of key files.
-func (f *TSS2) primary() []byte {
+// primaries are the templates of the storage key below TPM_RH_OWNER: that of the specification of
+// key files, then those of the tools that say nothing else in their files, tpm2_createprimary
+// without attributes. For a persistent parent there is one, which is not used.
+func (f *TSS2) primaries() (list [][]byte) {
 	const emptyUnique = 1 // one of the two variants
-	template := tpm2.ECCSRKTemplate
+	specified, other := tpm2.ECCSRKTemplate, tpm2.RSASRKTemplate
 	if f.RSAParent {
-		template = tpm2.RSASRKTemplate
+		specified, other = other, specified
 	}
-	return tpm2.Marshal(variants(tpm2.Marshal(template))[emptyUnique])
+	templates := []tpm2.TPMTPublic{specified}
+	if f.Parent == tpm2.TPMRHOwner {
+		for _, t := range []tpm2.TPMTPublic{specified, other} {
+			t.ObjectAttributes.NoDA = false
+			templates = append(templates, t)
+		}
+	}
+	for _, t := range templates {
+		list = append(list, tpm2.Marshal(variants(tpm2.Marshal(t))[emptyUnique]))
+	}
+	return list
 }
 
 // parent returns the storage key above a stored key. The caller must hold admin, or have
@@ -253,12 +307,15 @@ func (p *provisionedKeys) parent(k storedKey) *object {
 // that says nothing about the keys of the store.
 func (p *provisionedKeys) tryOut(r *record) error {
 	var before error
+	var answer *Error
 	err := p.storage.do(func() error {
 		before = p.storage.refused
 		defer p.storage.device.resources.unload(r.object)
 		return p.storage.device.tpm.load(r.object)
 	})
 	switch {
+	case errors.As(err, &answer) && answer.is(tpm2.TPMRCIntegrity):
+		return &strayError{answer}
 	case wrongAuth(err):
 		return fmt.Errorf("tpm: TSS2 key: its parent has a password, which this store does not have: %w", errors.ErrUnsupported)
 	case err != nil:
@@ -269,6 +326,16 @@ func (p *provisionedKeys) tryOut(r *record) error {
 	}
 	return err
 }
+
+// A strayError says that the TPM does not load the key of a key file.
+type strayError struct{ answer *Error }
+
+func (e *strayError) Error() string {
+	return "tpm: TSS2 key: the file belongs to another TPM, or to this one before it was cleared, or is damaged, or its parent is another than it says " +
+		"(then make the parent persistent, and the file again): " + e.answer.name()
+}
+
+func (e *strayError) Unwrap() error { return e.answer }
 
 func (p *provisionedKeys) useOnce(r *record) error {
 	v, err := p.version(r)

@@ -55,16 +55,23 @@ func ownerParent() tpm2.TPMTPublic {
 	return t
 }
 
-// belowRSA stands for TPM_RH_OWNER and an RSA key below it.
-const belowRSA tpm2.TPMHandle = 1
+// These stand for TPM_RH_OWNER and a key below it: RSA as the file says, and as tpm2_createprimary
+// makes them, of which a file says nothing.
+const belowRSA, belowTools, belowToolsRSA tpm2.TPMHandle = 1, 2, 3
 
 // keyFile makes a key as another program does, and returns its file.
 func keyFile(t *testing.T, d *tpm.Device, parent tpm2.TPMHandle, template tpm2.TPMTPublic, password string, emptyAuth bool) []byte {
 	t.Helper()
 	f := tpm.TSS2{EmptyAuth: emptyAuth, Parent: parent}
 	root := ownerParent()
-	if parent == belowRSA {
+	switch parent {
+	case belowRSA:
 		f.Parent, f.RSAParent, root = tpm2.TPMRHOwner, true, ownerRSA()
+	case belowTools:
+		f.Parent, root.ObjectAttributes.NoDA = tpm2.TPMRHOwner, false
+	case belowToolsRSA:
+		f.Parent, root = tpm2.TPMRHOwner, ownerRSA()
+		root.ObjectAttributes.NoDA = false
 	}
 	err := d.Do(func(tp transport.TPM) error {
 		above := tpm2.AuthHandle{Handle: parent, Auth: tpm2.PasswordAuth(nil)}
@@ -122,6 +129,9 @@ func TestAdopt(t *testing.T) {
 		"under one without noda":    {lockable, asOpenSSL(), keystore.ECDSAP256, "", true},
 		"under the owner hierarchy": {tpm2.TPMRHOwner, asOpenSSL(), keystore.ECDSAP256, "", true},
 		"under an RSA owner key":    {belowRSA, asOpenSSL(), keystore.ECDSAP256, "", true},
+		"under a key of the tools":  {belowTools, asOpenSSL(), keystore.ECDSAP256, "", true},
+		"under an RSA key of them":  {belowToolsRSA, asOpenSSL(), keystore.ECDSAP256, "", true},
+		"with the PIN, unsaid":      {0x81000001, asOpenSSL(), keystore.ECDSAP256, "right", true},
 		"with the PIN":              {0x81000001, asOpenSSL(), keystore.ECDSAP256, "right", false},
 		"RSA that signs":            {0x81000001, asOpenSSLRSA(), keystore.RSASign2048, "", true},
 		"RSA that decrypts":         {tpm2.TPMRHOwner, asOpenSSLRSA(), keystore.RSADecrypt2048, "", true},
@@ -136,7 +146,8 @@ func TestAdopt(t *testing.T) {
 		if test.a != keystore.RSADecrypt2048 {
 			sign(t, v.Key)
 		}
-		if again := must[[]byte](t)(s.ExportTSS2(what, 1)); string(again) != string(text) {
+		corrected := what == "under an RSA key of them" || what == "with the PIN, unsaid" // the new file says so
+		if again := must[[]byte](t)(s.ExportTSS2(what, 1)); string(again) == string(text) == corrected {
 			t.Errorf("%s: written again it is another file", what)
 		}
 	}
@@ -177,6 +188,16 @@ func TestAdoptWithoutPIN(t *testing.T) {
 	sign(t, must[[]keystore.Version](t)(openStore(t, d, c).Lookup("key"))[0].Key)
 }
 
+// sealedData is a template of data, with a policy.
+func sealedData() tpm2.TPMTPublic {
+	return tpm2.TPMTPublic{
+		Type: tpm2.TPMAlgKeyedHash, NameAlg: tpm2.TPMAlgSHA256, AuthPolicy: tpm2.TPM2BDigest{Buffer: make([]byte, 32)},
+		ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, UserWithAuth: true},
+		Parameters:       tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash, &tpm2.TPMSKeyedHashParms{Scheme: tpm2.TPMTKeyedHashScheme{Scheme: tpm2.TPMAlgNull}}),
+		Unique:           tpm2.NewTPMUPublicID(tpm2.TPMAlgKeyedHash, &tpm2.TPM2BDigest{}),
+	}
+}
+
 // TestAdoptRefused gives the true reason for each key that is not imported.
 func TestAdoptRefused(t *testing.T) {
 	s, _, _ := newStore(t)
@@ -194,13 +215,20 @@ func TestAdoptRefused(t *testing.T) {
 		word string
 	}{
 		"may move": {edit(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.FixedTPM, p.ObjectAttributes.FixedParent = false, false }), keystore.ErrWeakKey, "moved to another TPM"},
-		"a policy": {edit(func(p *tpm2.TPMTPublic) { p.AuthPolicy.Buffer = make([]byte, 32) }), errors.ErrUnsupported, "it has a policy"},
+		"a policy": {edit(func(p *tpm2.TPMTPublic) { p.AuthPolicy.Buffer = make([]byte, 32) }), errors.ErrUnsupported, "it has a policy, which may let others use it"},
 		"a policy alone": {edit(func(p *tpm2.TPMTPublic) {
 			p.AuthPolicy.Buffer, p.ObjectAttributes.UserWithAuth = make([]byte, 32), false
-		}), errors.ErrUnsupported, "it has a policy"},
+		}), errors.ErrUnsupported, "it has a policy, which this store cannot satisfy"},
+		"sealed data": {must[[]byte](t)((&tpm.TSS2{Parent: 0x81000001, Public: tpm2.Marshal(sealedData()), Private: []byte("x")}).PEM()), errors.ErrUnsupported, "it is sealed data, not a key"},
+		"storage":     {edit(func(p *tpm2.TPMTPublic) { *p = ownerParent() }), errors.ErrUnsupported, "it is a storage key"},
+		"restricted": {edit(func(p *tpm2.TPMTPublic) {
+			p.ObjectAttributes.Restricted, p.ObjectAttributes.Decrypt = true, false
+			parms, _ := p.Parameters.ECCDetail()
+			parms.Scheme = tpm2.TPMTECCScheme{Scheme: tpm2.TPMAlgECDSA, Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: tpm2.TPMAlgSHA256})}
+		}), errors.ErrUnsupported, "restricted to data that the TPM itself made"},
 		"SHA-384":     {edit(func(p *tpm2.TPMTPublic) { p.NameAlg = tpm2.TPMAlgSHA384 }), errors.ErrUnsupported, "SHA-256"},
 		"does no job": {edit(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.SignEncrypt = false }), keystore.ErrWrongKey, "not for ecdsa-p256"},
-		"another TPM": {keyFile(t, other, 0x81000001, asOpenSSL(), "", true), keystore.ErrForeign, "TPM2_Load"},
+		"another TPM": {keyFile(t, other, 0x81000001, asOpenSSL(), "", true), keystore.ErrForeign, "the file belongs to another TPM, or"},
 		"no parent":   {must[[]byte](t)((&tpm.TSS2{Parent: 0x81000099, Public: tpm2.Marshal(asOpenSSL()), Private: []byte("x")}).PEM()), keystore.ErrNotFound, "0x81000099"},
 		"endorsement": {must[[]byte](t)((&tpm.TSS2{Parent: tpm2.TPMRHEndorsement, Public: tpm2.Marshal(asOpenSSL()), Private: []byte("x")}).PEM()), errors.ErrUnsupported, "owner hierarchy"},
 	} {
@@ -212,6 +240,25 @@ func TestAdoptRefused(t *testing.T) {
 	f := must[*tpm.TSS2](t)(tpm.ParseTSS2(keyFile(t, d, 0x81000001, asOpenSSLRSA(), "", true)))
 	if got := f.Algorithms(); len(got) != 2 || got[0] != keystore.RSASign2048 || got[1] != keystore.RSADecrypt2048 || f.Usable() != nil {
 		t.Errorf("algorithms %v, %v", got, f.Usable())
+	}
+}
+
+// TestUsable names the scheme or mode for which a key is made and no algorithm is.
+func TestUsable(t *testing.T) {
+	pss := asOpenSSLRSA()
+	parms, _ := pss.Parameters.RSADetail()
+	parms.Scheme = tpm2.TPMTRSAScheme{Scheme: tpm2.TPMAlgRSAPSS, Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgRSAPSS, &tpm2.TPMSSigSchemeRSAPSS{HashAlg: tpm2.TPMAlgSHA256})}
+	curve := asOpenSSL()
+	detail, _ := curve.Parameters.ECCDetail()
+	detail.CurveID = tpm2.TPMECCNistP521
+	cfb := tpm2.TPMTPublic{
+		Type: tpm2.TPMAlgSymCipher, NameAlg: tpm2.TPMAlgSHA256, ObjectAttributes: curve.ObjectAttributes,
+		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgSymCipher, &tpm2.TPMSSymCipherParms{Sym: tpm2.TPMTSymDefObject{
+			Algorithm: tpm2.TPMAlgAES, KeyBits: tpm2.NewTPMUSymKeyBits(tpm2.TPMAlgAES, tpm2.TPMKeyBits(128)), Mode: tpm2.NewTPMUSymMode(tpm2.TPMAlgAES, tpm2.TPMAlgCFB),
+		}}),
+	}
+	for word, p := range map[string]tpm2.TPMTPublic{"kind or size, for RSAPSS, is": pss, "kind or size is": curve, "kind or size, for CFB, is": cfb} {
+		says(t, word, (&tpm.TSS2{Public: tpm2.Marshal(p)}).Usable(), errors.ErrUnsupported, word)
 	}
 }
 

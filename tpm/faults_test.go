@@ -132,7 +132,7 @@ func TestOtherTPMsBlob(t *testing.T) {
 	must[keystore.Version](t)(a.Create("key", keystore.ECDSAP256))
 	text := must[[]byte](t)(a.ExportTSS2("key", 1))
 	_, err := b.ImportTSS2("key", keystore.ECDSAP256, text)
-	says(t, "a blob of another TPM", err, keystore.ErrForeign, "TPM2_Load", "TPM_RC_INTEGRITY", "enrol")
+	says(t, "a blob of another TPM", err, keystore.ErrForeign, "TPM2_Load", "TPM_RC_INTEGRITY", "the file belongs to another TPM, or to this one before it was cleared")
 	if _, err := a.ImportTSS2("copy", keystore.ECDSAP256, text); err != nil {
 		t.Error(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -132,6 +133,32 @@ func TestTSS2(t *testing.T) {
 	is(t, "a missing version", err, keystore.ErrNotFound)
 	reopened := openStore(t, s.Device(), c)
 	sign(t, must[[]keystore.Version](t)(reopened.Lookup("copy"))[0].Key)
+}
+
+// TestTSS2Fields reads the fields of the newest draft of the specification, and names one that is
+// in none.
+func TestTSS2Fields(t *testing.T) {
+	empty := []byte{0xa0, 3, 1, 1, 0xff}
+	described, notRSA := append([]byte{0xa4, 5, 0x0c, 3}, "key"...), []byte{0xa5, 3, 1, 1, 0}
+	for what, test := range map[string]struct {
+		fields [][]byte
+		word   string // of why it is refused
+	}{
+		"none":                {nil, ""},
+		"all that are empty":  {[][]byte{empty, {0xa1, 2, 0x30, 0}, {0xa2, 2, 4, 0}, {0xa3, 2, 0x30, 0}, described, notRSA}, ""},
+		"a description":       {[][]byte{described}, ""},
+		"a signed policy":     {[][]byte{empty, {0xa3, 4, 0x30, 2, 0x30, 0}}, "it has a policy"},
+		"a later field":       {[][]byte{empty, notRSA, {0xa6, 2, 5, 0}}, "it has the field [6], which is unknown"},
+		"in another order":    {[][]byte{notRSA, described}, "it has the field [4], which is unknown or not in its place"},
+		"a field that is cut": {[][]byte{{0xa6, 0x7f, 5, 0}}, "its ASN.1 is damaged"},
+	} {
+		body := slices.Concat(append([]byte{6, 6, 0x67, 0x81, 5, 10, 1, 3}, slices.Concat(test.fields...)...), []byte{2, 4, 0x40, 0, 0, 1, 4, 2, 0, 0, 4, 2, 0, 0})
+		text := pem.EncodeToMemory(&pem.Block{Type: "TSS2 PRIVATE KEY", Bytes: append([]byte{0x30, byte(len(body))}, body...)})
+		_, err := tpm.ParseTSS2(text)
+		if test.word == "" && err != nil || test.word != "" && (err == nil || !strings.Contains(err.Error(), test.word)) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 }
 
 func TestParseTSS2Refuses(t *testing.T) {

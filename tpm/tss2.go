@@ -30,6 +30,7 @@ type tss2Key struct {
 	emptyAuth, authUnsaid bool
 	hasPolicy, hasSecret  bool
 	rsaParent             bool
+	unknown               string // a field that later specifications may have
 	parent                int64
 	public, private       []byte // TPM2B_PUBLIC, TPM2B_PRIVATE
 }
@@ -46,7 +47,7 @@ func readTSS2(der cryptobyte.String) (k tss2Key, ok bool) {
 		in.ReadOptionalASN1(&secret, &present, tag(2)) &&
 		in.ReadOptionalASN1(&authPolicy, &present, tag(3)) &&
 		in.ReadOptionalASN1(&other, &present, tag(4)) && in.ReadOptionalASN1(&rsaParent, &hasParent, tag(5)) &&
-		in.ReadASN1Integer(&k.parent) && in.ReadASN1(&public, tags.OCTET_STRING) && in.ReadASN1(&private, tags.OCTET_STRING) &&
+		k.skipUnknown(&in) && in.ReadASN1Integer(&k.parent) && in.ReadASN1(&public, tags.OCTET_STRING) && in.ReadASN1(&private, tags.OCTET_STRING) &&
 		in.Empty()
 	if !ok || hasAuth && !readBool(auth, &k.emptyAuth) || hasParent && !readBool(rsaParent, &k.rsaParent) {
 		return k, false
@@ -58,6 +59,20 @@ func readTSS2(der cryptobyte.String) (k tss2Key, ok bool) {
 	k.public, k.private = public, private
 	k.hasPolicy, k.hasSecret = len(policy) > 2 || len(authPolicy) > 2, len(secret) > 2 // otherwise its content is empty
 	return k, true
+}
+
+// skipUnknown skips optional fields before the parent that are none of the above.
+func (k *tss2Key) skipUnknown(in *cryptobyte.String) bool {
+	const context, number = 0xa0, 0x1f
+	for len(*in) > 0 && (*in)[0]&^number == context {
+		var field cryptobyte.String
+		var tag tags.Tag
+		if !in.ReadAnyASN1(&field, &tag) {
+			return false
+		}
+		k.unknown = fmt.Sprintf("[%d]", tag&number)
+	}
+	return true
 }
 
 func readBool(in cryptobyte.String, b *bool) bool {
@@ -77,6 +92,8 @@ func (k *tss2Key) unsupported() string {
 		return "it is sealed data, not a key"
 	case !k.kind.Equal(oidLoadableKey):
 		return "its type " + kind + " is unknown"
+	case k.unknown != "":
+		return "it has the field " + k.unknown + ", which is unknown or not in its place"
 	case k.hasPolicy:
 		return "it has a policy, which this store cannot satisfy"
 	case k.hasSecret:

@@ -115,6 +115,7 @@ func (n *application) enrolled(ca *issuer) error {
 	begins := n.begins()
 	n.spend()
 	r := &n.record
+	_, changed := changes(r, n.proof.Begin.AK, n.proof.Keys[0].Attest)
 	if err := n.acceptKeys(ca); err != nil {
 		return err
 	}
@@ -124,6 +125,9 @@ func (n *application) enrolled(ca *issuer) error {
 	}
 	r.State, r.Accepted, r.Waits, r.Attested = Enrolled, n.verdict.accepted, "", nil
 	r.log(n.now, "enrolled: %s", n.verdict.accepted)
+	for _, change := range changed {
+		r.log(n.now, "%s", change)
+	}
 	return nil
 }
 

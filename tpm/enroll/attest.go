@@ -19,6 +19,10 @@ type Attested struct {
 	PCRs []PCRValue `json:"pcrs,omitempty"`
 	// Unlogged is since when the device has sent no event log, although it is asked for one.
 	Unlogged time.Time `json:"unlogged,omitzero"`
+	// Clock is when the TPM signed, by its own counters; zero in records of earlier versions.
+	Clock Clock `json:"clock,omitzero"`
+	// Changes says in words what has changed about the TPM itself, which decides nothing.
+	Changes []string `json:"changes,omitempty"`
 }
 
 // A PCRValue is a PCR of the SHA-256 bank in readable form.
@@ -110,7 +114,9 @@ func (a attester) take(ctx context.Context, request []byte) (answer any, d Decis
 		err = a.left(ctx, &r)
 	}
 	d = Decision{ID: r.ID, Name: r.Name, State: r.State, Why: r.Accepted, Attests: true}
-	d.Unlogged = r.Attested != nil && r.Attested.Unlogged.Equal(r.Attested.Time)
+	if r.Attested != nil && r.Newest == m.Challenge.Issued {
+		d.Unlogged, d.Changes = r.Attested.Unlogged.Equal(r.Attested.Time), r.Attested.Changes
+	}
 	if err != nil {
 		d.Why = reason(err)
 	}
@@ -186,7 +192,8 @@ func (r *Record) noteAttested(why string, unlogged bool, m *proof.Attestation, n
 	if r.Attested != nil {
 		before = *r.Attested
 	}
-	r.Newest, r.Attested = m.Challenge.Issued, &Attested{Time: now, Why: why}
+	clock, changed := changes(r, m.AK, m.Quote.Attest)
+	r.Newest, r.Attested = m.Challenge.Issued, &Attested{Time: now, Why: why, Clock: clock, Changes: changed}
 	for _, v := range m.Quote.PCRs {
 		r.Attested.PCRs = append(r.Attested.PCRs, PCRValue{v.Index, slices.Clone(v.Digest)})
 	}
@@ -202,6 +209,9 @@ func (r *Record) noteAttested(why string, unlogged bool, m *proof.Attestation, n
 		r.log(now, "left the policy: %s", why)
 	case why == "" && before.Why != "":
 		r.log(now, "is in an allowed state again")
+	}
+	for _, change := range changed {
+		r.log(now, "%s", change)
 	}
 }
 

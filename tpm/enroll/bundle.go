@@ -31,14 +31,14 @@ func ParseBundle(texts ...[]byte) (Bundle, error) {
 	for _, text := range texts {
 		some, err := bundled(text)
 		if err != nil {
-			return Bundle{}, fmt.Errorf("enroll: EK bundle: %w", err)
+			return Bundle{}, fmt.Errorf("enroll: certificates of makers: %w", err)
 		}
 		for _, c := range some {
 			b.add(c)
 		}
 	}
 	if b.Roots.Equal(x509.NewCertPool()) {
-		return Bundle{}, fmt.Errorf("enroll: EK bundle: it has no root certificate")
+		return Bundle{}, fmt.Errorf("enroll: certificates of makers: it has no root certificate")
 	}
 	return b, nil
 }

@@ -18,6 +18,8 @@ type Decision struct {
 	Attests bool
 	// Unlogged says that it is the first one without the event log that was asked for.
 	Unlogged bool
+	// Changes says in words what has changed about the TPM itself, which decides nothing.
+	Changes []string
 
 	Manufacturer string // of the EK certificate, as "id:53544D20"
 	Model        string
@@ -55,7 +57,7 @@ func (d Decision) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.String("ek", d.id())}
 	for _, part := range []struct{ name, value string }{
 		{"name", d.Name}, {"state", string(d.State)}, {"why", d.Why}, {"manufacturer", d.Manufacturer},
-		{"model", d.Model}, {"issuer", d.Issuer}, {"issuer_url", d.IssuerURL},
+		{"model", d.Model}, {"issuer", d.Issuer}, {"issuer_url", d.IssuerURL}, {"changes", strings.Join(d.Changes, "; ")},
 	} {
 		if part.value != "" {
 			attrs = append(attrs, slog.String(part.name, part.value))

@@ -1,8 +1,7 @@
 package enroll
 
 import (
-	"encoding/asn1"
-	"slices"
+	"cmp"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -13,6 +12,7 @@ type deviceClaim struct {
 	path        // to a root of the policy
 	proves bool // that the AK is in the device's TPM
 	name   string
+	chip   string // the TPM that it names, or empty
 	unused string // why it counts as absent
 }
 
@@ -27,10 +27,6 @@ func (c *deviceClaim) remark() string {
 	return ""
 }
 
-// attestationUsage is the extended key usage of a key that attests (TCG EK Credential
-// Profile, section 2.1.5.9: tcg-kp-AIKCertificate).
-func attestationUsage() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 23, 133, 8, 3} }
-
 // claimDevice judges the manufacturer's certificate that a device sent, if any. Its proof
 // was checked before.
 func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim) {
@@ -39,10 +35,11 @@ func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim
 	}
 	certificate, err := deviceCertificate(d)
 	if err == nil {
-		c.name = writtenName(certificate.RawSubject)
+		c.chip = certificate.chip()
+		c.name = cmp.Or(writtenName(certificate.RawSubject), c.chip, "a device without a name")
 		c.path, err = p.Devices.verify(certificate, d.Certificates[1:], now)
 	}
-	c.proves = err == nil && d.Restricted() && slices.ContainsFunc(certificate.UnknownExtKeyUsage, attestationUsage().Equal)
+	c.proves = err == nil && d.Restricted() && certificate.attests()
 	if err == nil && c.expired() && !c.proves {
 		err = proof.Fail(ErrEKCertificate, "it, or a certificate above it, has expired")
 	}

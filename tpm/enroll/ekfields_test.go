@@ -13,6 +13,8 @@ const (
 	altNameOID     = "\x06\x03\x55\x1d\x11"
 	policiesOID    = "\x06\x03\x55\x1d\x20"
 	constraintsOID = "\x06\x03\x55\x1d\x24"
+	listsOID       = "\x06\x03\x55\x1d\x1f"
+	issuerOID      = "\x06\x08\x2b\x06\x01\x05\x05\x07\x01\x01"
 	authorityOID   = "\x06\x03\x55\x1d\x23"
 	extUsageOID    = "\x06\x03\x55\x1d\x25"
 	ekUsageOID     = "\x06\x05\x67\x81\x05\x08\x01"
@@ -25,6 +27,11 @@ func field(oid string, critical bool, value ...byte) []byte {
 		is = []byte{1, 1, 0xff}
 	}
 	return strict(0x30, slices.Concat([]byte(oid), is, strict(4, value)))
+}
+
+// access says where the certificate of the issuer is.
+func access(location []byte) []byte {
+	return strict(0x30, strict(0x30, slices.Concat([]byte("\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02"), location)))
 }
 
 // tpmAttributes are the sets of a name that describe a TPM.
@@ -69,9 +76,21 @@ func TestFields(t *testing.T) {
 		"from the year 0, for ever": {func(p *parts) {
 			p.validity = times("00000101000000Z", generalizedTime, "99991231235959Z", generalizedTime)
 		}, ""},
-		"until a day that is none":   {func(p *parts) { p.validity = times("200101000000Z", utcTime, "490230000000Z", utcTime) }, "malformed validity"},
-		"key of an even exponent":    {func(p *parts) { k := f.ek.PublicKey; k.E = 65536; p.key = oaep(&k) }, "malformed RSA key"},
-		"key of the exponent 3":      {func(p *parts) { k := f.ek.PublicKey; k.E = 3; p.key = oaep(&k) }, "for another EK"},
+		"until a day that is none": {func(p *parts) { p.validity = times("200101000000Z", utcTime, "490230000000Z", utcTime) }, "malformed validity"},
+		"key of an even exponent":  {func(p *parts) { k := f.ek.PublicKey; k.E = 65536; p.key = oaep(&k) }, "malformed RSA key"},
+		"key of the exponent 3":    {func(p *parts) { k := f.ek.PublicKey; k.E = 3; p.key = oaep(&k) }, "for another EK"},
+		"serial number 0":          {func(p *parts) { p.serial = []byte{2, 1, 0} }, ""},
+		"no serial number":         {func(p *parts) { p.serial = []byte{2, 0} }, ""},
+		"lists that are none":      {func(p *parts) { p.extra = field(listsOID, true, 5, 0) }, ""},
+		"issuer nowhere":           {func(p *parts) { p.extra = field(issuerOID, false, 5, 0) }, ""},
+		"issuer at no address": {func(p *parts) {
+			p.extra = field(issuerOID, false, access(strict(0x86, []byte("http://a b/%zz\x00\xff")))...)
+		}, ""},
+		"issuer in a directory":      {func(p *parts) { p.extra = field(issuerOID, false, access(strict(0xa4, strict(0x30, nil)))...) }, ""},
+		"path of no authority":       {func(p *parts) { p.extra = field("\x06\x03\x55\x1d\x13", true, 0x30, 3, 2, 1, 0) }, ""},
+		"unique identifier":          {func(p *parts) { p.key = append(slices.Clone(p.key), 0x81, 2, 0, 1) }, ""},
+		"usage that is none":         {func(p *parts) { p.extra = field(keyUsageOID, true, 5, 0) }, "malformed extension 2.5.29.15"},
+		"state of its firmware":      {func(p *parts) { p.extra = field("\x06\x06\x67\x81\x05\x05\x04\x01", true, 0x30, 0) }, "extension 2.23.133.5.4.1, which is not supported"},
 		"an extension that is empty": {func(p *parts) { p.extra = field("\x06\x03\x2a\x03\x04", false) }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

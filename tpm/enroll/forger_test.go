@@ -30,6 +30,9 @@ type forger struct {
 	key          *ecdsa.PrivateKey
 	pubs         struct{ ek, ak, key tpm2.TPMTPublic }
 	certificates [][]byte
+
+	clock    tpm2.TPMSClockInfo // in quotes
+	firmware uint64
 }
 
 // endorsementKeys are those of forgers, in turn: making one takes longer than most tests.

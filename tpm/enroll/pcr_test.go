@@ -28,6 +28,7 @@ func (f *forger) quotes(qualifying []byte, pcrs map[uint]byte) *proof.Quote {
 	}
 	k := f.sign(tpm2.Marshal(tpm2.TPMSAttest{
 		Magic: tpm2.TPMGeneratedValue, Type: tpm2.TPMSTAttestQuote, ExtraData: tpm2.TPM2BData{Buffer: qualifying},
+		ClockInfo: f.clock, FirmwareVersion: f.firmware,
 		Attested: tpm2.NewTPMUAttest(tpm2.TPMSTAttestQuote, &tpm2.TPMSQuoteInfo{
 			PCRSelect: tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(selected...)}}},
 			PCRDigest: tpm2.TPM2BDigest{Buffer: h.Sum(nil)},

@@ -153,11 +153,11 @@ func (p *Policy) accept(r *Record, c claim, o *proof.Offered, renews bool) (verd
 	case renews:
 		v.accepted = r.Accepted
 	case c.path.certified():
-		v.accepted = "EK certificate"
+		v.accepted = "EK certificate" + c.disagreement()
 	case c.device.proves && c.device.certified():
-		v.accepted = "certificate of the device's maker: " + c.device.name
+		v.accepted = "certificate of the device's maker: " + c.device.name + c.disagreement()
 	case expired != "" && p.AcceptExpired:
-		v.accepted = "expired " + expired
+		v.accepted = "expired " + expired + c.disagreement()
 	case expired != "" && r.State == Enrolled && sameLists(r.current(), o.Names()):
 		v.accepted = r.Accepted
 	case expired != "":
@@ -172,7 +172,7 @@ func (p *Policy) accept(r *Record, c claim, o *proof.Offered, renews bool) (verd
 		v.waits = "its EK is unknown"
 	}
 	if v.waits != "" {
-		v.waits += c.device.remark()
+		v.waits += c.device.remark() + c.disagreement()
 	}
 	return v, nil
 }

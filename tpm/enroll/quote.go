@@ -48,7 +48,7 @@ func VerifyQuote(evidence []byte, r *Record, nonce []byte) ([]PCR, error) {
 		return nil, err
 	}
 	if string(q.Nonce) != string(nonce) {
-		return nil, proof.Fail(ErrNonce, "the quote is for the nonce %s: have the device quote for %x", proof.Shorten(hex.EncodeToString(q.Nonce)), nonce)
+		return nil, proof.Fail(ErrNonce, "the quote is for the nonce %s: have the device make a quote for %x", proof.Shorten(hex.EncodeToString(q.Nonce)), nonce)
 	}
 	if err := proof.CheckQuote(ak, q.Quote, nonce); err != nil {
 		return nil, err

@@ -148,6 +148,8 @@ func LogDecision(ctx context.Context, log *slog.Logger, d enroll.Decision, err e
 	switch {
 	case d.Attests && err == nil && d.Unlogged:
 		text, level = "device attests without the event log of its start", slog.LevelWarn
+	case d.Attests && err == nil && len(d.Changes) > 0:
+		text, level = "device attested and its TPM has changed", slog.LevelWarn
 	case d.Attests && err == nil:
 		text, level = "device attested", slog.LevelDebug
 	case d.Attests:

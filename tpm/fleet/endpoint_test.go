@@ -11,6 +11,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -79,6 +80,24 @@ func TestEndpointSizes(t *testing.T) {
 		answer, err := Exchange(client, "server")(t.Context(), noise)
 		if taken := err == nil && strings.Contains(string(answer), "malformed"); taken != tt.taken {
 			t.Errorf("%+v: %s, %v", tt, answer, err)
+		}
+	}
+}
+
+// TestLogChanges warns of an attestation that was accepted and shows that the TPM has changed.
+func TestLogChanges(t *testing.T) {
+	var text bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&text, nil))
+	d := enroll.Decision{State: enroll.Enrolled, Attests: true}
+	LogDecision(t.Context(), log, d, nil)
+	if text.Len() > 0 {
+		t.Errorf("nothing has changed: %s", &text)
+	}
+	d.Changes = []string{"other firmware", "it was put back"}
+	LogDecision(t.Context(), log, d, nil)
+	for _, want := range []string{"level=WARN", `msg="device attested and its TPM has changed"`, `device.changes="other firmware; it was put back"`} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %s in %s", want, &text)
 		}
 	}
 }

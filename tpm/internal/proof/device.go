@@ -48,8 +48,8 @@ func (d *DeviceProof) Restricted() bool {
 }
 
 // CheckMaker requires a signing key that cannot leave its TPM, such as one of the templates
-// H-1 to H-4 (TCG TPM 2.0 Keys for Device Identity and Attestation, section 7.3.4): RSASSA,
-// RSAPSS or ECDSA with SHA-256, SHA-384 or SHA-512.
+// H-1 to H-4 (TCG TPM 2.0 Keys for Device Identity and Attestation): RSASSA, RSAPSS or ECDSA
+// with SHA-256, SHA-384 or SHA-512.
 func (p Public) CheckMaker() error {
 	const what = "key of the device's maker"
 	a := p.Area.ObjectAttributes

@@ -148,7 +148,10 @@ may be - for standard input.
 
 If the quote includes the device's event log, or --event-log names it, the log must lead
 to these values, too. For a value that is not allowed, the event that differs from
-server.enrollment.event-log is named.`,
+server.enrollment.event-log is named.
+
+Notes say if the TPM has other firmware than when it last signed something for this server, if
+the quote is older than that, and if the TPM lost its power without being shut down.`,
 		Args: want("DEVICE", "FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			n, err := exit.ParseHex("--nonce", nonce)
@@ -224,6 +227,13 @@ func verifyQuote(p *program, s admin.Enrollments, q quoted) error {
 	}
 	for _, v := range values {
 		fmt.Fprintf(p.stdout, "PCR %2d  %x\n", v.Index, v.Digest)
+	}
+	remarks, err := enroll.QuoteRemarks(q.evidence, &r)
+	if err != nil {
+		return err
+	}
+	for _, remark := range remarks {
+		fmt.Fprintf(p.stdout, "note    %s\n", remark)
 	}
 	c, err := p.configure()
 	if err != nil {

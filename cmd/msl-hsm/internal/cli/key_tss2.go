@@ -45,8 +45,6 @@ func (k *incomingKey) takeTSS2(store keys.Store) (v keystore.Version, err error)
 	}
 	v, err = chip.ImportTSS2(k.label, k.algorithm, k.tss2)
 	switch {
-	case errors.Is(err, keystore.ErrForeign):
-		return v, fmt.Errorf("import key %q: the file belongs to another TPM, or to this one before it was cleared, or is damaged: %w", k.label, err)
 	case errors.Is(err, keystore.ErrExists):
 		return v, fmt.Errorf("import key %q: %w; msl-hsm key destroy %s --yes makes room", k.label, err, k.label)
 	case errors.Is(err, tpm2.TPMRCHandle):
