@@ -59,8 +59,6 @@ func (p PINSource) read() (*pin, error) {
 // A pin is a PIN in locked memory, which the store keeps to log in again.
 type pin struct{ memory *lockedmem.Buffer }
 
-func newPIN(b []byte) *pin { return &pin{lockedmem.Copy(b)} }
-
 // bytes is nil for no PIN, as C_Login requires if a token asks for the PIN.
 func (p *pin) bytes() []byte {
 	if p == nil {

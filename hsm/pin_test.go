@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -90,7 +91,7 @@ func TestPINFromDescriptor(t *testing.T) {
 
 // TestPINPrinted checks that no verb prints it, and that it is gone when wiped.
 func TestPINPrinted(t *testing.T) {
-	p := newPIN([]byte("1234"))
+	p := &pin{lockedmem.Copy([]byte("1234"))}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		if text := fmt.Sprintf(verb, p) + fmt.Sprintf(verb, *p); strings.Contains(text, "1234") || strings.Contains(text, "49 50") || strings.Contains(text, "3132") {
 			t.Errorf("%s prints %s", verb, text)

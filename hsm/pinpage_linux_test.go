@@ -7,12 +7,14 @@ import (
 	"strings"
 	"testing"
 	"unsafe"
+
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 )
 
 // TestPINPage asks the kernel whether the PIN that a store keeps is kept from the
 // swap file and from core dumps (proc(5), smaps).
 func TestPINPage(t *testing.T) {
-	p := newPIN([]byte("1234"))
+	p := &pin{lockedmem.Copy([]byte("1234"))}
 	defer p.wipe()
 	text, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {

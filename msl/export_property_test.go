@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"reflect"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -72,3 +73,10 @@ func EncodeError(code Code, messageID int64, user string) []byte {
 
 // ServiceTokenBytes returns a service token as it was received.
 func ServiceTokenBytes(t *ServiceToken) []byte { return t.sealed.raw }
+
+// encode returns the inside of a header.
+func (h *header) encode(now time.Time) []byte {
+	e := wire.NewEncoder(384)
+	h.write(e, now)
+	return e.Encoded()
+}

@@ -35,13 +35,6 @@ type keyResponse struct {
 	schemeData
 }
 
-// encode returns the inside of a header.
-func (h *header) encode(now time.Time) []byte {
-	e := wire.NewEncoder(384)
-	h.write(e, now)
-	return e.Encoded()
-}
-
 // write writes the inside of a header.
 func (h *header) write(e *wire.Encoder, now time.Time) {
 	e.Begin()

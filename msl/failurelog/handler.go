@@ -118,7 +118,7 @@ func (h *Handler) receive(ctx context.Context, _ *msl.ResponseWriter, m *msl.Mes
 		return err
 	}
 	source, _ := ctx.Value(sourceKey{}).(string)
-	err = h.Log.writeFrom(source, newRecords(time.Now(), m.Identity, report))
+	err = h.Log.write(source, newRecords(time.Now(), m.Identity, report))
 	if errors.Is(err, errShare) {
 		if h.Logger != nil {
 			h.Logger.LogAttrs(ctx, slog.LevelWarn, "failure report not kept", slog.String("source", source), slog.String("entity", m.Identity), slog.Any("error", err))

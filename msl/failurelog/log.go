@@ -120,12 +120,9 @@ func (l *Log) open() error {
 	return nil
 }
 
-// write adds the records of one report, all or none.
-func (l *Log) write(records []Record) error { return l.writeFrom("", records) }
-
-// writeFrom is like write for a report of a source. If the source has used up its share
-// of the file, it returns errShare. An empty source has no limit.
-func (l *Log) writeFrom(source string, records []Record) error {
+// write adds the records of one report of a source, all or none. If the source has used up
+// its share of the file, it returns errShare. An empty source has no limit.
+func (l *Log) write(source string, records []Record) error {
 	var text bytes.Buffer
 	for n := range records {
 		line, err := json.Marshal(&records[n])

@@ -32,7 +32,7 @@ func openTestLog(t *testing.T, path string, r Rotation) *Log {
 
 func mustWrite(t *testing.T, l *Log, records []Record) {
 	t.Helper()
-	if err := l.write(records); err != nil {
+	if err := l.write("", records); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -169,7 +169,7 @@ func TestLogMovedAway(t *testing.T) {
 		if err := away(path); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.writeFrom("source", testRecords(testTime, "second")); err != nil {
+		if err := l.write("source", testRecords(testTime, "second")); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		var got []string
@@ -237,7 +237,7 @@ func TestReadWhileWriting(t *testing.T) {
 	for w := range writers {
 		group.Go(func() {
 			for n := range each {
-				if err := l.write(testRecords(testTime, fmt.Sprint(w, "-", n))); err != nil {
+				if err := l.write("", testRecords(testTime, fmt.Sprint(w, "-", n))); err != nil {
 					t.Error(err)
 				}
 			}
@@ -265,7 +265,7 @@ func TestShares(t *testing.T) {
 	l := openTestLog(t, path, Rotation{Size: 64 << 10, Keep: 2})
 	honest := func(n int) {
 		t.Helper()
-		if err := l.writeFrom("honest", testRecords(testTime, fmt.Sprint("camera ", n))); err != nil {
+		if err := l.write("honest", testRecords(testTime, fmt.Sprint("camera ", n))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -273,7 +273,7 @@ func TestShares(t *testing.T) {
 	refused := 0
 	for n := range 20000 {
 		for _, entity := range []string{"camera 1", fmt.Sprint("made up ", n)} {
-			if err := l.writeFrom("flood", testRecords(testTime, entity)); errors.Is(err, errShare) {
+			if err := l.write("flood", testRecords(testTime, entity)); errors.Is(err, errShare) {
 				refused++
 			} else if err != nil {
 				t.Fatal(err)
@@ -299,7 +299,7 @@ func TestSharesOfManySources(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	rotation := Rotation{Size: 64 << 10, Keep: 2}
 	l := openTestLog(t, path, rotation)
-	if err := l.writeFrom("honest", testRecords(testTime, "camera 1")); err != nil {
+	if err := l.write("honest", testRecords(testTime, "camera 1")); err != nil {
 		t.Fatal(err)
 	}
 	for n := range 20000 {
@@ -307,12 +307,12 @@ func TestSharesOfManySources(t *testing.T) {
 			l.Close()
 			l = openTestLog(t, path, rotation)
 		}
-		err := l.writeFrom(fmt.Sprint("source ", n), testRecords(testTime, fmt.Sprint("made up ", n)))
+		err := l.write(fmt.Sprint("source ", n), testRecords(testTime, fmt.Sprint("made up ", n)))
 		if err != nil && !errors.Is(err, errShare) {
 			t.Fatal(err)
 		}
 	}
-	if err := l.writeFrom("honest", testRecords(testTime.Add(24*time.Hour), "camera 2")); err != nil {
+	if err := l.write("honest", testRecords(testTime.Add(24*time.Hour), "camera 2")); err != nil {
 		t.Error(err)
 	}
 	all := records(t, path)

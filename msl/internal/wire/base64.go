@@ -28,11 +28,8 @@ func decodeBase64(dst, s []byte) ([]byte, error) {
 	return dst[:n], nil
 }
 
-// EncodeBase64 encodes b in the standard alphabet of RFC 4648, section 4, with
-// padding and without line breaks.
-func EncodeBase64(b []byte) string { return string(appendBase64(nil, b)) }
-
-// appendBase64 appends the encoding of b to buf.
+// appendBase64 appends the encoding of b in the standard alphabet of RFC 4648, section 4,
+// with padding and without line breaks to buf.
 func appendBase64(buf, b []byte) []byte {
 	at, size := len(buf), base64.StdEncoding.EncodedLen(len(b))
 	buf = slices.Grow(buf, size)[:at+size]

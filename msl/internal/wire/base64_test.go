@@ -33,7 +33,7 @@ func TestBase64URLRefused(t *testing.T) {
 
 func TestBase64Blanks(t *testing.T) {
 	for _, in := range []string{"AQID", " AQID", "AQ\tID", "A Q\r\nI D\n", "AQID\t"} {
-		if got, err := DecodeBase64(in); err != nil || EncodeBase64(got) != "AQID" {
+		if got, err := DecodeBase64(in); err != nil || encodeBase64(got) != "AQID" {
 			t.Errorf("%q: got %x, %v", in, got, err)
 		}
 	}
@@ -59,8 +59,10 @@ func FuzzBase64Tables(f *testing.F) {
 				t.Errorf("%q: got %x, %v, want %x, %v", in, got, err, want[:n], wrong)
 			}
 		}
-		if got := EncodeBase64(in); got != base64.StdEncoding.EncodeToString(in) {
+		if got := encodeBase64(in); got != base64.StdEncoding.EncodeToString(in) {
 			t.Errorf("%x: got %s", in, got)
 		}
 	})
 }
+
+func encodeBase64(b []byte) string { return string(appendBase64(nil, b)) }

@@ -96,7 +96,7 @@ func BenchmarkMembers(b *testing.B) {
 
 func BenchmarkBase64(b *testing.B) {
 	decoded := bytes.Repeat([]byte("ABC"), 1<<9)
-	encoded, room := []byte(EncodeBase64(decoded)), make([]byte, 0, 4<<9)
+	encoded, room := []byte(encodeBase64(decoded)), make([]byte, 0, 4<<9)
 	b.Run("decode", func(b *testing.B) {
 		b.SetBytes(int64(len(decoded)))
 		for b.Loop() {

@@ -215,7 +215,7 @@ func TestGZIPSizes(t *testing.T) {
 		t.Fatal(err)
 	}
 	standard := gzip.NewWriter(nil)
-	for name, data := range map[string][]byte{"text": text, "Base64": []byte(EncodeBase64(random)), "hex": hex.AppendEncode(nil, random)} {
+	for name, data := range map[string][]byte{"text": text, "Base64": []byte(encodeBase64(random)), "hex": hex.AppendEncode(nil, random)} {
 		for _, size := range []int{leastGain, 200, 500, maxShort, 4 << 10, len(data)} {
 			ours, theirs := 0, 0
 			for piece := range slices.Chunk(data, size) {
