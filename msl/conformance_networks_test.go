@@ -192,6 +192,7 @@ func TestNetworksApartLadder(t *testing.T) {
 // changed, so that nothing passes from one network to another in a process. Pools of
 // buffers, which hold nothing between two uses, are the exception.
 func TestNoSharedState(t *testing.T) {
+	skipWithRace(t)
 	pools := map[string]bool{"scratch": true, "memories": true, "gzipWriters": true, "gzipReaders": true, "holds": true}
 	packages, variables := map[string][]*ast.File{}, 0
 	set := token.NewFileSet()

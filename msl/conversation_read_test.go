@@ -77,6 +77,7 @@ func known(want recordedMessage, req recordedMessage) bool {
 
 // TestConversationsRead lets a Client read every recorded answer.
 func TestConversationsRead(t *testing.T) {
+	skipWithRace(t)
 	read, unknown := 0, 0
 	for _, c := range readConversations(t) {
 		for i, e := range c.exchanges {

@@ -246,6 +246,7 @@ func (r *recorded) checkPayload(t *testing.T, req recordedMessage, got answer) {
 // TestConversationsWithoutStubs meets the schemes that are not there as a server
 // does: with their error, and before anything but the user is looked at.
 func TestConversationsWithoutStubs(t *testing.T) {
+	skipWithRace(t)
 	codes := map[string]msl.Code{
 		"DIFFIE_HELLMAN": msl.ErrKeyXFactoryNotFound, "JWE_LADDER": msl.ErrKeyXFactoryNotFound, "JWK_LADDER": msl.ErrKeyXFactoryNotFound,
 		"JWE_RSA": msl.ErrUnsupportedKeyXMechanism, "JWEJS_RSA": msl.ErrUnsupportedKeyXMechanism,

@@ -3,6 +3,8 @@ package msl
 import (
 	"context"
 	"io"
+	"os"
+	"testing"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -10,6 +12,15 @@ import (
 
 // This file gives the tests access to the internals of the package. They are in package
 // msl_test because the schemes that they need import this one.
+
+// SkipWithRace skips a test in which one thing happens after the other: scripts/test
+// runs it without the race detector, which would make it ten times as slow.
+func SkipWithRace(t *testing.T) {
+	t.Helper()
+	if RaceDetector && os.Getenv("MSL_SOAK") == "" {
+		t.Skip("it does one thing after the other: scripts/test runs it without the race detector")
+	}
+}
 
 // A Received is what a server read of a message, its payload included.
 type Received struct {

@@ -36,6 +36,7 @@ var opaque = regexp.MustCompile(`: [A-Za-z0-9+/=_-]{48,}`)
 // TestInspectVectors explains every recorded structure, and leaves nothing as
 // Base64.
 func TestInspectVectors(t *testing.T) {
+	skipWithRace(t)
 	for file, least := range map[string]int{
 		"entityauthdata": 10, "keyx": 20, "userauthdata": 3, "tokens": 15, "jwk": 6, "envelopes": 3, "errors": 0,
 	} {

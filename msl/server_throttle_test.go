@@ -170,6 +170,7 @@ func TestGuessesAtOnce(t *testing.T) {
 
 // The memory is bounded, and made-up names do not push out those of users.
 func TestThrottleIsBounded(t *testing.T) {
+	SkipWithRace(t)
 	g := newGuesser(t)
 	for range userGuesses {
 		g.wants(true, "device", "ann", wrong)
@@ -198,6 +199,7 @@ func TestThrottleIsBounded(t *testing.T) {
 // Refused messages, which cost nothing, make no record and push out none. So they neither
 // reveal which names are registered nor remove a count.
 func TestRefusedGuessesLeaveNothing(t *testing.T) {
+	SkipWithRace(t)
 	for _, user := range []string{"ann", "nobody"} {
 		g := newGuesser(t)
 		g.wants(true, "home", "bob", nil)
@@ -216,6 +218,7 @@ func TestRefusedGuessesLeaveNothing(t *testing.T) {
 
 // Users who logged in are remembered whoever else is guessed.
 func TestFamiliarIsKept(t *testing.T) {
+	SkipWithRace(t)
 	g := newGuesser(t)
 	g.wants(true, "home", "ann", nil)
 	for range userGuesses {

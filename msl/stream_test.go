@@ -57,13 +57,11 @@ func (c *sequenceCheck) end() error {
 	return nil
 }
 
-// skipWithRace skips a test in which one thing happens after the other: scripts/test
-// runs it without the race detector, which would make it ten times as slow.
+const raceDetector = msl.RaceDetector
+
 func skipWithRace(t *testing.T) {
 	t.Helper()
-	if raceDetector && !soak() {
-		t.Skip("it does one thing after the other: scripts/test runs it without the race detector")
-	}
+	msl.SkipWithRace(t)
 }
 
 // scaled returns a smaller size under the race detector.

@@ -25,7 +25,7 @@ func BenchmarkStart(b *testing.B) {
 			b.Fatal(err)
 		}
 		cpu += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
-		faults += c.ProcessState.SysUsage().(*syscall.Rusage).Minflt
+		faults += int64(c.ProcessState.SysUsage().(*syscall.Rusage).Minflt)
 	}
 	b.ReportMetric(float64(cpu.Microseconds())/1000/float64(b.N), "cpu-ms/op")
 	b.ReportMetric(float64(faults)/float64(b.N), "faults/op")

@@ -1,5 +1,0 @@
-//go:build !race
-
-package msl_test
-
-const raceDetector = false
