@@ -102,6 +102,9 @@ func (u *Upstream) check() error {
 	if strings.ContainsFunc(u.ContentType, unicode.IsControl) {
 		return exit.Usagef("server.upstream.content-type is %q: want a type, such as application/json", u.ContentType)
 	}
+	if err := u.TLS.check("server.upstream.tls"); err != nil {
+		return err
+	}
 	if u.TLS.HTTP2 {
 		return exit.Usagef("server.upstream.tls.http2 is on: requests to the service are HTTP/1.1; leave it out")
 	}
