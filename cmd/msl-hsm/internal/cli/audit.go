@@ -164,8 +164,8 @@ func printLog(out io.Writer, s auditlog.Summary) {
 	if s.Checkpoints > 0 {
 		signed = fmt.Sprintf("up to record %d of %s, by %d signatures", s.Signed, s.SignedAt.UTC().Format(time.RFC3339), s.Checkpoints)
 	}
-	fmt.Fprintf(out, "log %s\n  files    %d\n  records  %d, from number %d\n  signed   %s\n  end      %s\n  last     %s\n",
-		exit.Printable(s.Log), len(s.Files), s.Records, s.First, signed, end, s.Last)
+	fmt.Fprintf(out, "log %s\n  files    %d\n  records  %d, numbered from %d; %d of them are the log's own, for its files and signatures\n  signed   %s\n  end      %s\n  last     %s\n",
+		exit.Printable(s.Log), len(s.Files), s.Records+s.Own, s.First, s.Own, signed, end, s.Last)
 	for _, note := range s.Notes {
 		fmt.Fprintf(out, "  note     %s\n", exit.Printable(note))
 	}
