@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +92,9 @@ func TestWhole(t *testing.T) {
 				t.Fatalf("%+v", r)
 			}
 			s := r.Logs[0]
+			if all, _, _ := strings.Cut(s.Last, ":"); all != strconv.Itoa(s.Records+s.Own) {
+				t.Errorf("%d and %d records, and the last one is %s", s.Records, s.Own, s.Last)
+			}
 			if s.Records != 17 || s.Unsigned != 0 || !s.Stopped || len(s.Notes) > 0 || s.First != 1 {
 				t.Errorf("%+v", s)
 			}

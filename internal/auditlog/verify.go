@@ -26,6 +26,7 @@ type Summary struct {
 	First       uint64    `json:"first"`           // number of the first record
 	Last        string    `json:"last"`            // position of the last record, for later comparison
 	Records     int       `json:"records"`         // without those that the log wrote for itself
+	Own         int       `json:"own"`             // those: they begin files, and hold signatures
 	Checkpoints int       `json:"checkpoints"`     // whose signature is right
 	Signed      uint64    `json:"signed"`          // number of the last record that one of them covers
 	SignedAt    time.Time `json:"signed_at"`       // time of that record
@@ -307,10 +308,12 @@ func (v *verifier) meaning(l readLine) {
 	case EventStart:
 		v.started(l)
 	}
-	if !l.own() {
-		v.now.Records++
-		v.stopped = l.Event == EventStop
+	if l.own() {
+		v.now.Own++
+		return
 	}
+	v.now.Records++
+	v.stopped = l.Event == EventStop
 }
 
 // started says how the process ended that wrote before this one.

@@ -13,14 +13,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestPromptInterrupted has Ctrl-C typed at a prompt: the program ends by that signal, and the
-// terminal shows again what is typed.
+// TestPromptInterrupted has Ctrl-C typed at a prompt, or another signal sent: the program ends by
+// that signal, and the terminal shows again what is typed.
 func TestPromptInterrupted(t *testing.T) {
 	if os.Getenv("SECRET_PROMPT") != "" {
 		_, err := Source("prompt").Read("PIN", 100)
 		t.Fatalf("it went on: %v", err)
 	}
-	for name, key := range map[string]string{"SIGINT": "\x03", "SIGQUIT": "\x1c"} {
+	typing := func(key string) func(*os.File, *os.Process) {
+		return func(screen *os.File, _ *os.Process) { fmt.Fprint(screen, key) }
+	}
+	sending := func(s os.Signal) func(*os.File, *os.Process) {
+		return func(_ *os.File, p *os.Process) { p.Signal(s) }
+	}
+	for name, interrupt := range map[string]func(*os.File, *os.Process){
+		"Ctrl-C": typing("\x03"), "Ctrl-\\": typing("\x1c"), "SIGTERM": sending(unix.SIGTERM), "SIGHUP": sending(unix.SIGHUP),
+	} {
 		screen, keyboard := terminal(t)
 		c := exec.Command(os.Args[0], "-test.run=^TestPromptInterrupted$")
 		c.Env = append(os.Environ(), "SECRET_PROMPT=1")
@@ -33,7 +41,7 @@ func TestPromptInterrupted(t *testing.T) {
 		for end := time.Now().Add(2 * time.Minute); !hidden(t, keyboard) && time.Now().Before(end); {
 			time.Sleep(2 * time.Millisecond) // nothing tells of it
 		}
-		fmt.Fprint(screen, key)
+		interrupt(screen, c.Process)
 		err := c.Wait()
 		watchdog.Stop()
 		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() == 1 || exit.ExitCode() == 0 {

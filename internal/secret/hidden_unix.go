@@ -32,7 +32,11 @@ func readHidden(tty *os.File, prompt string) ([]byte, error) {
 		return nil, err
 	}
 	told := make(chan os.Signal, 1)
-	signal.Notify(told, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGTSTP)
+	caught := []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGTSTP}
+	if !signal.Ignored(unix.SIGHUP) { // as with nohup
+		caught = append(caught, unix.SIGHUP)
+	}
+	signal.Notify(told, caught...)
 	defer signal.Stop(told)
 	fmt.Fprint(tty, prompt)
 	read := make(chan typed, 1)

@@ -66,7 +66,6 @@ force.`,
 	own.set().BoolVarP(&f.verbose, "verbose", "v", false, "log every request")
 	own.set().BoolVar(&f.trace, "trace", false, "log what is in the header of each message, without secrets")
 	grouped(c, append([]flagGroup{own}, clientFlags(&over)...)...)
-	completeNames(c)
 	return c
 }
 

@@ -6,6 +6,8 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -64,6 +66,9 @@ stop: with --contains the log must still have that record.`,
 			if len(files) == 0 {
 				return exit.Usagef("audit verify needs the FILEs of a log")
 			}
+			if err := eachOnce(files); err != nil {
+				return err
+			}
 			return p.verifyAudit(files, from, seen, asJSON)
 		},
 	}
@@ -71,6 +76,22 @@ stop: with --contains the log must still have that record.`,
 	c.Flags().StringArrayVar(&seen, "contains", nil, "`N:CHAIN` of a record that was seen earlier; repeatable")
 	jsonFlag(c, &asJSON)
 	return c
+}
+
+// eachOnce refuses a file that is named twice: its lines would seem to be repeated.
+func eachOnce(files []string) error {
+	var seen []os.FileInfo
+	for _, name := range files {
+		info, err := os.Stat(name)
+		if err != nil {
+			continue // which is told when it is read
+		}
+		if slices.ContainsFunc(seen, func(other os.FileInfo) bool { return os.SameFile(other, info) }) {
+			return exit.Usagef("%s is named twice: name each file of the log once", name)
+		}
+		seen = append(seen, info)
+	}
+	return nil
 }
 
 // auditKeys reads public keys from files, or else from the key store.
@@ -139,7 +160,7 @@ func printAudit(out io.Writer, r auditlog.Report, asJSON bool) error {
 		}
 	}
 	if len(r.Findings) > 0 {
-		return exit.WithCode(fmt.Errorf("the audit log is not as it was written: %d findings; keep the files, and find out who can write them", len(r.Findings)), exit.Failure)
+		return exit.WithCode(fmt.Errorf("the audit log is not as it was written, findings: %d; keep the files, and find out who can write them", len(r.Findings)), exit.Failure)
 	}
 	return nil
 }
@@ -164,8 +185,8 @@ func printLog(out io.Writer, s auditlog.Summary) {
 	if s.Checkpoints > 0 {
 		signed = fmt.Sprintf("up to record %d of %s, by %d signatures", s.Signed, s.SignedAt.UTC().Format(time.RFC3339), s.Checkpoints)
 	}
-	fmt.Fprintf(out, "log %s\n  files    %d\n  records  %d, from number %d\n  signed   %s\n  end      %s\n  last     %s\n",
-		exit.Printable(s.Log), len(s.Files), s.Records, s.First, signed, end, s.Last)
+	fmt.Fprintf(out, "log %s\n  files    %d\n  records  %d, numbered from %d; %d of them are the log's own, for its files and signatures\n  signed   %s\n  end      %s\n  last     %s\n",
+		exit.Printable(s.Log), len(s.Files), s.Records+s.Own, s.First, s.Own, signed, end, s.Last)
 	for _, note := range s.Notes {
 		fmt.Fprintf(out, "  note     %s\n", exit.Printable(note))
 	}

@@ -43,7 +43,6 @@ The flags for sender and trust are those of msl-hsm send.`,
 	channel.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the key store to open and to close; 0 is no bound")
 	channel.set().BoolVarP(&f.verbose, "verbose", "v", false, "print what was exchanged to stderr")
 	grouped(c, append([]flagGroup{channel}, clientFlags(&over)...)...)
-	completeNames(c)
 	return c
 }
 

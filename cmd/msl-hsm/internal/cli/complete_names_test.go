@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"os"
+	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -19,6 +22,32 @@ func TestNamesForShells(t *testing.T) {
 	} {
 		if got := matching([]string{name}, ""); len(got) > 0 {
 			t.Errorf("%q is completed", name)
+		}
+	}
+}
+
+// TestShells has the shells that are installed read their scripts, and fish, which tells without
+// a terminal, complete with it.
+func TestShells(t *testing.T) {
+	for shell, c := range map[string]struct{ ask, want string }{
+		"bash": {"source ./script && declare -F __start_msl-hsm", "__start_msl-hsm"},
+		"zsh":  {"autoload -U compinit && compinit -u -D && source ./script && print $_comps[msl-hsm]", "_msl-hsm"},
+		"fish": {"source ./script && complete -C 'msl-hsm serve --log-format '", "auto\njson\ntext"},
+	} {
+		if _, err := exec.LookPath(shell); err != nil {
+			t.Logf("%s is not installed", shell)
+			continue
+		}
+		dir := t.TempDir()
+		var script, complaints strings.Builder
+		if code := runCheaply([]string{"completion", shell}, strings.NewReader(""), &script, &complaints); code != 0 {
+			t.Fatal(complaints.String())
+		}
+		write(t, dir, "script", script.String())
+		asked := exec.Command(shell, "-c", c.ask)
+		asked.Dir, asked.Env = dir, append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir)
+		if said, err := asked.CombinedOutput(); err != nil || strings.TrimSpace(string(said)) != c.want {
+			t.Errorf("%s: %v: %s", shell, err, said)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 )
 
 func configCheckCommand(p *program) *cobra.Command {
@@ -27,7 +28,11 @@ also opens what the configuration names.`,
 			if path == "" {
 				return exit.Usagef("there is no configuration to check: name a file")
 			}
-			if _, err := p.configure(); err != nil {
+			c, err := p.configure()
+			if err == nil {
+				err = keys.Check(c)
+			}
+			if err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(p.stdout, "no mistake in %s\n", exit.Printable(path))

@@ -34,7 +34,9 @@ func (p *program) configure() (*config.Config, error) {
 		config.Override(secret.setting, secret.source)
 	}
 	c.Keystore.UseOnly(p.flags.keystore)
-	config.Override(&c.Keystore.SoftHSM, p.flags.softhsm)
+	if err := c.Keystore.UseSoftHSM(p.flags.softhsm, p.flags.keystore); err != nil {
+		return nil, err
+	}
 	if here, err := os.Getwd(); err == nil {
 		c.Keystore.URI = config.Settled(here, c.Keystore.URI)
 	}

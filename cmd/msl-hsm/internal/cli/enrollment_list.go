@@ -45,6 +45,7 @@ list continues, for --after; there, a device that changed since then may come ag
 		},
 	}
 	c.Flags().StringVar(&state, "state", "", "only those in this `STATE`: pending, approved, enrolled, refused, rejected or revoked")
+	completeFlag(c, "state", "pending", "approved", "enrolled", "refused", "rejected", "revoked")
 	c.Flags().BoolVar(&q.Left, "left-policy", false, "only enrolled devices that attested to a state that server.enrollment.pcr does not allow")
 	c.Flags().StringVar(&since, "since", "", "only those that changed at this `TIME` or later: 36h or 7d ago, 2026-01-31, or as RFC 3339 has it")
 	c.Flags().StringVar(&q.Name, "name", "", "only those whose name begins with `TEXT`")

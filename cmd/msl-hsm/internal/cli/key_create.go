@@ -43,11 +43,7 @@ func keyCreateCommand(p *program) *cobra.Command {
 	c.Flags().StringVar(&algorithm, "algorithm", "", "`ALGORITHM` that the key is for")
 	c.Flags().BoolVar(&rotate, "rotate", false, "make the next versions of all keys but the identity")
 	soPINFlag(c, &soPIN, ", for trusted sealing keys")
-	complete := func(words ...string) cobra.CompletionFunc {
-		return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
-	}
-	c.RegisterFlagCompletionFunc("set", complete("server", "device", "audit"))
-	c.RegisterFlagCompletionFunc("algorithm", complete(strings.Split(algorithmNames(), ", ")...))
+	completeFlag(c, "set", "server", "device", "audit")
 	return c
 }
 

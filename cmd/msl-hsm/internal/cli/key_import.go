@@ -74,7 +74,7 @@ encryption key. --algorithm hmac-sha256-block takes a MAC key of 32 bytes, too.`
 	c.Flags().StringVar(&f.file, "file", "", "import the key from this `FILE`")
 	c.Flags().StringVar(&f.set, "set", "", "import all keys of a `SET`: issuer, service, psk or psk-ladder")
 	c.Flags().StringVar(&f.algorithm, "algorithm", "", "`ALGORITHM` that the key is for")
-	c.RegisterFlagCompletionFunc("set", cobra.FixedCompletions([]string{"issuer", "service", "psk", "psk-ladder"}, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(c, "set", "issuer", "service", "psk", "psk-ladder")
 	return c
 }
 

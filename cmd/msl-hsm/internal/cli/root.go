@@ -37,10 +37,10 @@ func runWith(defaults func() *config.Config, args []string, stdin io.Reader, std
 		captureLog(p, log)
 	}
 	root := rootCommand(p)
+	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
+		unquoteUsage(root)
+	}
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	err := root.ExecuteContext(context.Background())
 	if err == nil || printed.err != nil && only(err, printed.err) {
 		err = printed.lost()
@@ -139,8 +139,12 @@ func rootCommand(p *program) *cobra.Command {
 		serveCommand(p), sendCommand(p), channelCommand(p), agentCommand(p), inspectCommand(p), errorsCommand(p), alertsCommand(p), failuresCommand(p), custodyCommand(p), versionCommand(p), exitCodes(), doctorCommand(p), isolatedCommand(), manCommand(),
 	)
 	root.SetVersionTemplate(readBuild().String())
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout) // which the completion command takes over when it is made
+	root.SetErr(p.stderr)
 	onlyKnown(root)
 	strict(root)
 	completer{p}.completeNames(root)
+	completeChoices(root)
 	return root
 }

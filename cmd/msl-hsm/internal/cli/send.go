@@ -87,18 +87,7 @@ With a state file, the next call continues with the master token of this one.`,
 	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "print what was exchanged to stderr")
 	b(&f.trace, "trace", false, "print the header of each message to stderr, without secrets")
 	grouped(c, append([]flagGroup{message}, clientFlags(&over)...)...)
-	completeNames(c)
 	return c
-}
-
-// completeNames sets up completion for flags that take one of a few names.
-func completeNames(c *cobra.Command) {
-	for flag, names := range map[string][]string{
-		"entity-scheme": config.EntitySchemeNames(), "user-scheme": config.UserSchemeNames(), "key-exchange": config.ExchangeNames(),
-		"dh-group": config.GroupNames(), "custody": {"sealed", "imported", "shared"},
-	} {
-		c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
-	}
 }
 
 func runSend(p *program, ctx context.Context, args []string, over config.Client, f sendFlags, hasData bool) (err error) {

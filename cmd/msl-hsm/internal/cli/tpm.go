@@ -85,6 +85,7 @@ and so on.`,
 	c.Flags().StringVar(&certificate, "ek-certificate", "", "certificate of the endorsement key, if the TPM has none, in this PEM or DER `FILE`")
 	c.Flags().StringVar(&service, "ek-service", "", "where to ask for that certificate if the TPM has none: `MAKER` intel or amd, or intel:URL for another address")
 	c.Flags().StringSliceVar(&algorithms, "algorithm", nil, "`ALGORITHM` of an identity key: ecdsa-p256 or rsa2048-sign")
+	completeFlag(c, "algorithm", "ecdsa-p256", "rsa2048-sign")
 	c.Flags().BoolVar(&o.NewKeys, "new-keys", false, "make new identity keys, because the old ones were revoked")
 	c.Flags().BoolVar(&o.Replace, "replace", false, "give up the identity that this machine had with another TPM")
 	return c

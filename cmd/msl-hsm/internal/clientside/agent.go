@@ -35,9 +35,6 @@ type Agent struct {
 // OpenAgent opens a client for the programs of this machine, with the configured keys and
 // state. The reporter itself keeps or drops what it cannot send.
 func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter *failurelog.Reporter) (*Agent, error) {
-	if c.Client.Agent.Requests < 1 {
-		return nil, exit.Usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
-	}
 	if err := c.Client.CheckURL(); err != nil {
 		return nil, err
 	}

@@ -4,38 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-
-	"github.com/google/go-tpm/tpm2"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state/anchor"
-	"github.com/msl-hsm/msl-hsm/tpm"
 )
-
-// antiRollbackIndex returns the NV index of the counter that the state is bound to, or
-// 0.
-func antiRollbackIndex(c *config.Config) (tpm2.TPMHandle, error) {
-	switch c.Client.AntiRollback {
-	case "", "false":
-		return 0, nil
-	case "true":
-		return tpm.DefaultCounter, nil
-	}
-	n, err := strconv.ParseUint(c.Client.AntiRollback, 0, 32)
-	if err != nil || n>>24 != 0x01 {
-		return 0, exit.Usagef("anti-rollback is %q: want true, false or an NV index, such as %#x", c.Client.AntiRollback, uint32(tpm.DefaultCounter))
-	}
-	return tpm2.TPMHandle(n), nil
-}
 
 // anchored returns the client's state file, bound to a counter in the TPM if so
 // configured.
 func anchored(c *config.Config, ctx context.Context, k *Client, tell *Trace) (msl.ClientState, error) {
-	at, err := antiRollbackIndex(c)
+	at, err := c.Client.AntiRollbackIndex()
 	switch {
 	case err != nil:
 		return nil, err

@@ -75,9 +75,9 @@ func (k offering) cannotOffer(name string, e msl.Exposure, custody msl.Custody) 
 	switch {
 	case name == config.TPMImport && k.device == nil:
 		return "it needs a TPM: --keystore tpm:?state=FILE"
-	case keys.Forbids(custody, e) != "":
-		return keys.Forbids(custody, e)
-	case keys.IsLadder(name) && k.reveals == nil:
+	case config.Forbids(custody, e) != "":
+		return config.Forbids(custody, e)
+	case config.IsLadder(name) && k.reveals == nil:
 		return "it needs a pre-shared wrapping key: --psk-file FILE, or --psk-keys NAME with a key NAME-revealing"
 	}
 	return ""

@@ -93,9 +93,6 @@ func (l *LiveAgent) reload() error {
 
 // renewed returns the agent with another configuration and the same client.
 func (a *Agent) renewed(c *config.Config) (*Agent, error) {
-	if c.Client.Agent.Requests < 1 {
-		return nil, exit.Usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
-	}
 	if store, ok := a.Client.store.(keys.Store); ok {
 		if err := keys.Reread(&c.Keystore, store); err != nil {
 			return nil, err

@@ -63,7 +63,7 @@ func peerResponders(c *config.Config, k *Client) (all []msl.Responder) {
 		}
 	}
 	for _, x := range candidates {
-		if keys.Forbids(k.MSL.Custody, x.Exposes()) == "" {
+		if config.Forbids(k.MSL.Custody, x.Exposes()) == "" {
 			all = append(all, x)
 		}
 	}

@@ -116,6 +116,11 @@ func ReadCeremony(path string) (*Ceremony, error) {
 			return nil, exit.Usagef("%s:1:1: %s is missing; docs/ceremony.md has an example", path, missing.name)
 		}
 	}
+	for i, name := range c.Witnesses {
+		if name == c.Operator || slices.Contains(c.Witnesses[:i], name) {
+			return nil, exit.Usagef("%s:1:1: %q is named twice: the operator and the witnesses are different people", path, name)
+		}
+	}
 	if slices.ContainsFunc(c.Keys, func(k CeremonyKey) bool { return k.Label == c.Signer }) {
 		return nil, exit.Usagef("%s:1:1: signer is %q, which is among the keys: the signing key must be used only for this ceremony", path, c.Signer)
 	}

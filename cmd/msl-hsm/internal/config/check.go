@@ -36,7 +36,7 @@ func check(c *Config, own string) error {
 	if s.Admin.Socket != "" && s.State.File != "" {
 		return exit.Usagef("server.admin.socket is for a state in etcd: leave it out, since beside the state file there is %s.sock", filepath.Base(s.State.Path()))
 	}
-	for _, section := range []func() error{c.Keystore.checkTokens, c.Keystore.CheckIsolate, c.checkSessionKeys, s.checkPlaces, s.TLS.check, s.Failures.check, s.Upstream.check, s.checkIdentity, s.checkSchemes, s.checkX509, c.Client.check, s.Audit.check, s.Admin.check, s.HTTP.check, s.checkUpstream, s.Enrollment.check, c.Client.Attest.check} {
+	for _, section := range []func() error{c.Keystore.checkTokens, c.Keystore.CheckIsolate, c.checkSessionKeys, s.checkPlaces, c.checkExchanges, s.TLS.check, s.Failures.check, s.Upstream.check, s.checkIdentity, s.checkSchemes, s.checkX509, c.Client.check, s.Audit.check, s.Admin.check, s.HTTP.check, s.checkUpstream, s.Enrollment.check, c.Client.Attest.check} {
 		if err := section(); err != nil {
 			return err
 		}

@@ -2,10 +2,14 @@ package config
 
 import (
 	"net/url"
+	"strconv"
 	"strings"
+
+	"github.com/google/go-tpm/tpm2"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
 // check validates the URLs and addresses that are set.
@@ -20,10 +24,34 @@ func (c *Client) check() error {
 			return err
 		}
 	}
+	if c.Agent.Requests < 1 {
+		return exit.Usagef("client.agent.requests is %d: want at least 1", c.Agent.Requests)
+	}
+	if _, err := c.AntiRollbackIndex(); err != nil {
+		return err
+	}
+	if err := c.TLS.check("client.tls"); err != nil {
+		return err
+	}
 	if _, unix := CutUnix(c.Agent.Listen); unix {
 		return nil
 	}
 	return CheckLoopback("client.agent.listen", c.Agent.Listen)
+}
+
+// AntiRollbackIndex returns the NV index of the counter that the state is bound to, or 0.
+func (c *Client) AntiRollbackIndex() (tpm2.TPMHandle, error) {
+	switch c.AntiRollback {
+	case "", "false":
+		return 0, nil
+	case "true":
+		return tpm.DefaultCounter, nil
+	}
+	n, err := strconv.ParseUint(c.AntiRollback, 0, 32)
+	if err != nil || n>>24 != 0x01 {
+		return 0, exit.Usagef("client.anti-rollback is %q: want true, false or an NV index, such as %#x", c.AntiRollback, uint32(tpm.DefaultCounter))
+	}
+	return tpm2.TPMHandle(n), nil
 }
 
 // CheckURL requires the URL of a server over HTTP or HTTPS.

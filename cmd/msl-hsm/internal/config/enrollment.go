@@ -87,6 +87,9 @@ func (e *Enrollment) check() error {
 
 // checkNames accepts only known kinds of endorsement keys.
 func (e *Enrollment) checkNames() error {
+	if slices.Contains(e.Devices, Makers) {
+		return exit.Usagef("server.enrollment.device-roots: makers are those of TPMs: name files with the certificates of makers of devices")
+	}
 	for _, text := range e.Allow {
 		if _, err := enroll.ParseID(text); err != nil {
 			return exit.Usagef("server.enrollment.allow: %w", err)

@@ -80,7 +80,7 @@ func (c *Config) checkWritten(own string) error {
 	read := slices.Concat(c.Files(), c.AgentFiles(), c.StartFiles(), []string{own, s.X509CRL, s.TLS.ClientCRL, c.Client.PSK, c.Client.Certificate, c.Client.ServerKey})
 	for _, p := range written {
 		if p.at != "" && slices.Contains(read, p.at) {
-			return exit.Usagef("%s is %q, a file that is read as something else: give it another one", p.setting, p.at)
+			return exit.Usagef("%s is %q, which another setting reads: name another file", p.setting, p.at)
 		}
 	}
 	return distinct(written, "one")

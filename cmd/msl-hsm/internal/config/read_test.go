@@ -46,7 +46,7 @@ func TestLocated(t *testing.T) {
 		"server: {tls: {certificates: []}}\n":                                            "c.yaml:1:30: server.tls.certificates: must be a list of certificates",
 		"client: {tls: {min-version: 7}}\n":                                              `c.yaml:1:29: client.tls.min-version is "7": want 1.2 or 1.3`,
 		"server: {upstream: {proxy: [a]}}\n":                                             "c.yaml:1:28: server.upstream.proxy: want http://HOST:PORT of a proxy",
-		"server: {upstream: {content-type: \"a\\nb\"}}\n":                                `c.yaml:1:35: server.upstream.content-type is "a\nb"`,
+		"server: {upstream: {content-type: \"a\\nb\"}}\n":                                "c.yaml:1:35: server.upstream.content-type has the control character U+000A: leave it out",
 		"server: {upstream: {check: {path: up}}}\n":                                      `c.yaml:1:35: server.upstream.check.path is "up"`,
 		"server: {upstream: {check: {path: '/a b'}}}\n":                                  `c.yaml:1:35: server.upstream.check.path is "/a b": want a path, such as /healthz`,
 		"server: {upstream: {method: CONNECT}}\n":                                        `c.yaml:1:29: server.upstream.method: "CONNECT": want the name of an HTTP method, other than CONNECT and TRACE`,

@@ -34,6 +34,23 @@ func (k *Keystore) elsewhere() bool {
 	return scheme == "soft" || scheme == "tpm"
 }
 
+// UseSoftHSM makes the tokens in a directory the key store, unless dir is empty. A URI of other
+// keys gives way, but not one that a flag named, too.
+func (k *Keystore) UseSoftHSM(dir, named string) error {
+	if dir == "" {
+		return nil
+	}
+	k.SoftHSM = dir
+	if !k.elsewhere() {
+		return nil
+	}
+	if named != "" {
+		return exit.Usagef("--softhsm names PKCS #11 tokens, and --keystore %s: give one of them", named)
+	}
+	k.URI = ""
+	return nil
+}
+
 // CheckIsolate requires a PKCS #11 token if its module is to run in a process of its own, even
 // if a flag names the key store.
 func (k *Keystore) CheckIsolate() error {

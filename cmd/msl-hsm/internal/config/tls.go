@@ -88,6 +88,14 @@ func (t *ServerTLS) settle(dir string) {
 	}
 }
 
+// check requires a certificate and its key, or neither.
+func (t *ClientTLS) check(setting string) error {
+	if (t.Certificate == "") != (t.Key == "") {
+		return exit.Usagef("%s has a certificate or a key: give both, or none", setting)
+	}
+	return nil
+}
+
 // settle makes the paths absolute.
 func (t *ClientTLS) settle(dir string) {
 	t.Roots, t.Certificate = within(dir, t.Roots), within(dir, t.Certificate)

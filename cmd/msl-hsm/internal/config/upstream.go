@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"go.yaml.in/yaml/v3"
 
@@ -99,8 +98,8 @@ func (l *TargetList) Set(flags []string) error {
 
 // check refuses values that would break every request.
 func (u *Upstream) check() error {
-	if strings.ContainsFunc(u.ContentType, unicode.IsControl) {
-		return exit.Usagef("server.upstream.content-type is %q: want a type, such as application/json", u.ContentType)
+	if err := u.TLS.check("server.upstream.tls"); err != nil {
+		return err
 	}
 	if u.TLS.HTTP2 {
 		return exit.Usagef("server.upstream.tls.http2 is on: requests to the service are HTTP/1.1; leave it out")

@@ -2,13 +2,19 @@ package config
 
 import (
 	"slices"
+	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 )
 
 // plain puts the values that aliases stand for in their place, since the readers of lists and
-// maps look at nodes, and refuses what is listed twice. within are the nodes around n.
+// maps look at nodes, and refuses what is listed twice, and text that would look like other
+// text, or end a line, where it is sent, logged or shown. within are the nodes around n.
 func (f yamlFile) plain(name string, n *yaml.Node, within []*yaml.Node) error {
+	if i := strings.IndexFunc(n.Value, controls); i >= 0 {
+		return f.errorf(n, "%s has the control character %U: leave it out", orDocument(name), []rune(n.Value[i:])[0])
+	}
 	within = append(within, n)
 	seen := map[string]bool{}
 	for i, child := range n.Content {
@@ -33,4 +39,9 @@ func (f yamlFile) plain(name string, n *yaml.Node, within []*yaml.Node) error {
 		}
 	}
 	return nil
+}
+
+// controls reports whether a character controls how others are shown, or ends a line.
+func controls(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
 }

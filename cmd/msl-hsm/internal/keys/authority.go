@@ -24,9 +24,6 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 	if p.Bundle, err = makerRoots("ek-roots", e.EKRoots); err != nil {
 		return p, err
 	}
-	if slices.Contains(e.Devices, config.Makers) {
-		return p, exit.Usagef("server.enrollment.device-roots: makers are those of TPMs: name files with the certificates of makers of devices")
-	}
 	if p.Devices, err = makerRoots("device-roots", e.Devices); err != nil {
 		return p, err
 	}

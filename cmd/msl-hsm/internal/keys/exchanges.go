@@ -29,14 +29,3 @@ func TwoSidedExchange(name string, store keystore.Store, groups config.GroupList
 	}
 	return nil, exit.Usagef("unknown key exchange %q: want some of %s", name, strings.Join(config.ExchangeNames(), ", "))
 }
-
-// Forbids returns why the custody mode forbids a key exchange, or "".
-func Forbids(custody msl.Custody, e msl.Exposure) string {
-	if custody == msl.CustodySealed && e.Bytes {
-		return e.Why + "; custody must be imported or shared for it"
-	}
-	return ""
-}
-
-// IsLadder reports whether a key exchange derives keys from pre-shared keys.
-func IsLadder(name string) bool { return strings.HasSuffix(name, "_LADDER") }

@@ -57,6 +57,28 @@ func openHere(c *config.Config) (Store, error) {
 	return openPKCS11(&c.Keystore)
 }
 
+// Check finds what is wrong with the settings of the key store without opening it. None is
+// not wrong: a flag may name it.
+func Check(c *config.Config) error {
+	path, isSoft := strings.CutPrefix(c.Keystore.URI, "soft:")
+	switch {
+	case c.Keystore.None():
+		return nil
+	case isSoft && path == "":
+		return noSoftFile()
+	case isSoft && c.Keystore.Random == config.RandomMixed:
+		return noDevice()
+	case isSoft:
+		return nil
+	case strings.HasPrefix(c.Keystore.URI, "tpm:"):
+		_, err := TPMURI(c)
+		return err
+	}
+	return checkPKCS11(&c.Keystore)
+}
+
+func noSoftFile() error { return exit.Usagef("key store soft: names no file: write soft:FILE") }
+
 // named requires a key store.
 func named(k *config.Keystore) error {
 	if k.None() {
@@ -102,7 +124,7 @@ func softConfig(c *config.Config) soft.Config {
 // passphrase opens.
 func openSoftFile(c *config.Config, path string, with soft.Config) (Store, error) {
 	if path == "" {
-		return nil, exit.Usagef("key store soft: names no file: write soft:FILE")
+		return nil, noSoftFile()
 	}
 	err := soft.Look(path)
 	if errors.Is(err, keystore.ErrNotFound) {

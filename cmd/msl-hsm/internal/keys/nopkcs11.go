@@ -19,6 +19,8 @@ func Providers() []keystore.Provider {
 
 func keyWeaknesses() []string { return nil }
 
+func checkPKCS11(*config.Keystore) error { return NoPKCS11() }
+
 func openPKCS11(*config.Keystore) (Store, error) { return nil, NoPKCS11() }
 
 func openIsolated(*config.Keystore) (Store, error) { return nil, NoPKCS11() }

@@ -64,6 +64,22 @@ func openToken(k *config.Keystore) (*hsm.Store, error) {
 	return s, nil
 }
 
+// checkPKCS11 finds what is wrong with the settings of tokens.
+func checkPKCS11(k *config.Keystore) error {
+	if err := checkWeaknesses(k.AllowWeak); err != nil {
+		return err
+	}
+	if len(k.Tokens) > 0 {
+		_, err := tokenURIs(k)
+		return err
+	}
+	uri, err := parseURI(k)
+	if err == nil && k.SoftHSM == "" {
+		err = checkModule(uri)
+	}
+	return err
+}
+
 // checkWeaknesses refuses unknown names of weaknesses.
 func checkWeaknesses(names []string) error {
 	for _, name := range names {
@@ -132,23 +148,35 @@ func ResolveOne(k *config.Keystore) (*hsm.URI, error) {
 // Resolve returns the URI of the token. If a SoftHSM directory is configured, the URI
 // need not name the module.
 func Resolve(k *config.Keystore) (*hsm.URI, error) {
-	uri := &hsm.URI{}
-	if k.URI != "" {
-		var err error
-		if uri, err = hsm.ParseURI(k.URI); err != nil {
-			return nil, exit.Usagef("key store: %w; write pkcs11:token=NAME?module-path=/path/to/module.so; keys without a token are soft:FILE or tpm:?state=FILE", err)
-		}
+	uri, err := parseURI(k)
+	if err != nil {
+		return nil, err
 	}
 	if k.SoftHSM != "" {
 		if err := UseSoftHSM(k, uri); err != nil {
 			return nil, err
 		}
 	}
-	if uri.ModulePath == "" && uri.ModuleName == "" {
-		return nil, exit.Usagef("key store %s names no module: add ?module-path=/path/to/module.so", uri)
-	}
 	uri.Initialize = k.Initialize
+	return uri, checkModule(uri)
+}
+
+func parseURI(k *config.Keystore) (*hsm.URI, error) {
+	if k.URI == "" {
+		return &hsm.URI{}, nil
+	}
+	uri, err := hsm.ParseURI(k.URI)
+	if err != nil {
+		return nil, exit.Usagef("key store: %w; write pkcs11:token=NAME?module-path=/path/to/module.so; keys without a token are soft:FILE or tpm:?state=FILE", err)
+	}
 	return uri, nil
+}
+
+func checkModule(uri *hsm.URI) error {
+	if uri.ModulePath == "" && uri.ModuleName == "" {
+		return exit.Usagef("key store %s names no module: add ?module-path=/path/to/module.so", uri)
+	}
+	return nil
 }
 
 // CheckSoftHSM requires a directory of tokens, which only token init makes: what the

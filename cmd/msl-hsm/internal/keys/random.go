@@ -18,7 +18,7 @@ func Random(c *config.Config, store keystore.Store) (io.ReadCloser, error) {
 	}
 	device, ok := store.(keystore.RandomSource)
 	if !ok {
-		return nil, exit.Usagef("keystore.random is mixed, but soft keys have no device to mix with: set it to os, or name a PKCS #11 token or a TPM with keystore.uri")
+		return nil, noDevice()
 	}
 	r := mixed.New(device, c.Keystore.CallTimeout)
 	if _, err := r.Read(make([]byte, 1)); err != nil {
@@ -26,4 +26,8 @@ func Random(c *config.Config, store keystore.Store) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("keystore.random is mixed: %w; set it to os to do without the device", err)
 	}
 	return r, nil
+}
+
+func noDevice() error {
+	return exit.Usagef("keystore.random is mixed, but soft keys have no device to mix with: set it to os, or name a PKCS #11 token or a TPM with keystore.uri")
 }

@@ -57,16 +57,14 @@ func TLSClient(setting string, own *config.ClientTLS, store keystore.Store) (t *
 	if t.Roots, err = RootsIn(setting+".roots", own.Roots); err != nil {
 		return nil, err
 	}
-	switch {
-	case own.Certificate != "" && own.Key != "":
-		certificate, err := LoadCertificate(config.Certificate{Certificate: own.Certificate, Key: own.Key}, setting+".certificate", store)
-		if err != nil {
-			return nil, err
-		}
-		t.Certificate = &certificate
-	case own.Certificate != "" || own.Key != "":
-		return nil, exit.Usagef("%s has a certificate or a key: give both, or none", setting)
+	if own.Certificate == "" {
+		return t, nil
 	}
+	certificate, err := LoadCertificate(config.Certificate{Certificate: own.Certificate, Key: own.Key}, setting+".certificate", store)
+	if err != nil {
+		return nil, err
+	}
+	t.Certificate = &certificate
 	return t, nil
 }
 

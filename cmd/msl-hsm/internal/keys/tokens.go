@@ -25,16 +25,12 @@ func openTokens(k *config.Keystore) (Store, error) {
 	if k.Isolate {
 		c.Limit = -1 // the processes enforce it
 	}
-	known, withPIN := map[string]string{}, pinForEach(k.PIN)
-	for _, token := range k.Tokens {
-		uri, err := tokenURI(k, token)
-		if err != nil {
-			return nil, err
-		}
-		if before, ok := known[uri.String()]; ok {
-			return nil, exit.Usagef("keystore.tokens names a token twice: %s and %s: name another one that holds the same keys", before, token)
-		}
-		known[uri.String()] = token
+	uris, err := tokenURIs(k)
+	if err != nil {
+		return nil, err
+	}
+	withPIN := pinForEach(k.PIN)
+	for _, uri := range uris {
 		c.Tokens = append(c.Tokens, balanced.Token{Name: tokenName(uri), Open: func() (keystore.Store, error) {
 			return withPIN(func(source string) (keystore.Store, error) { return openPlace(*k, source, uri) })
 		}})
@@ -44,6 +40,23 @@ func openTokens(k *config.Keystore) (Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// tokenURIs returns the URIs of several tokens, none of them twice.
+func tokenURIs(k *config.Keystore) (all []*hsm.URI, err error) {
+	known := map[string]string{}
+	for _, token := range k.Tokens {
+		uri, err := tokenURI(k, token)
+		if err != nil {
+			return nil, err
+		}
+		if before, ok := known[uri.String()]; ok {
+			return nil, exit.Usagef("keystore.tokens names a token twice: %s and %s: name another one that holds the same keys", before, token)
+		}
+		known[uri.String()] = token
+		all = append(all, uri)
+	}
+	return all, nil
 }
 
 // pinForEach returns a function that opens a token with a source of the PIN. A source

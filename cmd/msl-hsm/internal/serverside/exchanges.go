@@ -17,9 +17,9 @@ import (
 
 // responding holds what the server's key exchanges need.
 type responding struct {
+	server    *config.Server
 	store     keystore.Store
-	random    io.Reader // nil means the operating system
-	groups    config.GroupList
+	random    io.Reader            // nil means the operating system
 	devices   *keys.Authority      // enrolls devices, or nil
 	psk       *entityauth.PSK      // the keys of peers
 	network   string               // in which tokens are issued
@@ -29,7 +29,7 @@ type responding struct {
 
 // keyExchanges returns the key exchanges of the server.
 func keyExchanges(c *config.Config, s *Service, custody msl.Custody) ([]msl.Responder, error) {
-	k := responding{store: s.Store, random: s.random, devices: s.Devices, psk: s.psk, groups: c.Server.DHGroups, network: c.Keystore.Prefix}
+	k := responding{server: &c.Server, store: s.Store, random: s.random, devices: s.Devices, psk: s.psk, network: c.Keystore.Prefix}
 	if err := k.useIssuerWrapping(s.Store, c.Keystore.Prefix); err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (k responding) responders(names []string, named bool, custody msl.Custody) 
 		if err != nil {
 			return nil, err
 		}
-		why := k.cannotRespond(name, x.Exposes(), custody)
+		why := k.cannotRespond(name, custody)
 		if why != "" && named {
 			return nil, exit.Usagef("key exchange %s: %s", name, why)
 		}
@@ -84,20 +84,15 @@ func (k responding) responder(name string) (msl.Responder, error) {
 			Wrapping: k.wrapping, Revealing: k.revealing, Rand: k.random,
 		}, nil
 	}
-	return keys.TwoSidedExchange(name, k.store, k.groups, k.random)
+	return keys.TwoSidedExchange(name, k.store, k.server.DHGroups, k.random)
 }
 
 // cannotRespond returns why a server cannot use a key exchange, or "".
-func (k responding) cannotRespond(name string, e msl.Exposure, custody msl.Custody) string {
-	switch {
-	case name == config.TPMImport && k.devices == nil:
-		return "it needs the attestation keys of devices: set server.enrollment"
-	case keys.Forbids(custody, e) != "":
-		return keys.Forbids(custody, e)
-	case keys.IsLadder(name) && custody == msl.CustodyShared && k.wrapping == nil:
+func (k responding) cannotRespond(name string, custody msl.Custody) string {
+	if config.IsLadder(name) && custody == msl.CustodyShared && k.wrapping == nil {
 		return "where custody is shared it needs the issuer's wrapping key: import it with msl-hsm key import --set issuer"
 	}
-	return ""
+	return k.server.CannotRespond(name, custody)
 }
 
 // useIssuerWrapping finds the issuer's wrapping key, if it was imported. It is two keys

@@ -23,6 +23,9 @@ func servePeer(c *config.Config, s *Service, pushes *Pushes) (func(*generation, 
 		}
 		return nil, nil
 	}
+	if err := c.Server.CheckPeer(s.MSL.Custody); err != nil {
+		return nil, err
+	}
 	offers, err := peerOffers(c, s)
 	if err != nil {
 		return nil, err
@@ -96,17 +99,12 @@ func peerOffers(c *config.Config, s *Service) (all []msl.Offerer, err error) {
 		switch {
 		case name == "SYMMETRIC_WRAPPED" && preShared:
 			x = &keyx.SymmetricOfferer{Keys: own.Keys}
-		case name == "SYMMETRIC_WRAPPED":
-			return nil, exit.Usagef("server.peer.key-exchanges names SYMMETRIC_WRAPPED, which needs server.psk-keys")
 		case name == "ASYMMETRIC_WRAPPED":
 			x = &keyx.AsymmetricWrapped{Store: s.Store, Rand: s.random}
 		default:
 			if x, err = keys.TwoSidedExchange(name, s.Store, c.Server.DHGroups, s.random); err != nil {
-				return nil, exit.Usagef("server.peer.key-exchanges: %w", err)
+				return nil, err
 			}
-		}
-		if why := keys.Forbids(s.MSL.Custody, x.Exposes()); why != "" {
-			return nil, exit.Usagef("server.peer.key-exchanges: %s: %s", name, why)
 		}
 		all = append(all, x)
 	}

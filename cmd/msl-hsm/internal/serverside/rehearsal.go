@@ -97,10 +97,10 @@ func (r *Rehearsal) Exchanges(c *config.Config) (names []string) {
 		wanted = defaultExchanges()
 	}
 	for _, name := range wanted {
-		if name == config.TPMImport || keys.IsLadder(name) {
+		if name == config.TPMImport || config.IsLadder(name) {
 			continue // need a device with a TPM, and a continued session
 		}
-		if x, err := offerOf(c, name, nil, &entityauth.PSKEntity{}); err == nil && keys.Forbids(r.MSL.Custody, x.Exposes()) == "" {
+		if x, err := offerOf(c, name, nil, &entityauth.PSKEntity{}); err == nil && config.Forbids(r.MSL.Custody, x.Exposes()) == "" {
 			names = append(names, name)
 		}
 	}
