@@ -192,6 +192,10 @@ func (s *Store) Close() (err error) {
 // different ones.
 func (c *connection) Serial() string { return *c.access.serial.Load() }
 
+// Latency returns the shortest recent time of an operation with a session key, see
+// [keystore.Timed]; 0 if there was none.
+func (s *Store) Latency() time.Duration { return s.pace.Least() }
+
 // Stats are numbers about a store at one moment.
 type Stats struct {
 	Objects  int    // live session objects
