@@ -14,8 +14,8 @@ import (
 
 // BenchmarkFloor compares operations with the calls of the module that they need.
 func BenchmarkFloor(b *testing.B) {
-	s, _ := newStore(b)
 	floor := floortest.Start(b)
+	s, _ := newStore(b)
 	for _, o := range floorOperations(b, s) {
 		b.Run(o.sequence, func(b *testing.B) {
 			floor.Compare(b, o.sequence, func(n int) time.Duration {

@@ -18,8 +18,8 @@ import (
 // the calls of the module that they need. A client in between would take the processor's
 // caches away from the server, and not from its floor.
 func BenchmarkServerAlone(b *testing.B) {
-	n := newBench(b, openSoftHSM(b))
 	floor := floortest.Start(b)
+	n := newBench(b, openSoftHSM(b))
 	defer debug.SetGCPercent(debug.SetGCPercent(serverside.GCPercent)) // as serve does
 	for _, o := range []struct {
 		sequence, scheme string // of scripts/floor.c, and of the client
