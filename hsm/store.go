@@ -198,6 +198,10 @@ type Stats struct {
 	Sessions int    // open PKCS #11 sessions
 	InUse    int    // of those, held by an operation
 	Epoch    uint64 // how often the sessions were opened anew, at least 1
+
+	// Latency is the shortest recent time of an operation with a session key, see
+	// [keystore.Timed]; 0 if there was none.
+	Latency time.Duration
 }
 
 // Stats returns what the store holds in its token now.
@@ -212,7 +216,7 @@ func (s *Store) Stats() Stats {
 	}
 	return Stats{
 		Objects: alive + s.graves.size(), Sessions: int(s.open.Load()),
-		InUse: busy, Epoch: s.epoch.Load(),
+		InUse: busy, Epoch: s.epoch.Load(), Latency: s.pace.Least(),
 	}
 }
 

@@ -18,18 +18,24 @@ const measured = `1 floor echo/1 1000
 1 stack Echo/soft/1/1cpu:msg/s 20000
 1 stack Echo/soft/2/1cpu:msg/s 24000
 1 stack Echo/soft/2/2cpu:msg/s 48000
-1 stack Echo/softhsm/1/2cpu:server/s 900
+1 stack ServerAlone/echo/2cpu:own/s 900
+1 stack ServerAlone/echo/2cpu:floor/s 1000
+1 stack ServerAlone/echo/2cpu:of-floor 0.9
 1 stack DistantDevice/2cpu:ms/message 8
 1 calls start 114
 2 floor echo/1 500
 2 stack Echo/soft/1/1cpu:msg/s 10000
 2 stack Echo/soft/2/2cpu:msg/s 15000
-2 stack Echo/softhsm/1/2cpu:server/s 400
+2 stack ServerAlone/echo/2cpu:own/s 400
+2 stack ServerAlone/echo/2cpu:floor/s 500
+2 stack ServerAlone/echo/2cpu:of-floor 0.8
 2 stack DistantDevice/2cpu:ms/message 18
 2 calls start 114
 3 floor echo/1 1000
 3 stack Echo/soft/1/1cpu:msg/s 22000
-3 stack Echo/softhsm/1/2cpu:server/s 700
+3 stack ServerAlone/echo/2cpu:own/s 700
+3 stack ServerAlone/echo/2cpu:floor/s 1000
+3 stack ServerAlone/echo/2cpu:of-floor 0.7
 3 stack DistantDevice/2cpu:ms/message 12
 3 calls start 114
 `

@@ -71,6 +71,13 @@ func against(name string, f, floor figure, target string) []line {
 	return []line{{name + ", per second", f, ""}, {name + ", floor", floor, ""}, {name + ", ratio", ratio(f, floor), target}}
 }
 
+// inTurns is against for a benchmark that took turns with its floor.
+func inTurns(name, key, target string) []line {
+	lines := against(name, the(key+"/2cpu:own/s"), the(key+"/2cpu:floor/s"), target)
+	lines[2].figure = the(key + "/2cpu:of-floor")
+	return lines
+}
+
 // rates are the rates of an echo with so many processors, whatever the goroutines.
 func rates(bench string, processors ...int) figure {
 	var keys []string
@@ -95,7 +102,7 @@ func echoes() []line {
 	}
 	all = append(all, line{"echo, keys on SoftHSM2, best, per second", rates("Echo/softhsm", 1, 2), ">= 10500"})
 	all = append(all, against("echo, keys on SoftHSM2", rates("Echo/softhsm", 1, 2), best("floor echo/1", "floor echo/2", "floor echo/4"), "")[1:]...)
-	return append(all, against("echo, keys on SoftHSM2, the server alone", the("stack Echo/softhsm/1/2cpu:server/s"), the("floor echo/1"), ">= 0.8")...)
+	return append(all, inTurns("echo, keys on SoftHSM2, the server alone", "stack ServerAlone/echo", ">= 0.8")...)
 }
 
 func handshakes() []line {
@@ -105,8 +112,7 @@ func handshakes() []line {
 			all = append(all, line{"handshake " + h.scheme + ", keys " + place.name + ", per second",
 				the("stack Handshake/" + place.key + "/" + h.scheme + "/2cpu:msg/s"), ""})
 		}
-		all = append(all, against("handshake "+h.scheme+", the server alone",
-			the("stack Handshake/softhsm/"+h.scheme+"/2cpu:server/s"), the("floor handshake/"+h.scheme+"/1"), h.target)...)
+		all = append(all, inTurns("handshake "+h.scheme+", the server alone", "stack ServerAlone/"+h.scheme, h.target)...)
 	}
 	return all
 }
@@ -150,12 +156,11 @@ func distant() []line {
 
 func stores() []line {
 	var all []line
-	for _, op := range []struct{ name, key, floor string }{
-		{"HMAC 1 KiB", "hmac/1024", "hmac"}, {"AES-CBC encrypt 1 KiB", "encrypt/1024", "encrypt"},
-		{"AES-CBC decrypt 1 KiB", "decrypt/1024", "decrypt"}, {"RSA-2048 sign", "pairs/rsa2048-sign", "sign"},
-		{"generate and destroy", "keys/generate-destroy", "generate"}, {"unseal and destroy", "keys/unseal-destroy", "unseal"},
+	for _, op := range []struct{ name, sequence string }{
+		{"HMAC 1 KiB", "hmac"}, {"AES-CBC encrypt 1 KiB", "encrypt"}, {"AES-CBC decrypt 1 KiB", "decrypt"},
+		{"RSA-2048 sign", "sign"}, {"generate and destroy", "generate"}, {"unseal and destroy", "unseal"},
 	} {
-		all = append(all, against("hsm: "+op.name, the("hsm "+op.key), the("floor "+op.floor+"/1"), ">= 0.85")...)
+		all = append(all, inTurns("hsm: "+op.name, "hsm Floor/"+op.sequence, ">= 0.85")...)
 	}
 	return all
 }

@@ -35,12 +35,7 @@ func (b *bench) serveHTTP() string {
 // recorded is a request of a session of its own: the bytes of its HTTP, for a client that
 // costs as little as it can. Nothing keeps a client from sending a message again.
 func (b *bench) recorded(c *msl.Client) []byte {
-	defer c.Close()
-	r := &recorder{bench: b}
-	c.Transport = r
-	echo(b, c, true)
-	echo(b, c, false)
-	message := r.last
+	message := b.record(c, true)[0]
 	head := fmt.Sprintf("POST / HTTP/1.1\r\nHost: bench\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n", len(message))
 	return append([]byte(head), message...)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -218,6 +220,7 @@ func perSecond(goroutines int, during time.Duration, f func(i int)) float64 {
 func BenchmarkDistantDevice(b *testing.B) {
 	const sessions = 32
 	store, _ := openDistant(b, sessions, time.Millisecond)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(keys.PerProcessor * runtime.GOMAXPROCS(0))) // as serve does
 	n := newBench(b, store)
 	client := n.device("PSK")
 	one := client()

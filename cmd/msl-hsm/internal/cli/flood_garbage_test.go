@@ -54,7 +54,7 @@ func floodWithGarbage(t *testing.T, open func(testing.TB) benchStore) {
 	c.Transport = r
 	defer c.Close()
 	echo(b, c, true)
-	all := garbage(r.last)
+	all := garbage(r.sent[len(r.sent)-1])
 	var echoes, sent atomic.Int64
 	defer establish(t, b, &echoes)()
 	var alone, flooded float64

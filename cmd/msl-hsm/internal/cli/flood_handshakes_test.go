@@ -13,17 +13,17 @@ import (
 	"time"
 )
 
-// A recorder keeps the last message that went through a bench.
+// A recorder keeps the messages that went through a bench.
 type recorder struct {
 	*bench
-	last []byte
+	sent [][]byte
 }
 
 func (r *recorder) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
 	return r.bench.RoundTrip(ctx, func(w io.Writer) error {
 		var message bytes.Buffer
 		err := write(io.MultiWriter(w, &message))
-		r.last = message.Bytes()
+		r.sent = append(r.sent, message.Bytes())
 		return err
 	})
 }
@@ -118,7 +118,7 @@ func floodOf(t *testing.T, b *bench) func(context.Context) int64 {
 		for range 16 {
 			connections.Go(func() {
 				for ctx.Err() == nil {
-					if b.server.Serve(ctx, "flooder", bytes.NewReader(r.last), io.Discard, sendBack) == nil {
+					if b.server.Serve(ctx, "flooder", bytes.NewReader(r.sent[len(r.sent)-1]), io.Discard, sendBack) == nil {
 						answers.Add(1)
 					}
 				}

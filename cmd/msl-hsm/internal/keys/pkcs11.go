@@ -36,6 +36,7 @@ func openPKCS11(k *config.Keystore) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	makeWay(s.Stats().Latency)
 	return s, nil
 }
 
