@@ -220,7 +220,7 @@ func perSecond(goroutines int, during time.Duration, f func(i int)) float64 {
 func BenchmarkDistantDevice(b *testing.B) {
 	const sessions = 32
 	store, _ := openDistant(b, sessions, time.Millisecond)
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(keys.PerProcessor * runtime.GOMAXPROCS(0))) // as serve does
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(keys.AtOnce, runtime.GOMAXPROCS(0)))) // as serve does
 	n := newBench(b, store)
 	client := n.device("PSK")
 	one := client()
