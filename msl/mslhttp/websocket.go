@@ -46,11 +46,12 @@ type WebSocketHandler struct {
 	Source func(*http.Request) string
 }
 
-// ServeHTTP upgrades the request and serves it. A request with a body gets HTTP 400:
-// net/http would wait for the body before it answers.
+// ServeHTTP upgrades the request and serves it. A GET with a body gets HTTP 400.
 func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength != 0 {
+	if r.ContentLength != 0 { // net/http waits for the body before it answers
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lastWait))
+	}
+	if r.ContentLength != 0 && r.Method == http.MethodGet {
 		http.Error(w, "a request for a WebSocket has no body", http.StatusBadRequest)
 		return
 	}
