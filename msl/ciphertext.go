@@ -43,6 +43,16 @@ func parseCiphertextEnvelope(mem *wire.Memory, b []byte, lim wire.Limits) (ciphe
 	return ciphertextEnvelope{}, fail(ErrUnidentifiedCiphertextEnvelope, "ciphertext envelope", nil)
 }
 
+// parseDecryptable reads an envelope that is to be decrypted. Like the reference stacks it
+// takes each for version 1, and does not look at its member version.
+func parseDecryptable(mem *wire.Memory, b []byte) (ciphertextEnvelope, error) {
+	o, err := mem.Parse(b, wire.Limits{Object: len(b)})
+	if err != nil {
+		return ciphertextEnvelope{}, fail(ErrMSLParseError, "ciphertext envelope", err)
+	}
+	return parseEnvelope1(mem, o)
+}
+
 func parseEnvelope1(mem *wire.Memory, o wire.Object) (ciphertextEnvelope, error) {
 	f := wire.FieldsOf(o)
 	e := ciphertextEnvelope{version: 1, keyID: f.String("keyid")}

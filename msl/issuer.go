@@ -363,7 +363,7 @@ func decryptOwn(key Opener, data []byte) ([]byte, error) {
 }
 
 func hint(data []byte) string {
-	e, err := parseCiphertextEnvelope(new(wire.Memory), data, wire.Limits{Object: len(data)})
+	e, err := parseDecryptable(new(wire.Memory), data)
 	if err != nil {
 		return ""
 	}

@@ -36,8 +36,8 @@ func opening(mem *wire.Memory, data, signature []byte) (o keystore.Opening, ok b
 	if len(data) == 0 || len(data) > small {
 		return o, false
 	}
-	e, err := parseCiphertextEnvelope(mem, data, wire.Limits{Object: len(data)})
-	if err != nil || e.version != 1 || len(e.iv) != ivSize || len(e.ciphertext) == 0 || len(e.ciphertext)%16 != 0 {
+	e, err := parseDecryptable(mem, data)
+	if err != nil || len(e.iv) != ivSize || len(e.ciphertext) == 0 || len(e.ciphertext)%16 != 0 {
 		return o, false
 	}
 	return keystore.Opening{Data: data, Tag: bareSignature(signature, wire.Limits{}),

@@ -73,8 +73,8 @@ func (k SymmetricKey) decrypt(mem *wire.Memory, dst, data []byte) ([]byte, error
 	if len(data) == 0 { // one of the reference stacks writes this for an empty plaintext
 		return dst, nil
 	}
-	e, err := parseCiphertextEnvelope(mem, data, wire.Limits{Object: len(data)})
-	if err != nil || e.version != 1 {
+	e, err := parseDecryptable(mem, data)
+	if err != nil {
 		return dst, fail(ErrCiphertextEnvelopeParseError, "decrypt", err)
 	}
 	if len(e.ciphertext) == 0 {

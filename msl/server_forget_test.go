@@ -45,3 +45,21 @@ func TestServerForget(t *testing.T) {
 		t.Error("a session that was opened again is not remembered")
 	}
 }
+
+// A session that is issued after others were forgotten is remembered.
+func TestServerForgetBefore(t *testing.T) {
+	n := newNetwork(t, soft.New())
+	client := n.pskClient("device")
+	n.server.Forget()
+	for range 2 {
+		r, err := client.Do(t.Context(), &msl.Request{Encrypted: true, Authenticated: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, r.Body)
+		r.Body.Close()
+	}
+	if got := n.server.Stats(); got.Hits == 0 || got.Misses != 0 {
+		t.Errorf("%d messages found their session, %d did not", got.Hits, got.Misses)
+	}
+}

@@ -93,10 +93,12 @@ const (
 // answer; or it ends a session. See the package documentation for the paths and statuses.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if refused := checkOrigin(r, h.HTTP); refused != nil {
+		answerUnread(w, r)
 		refused.write(w)
 		return
 	}
 	if ends(r) {
+		answerUnread(w, r)
 		h.endSession(w, r)
 		return
 	}

@@ -51,6 +51,8 @@ func TestOddHTTP(t *testing.T) {
 		"a zero in a header":      {head + "Msl-User: a\x00b\r\n" + end, "400 ", ""},
 		"lines without CR":        {strings.ReplaceAll(head+"Content-Length: 3\r\n"+end, "\r", "") + "abc", "200 OK", "abc"},
 		"a large header":          {head + "X: " + strings.Repeat("x", 2*http.DefaultMaxHeaderBytes) + "\r\n" + end, "431 ", ""},
+		"unsent, another host":    {"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 3\r\n\r\n", "403 ", "host"},
+		"unsent, no session":      {"DELETE / HTTP/1.1\r\n" + host + "Msl-Session: end\r\nTransfer-Encoding: chunked\r\n\r\n", "400 ", "logout or forget"},
 		"TLS":                     {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "400 ", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

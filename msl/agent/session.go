@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 )
 
 // sessionHeader ends a session. It is a header and not a path, since any path may belong
@@ -13,6 +14,14 @@ const sessionHeader = "Msl-Session"
 
 // ends reports whether a request ends a session instead of sending a message.
 func ends(r *http.Request) bool { return len(r.Header.Values(sessionHeader)) > 0 }
+
+// answerUnread bounds how long net/http waits for the rest of a request whose answer does not
+// depend on it.
+func answerUnread(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(linger))
+	}
+}
 
 // endSession logs a user out, or forgets all tokens.
 func (h *Handler) endSession(w http.ResponseWriter, r *http.Request) {

@@ -136,10 +136,14 @@ func plainPath(escaped string) (string, error) {
 }
 
 // checkDots refuses a path with a segment that leads out of it, even if only for servers
-// that cut off the parameters of a segment.
+// that cut off the parameters of a segment, take an encoded question mark for the beginning
+// of a query, or drop spaces.
 func checkDots(plain string) error {
 	for segment := range strings.SplitSeq(plain, "/") {
-		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
+		if end := strings.IndexAny(segment, ";?#"); end >= 0 {
+			segment = segment[:end]
+		}
+		if name := strings.TrimSpace(segment); name == "." || name == ".." {
 			return fmt.Errorf("it has a segment of dots")
 		}
 	}

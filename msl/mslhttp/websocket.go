@@ -46,8 +46,15 @@ type WebSocketHandler struct {
 	Source func(*http.Request) string
 }
 
-// ServeHTTP upgrades the request and serves it.
+// ServeHTTP upgrades the request and serves it. A GET with a body gets HTTP 400.
 func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 { // net/http waits for the body before it answers
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lastWait))
+	}
+	if r.ContentLength != 0 && r.Method == http.MethodGet {
+		http.Error(w, "a request for a WebSocket has no body", http.StatusBadRequest)
+		return
+	}
 	exchange, ok := beginExchange(r.Context(), source(h.Source, r))
 	if !ok {
 		w.Header().Set("Retry-After", retryAfter)

@@ -1,10 +1,12 @@
 package mslhttp
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,4 +99,23 @@ func TestWebSocketsPerSource(t *testing.T) {
 			ws.Close()
 		}
 	})
+}
+
+// TestWebSocketWithBody has a request that announces a body, and never sends it.
+func TestWebSocketWithBody(t *testing.T) {
+	for _, body := range []string{"Content-Length: 5", "Transfer-Encoding: chunked"} {
+		s := httptest.NewServer(&WebSocketHandler{Serve: func(context.Context, net.Conn, *http.Request) error { return nil }})
+		conn, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"+body+"\r\n\r\n")
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || answer.StatusCode != http.StatusBadRequest || !answer.Close {
+			t.Errorf("%s: %+v, %v", body, answer, err)
+		}
+		conn.Close()
+		s.Close()
+	}
 }

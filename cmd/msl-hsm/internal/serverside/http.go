@@ -22,7 +22,7 @@ func answers(c *config.Config, s *Service, handle msl.Handler, peers *slog.Logge
 		Idle: c.Server.IdleTime(), Log: peers, Source: source,
 	}
 	paths := http.NewServeMux()
-	paths.Handle("/", answers)
+	paths.Handle("/", ownTime(answers))
 	if path := c.Server.Admin.Health; path != "" {
 		paths.Handle("GET "+path, s.brief())
 	}
@@ -34,8 +34,16 @@ func answers(c *config.Config, s *Service, handle msl.Handler, peers *slog.Logge
 			return nil, err
 		}
 	}
-	paths.Handle(c.Server.Enrollment.Path, s.endpoint)
+	paths.Handle(c.Server.Enrollment.Path, ownTime(s.endpoint))
 	return paths, nil
+}
+
+// ownTime lifts the time limit of the HTTP server from requests whose handler has its own.
+func ownTime(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // not every ResponseWriter has one
+		next.ServeHTTP(w, r)
+	})
 }
 
 // brief answers strangers: the status says whether the server is ready, and nothing says
@@ -62,9 +70,9 @@ func HTTPServer(connections *mslhttp.Connections, handler http.Handler, peers *s
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			return mslhttp.TLSContext(connections.Context(ctx, conn), conn)
 		},
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    8 << 10, // a short header line takes a hundred bytes
+		ReadTimeout:    10 * time.Second, // net/http reads a body before it answers without the body
+		IdleTimeout:    2 * time.Minute,
+		MaxHeaderBytes: 8 << 10, // a short header line takes a hundred bytes
 
 		DisableGeneralOptionsHandler: true, // net/http would itself answer 200 to OPTIONS *
 		ErrorLog:                     log.New(serverErrors{peers}, "", 0),
