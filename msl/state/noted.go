@@ -29,17 +29,17 @@ const (
 
 // noteUntil notes the time until ctx ends, if the state is shared. An error is that of etcd,
 // which others report: the next one tries again.
-func (s *Server) noteUntil(ctx context.Context) {
-	if _, shared := s.store.(kv.Shared); !shared {
+func (r records) noteUntil(ctx context.Context) {
+	if _, shared := r.store.(kv.Shared); !shared {
 		return
 	}
 	var last time.Time
 	var heeded []byte
 	for ctx.Err() == nil {
 		rest := heedEvery
-		asked, err := s.asked(ctx)
+		asked, err := r.asked(ctx)
 		if err == nil && (last.IsZero() || time.Since(last) >= noteEvery || !bytes.Equal(asked, heeded)) {
-			if s.note(ctx, time.Now()) == nil {
+			if r.note(ctx, time.Now()) == nil {
 				last, heeded = time.Now(), asked
 			} else {
 				rest = restAfterError
@@ -52,8 +52,8 @@ func (s *Server) noteUntil(ctx context.Context) {
 	}
 }
 
-func (s *Server) asked(ctx context.Context) (value []byte, err error) {
-	err = s.recall(ctx, "see who asks for the time", func(tx kv.Reader) error {
+func (r records) asked(ctx context.Context) (value []byte, err error) {
+	err = r.recall(ctx, "see who asks for the time", func(tx kv.Reader) error {
 		found, err := tx.Get(kv.Settings, []byte(askedKey))
 		value = bytes.Clone(found)
 		return err

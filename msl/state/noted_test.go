@@ -140,7 +140,7 @@ func TestClockWithoutServers(t *testing.T) {
 			if took := time.Since(began); err != nil || took > answerTime+time.Second {
 				t.Errorf("it took %v: %v", took, err)
 			}
-			return at.Sub(time.Now())
+			return time.Until(at)
 		}
 		if off := moment(); off != 0 {
 			t.Errorf("before the first server: %v ahead", off)
