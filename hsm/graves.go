@@ -23,9 +23,9 @@ import (
 // quarter of the time of making a key.
 type graves struct {
 	conn     *connection
-	name     string        // begins the CKA_ID of the session objects of this store
-	made     atomic.Uint64 // how many objects got one
-	troubled atomic.Int64  // until when session objects get one, in nanoseconds since 1970
+	name     string                    // begins the CKA_ID of the session objects of this store
+	made     atomic.Uint64             // how many objects got one
+	troubled atomic.Pointer[time.Time] // until when session objects get one
 
 	mu      sync.Mutex
 	all     []ref
@@ -58,11 +58,11 @@ const (
 )
 
 // trouble gives names to the objects that are made from now on.
-func (g *graves) trouble() { g.troubled.Store(time.Now().Add(troubleTime).UnixNano()) }
+func (g *graves) trouble() { g.troubled.Store(new(time.Now().Add(troubleTime))) }
 
 // newID names a session object, while there is trouble.
 func (g *graves) newID() string {
-	if until := g.troubled.Load(); until == 0 || time.Now().UnixNano() > until {
+	if until := g.troubled.Load(); until == nil || time.Now().After(*until) {
 		return ""
 	}
 	return g.name + string(binary.BigEndian.AppendUint64(nil, g.made.Add(1)))

@@ -72,8 +72,9 @@ func countSince(ctx context.Context, s *Server, identity, user string) (entity, 
 	return
 }
 
-// clocksApart bounds how far ahead the clock of another server sharing the state may be.
-const clocksApart = 5 * time.Minute
+// clocksApart bounds how far ahead the time is from which tokens count: the clocks of servers
+// sharing a state may be five minutes apart, and so far after the latest of them old tokens end.
+const clocksApart = 12 * time.Minute
 
 // uncounted says why a token of an entity or of a user does not count.
 func uncounted(whose string, since, now time.Time) error {

@@ -155,6 +155,7 @@ func TestTokensOfASlowClock(t *testing.T) {
 		"entity": {entity: 30 * time.Second},
 		"user":   {user: 30 * time.Second},
 		"both":   {30 * time.Second, time.Minute},
+		"shared": {entity: 11 * time.Minute, user: 6 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := softNetwork(t)

@@ -1,14 +1,20 @@
 // Package throwaway makes files and directories that are removed when the program ends,
 // even by a signal: [Sweep] removes all that are left, and is called by the code that
 // handles the signal. The package itself handles no signals, so that a program that
-// embeds a library decides that.
+// embeds a library decides that. What a process leaves that is killed (SIGKILL), or that loses
+// power, the same user's next process removes that makes something with the same prefix in
+// that directory, after an hour.
 package throwaway
 
 import (
+	"cmp"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"time"
 )
 
 // left are the paths of what was made and not yet removed.
@@ -17,28 +23,67 @@ var left = struct {
 	paths map[string]bool
 }{paths: map[string]bool{}}
 
-// Dir makes a new directory in the named one, or in the directory for temporary files if
-// the name is empty, like [os.MkdirTemp]. The caller must call [Remove].
-func Dir(in, pattern string) (path string, err error) {
+// Dir makes a new directory of mode 0700 in the named one, or in the directory for temporary
+// files if the name is empty. Its name begins with the prefix. The caller must call [Remove].
+func Dir(in, prefix string) (path string, err error) {
+	return create(in, prefix, func(path string) error { return os.Mkdir(path, 0o700) })
+}
+
+// File makes a new file of mode 0600, in the way of Dir. The caller must close it, and call
+// [Remove], even after renaming it.
+func File(in, prefix string) (f *os.File, err error) {
+	_, err = create(in, prefix, func(path string) (err error) {
+		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		return err
+	})
+	return f, err
+}
+
+// create makes something under a name that cannot be guessed, and notes it.
+func create(in, prefix string, do func(path string) error) (path string, err error) {
 	left.Lock()
 	defer left.Unlock()
-	if path, err = os.MkdirTemp(in, pattern); err != nil {
+	at := cmp.Or(in, os.TempDir())
+	removeAbandoned(at, prefix)
+	path = filepath.Join(at, prefix+rand.Text())
+	if err := do(path); err != nil {
 		return "", named(in, err)
 	}
 	note(path)
 	return path, nil
 }
 
-// File makes a new file, like [os.CreateTemp]. The caller must close it, and call
-// [Remove], even after renaming it.
-func File(in, pattern string) (f *os.File, err error) {
-	left.Lock()
-	defer left.Unlock()
-	if f, err = os.CreateTemp(in, pattern); err != nil {
-		return nil, named(in, err)
+const (
+	randomText = 26        // base32 letters and digits after the prefix
+	abandoned  = time.Hour // age at which nothing is still in use
+)
+
+// removeAbandoned removes what processes of this user that were killed left under a prefix. A
+// failure does not matter, and the next one tries again.
+func removeAbandoned(in, prefix string) {
+	all, _ := os.ReadDir(in)
+	for _, e := range all {
+		random, ok := strings.CutPrefix(e.Name(), prefix)
+		if !ok || len(random) != randomText || strings.Trim(random, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
+			continue
+		}
+		path := filepath.Join(in, e.Name())
+		if info, err := e.Info(); err == nil && own(info) && time.Since(changed(path, info)) > abandoned {
+			os.RemoveAll(path)
+		}
 	}
-	note(f.Name())
-	return f, nil
+}
+
+// changed returns when a file, or anything in a directory, last changed.
+func changed(path string, info os.FileInfo) time.Time {
+	last := info.ModTime()
+	within, _ := os.ReadDir(path) // none in a file
+	for _, e := range within {
+		if info, err := e.Info(); err == nil && info.ModTime().After(last) {
+			last = info.ModTime()
+		}
+	}
+	return last
 }
 
 // named says of an error of the directory for temporary files which setting names it.

@@ -127,13 +127,17 @@ func (a *Accounts) SetPassword(name string, pass []byte) error {
 	if err != nil {
 		return err
 	}
+	at, err := a.moment(context.Background())
+	if err != nil {
+		return err
+	}
 	return a.returning("change password", a.users, name, func(tx kv.Tx) error {
-		return a.users.change(tx, name, func(tx kv.Tx, key string) error { return replacePassword(tx, key, payload) })
+		return a.users.change(tx, name, func(tx kv.Tx, key string) error { return replacePassword(tx, key, payload, at) })
 	})
 }
 
-// replacePassword stores another password for a user.
-func replacePassword(tx kv.Tx, name string, payload []byte) error {
+// replacePassword stores another password for a user, whose tokens issued before a moment end.
+func replacePassword(tx kv.Tx, name string, payload []byte, at time.Time) error {
 	old, err := tx.Get(tableUsers, []byte(name))
 	if err != nil {
 		return err
@@ -145,7 +149,7 @@ func replacePassword(tx kv.Tx, name string, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := userRoll.begin(tx, name); err != nil {
+	if err := userRoll.begin(tx, name, at); err != nil {
 		return err
 	}
 	return tx.Put(tableUsers, []byte(name), changed)
@@ -168,7 +172,7 @@ func keepCreated(old, payload []byte) ([]byte, error) {
 // RemoveUser removes a user and leaves a mark, so that its tokens are refused. A user
 // that is not registered is [ErrUnknown].
 func (a *Accounts) RemoveUser(name string) error {
-	return a.update(context.Background(), "remove", func(tx kv.Tx) error { return a.users.change(tx, name, userRoll.drop) })
+	return a.changeAt("remove", a.users, name, userRoll.drop)
 }
 
 // RevokeUser marks a user as revoked, until [Accounts.UnrevokeUser]. The user need not be
@@ -183,7 +187,7 @@ func (a *Accounts) RevokeUser(name string) error {
 // UnrevokeUser lifts a revocation. A user that was removed stays removed. If its tokens count
 // only from a time ahead of all clocks, because one was wrong, they count from now on.
 func (a *Accounts) UnrevokeUser(name string) error {
-	return a.update(context.Background(), "unrevoke", func(tx kv.Tx) error { return a.users.change(tx, name, userRoll.unrevoke) })
+	return a.changeAt("unrevoke", a.users, name, userRoll.unrevoke)
 }
 
 // Users lists the registered users by name, followed by names that are only marked as

@@ -126,7 +126,7 @@ func removeSettings(ctx context.Context, store kv.Store) error {
 
 // someSettings returns settings that belong to a state, as many as one change may remove.
 func someSettings(tx kv.Reader) (keys [][]byte, err error) {
-	own := append(copiedSettings(), pairSetting, rotationKey, chronicleKey)
+	own := append(copiedSettings(), pairSetting, rotationKey, chronicleKey, notedKey, askedKey)
 	for p, err := range kv.All(tx, kv.Settings, nil, nil) {
 		if err != nil || len(keys) == kv.MaxChanges/2 {
 			return keys, err

@@ -183,9 +183,13 @@ func (e EntityRecord) encode() ([]byte, error) {
 // RemoveEntity removes an entity and leaves a mark, so that its master tokens are
 // refused. An entity that is not registered is [ErrUnknown].
 func (d *Directory) RemoveEntity(identity string) error {
-	return d.changeEntity("remove", identity, func(tx kv.Tx) error {
-		return d.entities.change(tx, identity, entityRoll.drop)
-	})
+	return d.changeEntityAt("remove", identity, entityRoll.drop)
+}
+
+func (d *Directory) changeEntityAt(op, identity string, do func(tx kv.Tx, key string, at time.Time) error) error {
+	err := d.changeAt(op, d.entities, identity, do)
+	d.cache.drop(identity)
+	return err
 }
 
 func (d *Directory) changeEntity(op, identity string, fn func(kv.Tx) error) error {

@@ -70,6 +70,9 @@ func (s *Server) StopPruning() {
 
 func (s *Server) pruneUntil(ctx context.Context, p Pruning, done chan<- struct{}) {
 	defer close(done)
+	var noting sync.WaitGroup
+	noting.Go(func() { s.records.noteUntil(ctx) })
+	defer noting.Wait()
 	p.Log.Debug("old records are removed from the state file", "kept", p.Keep, "every", max(p.Interval, leastInterval))
 	if err := s.aging.begin(ctx); err != nil && ctx.Err() == nil {
 		p.Log.Warn("it could not be noted when the first server ran", "error", err)

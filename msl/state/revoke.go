@@ -49,7 +49,5 @@ func (d *Directory) RestoreEntities(identities ...string) (kept string, err erro
 // UnrevokeEntity lifts a revocation. An entity that was removed stays removed. If its tokens
 // count only from a time ahead of all clocks, because one was wrong, they count from now on.
 func (d *Directory) UnrevokeEntity(identity string) error {
-	return d.changeEntity("unrevoke", identity, func(tx kv.Tx) error {
-		return d.entities.change(tx, identity, entityRoll.unrevoke)
-	})
+	return d.changeEntityAt("unrevoke", identity, entityRoll.unrevoke)
 }

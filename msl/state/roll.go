@@ -154,18 +154,19 @@ func (r roll) replace(tx kv.Tx, name string, payload []byte) error {
 	return tx.Put(r.records, []byte(name), payload)
 }
 
-// begin invalidates all tokens of a name issued so far.
-func (r roll) begin(tx kv.Tx, name string) error {
+// begin invalidates all tokens of a name issued before a moment.
+func (r roll) begin(tx kv.Tx, name string, at time.Time) error {
 	m, err := r.markWithFamily(tx, name)
 	if err != nil {
 		return err
 	}
-	m.restart(time.Now())
+	m.restart(at)
 	return r.setMark(tx, name, m)
 }
 
-// drop removes the record of a name and leaves a mark.
-func (r roll) drop(tx kv.Tx, name string) error {
+// drop removes the record of a name and leaves a mark, so that no token issued before a moment
+// will count again.
+func (r roll) drop(tx kv.Tx, name string, at time.Time) error {
 	if old, err := tx.Get(r.records, []byte(name)); err != nil {
 		return err
 	} else if old == nil {
@@ -176,7 +177,7 @@ func (r roll) drop(tx kv.Tx, name string) error {
 		return err
 	}
 	m.removed, m.since = true, time.Now()
-	m.restart(m.since)
+	m.restart(at)
 	if err := r.setMark(tx, name, m); err != nil {
 		return err
 	}
@@ -224,7 +225,7 @@ func (r roll) markWithFamily(tx kv.Reader, name string) (mark, error) {
 
 // unrevoke lifts a revocation. It also ends the wait for a time from which tokens count that
 // a clock far ahead has set: who is not revoked gets in.
-func (r roll) unrevoke(tx kv.Tx, name string) error {
+func (r roll) unrevoke(tx kv.Tx, name string, at time.Time) error {
 	m, err := r.mark(tx, name)
 	if err != nil {
 		return err
@@ -233,7 +234,7 @@ func (r roll) unrevoke(tx kv.Tx, name string) error {
 		return fmt.Errorf("%s %q %w", r.what, name, ErrNotRevoked)
 	}
 	m.revoked, m.kept = false, false
-	if m.counts, err = plausible(tx, m.counts, time.Now()); err != nil {
+	if m.counts, err = plausible(tx, m.counts, at); err != nil {
 		return err
 	}
 	return r.setMark(tx, name, m)

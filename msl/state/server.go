@@ -86,8 +86,11 @@ func (s *Server) readSettings(tx kv.Reader) (err error) {
 }
 
 // readBegan returns the time from which the tokens of all names count, or the zero time.
-func readBegan(tx kv.Reader) (time.Time, error) {
-	b, err := tx.Get(kv.Settings, []byte(beganKey))
+func readBegan(tx kv.Reader) (time.Time, error) { return readTime(tx, beganKey) }
+
+// readTime returns a time in the settings, or the zero time.
+func readTime(tx kv.Reader, key string) (time.Time, error) {
+	b, err := tx.Get(kv.Settings, []byte(key))
 	if err != nil || b == nil {
 		return time.Time{}, err
 	}
@@ -101,8 +104,12 @@ func readBegan(tx kv.Reader) (time.Time, error) {
 // EndTokens invalidates every token issued so far, for every [Server] of the store. It
 // returns when newly issued tokens are valid, which may take until the next second.
 func EndTokens(store kv.Store) error {
-	began := secondAfter(time.Now())
-	err := records{store}.update(context.Background(), "end all tokens", func(tx kv.Tx) error {
+	at, err := records{store}.moment(context.Background())
+	if err != nil {
+		return err
+	}
+	began := secondAfter(at)
+	err = records{store}.update(context.Background(), "end all tokens", func(tx kv.Tx) error {
 		return tx.Put(kv.Settings, []byte(beganKey), encodeInts(seconds(began)))
 	})
 	if err == nil {

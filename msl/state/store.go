@@ -27,8 +27,19 @@ func (r records) update(ctx context.Context, op string, fn func(kv.Tx) error) er
 	return wrap(op, r.store.Update(ctx, fn))
 }
 
+// changeAt changes what a roster has under a name, as of the present of the servers.
+func (r records) changeAt(op string, of roster, name string, do func(tx kv.Tx, key string, at time.Time) error) error {
+	at, err := r.moment(context.Background())
+	if err != nil {
+		return err
+	}
+	return r.update(context.Background(), op, func(tx kv.Tx) error {
+		return of.change(tx, name, func(tx kv.Tx, key string) error { return do(tx, key, at) })
+	})
+}
+
 // returning makes a change after which only new tokens of a name count, and waits until
-// newly issued tokens do.
+// newly issued tokens do: within the next second, or at once if tokens are issued for later.
 func (r records) returning(op string, of roster, name string, fn func(kv.Tx) error) error {
 	var counts time.Time
 	err := r.update(context.Background(), op, func(tx kv.Tx) error {
@@ -39,8 +50,8 @@ func (r records) returning(op string, of roster, name string, fn func(kv.Tx) err
 		counts = m.counts
 		return err
 	})
-	if err == nil {
-		time.Sleep(min(time.Second, time.Until(counts)))
+	if wait := time.Until(counts); err == nil && wait <= time.Second {
+		time.Sleep(wait)
 	}
 	return err
 }

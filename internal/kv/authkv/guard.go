@@ -1,6 +1,7 @@
 package authkv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,7 @@ type Guard struct {
 	// Key returns the key, and the mark that records elsewhere that a root exists. It is
 	// called once, when the store is open, and may be nil. A nil key means that the key
 	// is not available: an authenticated store can then be read without verification, but
-	// not changed. The mark may be nil.
+	// not changed. An error that is ErrNoKey says the same, and why. The mark may be nil.
 	Key func() (Key, Mark, error)
 	// Trust says how to treat a store without a root.
 	Trust Trust
@@ -71,10 +72,10 @@ func (g Guard) Over(ctx context.Context, store kv.Store, tables, former []string
 	}
 	key, mark, err := g.key()
 	switch {
-	case err != nil:
+	case err != nil && !errors.Is(err, ErrNoKey):
 		return nil, Verdict{}, err
 	case key == nil && rooted:
-		return unjudged{store}, Verdict{}, nil
+		return unjudged{store, cmp.Or(err, fmt.Errorf("authkv: %w", ErrNoKey))}, Verdict{}, nil
 	case key == nil:
 		return store, Verdict{}, nil
 	}
@@ -140,12 +141,13 @@ func (g Guard) verify(ctx context.Context, s *Store, former []string) error {
 }
 
 // An unjudged store is authenticated by a key that is not available.
-type unjudged struct{ kv.Store }
+type unjudged struct {
+	kv.Store
+	why error // an ErrNoKey
+}
 
 // Update returns [ErrNoKey].
-func (unjudged) Update(context.Context, func(kv.Tx) error) error {
-	return fmt.Errorf("authkv: %w", ErrNoKey)
-}
+func (u unjudged) Update(context.Context, func(kv.Tx) error) error { return u.why }
 
 // A soleKey has distinct tags for stores that only one process at a time has open: their
 // sums are computed differently.

@@ -33,7 +33,7 @@ func Begin(from io.Reader) (io.Reader, error) {
 // OnCopy calls fn with the path of a temporary copy of a file, so that a backup can be
 // read without changing it. Errors of fn are returned unchanged.
 func (l Layout) OnCopy(from io.Reader, fn func(path string) error) error {
-	copied, err := throwaway.File("", "msl-hsm-copy-*")
+	copied, err := throwaway.File("", "msl-hsm-copy-")
 	if err != nil {
 		return l.Explain("", err)
 	}
@@ -153,7 +153,7 @@ func settled(path string) (string, error) {
 type beside struct{ *os.File }
 
 func newBeside(path, what string) (beside, error) {
-	f, err := throwaway.File(filepath.Dir(path), filepath.Base(path)+"."+what+"-*")
+	f, err := throwaway.File(filepath.Dir(path), filepath.Base(path)+"."+what+"-")
 	return beside{f}, err
 }
 

@@ -4,7 +4,6 @@ package etcdkv
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"slices"
 	"strings"
@@ -29,7 +28,7 @@ type cluster struct {
 
 func (c *cluster) connect(ctx context.Context) (err error) {
 	to := c.transport()
-	to.Username, to.DialOptions = c.config.User, c.dialing()
+	to.Username, to.DialOptions = c.config.User, append(to.DialOptions, c.dialing()...)
 	if c.config.Password != nil {
 		password, err := c.config.Password(ctx)
 		if err != nil {
@@ -69,10 +68,7 @@ func (c *cluster) transport() clientv3.Config {
 		Logger:               zap.NewNop(),
 	}
 	if strings.HasPrefix(c.config.Endpoints[0], "https:") {
-		to.TLS = c.config.TLS.Clone()
-		if to.TLS == nil {
-			to.TLS = &tls.Config{}
-		}
+		to.TLS, to.DialOptions = c.config.tls(), c.config.withRoots()
 	}
 	return to
 }

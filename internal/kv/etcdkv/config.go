@@ -3,6 +3,7 @@ package etcdkv
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -25,6 +26,9 @@ type Config struct {
 	// TLS has the roots for https and, if etcd asks for it, a client certificate, whose
 	// private key is any crypto.Signer. Nil means the system's roots.
 	TLS *tls.Config
+	// Roots returns the roots for https, instead of those of TLS. It is called for each
+	// connection, so that they can be replaced. It may be nil.
+	Roots func() (*x509.CertPool, error)
 	// User is the name of a user of etcd. Zero means none.
 	User string
 	// Password returns the password of User. It is called by Open, and again when etcd no
@@ -145,7 +149,7 @@ func (c Config) checkEndpoint(endpoint string) (*url.URL, error) {
 		return nil, errors.New("etcdkv: an endpoint contains a user: configure user and password by themselves")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
 		return nil, fmt.Errorf("etcdkv: the endpoint %s has a path: leave it out, and set the prefix instead", u.Redacted())
-	case u.Scheme == "http" && c.TLS != nil:
+	case u.Scheme == "http" && (c.TLS != nil || c.Roots != nil):
 		return nil, fmt.Errorf("etcdkv: TLS is configured, but the endpoint %s is http: use https", endpoint)
 	case u.Scheme == "http" && c.User != "" && !isLoopback(u.Hostname()):
 		return nil, fmt.Errorf("etcdkv: the password would go to %s in the clear: use https", endpoint)

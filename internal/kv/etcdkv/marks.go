@@ -109,20 +109,34 @@ func (all *marks) removeOwn() {
 	_, _ = all.at.client.Delete(ctx, all.at.key(marked, all.own+"/"), clientv3.WithPrefix())
 }
 
-// removeOld removes some marks of processes that ended without removing them.
+// markTime returns the time in a value.
+func markTime(value []byte) (time.Time, bool) {
+	text, _, _ := strings.Cut(string(value), " ")
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	return time.Unix(seconds, 0), err == nil
+}
+
+// removeOld removes some marks of processes that ended without removing them. The clock here may
+// be wrong, so the mark that was used last must be as much younger, too. Those used earlier go
+// first: a process whose newest mark is gone and another is not would believe that etcd went back.
 func (all *marks) removeOld(ctx context.Context, now time.Time) error {
 	const unused = 24 * time.Hour
 	return all.at.ask(ctx, func(ctx context.Context) error {
-		found, err := all.at.client.Get(ctx, all.at.key(marked, ""), clientv3.WithPrefix(), clientv3.WithLimit(1000))
+		last, err := all.at.client.Get(ctx, all.at.key(marked, ""), clientv3.WithLastRev()...)
+		if err != nil || len(last.Kvs) == 0 {
+			return err
+		}
+		if used, ok := markTime(last.Kvs[0].Value); ok && used.Before(now) {
+			now = used
+		}
+		found, err := all.at.client.Get(ctx, all.at.key(marked, ""), append(clientv3.WithFirstRev(), clientv3.WithLimit(maxOperations))...)
 		if err != nil {
 			return err
 		}
 		var compares []clientv3.Cmp
 		var operations []clientv3.Op
 		for _, record := range found.Kvs {
-			text, _, _ := strings.Cut(string(record.Value), " ")
-			seconds, err := strconv.ParseInt(text, 10, 64)
-			if err == nil && now.Sub(time.Unix(seconds, 0)) > unused && len(operations) < maxOperations {
+			if used, ok := markTime(record.Value); ok && now.Sub(used) > unused {
 				compares = append(compares, clientv3.Compare(clientv3.ModRevision(string(record.Key)), "=", record.ModRevision))
 				operations = append(operations, clientv3.OpDelete(string(record.Key)))
 			}

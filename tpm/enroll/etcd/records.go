@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"slices"
@@ -41,6 +42,9 @@ type Config struct {
 	// TLS has the roots for https and, if etcd asks for it, a client certificate. Nil
 	// means the system's roots.
 	TLS *tls.Config
+	// Roots returns the roots for https, instead of those of TLS. It is called for each
+	// connection, so that the CA of etcd can be replaced. It may be nil.
+	Roots func() (*x509.CertPool, error)
 	// User is the name of a user of etcd. Zero means none.
 	User string
 	// Password returns the password of User. It is called again when etcd no longer accepts
@@ -89,7 +93,7 @@ func (c Config) place() clusterkv.Place {
 		c.Prefix = Beside("")
 	}
 	p := clusterkv.Place{
-		Config: etcdkv.Config{Endpoints: c.Endpoints, Prefix: c.Prefix, TLS: c.TLS, User: c.User, Password: c.Password},
+		Config: etcdkv.Config{Endpoints: c.Endpoints, Prefix: c.Prefix, TLS: c.TLS, Roots: c.Roots, User: c.User, Password: c.Password},
 		Layout: layout(), What: "the enrollments", Summed: small(), Records: append(small(), enroll.RecordTable),
 		Following: etcdkv.Following{Staleness: c.Staleness},
 	}

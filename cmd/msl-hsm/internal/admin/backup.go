@@ -51,8 +51,8 @@ func BackupState(c *config.Config, state, to string, force bool) (r StateReport,
 	return r, errors.Join(os.Rename(f.Name(), to), atomicfile.SyncDir(filepath.Dir(to)))
 }
 
-// partOf is the pattern of names for what is not yet complete, beside a file.
-func partOf(file string) string { return filepath.Base(file) + ".part-*" }
+// partOf begins the names of what is not yet complete, beside a file.
+func partOf(file string) string { return filepath.Base(file) + ".part-" }
 
 func noDirectory(file string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {

@@ -89,7 +89,7 @@ func unusableEnrollments(path string, err error) error {
 // devicesAt returns where the records of devices are in a cluster: beside the state.
 func devicesAt(s etcd.Config) devices.Config {
 	return devices.Config{
-		Endpoints: s.Endpoints, Prefix: devices.Beside(s.Prefix), TLS: s.TLS, User: s.User, Password: s.Password,
+		Endpoints: s.Endpoints, Prefix: devices.Beside(s.Prefix), TLS: s.TLS, Roots: s.Roots, User: s.User, Password: s.Password,
 		Key: s.Key, Staleness: s.Staleness,
 	}
 }

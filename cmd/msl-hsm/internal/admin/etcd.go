@@ -162,9 +162,7 @@ func clusterOf(c *config.Config, store keys.Store) (at etcd.Config, err error) {
 	if s.Password != "" {
 		at.Password = etcdPassword(s.Password)
 	}
-	if s.CA+s.Certificate != "" {
-		at.TLS, err = etcdTLS(s)
-	}
+	at.TLS, at.Roots, err = etcdTLS(s)
 	return at, err
 }
 
@@ -185,18 +183,17 @@ func etcdPassword(source string) func(context.Context) ([]byte, error) {
 	}
 }
 
-// etcdTLS reads the CA once, and the client certificate again for each connection: it may
-// have been renewed.
-func etcdTLS(s *config.State) (*tls.Config, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
+// etcdTLS reads the CA and the client certificate, and again for each connection: they may
+// have been replaced.
+func etcdTLS(s *config.State) (t *tls.Config, roots func() (*x509.CertPool, error), err error) {
+	if s.CA+s.Certificate == "" {
+		return nil, nil, nil
+	}
+	t = &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.CA != "" {
-		all, err := keys.ReadCertificates("server.state.ca", s.CA)
-		if err != nil {
-			return nil, err
-		}
-		t.RootCAs = x509.NewCertPool()
-		for _, certificate := range all {
-			t.RootCAs.AddCert(certificate)
+		roots = func() (*x509.CertPool, error) { return etcdRoots(s.CA) }
+		if _, err := roots(); err != nil {
+			return nil, nil, err
 		}
 	}
 	if s.Certificate != "" {
@@ -206,8 +203,20 @@ func etcdTLS(s *config.State) (*tls.Config, error) {
 			return &pair, err
 		}
 		if _, err := t.GetClientCertificate(nil); err != nil {
-			return nil, exit.Usagef("server.state.certificate and key: %w", err)
+			return nil, nil, exit.Usagef("server.state.certificate and key: %w", err)
 		}
 	}
-	return t, nil
+	return t, roots, nil
+}
+
+func etcdRoots(path string) (*x509.CertPool, error) {
+	all, err := keys.ReadCertificates("server.state.ca", path)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	for _, certificate := range all {
+		roots.AddCert(certificate)
+	}
+	return roots, nil
 }

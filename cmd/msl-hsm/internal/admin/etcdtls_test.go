@@ -16,6 +16,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 )
 
 // TestEtcdCA has a file of trusted certificates with a damaged block, and one without any.
@@ -28,10 +29,38 @@ func TestEtcdCA(t *testing.T) {
 		if err := os.WriteFile(ca, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := etcdTLS(&config.State{CA: ca})
+		_, _, err := etcdTLS(&config.State{CA: ca})
 		if err == nil || exit.Code(err) != exit.Usage || !strings.Contains(err.Error(), "server.state.ca") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
 		}
+	}
+}
+
+// TestEtcdCAReplaced replaces the file of trusted certificates: the next connection, of the
+// enrollments too, trusts the new ones, or fails while they cannot be read.
+func TestEtcdCAReplaced(t *testing.T) {
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	s := &config.State{CA: ca, Certificate: ca, Key: filepath.Join(t.TempDir(), "ca.key")}
+	writePair(t, s, 1)
+	c, roots, err := etcdTLS(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots = devicesAt(etcd.Config{TLS: c, Roots: roots}).Roots
+	first, err := roots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(s.CA, 10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := roots(); err == nil || !strings.Contains(err.Error(), "server.state.ca") {
+		t.Errorf("half a file: %v", err)
+	}
+	writePair(t, s, 2)
+	second, err := roots()
+	if err != nil || second.Equal(first) {
+		t.Errorf("the former CA is still trusted, or %v", err)
 	}
 }
 
@@ -40,7 +69,7 @@ func TestEtcdCA(t *testing.T) {
 func TestEtcdCertificateRenewed(t *testing.T) {
 	s := &config.State{Certificate: filepath.Join(t.TempDir(), "client.pem"), Key: filepath.Join(t.TempDir(), "client.key")}
 	writePair(t, s, 1)
-	c, err := etcdTLS(s)
+	c, _, err := etcdTLS(s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,9 @@
 package admin
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 
@@ -22,6 +24,7 @@ type Keys struct {
 	c     *config.Config
 	store keys.Store // nil until opened
 	err   error      // why opening failed
+	none  error      // why there is none yet
 	needs bool       // requires a key store, so that having none is an error
 	own   bool       // opened here
 }
@@ -46,6 +49,7 @@ func (r *Keys) open() (keys.Store, error) {
 	}
 	store, err := keys.Open(r.c)
 	if errors.Is(err, keystore.ErrNotFound) && !r.needs {
+		r.none = missing{err}
 		return nil, nil
 	}
 	if err != nil {
@@ -54,6 +58,15 @@ func (r *Keys) open() (keys.Store, error) {
 	r.store, r.own = store, true
 	return store, nil
 }
+
+// A missing key store was named and not found. That is why there is no key.
+type missing struct{ error }
+
+func (m missing) Error() string {
+	return fmt.Sprintf("its records are authenticated with a key of the server, and the key store that has it was not found: %v", m.error)
+}
+
+func (m missing) Unwrap() []error { return []error{m.error, authkv.ErrNoKey} }
 
 // Close closes the key store if it was opened here.
 func (r *Keys) Close() error {
@@ -70,7 +83,7 @@ func (r *Keys) guard(mark keystore.Role, trust authkv.Trust) authkv.Guard {
 	return authkv.Guard{Trust: trust, Key: func() (authkv.Key, authkv.Mark, error) {
 		store, err := r.open()
 		if store == nil || err != nil {
-			return nil, nil, err
+			return nil, nil, cmp.Or(err, r.none)
 		}
 		prefix := r.c.Keystore.Prefix
 		key, err := state.KeyOf(store, keystore.RoleIssuerMAC.Label(prefix))

@@ -19,6 +19,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 )
 
 const (
@@ -205,6 +206,12 @@ func hungUp(err error) bool {
 // errEnded means that the connection ended without an answer.
 var errEnded = errors.New("ended before it answered")
 
+// errSilent means that there was no answer in time.
+var errSilent = errors.New("did not answer")
+
+// Uncertain reports whether a change may have been made although there was an error.
+func Uncertain(err error) bool { return exit.IsAny(err, errEnded, errSilent, etcd.ErrUncertain) }
+
 // errVersion is the kind of error for requests that a server does not understand.
 var errVersion = errors.New("another version")
 
@@ -214,7 +221,7 @@ func (r *Running) otherVersion() error {
 }
 
 func silent(state string, d time.Duration) error {
-	return exit.WithCode(fmt.Errorf("the server that has %s open did not answer in %v: it is stopped or stuck, and may still do it later; let it continue or stop it, and try again", state, d), exit.Failure)
+	return exit.WithCode(fmt.Errorf("the server that has %s open %w in %v: it is stopped or stuck, and may still do it later; let it continue or stop it, and try again", state, errSilent, d), exit.Failure)
 }
 
 // refused returns the error that the server answered with.

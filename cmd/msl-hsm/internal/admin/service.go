@@ -163,7 +163,7 @@ func (s Service) sendSnapshot(w http.ResponseWriter, r *http.Request) {
 
 // snapshot makes the copy in a file beside the state that has already been unlinked.
 func (s Service) snapshot() (f *os.File, err error) {
-	if f, err = throwaway.File(filepath.Dir(s.Path), filepath.Base(s.Path)+".backup-*"); err != nil {
+	if f, err = throwaway.File(filepath.Dir(s.Path), filepath.Base(s.Path)+".backup-"); err != nil {
 		return nil, err
 	}
 	err = s.State.File.Snapshot(f)

@@ -123,7 +123,7 @@ func holdPlan(path string) (*os.File, error) {
 // dryRunToken makes the configuration and the flags refer to a token that is removed at
 // the end.
 func dryRunToken(c *config.Config, plan *config.Ceremony, f *ceremonyFlags) (end func(), err error) {
-	dir, err := throwaway.Dir("", "msl-hsm-ceremony")
+	dir, err := throwaway.Dir("", "msl-hsm-ceremony-")
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
@@ -54,17 +53,22 @@ func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
 		return t, fmt.Errorf("PKCS #11 module: %w", err)
 	}
 	sum := sha256.Sum256(library)
+	none := &hsm.NoTokenError{URI: uri.String()}
 	var unread error
 	for _, one := range all {
 		unread = errors.Join(unread, one.Unread())
-		if uri.Matches(&one) && one.Flags&pkcs11.CKF_TOKEN_INITIALIZED != 0 {
+		if one.Flags&pkcs11.CKF_TOKEN_INITIALIZED == 0 {
+			continue
+		}
+		if uri.Matches(&one) {
 			return ceremonyToken{uri.String(), one.Label, one.Serial, one.Model, one.Manufacturer, hex.EncodeToString(sum[:])}, nil
 		}
+		none.Tokens = append(none.Tokens, fmt.Sprintf("%q serial %s", one.Label, one.Serial))
 	}
 	if unread != nil {
 		return t, unread
 	}
-	return t, exit.WithCode(fmt.Errorf("no initialized token matches %s: make one with msl-hsm token init", uri), exit.Keystore)
+	return t, keys.NoToken(k, none)
 }
 
 // describe reads back a key, and checks what the ceremony requires of each.

@@ -4,16 +4,18 @@ package cli
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
-// shiftable builds a msl-hsm whose clock is ahead by the duration in CLOCK_AHEAD: the
-// package time of the standard library is another one. (Programs in Go ask the kernel
-// without libc, so libfaketime does not reach them.)
+// shiftable builds a msl-hsm whose clock is ahead by the seconds in the file CLOCK_AHEAD, which
+// setClock writes, also while it runs: the package time of the standard library is another one.
+// (Programs in Go ask the kernel without libc, so libfaketime does not reach them.)
 func shiftable(t *testing.T) string {
 	t.Helper()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
@@ -26,8 +28,8 @@ func shiftable(t *testing.T) string {
 		t.Fatal(err)
 	}
 	for _, change := range [][2]string{
-		{"import (\n", "import (\n\t\"syscall\"\n"},
-		{"\tsec, nsec, mono := runtimeNow()\n", "\tsec, nsec, mono := runtimeNow()\n\tsec += ahead\n"},
+		{"import (\n", "import (\n\t\"syscall\"\n\t\"unsafe\"\n"},
+		{"\tsec, nsec, mono := runtimeNow()\n", "\tsec, nsec, mono := runtimeNow()\n\tif ahead != nil {\n\t\tsec += *ahead\n\t}\n"},
 	} {
 		if bytes.Count(text, []byte(change[0])) != 1 {
 			t.Fatalf("%s is not as expected: %q", source, change[0])
@@ -36,10 +38,20 @@ func shiftable(t *testing.T) string {
 	}
 	dir := t.TempDir()
 	write(t, dir, "time.go", string(text)+`
-var ahead = func() int64 {
-	text, _ := syscall.Getenv("CLOCK_AHEAD")
-	d, _ := ParseDuration(text)
-	return int64(d / Second)
+var ahead = func() *int64 {
+	path, ok := syscall.Getenv("CLOCK_AHEAD")
+	if !ok {
+		return nil
+	}
+	fd, err := syscall.Open(path, syscall.O_RDONLY, 0)
+	if err != nil {
+		panic(err)
+	}
+	at, err := syscall.Mmap(fd, 0, 8, syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		panic(err)
+	}
+	return (*int64)(unsafe.Pointer(&at[0]))
 }()
 `)
 	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {source: filepath.Join(dir, "time.go")}})
@@ -53,4 +65,42 @@ var ahead = func() int64 {
 		t.Fatalf("go build: %v: %s", err, out)
 	}
 	return program
+}
+
+// setClock writes a file for programs that shiftable builds.
+func setClock(t *testing.T, path string, ahead time.Duration) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(ahead/time.Second)), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestClockSteps sets the clocks of servers while they run, one and then all, forward and back by
+// an hour, a day and a year: devices go on, no message is processed twice, and what ends the
+// tokens of a user ends them whatever the clocks say.
+func TestClockSteps(t *testing.T) {
+	if os.Getenv("MSL_SOAK") == "" {
+		t.Skip("with MSL_SOAK=1")
+	}
+	t.Parallel()
+	s := newChaosSite(t, shiftable(t), make([]time.Duration, siteServers), deviceNames(10))
+	stop := s.send(t.Context(), 400*time.Millisecond)
+	for _, servers := range [][]*siteServer{s.servers[:1], s.servers} {
+		for _, step := range []time.Duration{time.Hour, -time.Hour, 24 * time.Hour, -24 * time.Hour, 365 * 24 * time.Hour, -365 * 24 * time.Hour} {
+			for _, ahead := range []time.Duration{step, 0} {
+				for _, v := range servers {
+					setClock(t, v.clockFile(), ahead)
+				}
+				s.further(100)
+			}
+			t.Logf("%d servers, %v", len(servers), step)
+		}
+	}
+	stop()
+	s.finish()
 }

@@ -76,6 +76,7 @@ func (v *siteServer) start() {
 
 func (v *siteServer) launch(ready string) <-chan struct{} {
 	v.t.Helper()
+	setClock(v.t, v.clockFile(), v.clock)
 	log, err := os.OpenFile(v.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		v.t.Fatal(err)
@@ -83,7 +84,7 @@ func (v *siteServer) launch(ready string) <-chan struct{} {
 	defer log.Close()
 	c := exec.Command(v.site.program, "serve", "--config", v.name+".yaml", "--listen", v.address, "--ready-file", ready)
 	c.Dir, c.Stdout, c.Stderr = v.site.dir, log, log
-	c.Env = append(os.Environ(), "GOMAXPROCS=2", "CLOCK_AHEAD="+v.clock.String())
+	c.Env = append(os.Environ(), "GOMAXPROCS=2", "CLOCK_AHEAD="+v.clockFile())
 	if err := c.Start(); err != nil {
 		v.t.Fatal(err)
 	}
@@ -128,6 +129,8 @@ func (v *siteServer) running() bool {
 		return true
 	}
 }
+
+func (v *siteServer) clockFile() string { return filepath.Join(v.site.dir, v.name+".clock") }
 
 func (v *siteServer) logFile() string { return filepath.Join(v.site.dir, v.name+".log") }
 

@@ -248,10 +248,13 @@ func writePSK(k *entityauth.PSKFile, path string) error {
 	return err
 }
 
-// undo removes a key file that were not registered.
+// undo removes a key file that was not registered. If it may have been, nobody else has the keys.
 func undo(path string, err error) error {
 	if path == "" {
 		return err
+	}
+	if admin.Uncertain(err) {
+		return fmt.Errorf("%w; the keys are in %s: give it to the device if msl-hsm entity list has the entity, else remove it", err, path)
 	}
 	return errors.Join(err, os.Remove(path))
 }

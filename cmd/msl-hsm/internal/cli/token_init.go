@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
@@ -76,10 +77,15 @@ func initSoftHSM(p *program, dir, label, soSource string) error {
 		return err
 	}
 	defer so.Close()
-	if err := initialize(uri, so.Bytes(), pin.Bytes()); err != nil {
+	err = initialize(uri, so.Bytes(), pin.Bytes())
+	switch {
+	case errors.Is(err, keystore.ErrExists) && admin.Absent(configIn(dir)): // it was interrupted
+		fmt.Fprintf(p.stdout, "the SoftHSM token %q is in %s already\n", label, p.flags.softhsm)
+	case err != nil:
 		return err
+	default:
+		fmt.Fprintf(p.stdout, "made the SoftHSM token %q in %s\n", label, p.flags.softhsm)
 	}
-	fmt.Fprintf(p.stdout, "made the SoftHSM token %q in %s\n", label, p.flags.softhsm)
 	return writeConfig(p, p.flags.softhsm, label, k.PIN)
 }
 
@@ -102,7 +108,7 @@ func pinFor(source, path, what string) (*lockedmem.Buffer, error) {
 func initialize(uri *hsm.URI, soPIN, pin []byte) error {
 	err := hsm.InitToken(uri.ModulePath, uri.Token, soPIN, pin)
 	if errors.Is(err, keystore.ErrExists) {
-		return fmt.Errorf("token %q already exists; continue with msl-hsm key create --set server, or choose another --label", uri.Token)
+		return exit.OfKind(keystore.ErrExists, "token %q already exists; continue with msl-hsm key create --set server, or choose another --label", uri.Token)
 	}
 	return err
 }
@@ -118,12 +124,14 @@ server:
   state: server.db
 `
 
+func configIn(dir string) string { return filepath.Join(dir, "msl-hsm.yaml") }
+
 // writeConfig writes a configuration beside the token, unless one exists.
 func writeConfig(p *program, dir, label, pin string) error {
 	if pin == "" {
 		pin = "file:pin"
 	}
-	path := filepath.Join(dir, "msl-hsm.yaml")
+	path := configIn(dir)
 	uri := hsm.URI{Token: label}
 	text := fmt.Sprintf(configText, uri.String()[len("pkcs11:token="):], pin)
 	err := atomicfile.Create(path, []byte(text), atomicfile.DefaultMode)

@@ -1,0 +1,196 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
+)
+
+// A quickStore is one that several servers share.
+type quickStore struct {
+	kvtest.Memory
+	full  atomic.Bool
+	tries atomic.Int32
+}
+
+func (s *quickStore) Update(ctx context.Context, fn func(kv.Tx) error) error {
+	if s.tries.Add(1); s.full.Load() {
+		return errors.New("the database is full")
+	}
+	return s.Memory.Update(ctx, fn)
+}
+
+func (s *quickStore) Recall(ctx context.Context, fn func(kv.Reader) error) error {
+	return s.View(ctx, fn)
+}
+
+// An operator uses a store that others share, as a command does.
+func operator(t *testing.T, s kv.Shared) *Server {
+	t.Helper()
+	return serverIn(t, struct{ kv.Store }{s})
+}
+
+// A wrongClock is a store of servers whose clocks are ahead of that of everybody else.
+type wrongClock struct {
+	*quickStore
+	ahead time.Duration
+}
+
+// Update changes the time that the server notes.
+func (s *wrongClock) Update(ctx context.Context, fn func(kv.Tx) error) error {
+	return s.quickStore.Update(ctx, func(tx kv.Tx) error { return fn(&wrongTx{tx, s.ahead}) })
+}
+
+type wrongTx struct {
+	kv.Tx
+	ahead time.Duration
+}
+
+func (t *wrongTx) Put(table string, key, value []byte) error {
+	if string(key) == notedKey {
+		n, err := decodeInts(value, 1)
+		if err != nil {
+			return err
+		}
+		value = encodeInts(n[0] + int64(t.ahead/time.Second))
+	}
+	return t.Tx.Put(table, key, value)
+}
+
+// TestClockOfAnOperator has an operator, whose clock is right, ahead or behind, end the tokens of
+// names: those that servers issued until then end, and those issued later count, by a server whose
+// clock is a little apart from the others, too.
+func TestClockOfAnOperator(t *testing.T) {
+	change := map[string]func(s *Server) error{
+		"entity": func(s *Server) error { return first(s.RemoveEntity("a"), s.AddEntity(pskEntity("a"))) },
+		"user":   func(s *Server) error { return first(s.RemoveUser("ann"), s.AddUser("ann", []byte("a password"))) },
+		"revoked": func(s *Server) error {
+			return first(s.SetPassword("ann", []byte("x")), s.RevokeUser("ann"), s.UnrevokeUser("ann"))
+		},
+		"password": func(s *Server) error { return s.SetPassword("ann", []byte("another")) },
+		"all":      func(s *Server) error { return EndTokens(s.store) },
+	}
+	for _, ahead := range []time.Duration{0, 4 * time.Minute, -4 * time.Minute, time.Hour, -time.Hour, day, -day, year, -year} {
+		for name, do := range change {
+			synctest.Test(t, func(t *testing.T) {
+				store := &quickStore{}
+				server := serverIn(t, &wrongClock{store, ahead})
+				server.StartPruning(Pruning{Keep: day})
+				o := operator(t, store)
+				wantErr(t, first(o.AddEntity(pskEntity("a")), o.AddUser("ann", []byte("a password"))), nil)
+				time.Sleep(10*time.Minute + 17*time.Second)
+				clock := func() time.Time { return time.Now().Add(ahead) } // of the server
+				before := clock()
+				wantErr(t, do(o), nil)
+				user := name != "entity"
+				counting := func(at time.Time) bool {
+					e, u := counts(t, o, "a", "ann", at)
+					return user && u || !user && e
+				}
+				if counting(before.Add(mostApart)) {
+					t.Errorf("%s: with a server ahead by %v, a token of before counts", name, ahead)
+				}
+				if !counting(clock().Add(mostApart + noteEvery + 2*time.Second)) {
+					t.Errorf("%s: with a server ahead by %v, no token counts that is issued from then on", name, ahead)
+				}
+				server.StopPruning()
+			})
+		}
+	}
+}
+
+// TestClockOfOneServer has one of three servers be wrong by a day, and the operator be right.
+func TestClockOfOneServer(t *testing.T) {
+	for _, ahead := range []time.Duration{day, -day} {
+		synctest.Test(t, func(t *testing.T) {
+			store := &quickStore{}
+			for _, ahead := range []time.Duration{0, 0, ahead} {
+				server := serverIn(t, &wrongClock{store, ahead})
+				server.StartPruning(Pruning{Keep: day})
+				defer server.StopPruning()
+				time.Sleep(70 * time.Millisecond)
+			}
+			o := operator(t, store)
+			for range 10 {
+				time.Sleep(time.Minute)
+				now, err := o.moment(t.Context())
+				if off := time.Until(now); err != nil || off < mostApart-time.Second || off > mostApart+noteEvery {
+					t.Errorf("by %v: %v ahead, %v", ahead, off, err)
+				}
+			}
+		})
+	}
+}
+
+// TestClockWithoutServers has no server answer: it is stopped, or of an earlier version, and may
+// have issued tokens since it noted the time.
+func TestClockWithoutServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &quickStore{}
+		o := operator(t, store)
+		moment := func() time.Duration {
+			began := time.Now()
+			at, err := o.moment(t.Context())
+			if took := time.Since(began); err != nil || took > answerTime+time.Second {
+				t.Errorf("it took %v: %v", took, err)
+			}
+			return time.Until(at)
+		}
+		if off := moment(); off != 0 {
+			t.Errorf("before the first server: %v ahead", off)
+		}
+		wantErr(t, o.note(t.Context(), time.Now()), nil)
+		time.Sleep(time.Minute)
+		if off := moment(); off != mostApart {
+			t.Errorf("after a minute: %v ahead", off)
+		}
+		time.Sleep(year)
+		if off := moment(); off != mostApart {
+			t.Errorf("after a year: %v ahead", off)
+		}
+		wantErr(t, o.note(t.Context(), time.Now().Add(day)), nil)
+		if off := moment(); off < day {
+			t.Errorf("when the last server was ahead by a day: %v", off)
+		}
+	})
+}
+
+// TestNotedOnlyShared leaves a state in a file alone.
+func TestNotedOnlyShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t)
+		s.StartPruning(Pruning{Keep: day})
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		if at, err := s.noted(t.Context()); !at.IsZero() || err != nil {
+			t.Errorf("noted %v: %v", at, err)
+		}
+		s.StopPruning()
+	})
+}
+
+// TestNotedFails goes on after etcd was full, and does not try all the time until then.
+func TestNotedFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &quickStore{}
+		store.full.Store(true)
+		s := serverIn(t, store)
+		s.StartPruning(Pruning{Keep: day})
+		time.Sleep(time.Minute)
+		store.full.Store(false)
+		if n := store.tries.Load(); n > 20 {
+			t.Errorf("%d tries a minute", n)
+		}
+		time.Sleep(2 * restAfterError)
+		if at, err := s.noted(t.Context()); at.IsZero() || err != nil {
+			t.Errorf("noted %v: %v", at, err)
+		}
+		s.StopPruning()
+	})
+}
