@@ -113,7 +113,7 @@ var asked = []uint{
 	pkcs11.CKA_VALUE_LEN, pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT, pkcs11.CKA_EC_PARAMS,
 }
 
-// toldOfRSA is the public half, which a private key has too.
+// toldOfRSA is the public half, which a private key may have too.
 var toldOfRSA = []uint{pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT}
 
 // read reads the attributes of an object. Those that the module does not know count as
@@ -373,10 +373,10 @@ func (i *inspector) keys(session uint, t template) ([]evidence, error) {
 	return all, nil
 }
 
-// publicHalf reads the public key of a pair: of RSA from the private key, which
-// has it too, and of an EC key from the object beside it.
+// publicHalf reads the public key of a pair: of RSA from the private key, where that has it
+// too, and otherwise from the object beside it.
 func (i *inspector) publicHalf(session uint, e evidence) (crypto.PublicKey, error) {
-	if e.keyType == pkcs11.CKK_RSA {
+	if e.keyType == pkcs11.CKK_RSA && len(e.told[pkcs11.CKA_PUBLIC_EXPONENT]) > 0 {
 		return rsaPublic(e.told)
 	}
 	halves, err := i.publicObjects(session, e.Label, e.id)

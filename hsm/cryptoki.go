@@ -43,6 +43,7 @@ func (l tokenCalls) initialize(text string) error {
 		reserved = C.CString(text)
 		defer C.free(unsafe.Pointer(reserved))
 	}
+	defer keepSignals()()
 	return l.count(C.msl_initialize(l.list, reserved), C.FN_Initialize)
 }
 

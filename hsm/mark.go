@@ -2,8 +2,7 @@ package hsm
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/rsa"
+	"crypto"
 	"fmt"
 
 	"github.com/miekg/pkcs11"
@@ -88,10 +87,7 @@ func (i *inspector) sameAs(session uint, e evidence, old version) error {
 func sameKey(i *inspector, session uint, e evidence, v version) (bool, error) {
 	e.Algorithm = v.algorithm
 	switch public := v.public.(type) {
-	case *rsa.PublicKey:
-		now, err := rsaPublic(e.told)
-		return err == nil && public.Equal(now), nil
-	case *ecdsa.PublicKey:
+	case interface{ Equal(crypto.PublicKey) bool }: // of RSA and ECDSA
 		now, err := i.publicHalf(session, e)
 		return err == nil && public.Equal(now), err
 	}

@@ -8,6 +8,8 @@
 
 #include "cryptoki.h"
 
+#include <signal.h>
+
 /* What an operation gave: the answer and the place of the function it is of;
  * a length or a handle; and of a new key the attributes read back, where -1
  * means that the module does not tell, and MSL_UNWRITTEN that it wrote nothing. */
@@ -43,6 +45,13 @@ typedef struct {
 
 int msl_expand(msl_template *t, ck_byte *in, ck_ulong n);
 msl_result msl_answer(ck_rv rv, int fn, ck_ulong value);
+
+/* The handlers of the signals by which a program is stopped or told something, and of those
+ * that the Go runtime cannot do without. Some libraries put others in their place. */
+enum { MSL_HANDLERS = 6 };
+typedef struct { struct sigaction of[MSL_HANDLERS]; } msl_handlers;
+void msl_keep_handlers(msl_handlers *h);
+void msl_restore_handlers(const msl_handlers *h);
 
 ck_functions *msl_load(const char *path, ck_rv *rv, char *reason, ck_ulong n);
 

@@ -35,6 +35,8 @@ const (
 	quirkReadable
 	quirkGuess
 	quirkPoint
+	quirkExponent
+	quirkSignals
 	quirkLists
 	quirkHandles
 	quirkDead
@@ -95,6 +97,8 @@ func quirkTable() []quirkRow {
 		quirkReadable:   {"openCryptoki", "makes an unwrapped key readable although the template says otherwise", "the attributes of each new key are read back; the key is repaired, or else destroyed and refused", nil},
 		quirkGuess:      {"SoftHSM2", "returns CKR_GENERAL_ERROR for data that cannot be decrypted, as a broken device does", "the same operation is tried with good data to find out whether the data or the device is at fault", nil},
 		quirkPoint:      {"several", "returns CKA_EC_POINT without the enclosing OCTET STRING", "both forms are read", nil},
+		quirkExponent:   {"several", "does not report CKA_PUBLIC_EXPONENT of a private key", "it is read from the public key beside it", nil},
+		quirkSignals:    {"several", "takes SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE or SIGURG for itself when it is loaded or initialized", "the program takes them back after both", nil},
 		quirkLists:      {"p11-kit-proxy, p11-kit-client", "returns a function list with separate state on each call", "C_GetFunctionList is called once", nil},
 		quirkHandles:    {"SoftHSM2", "reuses the handles of other objects after C_Finalize", "a handle is valid only during the lifetime of the sessions in which it was found", nil},
 		quirkDead:       {"YubiHSM 2", "keeps a dead session until C_Finalize, even if new sessions are opened", "if a recovery does not last, C_Finalize and C_Initialize follow", nil},

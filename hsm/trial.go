@@ -3,6 +3,7 @@ package hsm
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"slices"
 
@@ -122,12 +123,12 @@ func (i *inspector) trial(session uint, e evidence) (t *trial, err error) {
 		}
 		return t, t.wrapThrowaway(i, session, sealable(e.Algorithm))
 	case e.keyType == pkcs11.CKK_RSA:
-		public, err := rsaPublic(e.told)
+		half, err := i.publicHalf(session, e)
 		if err != nil {
 			return nil, err
 		}
 		t.form = form{mechanism: pkcs11.CKM_RSA_PKCS_OAEP}
-		t.wrapped, err = oaepForTrial(public, t.wrapped[:16])
+		t.wrapped, err = oaepForTrial(half.(*rsa.PublicKey), t.wrapped[:16])
 		return t, err
 	}
 	t.noise = true

@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// use does an operation with keys on one token and, where that token fails, on another.
-// An operation without keys can be done on any.
+// use does an operation with keys on one token and, where that token fails or cannot do it,
+// on another. An operation without keys can be done on any.
 func use[T any](s *tokens, limit time.Duration, keys []*key, op func(p *place, on []keystore.Key) (T, error)) (T, error) {
 	var tried []*place
 	var first error
@@ -25,10 +25,13 @@ func use[T any](s *tokens, limit time.Duration, keys []*key, op func(p *place, o
 			return zero, err
 		}
 		v, err := on(p, limit, keys, op)
-		if err == nil || !elsewhere(err) || s.isClosed() {
+		lacks := errors.Is(err, errors.ErrUnsupported)
+		if err == nil || !lacks && !elsewhere(err) || s.isClosed() {
 			return v, err
 		}
-		p.doubt(err)
+		if !lacks {
+			p.doubt(err)
+		}
 		tried = append(tried, p)
 		if first == nil {
 			first = named(p, err)

@@ -3,7 +3,6 @@ package isolated
 import (
 	"crypto"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -207,7 +206,7 @@ func (s *server) list(f *fields, m message) (message, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := json.Marshal(all)
+	text, err := encodeList(all)
 	return m.bytes(text), err
 }
 

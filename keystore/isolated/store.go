@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto"
 	"crypto/rsa"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -271,7 +270,10 @@ func (s *Store) Create(label string, a keystore.Algorithm) (v keystore.Version, 
 
 // List describes the provisioned keys.
 func (s *Store) List() (all []keystore.Info, err error) {
-	err = s.ask(opList, nil, func(f *fields) error { return json.Unmarshal(f.bytes(), &all) })
+	err = s.ask(opList, nil, func(f *fields) (err error) {
+		all, err = decodeList(f.bytes())
+		return err
+	})
 	return all, err
 }
 

@@ -23,6 +23,7 @@ func DeriveWrappingKey(encryption, mac []byte) []byte {
 	extract.Write(mac)
 	k := extract.Sum(nil)
 	defer clear(k)
+	extract.Write(make([]byte, sha256.BlockSize)) // over the keys, which it keeps until then
 	expand := hmac.New(sha256.New, k)
 	expand.Write([]byte(wrapInfo))
 	return expand.Sum(nil)[:16]

@@ -59,6 +59,14 @@ func (d *hangingDevice) ends(c *child, most time.Duration) (code int, line strin
 	return code, c.stderr.String()
 }
 
+// sends sends a message within a second, with a function that hangs.
+func (d *hangingDevice) sends(function string) (code int, line string) {
+	d.t.Helper()
+	d.Clear()
+	d.hang(function)
+	return d.ends(launch(d.t, d.dir, "send", d.url, "--config", "c.yaml", "--data", "hello", "--timeout", "1s"), hungLimit)
+}
+
 // TestSendHungModule has a call into the device's own module hang: send ends in its
 // time, and says on one line what did not answer.
 func TestSendHungModule(t *testing.T) {
@@ -72,10 +80,10 @@ func TestSendHungModule(t *testing.T) {
 		"C_Decrypt":      "the message did not get through within 1s",
 		"C_CloseSession": "the key store did not close within 1s",
 	} {
-		d.Clear()
-		d.hang(function)
-		c := launch(t, d.dir, "send", d.url, "--config", "c.yaml", "--data", "hello", "--timeout", "1s")
-		code, line := d.ends(c, hungLimit)
+		code, line := d.sends(function)
+		for turn := 0; d.Counters().Fired == 0 && turn < 9; turn++ { // the second was over before the call
+			code, line = d.sends(function)
+		}
 		if code != exit.Keystore || strings.Count(line, "\n") != 1 || !strings.Contains(line, want) || !strings.Contains(line, "check the HSM or TPM") {
 			t.Errorf("%s: exit code %d: %s", function, code, line)
 		}

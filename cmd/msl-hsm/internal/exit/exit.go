@@ -186,9 +186,10 @@ func fileSystems() map[string]string {
 	}
 }
 
-// deviceFailed matches an error that ends with a module's answer, and says nothing more.
+// deviceFailed matches an error that ends with a module's answer, or the end of its process,
+// and says nothing more.
 var deviceFailed = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`\bC_\w+: CKR_\w+(?:: keystore: unavailable)?$`)
+	return regexp.MustCompile(`(?:\bC_\w+: (?:CKR[_ ]\w+|the module answer(?:ed|s) [^;:]*)|ended before the store was open \([^;)]*\))(?:: keystore: unavailable)?$`)
 })
 
 // Closing joins the error of closing something to the error of using it.

@@ -100,10 +100,14 @@ func TestWithoutPackages(t *testing.T) {
 func TestDeviceFailed(t *testing.T) {
 	const next = "; the device fails: try again, and if that does not help, check the device and the log of its module"
 	for text, want := range map[string]string{
-		"hsm: C_Sign: CKR_DEVICE_ERROR":                              "C_Sign: CKR_DEVICE_ERROR" + next,
-		"slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR":                  "slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR" + next,
-		"C_Initialize: CKR_DEVICE_ERROR; see the configuration of m": "C_Initialize: CKR_DEVICE_ERROR; see the configuration of m",
-		"the server said C_Sign: CKR_DEVICE_ERROR there":             "the server said C_Sign: CKR_DEVICE_ERROR there",
+		"hsm: C_Sign: CKR_DEVICE_ERROR":                                                        "C_Sign: CKR_DEVICE_ERROR" + next,
+		"hsm: C_Sign: CKR 0x80000001":                                                          "C_Sign: CKR 0x80000001" + next,
+		"hsm: C_Sign: the module answered 255 bytes instead of 256":                            "C_Sign: the module answered 255 bytes instead of 256" + next,
+		"hsm: C_Sign: the module answered 255 bytes; again":                                    "C_Sign: the module answered 255 bytes; again",
+		"slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR":                                            "slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR" + next,
+		"isolated: it ended before the store was open (signal: killed): keystore: unavailable": "it ended before the store was open (signal: killed): unavailable" + next,
+		"C_Initialize: CKR_DEVICE_ERROR; see the configuration of m":                           "C_Initialize: CKR_DEVICE_ERROR; see the configuration of m",
+		"the server said C_Sign: CKR_DEVICE_ERROR there":                                       "the server said C_Sign: CKR_DEVICE_ERROR there",
 	} {
 		if got := OneLine(kindError{text, keystore.ErrUnavailable}); got != want {
 			t.Errorf("%q, want %q", got, want)
