@@ -119,14 +119,6 @@ var functionNames = map[int]string{
 	C.FN_GenerateRandom: "C_GenerateRandom",
 }
 
-// keepSignals makes a function that gives this program its signals back: some modules take
-// them when they are loaded or initialized, and then nothing could stop the program.
-func keepSignals() func() {
-	var kept C.msl_handlers
-	C.msl_keep_handlers(&kept)
-	return func() { C.msl_restore_handlers(&kept) }
-}
-
 // load loads a module and says why it cannot. Its table of functions is asked for
 // once: some modules answer another one, with a state of its own, each time.
 func load(path string) (functions, error) {
