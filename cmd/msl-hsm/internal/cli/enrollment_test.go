@@ -66,7 +66,6 @@ func TestEnrollmentPolicy(t *testing.T) {
 		"no root at all":   {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{between}}, false},
 		"makers and junk":  {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{"makers", joined}}, false},
 		"devices":          {config.Enrollment{Unknown: "hold", Devices: config.RootList{roots}}, true},
-		"devices of TPMs":  {config.Enrollment{Unknown: "hold", Devices: config.RootList{"makers"}}, false},
 		"no such devices":  {config.Enrollment{Unknown: "hold", Devices: config.RootList{filepath.Join(dir, "none.pem")}}, false},
 		"devices, no root": {config.Enrollment{Unknown: "hold", Devices: config.RootList{between}}, false},
 		"makers and none":  {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{"makers", empty}}, false},
