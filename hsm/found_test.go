@@ -105,7 +105,44 @@ func TestTwins(t *testing.T) {
 		t.Errorf("the same key twice: %d versions, %v", len(ring), err)
 	}
 	twin(bytes.Repeat([]byte{8}, 32))
-	if _, err := open(t, c).Lookup("mac"); !errors.Is(err, keystore.ErrWrongKey) || !strings.Contains(err.Error(), `two different keys have the label "mac" and the CKA_ID`) {
+	if _, err := hsm.Open(c); !errors.Is(err, keystore.ErrWrongKey) || !strings.Contains(err.Error(), `two different keys have the label "mac" and the CKA_ID`) {
 		t.Errorf("another key: %v", err)
+	}
+}
+
+// TestFewAtATime finds every version of a key in a module that gives one object at a time: a
+// short answer is not the end of a search (PKCS #11 v2.40, C_FindObjects). The same object
+// again and again is an error, and no endless search.
+func TestFewAtATime(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	m.Inject(hsmtest.Fault{MaxFound: 1})
+	for i := range 3 {
+		s := open(t, c)
+		if v, err := s.Create("mac", keystore.HMACSHA256); err != nil || v.Number != uint32(i+1) {
+			t.Fatalf("version %d: %v", v.Number, err)
+		}
+		if ring, err := s.Lookup("mac"); err != nil || len(ring) != i+1 {
+			t.Errorf("%d versions of %d, %v", len(ring), i+1, err)
+		}
+	}
+	if all, err := open(t, c).List(); err != nil || len(all) != 3 {
+		t.Errorf("%d keys of 3 are listed, %v", len(all), err)
+	}
+	m.Inject(hsmtest.Fault{Function: "C_FindObjects", Length: new(uint(1))})
+	if _, err := hsm.Open(c); !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "found before") {
+		t.Errorf("the same object again and again: %v", err)
+	}
+}
+
+// TestSlotTwice opens a token whose slot the module lists twice: that is one token.
+func TestSlotTwice(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	m.Inject(hsmtest.Fault{Function: "C_GetSlotList", Listed: new(uint(6))})
+	open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	if m.Counters().Fired == 0 {
+		t.Error("no slot was listed twice")
 	}
 }
