@@ -146,3 +146,39 @@ func TestSlotTwice(t *testing.T) {
 		t.Error("no slot was listed twice")
 	}
 }
+
+// TestOddAnswers has a module tell nothing, or what cannot be, of a good key: nobody is told to
+// destroy the key for that, or that it does not exist.
+func TestOddAnswers(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	s := open(t, c)
+	if _, err := s.Create("mac", keystore.HMACSHA256); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	for _, attribute := range []uint{
+		pkcs11.CKA_CLASS, pkcs11.CKA_KEY_TYPE, pkcs11.CKA_VALUE_LEN, pkcs11.CKA_LABEL, pkcs11.CKA_SENSITIVE, pkcs11.CKA_ALWAYS_SENSITIVE, pkcs11.CKA_EXTRACTABLE,
+		pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_PRIVATE, pkcs11.CKA_MODIFIABLE, ckaCopyable, pkcs11.CKA_DECRYPT,
+	} {
+		for _, odd := range []hsmtest.Fault{{Garble: true}, {Unknown: true}, {Length: new(uint(0))}, {Length: new(uint(3))}, {Length: new(uint(7))}} {
+			odd.Function, odd.Attribute = "C_GetAttributeValue", []uint{attribute}
+			s := open(t, c)
+			m.Inject(odd)
+			_, err := s.Lookup("mac")
+			all, listed := s.List()
+			_, made := s.Create("mac", keystore.HMACSHA256)
+			m.Clear()
+			s.Close()
+			for _, err := range []error{err, listed, made} {
+				if err != nil && (errors.Is(err, keystore.ErrNotFound) || errors.Is(err, keystore.ErrExists) || strings.Contains(strings.ReplaceAll(err.Error(), "do not destroy", ""), "destroy")) {
+					t.Errorf("attribute %#x, %+v: %v", attribute, odd, err)
+				}
+			}
+			if err == nil && made != nil || errors.Is(err, keystore.ErrWeakKey) && listed == nil && len(all[0].Untold) == 0 {
+				t.Errorf("attribute %#x, %+v: %v, %+v, %v", attribute, odd, err, all, made)
+			}
+		}
+	}
+}

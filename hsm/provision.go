@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -243,6 +244,9 @@ func (p *provisioner) nextVersion(label string, a keystore.Algorithm) (next uint
 		for _, e := range all {
 			if e.Algorithm, err = p.inspector.algorithmOf(session, e); err != nil {
 				return err
+			}
+			if names := e.untold([]string{"unknown"}); !e.Algorithm.Valid() && len(names) > 0 {
+				return fmt.Errorf("hsm: what the key %q is for is not known, since the module does not tell %s as it should: %w", label, strings.Join(names, ", "), keystore.ErrUnavailable)
 			}
 			if e.Algorithm != a {
 				return fmt.Errorf("hsm: %q is a key for %s: %w; destroy it, or take another label", label, purpose(e.Algorithm), keystore.ErrExists)

@@ -153,6 +153,7 @@ int names_attribute(const call *, const names *);
 int names_mechanism(const call *, const names *);
 
 /* obey.c */
+int makes_longer(const rule *, const call *);
 word obey(control *, call *);
 
 #endif

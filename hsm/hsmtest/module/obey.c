@@ -141,7 +141,7 @@ static int writes(const call *c)
 }
 
 /* Whether a call gives a list that the rule makes longer. */
-static int lists(const rule *r, const call *c)
+int makes_longer(const rule *r, const call *c)
 {
 	return c->fn == FN_GetMechanismList || (c->fn == FN_GetSlotList && r->fn == c->fn);
 }
@@ -161,7 +161,7 @@ static int concerns(const rule *r, call *c)
 		(r->does & DOES_MAX_SESSIONS && too_many(r, c)) ||
 		(r->does & DOES_FLAGS && flags_of(c)) ||
 		(r->does & DOES_KEY_SIZE && c->fn == FN_GetMechanismInfo && c->a[2]) ||
-		(r->does & DOES_LIST && lists(r, c) && c->a[2]) ||
+		(r->does & DOES_LIST && makes_longer(r, c) && c->a[2]) ||
 		(r->does & DOES_MAX_FOUND && c->fn == FN_FindObjects) ||
 		(r->does & DOES_WRITE_PROTECT && (writes(c) || (c->fn == FN_GetTokenInfo && c->a[1]))) ||
 		(r->does & DOES_MAX_PART && too_long(r, c)) ||
