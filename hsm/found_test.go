@@ -105,7 +105,7 @@ func TestTwins(t *testing.T) {
 		t.Errorf("the same key twice: %d versions, %v", len(ring), err)
 	}
 	twin(bytes.Repeat([]byte{8}, 32))
-	if _, err := hsm.Open(c); !errors.Is(err, keystore.ErrWrongKey) || !strings.Contains(err.Error(), `two different keys have the label "mac" and the CKA_ID`) {
+	if _, err := open(t, c).Lookup("mac"); !errors.Is(err, keystore.ErrWrongKey) || !strings.Contains(err.Error(), `two different keys have the label "mac" and the CKA_ID`) {
 		t.Errorf("another key: %v", err)
 	}
 }
@@ -178,6 +178,28 @@ func TestOddAnswers(t *testing.T) {
 			}
 			if err == nil && made != nil || errors.Is(err, keystore.ErrWeakKey) && listed == nil && len(all[0].Untold) == 0 {
 				t.Errorf("attribute %#x, %+v: %v, %+v, %v", attribute, odd, err, all, made)
+			}
+		}
+	}
+}
+
+// TestOddIdentifier makes keys in a module that does not tell their CKA_ID: the error says that,
+// and nothing is left of them.
+func TestOddIdentifier(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	for _, odd := range []hsmtest.Fault{{Length: new(uint(0))}, {Unknown: true}, {Garble: true}} {
+		odd.Function, odd.Attribute = "C_GetAttributeValue", []uint{pkcs11.CKA_ID}
+		for _, a := range []keystore.Algorithm{keystore.HMACSHA256, keystore.ECDSAP256} {
+			m.Inject(odd)
+			_, err := s.Create("new", a)
+			m.Clear()
+			if !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "the key is removed") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%v, %+v: %v", a, odd, err)
+			}
+			if n := m.Counters().TokenObjects; n != 0 {
+				t.Errorf("%v, %+v: %d objects are left", a, odd, n)
 			}
 		}
 	}
