@@ -204,3 +204,14 @@ func TestOddIdentifier(t *testing.T) {
 		}
 	}
 }
+
+// TestLoginUnsaid opens a token that requires a login and does not say so: nobody logged in.
+func TestLoginUnsaid(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	m.Inject(hsmtest.Fault{Function: "C_GetTokenInfo", ClearFlags: pkcs11.CKF_LOGIN_REQUIRED})
+	_, err := hsm.Open(hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	if !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "CKR_USER_NOT_LOGGED_IN: the PKCS #11 token") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%v", err)
+	}
+}
