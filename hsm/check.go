@@ -1,7 +1,6 @@
 package hsm
 
 import (
-	"crypto"
 	"fmt"
 	"math/big"
 	"slices"
@@ -180,6 +179,7 @@ func (i *inspector) judge(session uint, e *evidence) (err error) {
 		return err
 	}
 	e.Weaknesses, err = i.weaknesses(session, e)
+	e.Untold = e.untold(e.Weaknesses)
 	return err
 }
 
@@ -266,7 +266,7 @@ func (i *inspector) weaknesses(session uint, e *evidence) (weak []string, err er
 	}
 	for _, name := range names {
 		if name != "" {
-			weak = append(weak, name+": "+Weaknesses()[name])
+			weak = append(weak, name+": "+e.why(name))
 		}
 	}
 	return weak, nil
@@ -337,6 +337,10 @@ func (i *inspector) unwraps(session uint, e *evidence) (names []string, err erro
 // one, which every object must.
 func noClass() error { return &Error{Function: "C_GetAttributeValue", garbage: "no CKA_CLASS"} }
 
+// isClass reports whether a number may be the class of an object: of PKCS #11, with room for more,
+// or of a vendor (CKO_VENDOR_DEFINED).
+func isClass(n uint) bool { return n < 0x40 || n&0x80000000 != 0 }
+
 // labelled reads the versions of a key: the secret and private keys with its label, except
 // strangers.
 func (i *inspector) labelled(session uint, label string) ([]evidence, error) {
@@ -348,7 +352,13 @@ func (i *inspector) labelled(session uint, label string) ([]evidence, error) {
 }
 
 func (i *inspector) withLabel(session uint, label string) ([]evidence, error) {
-	return i.keys(session, template{}.flag(pkcs11.CKA_TOKEN, true).add(pkcs11.CKA_LABEL, []byte(label)))
+	all, err := i.keys(session, template{}.flag(pkcs11.CKA_TOKEN, true).add(pkcs11.CKA_LABEL, []byte(label)))
+	for _, e := range all {
+		if e.Label != label {
+			return nil, &Error{Function: "C_GetAttributeValue", garbage: fmt.Sprintf("the CKA_LABEL %q for a key that was searched by the label %q", e.Label, label)}
+		}
+	}
+	return all, err
 }
 
 // keys reads the secret and private keys among the objects that a template finds.
@@ -360,7 +370,7 @@ func (i *inspector) keys(session uint, t template) ([]evidence, error) {
 	var all []evidence
 	for _, h := range handles {
 		e, err := i.read(session, h)
-		if _, told := number(e.told[pkcs11.CKA_CLASS]); err == nil && !told {
+		if _, told := number(e.told[pkcs11.CKA_CLASS]); err == nil && (!told || !isClass(e.class)) {
 			err = noClass()
 		}
 		if err != nil {
@@ -371,25 +381,4 @@ func (i *inspector) keys(session uint, t template) ([]evidence, error) {
 		}
 	}
 	return all, nil
-}
-
-// publicHalf reads the public key of a pair: of RSA from the private key, where that has it
-// too, and otherwise from the object beside it.
-func (i *inspector) publicHalf(session uint, e evidence) (crypto.PublicKey, error) {
-	if e.keyType == pkcs11.CKK_RSA && len(e.told[pkcs11.CKA_PUBLIC_EXPONENT]) > 0 {
-		return rsaPublic(e.told)
-	}
-	halves, err := i.publicObjects(session, e.Label, e.id)
-	if err != nil {
-		return nil, err
-	}
-	if len(halves) == 0 {
-		return nil, fmt.Errorf("hsm: key %q version %d has no public half in the token: %w", e.Label, e.Version, keystore.ErrNotFound)
-	}
-	return publicKey(i.library, session, halves[0], e.keyType)
-}
-
-func (i *inspector) publicObjects(session uint, label string, id []byte) ([]uint, error) {
-	return i.find(session, template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY).flag(pkcs11.CKA_TOKEN, true).
-		add(pkcs11.CKA_LABEL, []byte(label)).add(pkcs11.CKA_ID, id))
 }

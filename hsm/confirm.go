@@ -139,3 +139,24 @@ func (l keyCalls) decryptsFor(session, handle uint, public *rsa.PublicKey, out [
 	}
 	return err
 }
+
+// publicHalf reads the public key of a pair: of RSA from the private key, where that has it
+// too, and otherwise from the object beside it.
+func (i *inspector) publicHalf(session uint, e evidence) (crypto.PublicKey, error) {
+	if e.keyType == pkcs11.CKK_RSA && len(e.told[pkcs11.CKA_PUBLIC_EXPONENT]) > 0 {
+		return rsaPublic(e.told)
+	}
+	halves, err := i.publicObjects(session, e.Label, e.id)
+	if err != nil {
+		return nil, err
+	}
+	if len(halves) == 0 {
+		return nil, fmt.Errorf("hsm: key %q version %d has no public half in the token: %w", e.Label, e.Version, keystore.ErrNotFound)
+	}
+	return publicKey(i.library, session, halves[0], e.keyType)
+}
+
+func (i *inspector) publicObjects(session uint, label string, id []byte) ([]uint, error) {
+	return i.find(session, template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY).flag(pkcs11.CKA_TOKEN, true).
+		add(pkcs11.CKA_LABEL, []byte(label)).add(pkcs11.CKA_ID, id))
+}

@@ -90,6 +90,31 @@ msl_result msl_session_state(ck_functions *f, ck_ulong session)
 	return msl_answer(rv, FN_GetSessionInfo, info.state);
 }
 
+msl_result msl_init_token(ck_functions *f, ck_ulong slot, ck_byte *pin, ck_ulong n, ck_byte *label)
+{
+	return msl_answer(CALL(f, 0, InitToken, ck_init_token)(slot, pin, n, label), FN_InitToken, 0);
+}
+
+msl_result msl_init_pin(ck_functions *f, ck_ulong session, ck_byte *pin, ck_ulong n)
+{
+	return msl_answer(CALL(f, session, InitPIN, ck_init_pin)(session, pin, n), FN_InitPIN, 0);
+}
+
+msl_result msl_set_pin(ck_functions *f, ck_ulong session, ck_byte *old, ck_ulong n, ck_byte *pin, ck_ulong m)
+{
+	return msl_answer(CALL(f, session, SetPIN, ck_set_pin)(session, old, n, pin, m), FN_SetPIN, 0);
+}
+
+msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n)
+{
+	return msl_answer(CALL(f, session, Login, ck_login)(session, user, pin, n), FN_Login, 0);
+}
+
+msl_result msl_logout(ck_functions *f, ck_ulong session)
+{
+	return msl_answer(CALL(f, session, Logout, ck_session)(session), FN_Logout, 0);
+}
+
 msl_result msl_find_init(ck_functions *f, ck_ulong session, ck_byte *template, ck_ulong n)
 {
 	msl_template t;

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -75,10 +76,13 @@ func (l tokenCalls) slots(which C.ck_byte) ([]uint, error) {
 	if r.value > maxSlots {
 		return nil, errGarbage("C_GetSlotList", uint(r.value))
 	}
-	slots := make([]uint, r.value)
-	for i := range slots {
-		if slots[i] = uint(list[i]); slots[i] == C.UNWRITTEN {
+	var slots []uint
+	for _, slot := range list[:r.value] {
+		if slot == C.UNWRITTEN {
 			return nil, unwritten("C_GetSlotList")
+		}
+		if !slices.Contains(slots, uint(slot)) { // which a module may list twice
+			slots = append(slots, uint(slot))
 		}
 	}
 	return slots, nil
@@ -191,7 +195,8 @@ func (l objectCalls) find(session uint, attributes template) ([]uint, error) {
 	return all, nil
 }
 
-// found takes what a search finds, until it finds less than was asked for.
+// found takes what a search finds, until it finds nothing more: an answer may be shorter than
+// was asked for before that (PKCS #11 v2.40, C_FindObjects).
 func (l objectCalls) found(session uint) ([]uint, error) {
 	var some [256]C.ck_ulong
 	var all []uint
@@ -203,11 +208,14 @@ func (l objectCalls) found(session uint) ([]uint, error) {
 		if r.value > C.ck_ulong(len(some)) {
 			return nil, errGarbage("C_FindObjects", uint(r.value))
 		}
+		if r.value == 0 {
+			return all, nil
+		}
+		if slices.Contains(all, uint(some[0])) {
+			return nil, &Error{Function: "C_FindObjects", garbage: "an object that it had found before"}
+		}
 		for _, o := range some[:r.value] {
 			all = append(all, uint(o))
-		}
-		if r.value < C.ck_ulong(len(some)) {
-			return all, nil // as NSS takes it too
 		}
 	}
 	return nil, errGarbage("C_FindObjects", maxObjects)

@@ -133,10 +133,10 @@ func (s *Store) ProvisionKeyPair(label string, a keystore.Algorithm, key crypto.
 	} {
 		t = t.add(attribute, n.Bytes())
 	}
-	v, err := s.provisioner.provision(label, a, func(session uint, name template, _ []uint) (uint, error) {
+	v, err := s.provisioner.provision(label, a, func(session uint, name template, _ []uint) ([]uint, error) {
 		_, half := k.pair(a, true, name)
 		m, err := s.create(session, slices.Concat(t, half))
-		return m.handle, err
+		return []uint{m.handle}, err
 	})
 	return v.keyIn(s), err
 }

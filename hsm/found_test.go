@@ -109,3 +109,109 @@ func TestTwins(t *testing.T) {
 		t.Errorf("another key: %v", err)
 	}
 }
+
+// TestFewAtATime finds every version of a key in a module that gives one object at a time: a
+// short answer is not the end of a search (PKCS #11 v2.40, C_FindObjects). The same object
+// again and again is an error, and no endless search.
+func TestFewAtATime(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	m.Inject(hsmtest.Fault{MaxFound: 1})
+	for i := range 3 {
+		s := open(t, c)
+		if v, err := s.Create("mac", keystore.HMACSHA256); err != nil || v.Number != uint32(i+1) {
+			t.Fatalf("version %d: %v", v.Number, err)
+		}
+		if ring, err := s.Lookup("mac"); err != nil || len(ring) != i+1 {
+			t.Errorf("%d versions of %d, %v", len(ring), i+1, err)
+		}
+	}
+	if all, err := open(t, c).List(); err != nil || len(all) != 3 {
+		t.Errorf("%d keys of 3 are listed, %v", len(all), err)
+	}
+	m.Inject(hsmtest.Fault{Function: "C_FindObjects", Length: new(uint(1))})
+	if _, err := hsm.Open(c); !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "found before") {
+		t.Errorf("the same object again and again: %v", err)
+	}
+}
+
+// TestSlotTwice opens a token whose slot the module lists twice: that is one token.
+func TestSlotTwice(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	m.Inject(hsmtest.Fault{Function: "C_GetSlotList", Listed: new(uint(6))})
+	open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	if m.Counters().Fired == 0 {
+		t.Error("no slot was listed twice")
+	}
+}
+
+// TestOddAnswers has a module tell nothing, or what cannot be, of a good key: nobody is told to
+// destroy the key for that, or that it does not exist.
+func TestOddAnswers(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	s := open(t, c)
+	if _, err := s.Create("mac", keystore.HMACSHA256); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	for _, attribute := range []uint{
+		pkcs11.CKA_CLASS, pkcs11.CKA_KEY_TYPE, pkcs11.CKA_VALUE_LEN, pkcs11.CKA_LABEL, pkcs11.CKA_SENSITIVE, pkcs11.CKA_ALWAYS_SENSITIVE, pkcs11.CKA_EXTRACTABLE,
+		pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_PRIVATE, pkcs11.CKA_MODIFIABLE, ckaCopyable, pkcs11.CKA_DECRYPT,
+	} {
+		for _, odd := range []hsmtest.Fault{{Garble: true}, {Unknown: true}, {Length: new(uint(0))}, {Length: new(uint(3))}, {Length: new(uint(7))}} {
+			odd.Function, odd.Attribute = "C_GetAttributeValue", []uint{attribute}
+			s := open(t, c)
+			m.Inject(odd)
+			_, err := s.Lookup("mac")
+			all, listed := s.List()
+			_, made := s.Create("mac", keystore.HMACSHA256)
+			m.Clear()
+			s.Close()
+			for _, err := range []error{err, listed, made} {
+				if err != nil && (errors.Is(err, keystore.ErrNotFound) || errors.Is(err, keystore.ErrExists) || strings.Contains(strings.ReplaceAll(err.Error(), "do not destroy", ""), "destroy")) {
+					t.Errorf("attribute %#x, %+v: %v", attribute, odd, err)
+				}
+			}
+			if err == nil && made != nil || errors.Is(err, keystore.ErrWeakKey) && listed == nil && len(all[0].Untold) == 0 {
+				t.Errorf("attribute %#x, %+v: %v, %+v, %v", attribute, odd, err, all, made)
+			}
+		}
+	}
+}
+
+// TestOddIdentifier makes keys in a module that does not tell their CKA_ID: the error says that,
+// and nothing is left of them.
+func TestOddIdentifier(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	for _, odd := range []hsmtest.Fault{{Length: new(uint(0))}, {Unknown: true}, {Garble: true}} {
+		odd.Function, odd.Attribute = "C_GetAttributeValue", []uint{pkcs11.CKA_ID}
+		for _, a := range []keystore.Algorithm{keystore.HMACSHA256, keystore.ECDSAP256} {
+			m.Inject(odd)
+			_, err := s.Create("new", a)
+			m.Clear()
+			if !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "the key is removed") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%v, %+v: %v", a, odd, err)
+			}
+			if n := m.Counters().TokenObjects; n != 0 {
+				t.Errorf("%v, %+v: %d objects are left", a, odd, n)
+			}
+		}
+	}
+}
+
+// TestLoginUnsaid opens a token that requires a login and does not say so: nobody logged in.
+func TestLoginUnsaid(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	m.Inject(hsmtest.Fault{Function: "C_GetTokenInfo", ClearFlags: pkcs11.CKF_LOGIN_REQUIRED})
+	_, err := hsm.Open(hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	if !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "CKR_USER_NOT_LOGGED_IN: the PKCS #11 token") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%v", err)
+	}
+}

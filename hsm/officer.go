@@ -27,8 +27,9 @@ func (s *Store) CreateTrusted(label string, a keystore.Algorithm, soPIN []byte) 
 	if err != nil {
 		return keystore.Version{}, err
 	}
-	v, err := s.provisioner.provision(label, a, func(session uint, name template, omit []uint) (uint, error) {
-		return seed.grow(session, name, omit)
+	v, err := s.provisioner.provision(label, a, func(session uint, name template, omit []uint) ([]uint, error) {
+		key, err := seed.grow(session, name, omit)
+		return []uint{key}, err
 	})
 	seed.end()
 	return v.keyIn(s), err

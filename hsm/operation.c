@@ -1,16 +1,12 @@
 #include "operation.h"
 
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum {
 	CKA_VALUE = 0x11, CKA_SENSITIVE = 0x103, CKA_EXTRACTABLE = 0x162, CKA_VALUE_LEN = 0x161,
 	CKA_WRAP_TEMPLATE = 0x40000211, CKA_UNWRAP_TEMPLATE = 0x40000212,
 	CKM_AES_GCM = 0x1087, CKM_RSA_PKCS_OAEP = 9, CKM_SHA_1 = 0x220, CKG_MGF1_SHA1 = 1, CKZ_DATA_SPECIFIED = 1,
-	CKR_ATTRIBUTE_SENSITIVE = 0x11, CKR_ATTRIBUTE_TYPE_INVALID = 0x12, CKR_BUFFER_TOO_SMALL = 0x150,
-	CKR_FUNCTION_NOT_SUPPORTED = 0x54
+	CKR_ATTRIBUTE_SENSITIVE = 0x11, CKR_ATTRIBUTE_TYPE_INVALID = 0x12, CKR_BUFFER_TOO_SMALL = 0x150
 };
 
 #define FLAT_END ((ck_ulong)-1)
@@ -124,82 +120,6 @@ static msl_result readback(ck_functions *f, ck_ulong session, int fn, ck_ulong k
 	} else if (!untold(rv))
 		return msl_answer(rv, FN_GetAttributeValue, key);
 	return r;
-}
-
-/* Stands for a function that a module leaves out of its table. */
-static ck_rv left_out(void)
-{
-	return CKR_FUNCTION_NOT_SUPPORTED;
-}
-
-/* A table without gaps. That of the module, which may change what is in it, is kept where
- * it has none (PKCS #11 v2.40, section 3.6, wants that). */
-static ck_functions *without_gaps(ck_functions *f)
-{
-	ck_functions *whole;
-	int i, gaps = 0;
-
-	for (i = 0; i < FN_count; i++)
-		gaps += !f->fn[i];
-	if (!gaps || !(whole = malloc(sizeof *whole)))
-		return f;
-	*whole = *f;
-	for (i = 0; i < FN_count; i++)
-		if (!whole->fn[i])
-			whole->fn[i] = (void *)left_out;
-	return whole;
-}
-
-/* Without a reason it is the answer of C_GetFunctionList. */
-ck_functions *msl_load(const char *path, ck_rv *rv, char *reason, ck_ulong n)
-{
-	ck_functions *f = 0;
-	ck_get_function_list get;
-	void *library = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
-
-	if (!library) {
-		snprintf(reason, n, "%s", dlerror());
-		return 0;
-	}
-	get = (ck_get_function_list)dlsym(library, "C_GetFunctionList");
-	if (!get) {
-		snprintf(reason, n, "it has no C_GetFunctionList, so it is not a PKCS #11 module");
-		dlclose(library);
-		return 0;
-	}
-	*rv = get(&f);
-	if (*rv != CKR_OK)
-		return 0;
-	if (!f || !f->fn[FN_Initialize]) {
-		snprintf(reason, n, "its C_GetFunctionList gives no functions");
-		return 0;
-	}
-	return without_gaps(f);
-}
-
-msl_result msl_init_token(ck_functions *f, ck_ulong slot, ck_byte *pin, ck_ulong n, ck_byte *label)
-{
-	return msl_answer(CALL(f, 0, InitToken, ck_init_token)(slot, pin, n, label), FN_InitToken, 0);
-}
-
-msl_result msl_init_pin(ck_functions *f, ck_ulong session, ck_byte *pin, ck_ulong n)
-{
-	return msl_answer(CALL(f, session, InitPIN, ck_init_pin)(session, pin, n), FN_InitPIN, 0);
-}
-
-msl_result msl_set_pin(ck_functions *f, ck_ulong session, ck_byte *old, ck_ulong n, ck_byte *pin, ck_ulong m)
-{
-	return msl_answer(CALL(f, session, SetPIN, ck_set_pin)(session, old, n, pin, m), FN_SetPIN, 0);
-}
-
-msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n)
-{
-	return msl_answer(CALL(f, session, Login, ck_login)(session, user, pin, n), FN_Login, 0);
-}
-
-msl_result msl_logout(ck_functions *f, ck_ulong session)
-{
-	return msl_answer(CALL(f, session, Logout, ck_session)(session), FN_Logout, 0);
 }
 
 msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, ck_ulong type,

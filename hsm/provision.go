@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -19,15 +20,15 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 	if err != nil {
 		return keystore.Version{}, err
 	}
-	v, err := s.provisioner.provision(label, a, func(session uint, name template, omit []uint) (uint, error) {
+	v, err := s.provisioner.provision(label, a, func(session uint, name template, omit []uint) ([]uint, error) {
 		if a.Secret() {
 			t := append(k.secret(true, false).number(pkcs11.CKA_VALUE_LEN, uint(a.Size())), name...)
 			m, err := s.generate(session, k.generate, k.fixed(t).without(omit))
-			return m.handle, err
+			return []uint{m.handle}, err
 		}
 		public, private := k.pair(a, true, name)
-		m, _, err := s.generatePair(session, k.generate, public, private.without(omit))
-		return m.handle, err
+		m, half, err := s.generatePair(session, k.generate, public, private.without(omit))
+		return []uint{half, m.handle}, err
 	})
 	return v.keyIn(s), err
 }
@@ -42,12 +43,12 @@ func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keyst
 	case len(raw) != a.Size():
 		return keystore.Version{}, fmt.Errorf("hsm: provision %d bytes as %v: %w", len(raw), a, keystore.ErrBadData)
 	}
-	v, err := s.provisioner.provision(label, a, func(session uint, name template, omit []uint) (uint, error) {
+	v, err := s.provisioner.provision(label, a, func(session uint, name template, omit []uint) ([]uint, error) {
 		t := make(template, 0, 2048) // room, so that no copy of raw is left behind
 		t = k.fixed(append(append(t, k.secret(true, false)...), name...).add(pkcs11.CKA_VALUE, raw)).without(omit)
 		defer clear(t)
 		m, err := s.create(session, t)
-		return m.handle, err
+		return []uint{m.handle}, err
 	})
 	return v.keyIn(s), err
 }
@@ -66,8 +67,9 @@ const maxTwins = 30
 // errTwins says that another program made the same version at the same time.
 var errTwins = errors.New("hsm: another program made that version at the same time")
 
-// A maker makes a token object, without the attributes that a module does not take.
-type maker func(session uint, name template, omit []uint) (handle uint, err error)
+// A maker makes a key in the token, without the attributes that a module does not take: an
+// object, or the two of a pair.
+type maker func(session uint, name template, omit []uint) (handles []uint, err error)
 
 // A provisioner changes the provisioned keys of a token.
 type provisioner struct {
@@ -175,13 +177,38 @@ func (p *provisioner) make(label string, id []byte, op maker) (omitted []uint, e
 						return err
 					}
 				}
-				_, err := op(session, name, omit)
+				handles, err := op(session, name, omit)
+				if err == nil {
+					err = p.identified(session, id, handles)
+				}
 				return err
 			}, func() error { return p.recovery.test.run(session) })
 			return err
 		})
 	}, nil)
 	return omitted, err
+}
+
+// identified removes a new key whose CKA_ID the module does not tell: it would be taken for one
+// that another program made.
+func (p *provisioner) identified(session uint, id []byte, handles []uint) error {
+	for _, h := range handles {
+		told, err := p.attribute(session, h, pkcs11.CKA_ID)
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(told, id) {
+			continue
+		}
+		err = &Error{Function: "C_GetAttributeValue", garbage: fmt.Sprintf("the CKA_ID %x for a new key with %x", told, id)}
+		for _, h := range handles {
+			if left := p.destroy(session, h); left != nil {
+				return fmt.Errorf("%w; the key could not be removed: %w", err, left)
+			}
+		}
+		return fmt.Errorf("%w; the key is removed, since its versions could not be told apart", err)
+	}
+	return nil
 }
 
 // announce finds the key that was just made, proves it, and looks for others of
@@ -243,6 +270,9 @@ func (p *provisioner) nextVersion(label string, a keystore.Algorithm) (next uint
 		for _, e := range all {
 			if e.Algorithm, err = p.inspector.algorithmOf(session, e); err != nil {
 				return err
+			}
+			if names := e.untold([]string{"unknown"}); !e.Algorithm.Valid() && len(names) > 0 {
+				return fmt.Errorf("hsm: what the key %q is for is not known, since the module does not tell %s as it should: %w", label, strings.Join(names, ", "), keystore.ErrUnavailable)
 			}
 			if e.Algorithm != a {
 				return fmt.Errorf("hsm: %q is a key for %s: %w; destroy it, or take another label", label, purpose(e.Algorithm), keystore.ErrExists)

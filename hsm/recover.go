@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/miekg/pkcs11"
 	"golang.org/x/time/rate"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -302,6 +303,9 @@ func (r *recovery) check() error {
 func (r *recovery) explain(err error) error {
 	if err == nil || !errors.Is(err, keystore.ErrUnavailable) {
 		return err
+	}
+	if now := r.life.Load(); now != nil && now.token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 && answered(err, pkcs11.CKR_USER_NOT_LOGGED_IN) {
+		return fmt.Errorf("%w: the PKCS #11 token %q requires a login without saying so (CKF_LOGIN_REQUIRED), so no PIN was given to it: ask its vendor", err, now.token.Label)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -272,7 +271,7 @@ func (r *rings) admit(session uint, e evidence, known []version) (v version, err
 		return v, fmt.Errorf("hsm: key %q version %d requires a login for each operation (CKA_ALWAYS_AUTHENTICATE), which is not supported: %w; make a key without that, or give this one another label", e.Label, e.Version, keystore.ErrWrongKey)
 	}
 	if weak := r.inspector.allow.others(e.Weaknesses); len(weak) > 0 {
-		return v, fmt.Errorf("hsm: key %q version %d: %w: %s; destroy this version, or accept each weakness by its name", e.Label, e.Version, keystore.ErrWeakKey, strings.Join(weak, "; "))
+		return v, e.weak(weak)
 	}
 	v.algorithm = e.Algorithm
 	if !e.Algorithm.Secret() {

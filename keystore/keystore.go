@@ -192,5 +192,6 @@ type Info struct {
 	Usages     []string `json:"usages"`               // encrypt, sign, wrap, …
 	Mechanisms []string `json:"mechanisms,omitempty"` // the only ones allowed, if restricted
 	Weaknesses []string `json:"weaknesses,omitempty"` // why Lookup would refuse it
+	Untold     []string `json:"untold,omitempty"`     // attributes that the device does not report as it should, so that weaknesses which follow from them may not exist
 	Notes      []string `json:"notes,omitempty"`      // ways in which newer keys are better; not a reason for Lookup to refuse it
 }

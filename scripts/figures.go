@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -43,7 +44,7 @@ type count struct {
 
 func main() {
 	set := token.NewFileSet()
-	files, err := load(set)
+	files, inC, err := load(set)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "figures:", err)
 		os.Exit(1)
@@ -54,21 +55,25 @@ func main() {
 			source = append(source, f)
 		}
 	}
-	printFiles(files, source)
+	printFiles(files, source, inC)
 	printFunctions(set, source)
 	printMethods(source)
 	printPackageMain(source)
 	printRing(set, source)
 }
 
-// load parses every Go file below the working directory.
-func load(set *token.FileSet) (all []file, err error) {
+// load parses every Go file below the working directory, and counts the lines of those in C.
+func load(set *token.FileSet) (all []file, inC []count, err error) {
 	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && path != "."):
 			return fs.SkipDir
+		case !d.IsDir() && (filepath.Ext(path) == ".c" || filepath.Ext(path) == ".h"):
+			text, err := os.ReadFile(path)
+			inC = append(inC, count{path, bytes.Count(text, []byte("\n"))})
+			return err
 		case d.IsDir() || filepath.Ext(path) != ".go":
 			return nil
 		}
@@ -80,14 +85,14 @@ func load(set *token.FileSet) (all []file, err error) {
 		return nil
 	})
 	if len(all) == 0 && err == nil {
-		return nil, errors.New("there are no Go files")
+		err = errors.New("there are no Go files")
 	}
-	return all, err
+	return all, inC, err
 }
 
-func printFiles(files, source []file) {
+func printFiles(files, source []file, inC []count) {
 	var lines, tests int
-	var long []count
+	long := slices.DeleteFunc(inC, func(c count) bool { return c.n <= longFile })
 	for _, f := range files {
 		if f.isTest() {
 			tests += f.lines

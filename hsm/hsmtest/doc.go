@@ -75,10 +75,12 @@
 //	told-sessions=~0           the maximum that CK_TOKEN_INFO states
 //	set-flags=0x10000 clear-flags=0x20000
 //	                           the flags of a slot, token or mechanism are changed
-//	listed=10000               C_GetMechanismList gives so many, some again and again
+//	listed=10000               C_GetMechanismList, or C_GetSlotList if that is named, gives
+//	                           so many, some again and again
 //	key-size=0                 the least and greatest that C_GetMechanismInfo states
 //	write-protected            the tokens are read-only: no session can write
 //	max-part=16384             more bytes in a call are CKR_DATA_LEN_RANGE
+//	max-found=1                C_FindObjects gives that many objects at a time
 //	unknown                    the module does not know attribute= and mechanism=
 //	token-objects-only         objects of the session are CKR_TEMPLATE_INCONSISTENT
 //	officer-trusts             the security officer of a SoftHSM2 sets CKA_TRUSTED of its keys

@@ -95,7 +95,7 @@ type Fault struct {
 	// C_GetMechanismInfo return: CKF_ values.
 	SetFlags, ClearFlags uint
 	// Listed is how many mechanisms C_GetMechanismList returns: those of the real module,
-	// again and again.
+	// again and again. With the Function C_GetSlotList it is how many slots that returns.
 	Listed *uint
 	// KeySize is the least and the greatest key size that C_GetMechanismInfo returns.
 	KeySize *uint
@@ -106,6 +106,8 @@ type Fault struct {
 	// CKR_DATA_LEN_RANGE. It applies to data to encrypt, decrypt, digest, sign or
 	// verify, not to wrapped keys.
 	MaxPart int
+	// MaxFound, if not 0, is how many objects C_FindObjects returns at a time.
+	MaxFound int
 	// Unknown makes the types of Attribute and Mechanism unknown to the module.
 	// Templates with such an attribute are CKR_ATTRIBUTE_TYPE_INVALID, and reads of
 	// it return that code and CK_UNAVAILABLE_INFORMATION. Calls with such a
@@ -186,7 +188,7 @@ func (f Fault) line() (string, error) {
 func (f Fault) check() error {
 	every := f.Function == "" || f.Function == "*"
 	switch {
-	case min(f.Skip, f.Times, f.Leak, f.MaxSessions, f.MaxPart) < 0 || min(f.For, f.Delay) < 0:
+	case min(f.Skip, f.Times, f.Leak, f.MaxSessions, f.MaxPart, f.MaxFound) < 0 || min(f.For, f.Delay) < 0:
 		return errors.New("has a negative number")
 	case len(f.what()) == 0:
 		return errors.New("does nothing: set Code, Delay, Hang or another")
@@ -246,6 +248,7 @@ func (f Fault) what() []string {
 	w.add(f.KeySize != nil, "key-size="+number(f.KeySize))
 	w.add(f.WriteProtected, "write-protected")
 	w.add(f.MaxPart > 0, fmt.Sprintf("max-part=%d", f.MaxPart))
+	w.add(f.MaxFound > 0, fmt.Sprintf("max-found=%d", f.MaxFound))
 	w.add(f.Unknown, "unknown")
 	w.add(f.TokenOnly, "token-objects-only")
 	w.add(f.OfficerTrusts, "officer-trusts")

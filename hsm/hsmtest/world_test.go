@@ -286,3 +286,22 @@ func TestMaxPart(t *testing.T) {
 		t.Errorf("fired %d times", n)
 	}
 }
+
+// TestMaxFound searches for more objects than one call gives.
+func TestMaxFound(t *testing.T) {
+	r := newRig(t)
+	for range 3 {
+		if _, err := r.generate(false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Inject(hsmtest.Fault{MaxFound: 2})
+	if err := r.FindObjectsInit(r.session, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{2, 1, 0} {
+		if found, _, err := r.FindObjects(r.session, 10); err != nil || len(found) != n {
+			t.Errorf("%d objects of %d, %v", len(found), n, err)
+		}
+	}
+}

@@ -77,7 +77,7 @@ word forward_list(call *c, int (*leave_out)(const call *, word))
 	return rv;
 }
 
-/* Lists as many mechanisms as a rule says: those of the real module, again and again. */
+/* Lists as many slots or mechanisms as a rule says: those of the real module, again and again. */
 word list_as_many(call *c)
 {
 	word real[512], n = 512, a[] = {c->a[0], (word)real, (word)&n}, rv = pass(c->fn, a), i;

@@ -36,8 +36,10 @@ word forward_known(call *c)
 
 	if (c->fn == FN_GetSlotList && hit_by(c, DOES_REMOVE) && (ck_byte)c->a[0])
 		return forward_list(c, is_slot_removed);
-	if (c->fn == FN_GetMechanismList && hit_by(c, DOES_LIST))
+	if (hit_by(c, DOES_LIST) && makes_longer(hit_by(c, DOES_LIST), c))
 		return list_as_many(c);
+	if (c->fn == FN_FindObjects && hit_by(c, DOES_MAX_FOUND) && c->a[2] > hit_by(c, DOES_MAX_FOUND)->max_found)
+		c->a[2] = hit_by(c, DOES_MAX_FOUND)->max_found;
 	if (c->fn == FN_GetMechanismList && hit_by(c, DOES_UNKNOWN))
 		return forward_list(c, is_mechanism_unknown);
 	if (c->fn == FN_GetAttributeValue && c->a[2] && hit_by(c, read_otherwise))

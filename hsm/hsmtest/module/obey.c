@@ -140,6 +140,12 @@ static int writes(const call *c)
 	return c->fn == FN_OpenSession && c->a[1] & CKF_RW_SESSION;
 }
 
+/* Whether a call gives a list that the rule makes longer. */
+int makes_longer(const rule *r, const call *c)
+{
+	return c->fn == FN_GetMechanismList || (c->fn == FN_GetSlotList && r->fn == c->fn);
+}
+
 /* Whether one of the things that the rule does concerns the call. */
 static int concerns(const rule *r, call *c)
 {
@@ -155,7 +161,8 @@ static int concerns(const rule *r, call *c)
 		(r->does & DOES_MAX_SESSIONS && too_many(r, c)) ||
 		(r->does & DOES_FLAGS && flags_of(c)) ||
 		(r->does & DOES_KEY_SIZE && c->fn == FN_GetMechanismInfo && c->a[2]) ||
-		(r->does & DOES_LIST && c->fn == FN_GetMechanismList && c->a[2]) ||
+		(r->does & DOES_LIST && makes_longer(r, c) && c->a[2]) ||
+		(r->does & DOES_MAX_FOUND && c->fn == FN_FindObjects) ||
 		(r->does & DOES_WRITE_PROTECT && (writes(c) || (c->fn == FN_GetTokenInfo && c->a[1]))) ||
 		(r->does & DOES_MAX_PART && too_long(r, c)) ||
 		(r->does & DOES_UNKNOWN && is_unknown(r, c)) ||

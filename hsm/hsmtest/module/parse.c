@@ -138,6 +138,7 @@ static const struct {
 	{"max-sessions", plain, offsetof(rule, max_sessions), DOES_MAX_SESSIONS, 0},
 	{"told-sessions", plain, offsetof(rule, told_sessions), DOES_TOLD_SESSIONS, 0},
 	{"max-part", plain, offsetof(rule, max_part), DOES_MAX_PART, 0},
+	{"max-found", plain, offsetof(rule, max_found), DOES_MAX_FOUND, 0},
 	{"unknown", 0, 0, DOES_UNKNOWN, 0},
 	{"fresh-list", 0, 0, DOES_FRESH_LIST, 0},
 	{"reveal", 0, 0, DOES_REVEAL, 0},

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
@@ -33,5 +35,28 @@ func TestBegin(t *testing.T) {
 		if read, err := io.ReadAll(r); err != nil || !bytes.Equal(read, content) {
 			t.Errorf("%s: read %d of %d bytes, %v", name, len(read), len(content), err)
 		}
+	}
+}
+
+// TestKilledCopy copies a file where a process that was killed left its copy two hours ago.
+func TestKilledCopy(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	var left string
+	err := layout().OnCopy(strings.NewReader("x"), func(path string) error {
+		left = path[:len(path)-len("B2C3")] + "AAAA" // another name of the same form
+		return os.WriteFile(left, []byte("x"), 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now().Add(-2 * time.Hour)
+	if err := os.Chtimes(left, before, before); err != nil {
+		t.Fatal(err)
+	}
+	if err := layout().OnCopy(strings.NewReader("x"), func(string) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := os.ReadDir(os.TempDir()); err != nil || len(all) != 0 {
+		t.Errorf("%v are left, %v", all, err)
 	}
 }

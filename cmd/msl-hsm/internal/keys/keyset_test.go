@@ -54,3 +54,25 @@ func TestCompleteTogether(t *testing.T) {
 		}
 	}
 }
+
+// An untold store lists one key, and what its device does not tell of it.
+type untold struct{ *soft.Store }
+
+func (untold) List() ([]keystore.Info, error) {
+	return []keystore.Info{{Label: "msl-issuer-mac", Version: 1, Untold: []string{"CKA_VALUE_LEN"}}}, nil
+}
+
+// TestCompleteUntold finds a key of which the device does not tell what it is for: that is no
+// reason to destroy it.
+func TestCompleteUntold(t *testing.T) {
+	set, err := KeySet("server", "msl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := soft.New()
+	defer store.Close()
+	err = Complete(untold{store}, set, false, func(string, Provision, uint32) {})
+	if err == nil || !strings.Contains(err.Error(), "does not tell CKA_VALUE_LEN") || !strings.Contains(err.Error(), "do not destroy it") {
+		t.Errorf("%v", err)
+	}
+}

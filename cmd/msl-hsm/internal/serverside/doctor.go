@@ -223,6 +223,8 @@ func (d *doctor) keys(store keystore.Admin) {
 			continue
 		case !keys.Uses(d.c, k.Label):
 			d.say("keys", Warning, "%s, which this server does not use: %s", name, strings.Join(k.Weaknesses, ", "))
+		case len(k.Untold) > 0:
+			d.say("keys", Failure, "%s version %d: %s: do not destroy it for that: ask the vendor of the module, or accept it in keystore.allow-weak", name, k.Version, strings.Join(k.Weaknesses, ", "))
 		default:
 			d.say("keys", Failure, "%s version %d: %s: destroy it with msl-hsm key destroy %s --version %d --yes, or accept it in keystore.allow-weak", name, k.Version, strings.Join(k.Weaknesses, ", "), exit.Quoted(name), k.Version)
 		}

@@ -158,3 +158,23 @@ func TestPortBesideEtcd(t *testing.T) {
 		}
 	}
 }
+
+// A listing lists keys.
+type listing struct {
+	keystore.Admin
+	all []keystore.Info
+}
+
+func (l listing) List() ([]keystore.Info, error) { return l.all, nil }
+
+// TestWeakKeys advises to destroy a key that can be read, and not one of which the device does not
+// tell whether it can.
+func TestWeakKeys(t *testing.T) {
+	for _, untold := range [][]string{nil, {"CKA_SENSITIVE"}} {
+		d := &doctor{c: &config.Config{Keystore: config.Keystore{Prefix: "msl"}}}
+		d.keys(listing{all: []keystore.Info{{Label: "msl-mac", Version: 2, Weaknesses: []string{"not-sensitive: …"}, Untold: untold}}})
+		if len(d.found) != 1 || d.found[0].Verdict != Failure || strings.Contains(d.found[0].Detail, "msl-hsm key destroy msl-mac --version 2") != (untold == nil) {
+			t.Errorf("%q: %+v", untold, d.found)
+		}
+	}
+}

@@ -32,3 +32,10 @@ func indigestible(err error) bool {
 	}
 	return quirkDigest.has(e.Code) || e.class() == classUnsupported
 }
+
+// peer wraps for a public key that nobody has the private half of.
+func (p *prober) peer(free uint) {
+	b := make([]byte, 256)
+	n, err := p.wrapFor(p.session, peerTemplate(anyPeer(len(b))), free, b)
+	p.note(checkPeer1, false, true, exactly("C_WrapKey", n, len(b), err))
+}
