@@ -21,5 +21,5 @@ func (p *program) onState(path string, do func(admin.Keeper) error) (err error) 
 		return err
 	}
 	defer exit.Closing(&err, k)
-	return p.warned(own, do(k))
+	return warned(p, own, do(k))
 }
