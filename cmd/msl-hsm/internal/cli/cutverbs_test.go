@@ -24,6 +24,12 @@ var cutVerbs = []cutVerb{
 	{"user password ada-N --password-source file:PASSWORD", "user list", `ada-N +registered`, ""},
 }
 
+// about returns the verb for the nth names.
+func (v cutVerb) about(n int) cutVerb {
+	name := func(text string) string { return strings.ReplaceAll(text, "-N", fmt.Sprint("-", n)) }
+	return cutVerb{name(v.verb), v.list, name(v.done), v.again}
+}
+
 // A cutBench is the state of a server. Verbs that change it are cut off.
 type cutBench struct {
 	*testing.T
@@ -60,11 +66,10 @@ func (b cutBench) must(verb string) string {
 	return out
 }
 
-// cut has a verb about the nth names end early: nothing is done by half, and it can be repeated.
-func (b cutBench) cut(v cutVerb, n int, early func(args []string)) {
+// cut has a verb end early: nothing is done by half, and it can be repeated.
+func (b cutBench) cut(v cutVerb, early func(args []string)) {
 	b.Helper()
-	verb := strings.ReplaceAll(v.verb, "-N", fmt.Sprint("-", n))
-	done := regexp.MustCompile(strings.ReplaceAll(v.done, "-N", fmt.Sprint("-", n)))
+	verb, done := v.verb, regexp.MustCompile(v.done)
 	before := b.must(v.list)
 	early(b.words(verb))
 	after := b.must(v.list)
@@ -89,6 +94,7 @@ func (b cutBench) cut(v cutVerb, n int, early func(args []string)) {
 // nothing, and can be repeated.
 func TestVerbsOnFullDisk(t *testing.T) {
 	skipWithRace(t)
+	t.Parallel()
 	b := newCutBench(t, "keystore: {uri: \"soft:DIR/keys\", pin: \"file:DIR/password\"}\nserver: {state: DIR/state.db}\n")
 	rooms := []int{0, 8, 16} // in blocks of 512 bytes
 	rounds := 1
@@ -98,7 +104,7 @@ func TestVerbsOnFullDisk(t *testing.T) {
 	for round := range rounds {
 		for i, v := range cutVerbs {
 			limit := fmt.Sprintf(`ulimit -f %d; exec msl-hsm "$@"`, rooms[(i+round)%len(rooms)])
-			b.cut(v, round, func(args []string) {
+			b.cut(v.about(round), func(args []string) {
 				out, err := exec.Command("sh", append([]string{"-c", limit, "sh"}, args...)...).CombinedOutput()
 				if err == nil || bytes.Count(out, []byte("\n")) != 1 {
 					t.Errorf("%v, %s: %v: %s", args, limit, err, out)
