@@ -168,7 +168,7 @@ func (s *Server) Clock(ctx context.Context, keep time.Duration) (c Clock, err er
 
 // begin notes the time if no server did so yet: a clock that is ahead later shows by it.
 func (a *aging) begin(ctx context.Context) error {
-	return a.update(ctx, "note when the first server ran", func(tx kv.Tx) error {
+	return a.noteDown(ctx, "note when the first server ran", func(tx kv.Tx) error {
 		c, err := readChronicle(tx)
 		if err != nil || !c.looked.IsZero() {
 			return err
@@ -181,7 +181,7 @@ func (a *aging) begin(ctx context.Context) error {
 // now, or how far the clock went back, as a negative duration.
 func (a *aging) look(ctx context.Context, base time.Duration) (missed time.Duration, err error) {
 	now := time.Now()
-	err = a.update(ctx, "note that old records are looked for", func(tx kv.Tx) error {
+	err = a.noteDown(ctx, "note that old records are looked for", func(tx kv.Tx) error {
 		last, err := readChronicle(tx)
 		if err != nil {
 			return err

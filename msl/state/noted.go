@@ -62,7 +62,7 @@ func (r records) asked(ctx context.Context) (value []byte, err error) {
 }
 
 func (r records) note(ctx context.Context, now time.Time) error {
-	return r.update(ctx, "note the time", func(tx kv.Tx) error {
+	return r.noteDown(ctx, "note the time", func(tx kv.Tx) error {
 		return tx.Put(kv.Settings, []byte(notedKey), encodeInts(seconds(now)))
 	})
 }

@@ -99,14 +99,14 @@ func (s *Server) SetPresence(ctx context.Context, id string, p Presence) error {
 	if err != nil {
 		return err
 	}
-	return s.update(ctx, "tell that a server is there", func(tx kv.Tx) error {
+	return s.noteDown(ctx, "tell that a server is there", func(tx kv.Tx) error {
 		return tx.Put(kv.Settings, []byte(presenceKey+id), text)
 	})
 }
 
 // RemovePresence forgets the server with an id.
 func (s *Server) RemovePresence(ctx context.Context, id string) error {
-	return s.update(ctx, "forget a server", func(tx kv.Tx) error {
+	return s.noteDown(ctx, "forget a server", func(tx kv.Tx) error {
 		return tx.Delete(kv.Settings, []byte(presenceKey+id))
 	})
 }

@@ -101,15 +101,17 @@ func readTime(tx kv.Reader, key string) (time.Time, error) {
 	return time.Unix(n[0], 0), nil
 }
 
-// EndTokens invalidates every token issued so far, for every [Server] of the store. It
-// returns when newly issued tokens are valid, which may take until the next second.
-func EndTokens(store kv.Store) error {
-	at, err := records{store}.moment(context.Background())
-	if err != nil {
-		return err
-	}
+// Present returns what a change takes for the present: a time by which every token was issued
+// that exists. If servers share the state, it is later than their clocks, whatever the clock here
+// says; otherwise it is the time here.
+func (s *Server) Present(ctx context.Context) (time.Time, error) { return s.moment(ctx) }
+
+// EndTokens invalidates every token issued until at, for every [Server] of the store: see
+// [Server.Present]. It returns when newly issued tokens are valid, which may take until the next
+// second.
+func EndTokens(store kv.Store, at time.Time) error {
 	began := secondAfter(at)
-	err = records{store}.update(context.Background(), "end all tokens", func(tx kv.Tx) error {
+	err := records{store}.update(context.Background(), "end all tokens", func(tx kv.Tx) error {
 		return tx.Put(kv.Settings, []byte(beganKey), encodeInts(seconds(began)))
 	})
 	if err == nil {

@@ -27,6 +27,17 @@ func (r records) update(ctx context.Context, op string, fn func(kv.Tx) error) er
 	return wrap(op, r.store.Update(ctx, fn))
 }
 
+// noteDown is update for what servers note about themselves. They do not while another state is
+// copied to the store: it would not be authentic.
+func (r records) noteDown(ctx context.Context, op string, fn func(kv.Tx) error) error {
+	return r.update(ctx, op, func(tx kv.Tx) error {
+		if err := kv.Copied(tx); err != nil {
+			return err
+		}
+		return fn(tx)
+	})
+}
+
 // changeAt changes what a roster has under a name, as of the present of the servers.
 func (r records) changeAt(op string, of roster, name string, do func(tx kv.Tx, key string, at time.Time) error) error {
 	at, err := r.moment(context.Background())

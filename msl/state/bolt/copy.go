@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
@@ -95,7 +96,8 @@ func inner(err error, copied string) error {
 
 // A Restored describes what [RestoreServer] did.
 type Restored struct {
-	Aside string // where the previous file is now; empty if there was none
+	Aside string    // where the previous file is now; empty if there was none
+	Ended time.Time // tokens issued until then are invalid; zero if they were kept
 	state.Summary
 }
 
@@ -116,24 +118,27 @@ func (f Files) Restore(backup, path string, keepTokens bool) (r Restored, err er
 			if r.Summary, err = verify(copied, backup); err != nil {
 				return err
 			}
-			return f.prepare(copied, backup, keepTokens)
+			r.Ended, err = f.prepare(copied, backup, keepTokens)
+			return err
 		})
 		return err
 	})
 	return r, err
 }
 
-// prepare turns a copy of a backup with that name into a state.
-func (f Files) prepare(copied, name string, keepTokens bool) error {
+// prepare turns a copy of a backup with that name into a state. It returns until when tokens were
+// issued that it ended.
+func (f Files) prepare(copied, name string, keepTokens bool) (ended time.Time, err error) {
 	s, err := f.open(copied, name, boltkv.OpenExisting)
 	if err != nil {
-		return err
+		return ended, err
 	}
 	err = s.detach()
 	if err == nil && !keepTokens {
-		err = state.EndTokens(s.store)
+		ended = time.Now()
+		err = state.EndTokens(s.store, ended)
 	}
-	return errors.Join(err, s.Close())
+	return ended, errors.Join(err, s.Close())
 }
 
 // WriteServer writes a state, wherever it is kept, to a new file at path, and verifies the

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
@@ -13,18 +14,38 @@ import (
 )
 
 // Import writes a state, wherever it is kept, to a prefix that has none or an empty one,
-// and compares both. Every token issued so far becomes invalid, unless keepTokens is
-// true: a state may be outdated. If Import ends early, no server opens the result, and it
-// can be called again with the same state. progress is as in state.Server.CopyTo.
-func Import(ctx context.Context, c Config, from *state.Server, keepTokens bool, progress func(records int)) error {
+// and compares both. Every token issued until ended becomes invalid, unless keepTokens is
+// true: a state may be outdated. That time is the present, by the servers of an empty state if
+// they have noted it, otherwise by the clock here. If Import ends early, no server opens the
+// result, and it can be called again with the same state. progress is as in state.Server.CopyTo.
+func Import(ctx context.Context, c Config, from *state.Server, keepTokens bool, progress func(records int)) (ended time.Time, err error) {
+	if !keepTokens {
+		if ended, err = c.present(ctx); err != nil {
+			return ended, err
+		}
+	}
 	db, err := c.place().Open(ctx, etcdkv.OpenOrCreate)
 	if err != nil {
-		return err
+		return ended, err
 	}
-	return errors.Join(c.importTo(ctx, db, from, keepTokens, progress), db.Close())
+	return ended, errors.Join(c.importTo(ctx, db, from, ended, progress), db.Close())
 }
 
-func (c Config) importTo(ctx context.Context, db *etcdkv.DB, from *state.Server, keepTokens bool, progress func(int)) error {
+// present asks the servers that have an empty state open, if there is one that they can use.
+func (c Config) present(ctx context.Context) (time.Time, error) {
+	s, err := Administer(ctx, c)
+	if errors.Is(err, ErrEmpty) || errors.Is(err, kv.ErrUnfinished) || errors.Is(err, ErrForged) {
+		return time.Now(), nil
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	at, err := s.Present(ctx)
+	return at, errors.Join(err, s.Close())
+}
+
+// importTo ends the tokens issued until a time, if one is given.
+func (c Config) importTo(ctx context.Context, db *etcdkv.DB, from *state.Server, ended time.Time, progress func(int)) error {
 	copied, err := from.CopyTo(ctx, db, progress)
 	if err != nil {
 		return fmt.Errorf("etcd: write the state to %q: %w", c.Prefix, err)
@@ -38,8 +59,8 @@ func (c Config) importTo(ctx context.Context, db *etcdkv.DB, from *state.Server,
 			return err
 		}
 	}
-	if !keepTokens {
-		if err := state.EndTokens(store); err != nil {
+	if !ended.IsZero() {
+		if err := state.EndTokens(store, ended); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ package etcd
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -51,7 +52,7 @@ func TestThereAndBack(t *testing.T) {
 	c := Config{Endpoints: []string{m.URL}, Key: key}
 	from := filled(t)
 	records := 0
-	if err := Import(t.Context(), c, from.Server, true, func(n int) { records = n }); err != nil {
+	if _, err := Import(t.Context(), c, from.Server, true, func(n int) { records = n }); err != nil {
 		t.Fatal(err)
 	}
 	s, err := Open(t.Context(), c)
@@ -85,7 +86,7 @@ func TestThereAndBack(t *testing.T) {
 	if _, err := bolt.WriteServer(t.Context(), path, s.Server, nil); !errors.Is(err, ErrExists) {
 		t.Errorf("over a file: %v", err)
 	}
-	if err := Import(t.Context(), c, from.Server, true, nil); !errors.Is(err, ErrExists) {
+	if _, err := Import(t.Context(), c, from.Server, true, nil); !errors.Is(err, ErrExists) {
 		t.Errorf("over a state: %v", err)
 	}
 }
@@ -97,7 +98,7 @@ func TestImportResumes(t *testing.T) {
 	c := Config{Endpoints: []string{m.URL}, Key: key}
 	from := filled(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	if err := Import(ctx, c, from.Server, false, func(int) { cancel() }); err == nil {
+	if _, err := Import(ctx, c, from.Server, false, func(int) { cancel() }); err == nil {
 		t.Fatal("it was not ended")
 	}
 	for name, open := range map[string]func(context.Context, Config) (*Server, error){"Open": Open, "Administer": Administer} {
@@ -105,7 +106,7 @@ func TestImportResumes(t *testing.T) {
 			t.Errorf("%s of a part of a state: %v, want ErrUnfinished", name, err)
 		}
 	}
-	if err := Import(t.Context(), c, from.Server, false, nil); err != nil {
+	if _, err := Import(t.Context(), c, from.Server, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	s, err := Open(t.Context(), c)
@@ -138,10 +139,10 @@ func TestImportEndsLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := state.EndTokens(copied); err != nil {
+	if err := state.EndTokens(copied, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if err := Import(t.Context(), c, from.Server, false, nil); err != nil {
+	if _, err := Import(t.Context(), c, from.Server, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := copied.Finish(t.Context()); !errors.Is(err, kv.ErrOvertaken) {
@@ -173,16 +174,17 @@ func TestImportGoesOnLate(t *testing.T) {
 	paused, goOn, ended := make(chan bool), make(chan bool), make(chan error)
 	go func() {
 		first := true
-		ended <- Import(t.Context(), c, from.Server, true, func(int) {
+		_, err := Import(t.Context(), c, from.Server, true, func(int) {
 			if first {
 				first = false
 				close(paused)
 				<-goOn
 			}
 		})
+		ended <- err
 	}()
 	<-paused
-	if err := Import(t.Context(), c, from.Server, true, nil); err != nil {
+	if _, err := Import(t.Context(), c, from.Server, true, nil); err != nil {
 		t.Fatal(err)
 	}
 	s, err := Open(t.Context(), c)
@@ -216,7 +218,7 @@ func TestCreateGoesOnLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer paused.Close()
-	if err := Import(t.Context(), c, filled(t).Server, true, nil); err != nil {
+	if _, err := Import(t.Context(), c, filled(t).Server, true, nil); err != nil {
 		t.Fatal(err)
 	}
 	s, err := Open(t.Context(), c)
@@ -252,7 +254,7 @@ func TestImportIntoUsed(t *testing.T) {
 	if err := errors.Join(err, s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := Import(t.Context(), c, filled(t).Server, false, nil); err != nil {
+	if _, err := Import(t.Context(), c, filled(t).Server, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	s, err = Open(t.Context(), c)
@@ -274,7 +276,10 @@ func TestImportUnseen(t *testing.T) {
 	for i := range 5 {
 		c := Config{Endpoints: []string{m.URL}, Prefix: fmt.Sprint("state", i), Key: key}
 		ended := make(chan error, 1)
-		go func() { ended <- Import(t.Context(), c, from.Server, true, nil) }()
+		go func() {
+			_, err := Import(t.Context(), c, from.Server, true, nil)
+			ended <- err
+		}()
 		s, err := Open(t.Context(), c)
 		for err != nil && len(ended) == 0 {
 			s, err = Open(t.Context(), c)
@@ -296,11 +301,11 @@ func TestImportOfAnother(t *testing.T) {
 	m := etcdtest.Start(t)
 	c := Config{Endpoints: []string{m.URL}, Prefix: "one"}
 	ctx, cancel := context.WithCancel(t.Context())
-	if err := Import(ctx, c, filled(t).Server, true, func(int) { cancel() }); err == nil {
+	if _, err := Import(ctx, c, filled(t).Server, true, func(int) { cancel() }); err == nil {
 		t.Fatal("it was not ended")
 	}
 	other := fresh(t)
-	err := Import(t.Context(), c, other.Server, true, nil)
+	_, err := Import(t.Context(), c, other.Server, true, nil)
 	if err == nil || !strings.Contains(err.Error(), "etcdctl del --prefix one/") {
 		t.Fatalf("%v", err)
 	}
@@ -308,7 +313,62 @@ func TestImportOfAnother(t *testing.T) {
 		t.Errorf("a mixture of two: %v, want ErrUnfinished", err)
 	}
 	m.Control(t, "del", "--prefix", "one/")
-	if err := Import(t.Context(), c, other.Server, true, nil); err != nil {
+	if _, err := Import(t.Context(), c, other.Server, true, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestImportByServers imports into an empty state that servers have open, with a clock that seems
+// to be wrong: it asks them, and so the tokens end that any of them may have issued.
+func TestImportByServers(t *testing.T) {
+	m := etcdtest.Start(t)
+	_, key := keyed(t)
+	c := Config{Endpoints: []string{m.URL}, Key: key}
+	if err := Create(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		server, err := Open(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		server.StartPruning(state.Pruning{Keep: time.Hour})
+	}
+	setNoted(t, c, time.Now().AddDate(-1, 0, 0))
+	ended, err := Import(t.Context(), c, fresh(t).Server, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Administer(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	since, _, err := s.CountSince(t.Context(), "device", "")
+	if ahead := time.Until(since); err != nil || ahead < 4*time.Minute || ahead > 7*time.Minute || since.Sub(ended) > time.Second {
+		t.Errorf("tokens count from %v on, and ended until %v: %v", ahead, ended, err)
+	}
+}
+
+// setNoted changes the time that servers have noted, as soon as they have.
+func setNoted(t *testing.T, c Config, at time.Time) {
+	t.Helper()
+	s, err := Administer(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for noted := false; !noted; time.Sleep(20 * time.Millisecond) {
+		err := s.store.Update(t.Context(), func(tx kv.Tx) error {
+			value, err := tx.Get(kv.Settings, []byte("noted"))
+			if noted = value != nil; err != nil || !noted {
+				return err
+			}
+			return tx.Put(kv.Settings, []byte("noted"), binary.BigEndian.AppendUint64(nil, uint64(at.Unix())))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -21,7 +21,7 @@ func TestExportWithTraffic(t *testing.T) {
 	m := etcdtest.Start(t)
 	_, key := keyed(t)
 	c := Config{Endpoints: []string{m.URL}, Key: key}
-	if err := Import(t.Context(), c, filled(t).Server, true, nil); err != nil {
+	if _, err := Import(t.Context(), c, filled(t).Server, true, nil); err != nil {
 		t.Fatal(err)
 	}
 	server, err := Open(t.Context(), c)

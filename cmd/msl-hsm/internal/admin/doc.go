@@ -7,6 +7,6 @@
 // errors.Is works there.
 //
 // Which function do I want? [OpenRegistry] for the entities and users that may talk to
-// the server, [OpenKeeper] for the state as a whole, [OpenEnrollments] for devices with
+// the server, [Keys.Keeper] for the state as a whole, [OpenEnrollments] for devices with
 // a TPM, [Backup] for a copy of everything; [Service.Listen] in a server.
 package admin

@@ -59,6 +59,13 @@ func (r *Keys) open() (keys.Store, error) {
 	return store, nil
 }
 
+// Missing returns why no key authenticated what was read, although the configuration names a
+// key store: that was not found. Otherwise it is nil.
+func (r *Keys) Missing() error {
+	m, _ := r.none.(missing)
+	return m.error
+}
+
 // A missing key store was named and not found. That is why there is no key.
 type missing struct{ error }
 

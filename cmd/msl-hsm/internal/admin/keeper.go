@@ -54,8 +54,9 @@ type localKeeper struct {
 
 type remoteKeeper struct{ *Running }
 
-// OpenKeeper connects to a running server, or opens the files if there is none.
-func OpenKeeper(c *config.Config) (Keeper, error) {
+// Keeper connects to a running server, or opens the files if there is none.
+func (r *Keys) Keeper() (Keeper, error) {
+	c := r.c
 	remote, err := dialFile(c)
 	if remote != nil || err != nil {
 		return remoteKeeper{remote}, err
@@ -63,7 +64,7 @@ func OpenKeeper(c *config.Config) (Keeper, error) {
 	if err := findEnrollments(c); err != nil {
 		return nil, err
 	}
-	state, err := OpenState(c, "")
+	state, err := r.openState()
 	if err != nil {
 		return nil, err
 	}

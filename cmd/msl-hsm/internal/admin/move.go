@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -55,11 +56,17 @@ func attachShared(c *config.Config, s *State, export string) error {
 	return bolt.Attach(export, content)
 }
 
+// An Imported describes what [Restoring.ImportState] did.
+type Imported struct {
+	Ended time.Time // tokens issued until then are invalid; zero if they were kept
+	state.Summary
+}
+
 // ImportState writes a state file to etcd. progress may be nil.
-func (r *Restoring) ImportState(keepTokens bool, progress func(records int)) (sum state.Summary, err error) {
+func (r *Restoring) ImportState(keepTokens bool, progress func(records int)) (done Imported, err error) {
 	c, path, newKeys := r.c, r.backup, r.newKeys
 	if err := checkShared(c, "msl-hsm state restore"); err != nil {
-		return sum, err
+		return done, err
 	}
 	r.needs = true
 	files := r.states(authkv.Judge)
@@ -68,22 +75,23 @@ func (r *Restoring) ImportState(keepTokens bool, progress func(records int)) (su
 	}
 	from, err := files.Reopen(path)
 	if err != nil {
-		return sum, r.unusable(path, err)
+		return done, r.unusable(path, err)
 	}
 	defer exit.Closing(&err, from)
-	if sum, err = from.Summary(); err != nil {
-		return sum, err
+	if done.Summary, err = from.Summary(); err != nil {
+		return done, err
 	}
-	err = r.withCluster(func(store keys.Store, at etcd.Config) error {
+	err = r.withCluster(func(store keys.Store, at etcd.Config) (err error) {
 		if err := importable(c, path, from.Server, store, newKeys); err != nil {
 			return err
 		}
-		return etcd.Import(context.Background(), at, from.Server, keepTokens, progress)
+		done.Ended, err = etcd.Import(context.Background(), at, from.Server, keepTokens, progress)
+		return err
 	})
 	if errors.Is(err, etcd.ErrExists) {
 		err = fmt.Errorf("there is a state %s already: choose another prefix, or remove it with etcdctl del --prefix%s: %w", &c.Server.State, r.otherwise(), err)
 	}
-	return sum, err
+	return done, err
 }
 
 // otherwise says what else to do with a backup whose state is there, since an import may have

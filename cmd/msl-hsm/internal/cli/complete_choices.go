@@ -7,6 +7,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // completeChoices makes a shell complete the values of flags that take one of a few names.
@@ -19,7 +21,7 @@ func completeChoices(c *cobra.Command) {
 		"entity-scheme": config.EntitySchemeNames(), "scheme": config.EntitySchemeNames(),
 		"user-scheme": config.UserSchemeNames(), "user-schemes": config.UserSchemeNames(),
 		"key-exchange": config.ExchangeNames(), "key-exchanges": config.ExchangeSchemes(), "dh-group": config.GroupNames(),
-		"custody": {"sealed", "imported", "shared"}, "log-format": {"auto", "text", "json"}, "algorithm": strings.Split(algorithmNames(), ", "),
+		"custody": {"sealed", "imported", "shared"}, "log-format": {"auto", "text", "json"}, "algorithm": strings.Split(exit.List(keystore.Algorithms()), ", "),
 	} {
 		if c.LocalFlags().Lookup(flag) != nil {
 			completeFlag(c, flag, names...)

@@ -25,7 +25,7 @@ func (p *program) withEnrollments(signs bool, do func(admin.Enrollments) error) 
 		return err
 	}
 	defer exit.Closing(&err, all)
-	return do(all)
+	return warned(p, own, do(all))
 }
 
 // find looks up a record by the start of an EK hash, or by the name of a device.

@@ -26,7 +26,7 @@ func keyCreateCommand(p *program) *cobra.Command {
 			"version, and the older ones still open what they made. The identity key does not:\n" +
 			"its new public key must reach all peers first. Then make it by name; the newest\n" +
 			"version is the one that is used.\n\n" +
-			"Algorithms: " + algorithmNames(),
+			"Algorithms: " + exit.List(keystore.Algorithms()),
 		RunE: func(_ *cobra.Command, args []string) error {
 			switch {
 			case set != "" && (len(args) > 0 || algorithm != ""):
@@ -45,14 +45,6 @@ func keyCreateCommand(p *program) *cobra.Command {
 	soPINFlag(c, &soPIN, ", for trusted sealing keys")
 	completeFlag(c, "set", "server", "device", "audit")
 	return c
-}
-
-func algorithmNames() string {
-	var names []string
-	for _, a := range keystore.Algorithms() {
-		names = append(names, a.String())
-	}
-	return strings.Join(names, ", ")
 }
 
 func createSet(p *program, role, soPIN string, rotate bool) (err error) {
@@ -126,7 +118,7 @@ func initFirst(p *program, c *config.Config, store keys.Store) error {
 func createKey(p *program, label, name, soPIN string) (err error) {
 	algorithm, err := keystore.ParseAlgorithm(name)
 	if err != nil {
-		return exit.Usagef("unknown algorithm %q; want one of %s", name, algorithmNames())
+		return exit.Usagef("unknown algorithm %q; want one of %s", name, exit.List(keystore.Algorithms()))
 	}
 	if err := config.CheckLabel(label); err != nil {
 		return err

@@ -134,7 +134,7 @@ func readIncoming(c *config.Config, name string, f importFlags) ([]incomingKey, 
 	var err error
 	if f.algorithm != "" {
 		if k.algorithm, err = keystore.ParseAlgorithm(f.algorithm); err != nil {
-			return nil, nil, exit.Usagef("unknown algorithm %q; want one of %s", f.algorithm, algorithmNames())
+			return nil, nil, exit.Usagef("unknown algorithm %q; want one of %s", f.algorithm, exit.List(keystore.Algorithms()))
 		}
 	}
 	text, err := keys.ReadPrivate(f.file)

@@ -42,17 +42,25 @@ func (p *program) withState(path string, do func(admin.Registry) error) (err err
 	c.Server.State.Override(path)
 	own := admin.KeysOf(c)
 	defer exit.Closing(&err, own)
-	return withRegistry(own, do)
+	return withRegistry(p, own, do)
 }
 
 // withRegistry runs a verb with the state, and the keys if it needs them.
-func withRegistry(own *admin.Keys, do func(admin.Registry) error) (err error) {
+func withRegistry(p *program, own *admin.Keys, do func(admin.Registry) error) (err error) {
 	state, err := own.Registry()
 	if err != nil {
 		return err
 	}
 	defer exit.Closing(&err, state)
-	return do(state)
+	return warned(p, own, do(state))
+}
+
+// warned warns that records were read that nothing verified, unless the verb failed anyway.
+func warned(p *program, own *admin.Keys, err error) error {
+	if missing := own.Missing(); err == nil && missing != nil {
+		fmt.Fprintf(p.stderr, "warning: the records are not verified, since the key store was not found: %s\n", exit.OneLine(missing))
+	}
+	return err
 }
 
 // withNewState runs a verb that registers an entity or a user, and may therefore be the
@@ -69,7 +77,7 @@ func (p *program) withNewState(path string, do func(admin.Registry) error) (err 
 	if err != nil {
 		return err
 	}
-	if err = withRegistry(own, do); err == nil {
+	if err = withRegistry(p, own, do); err == nil {
 		tellMade(p.stderr, made, c.Server.State.Path())
 	}
 	return err

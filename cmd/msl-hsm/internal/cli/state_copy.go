@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -70,8 +71,9 @@ sealed keys of devices and the hashes of passwords.`,
 	return c
 }
 
-const restoredText = `Every token that was issued until now has ended, since messages of before could be
-sent again under it: devices begin a new session by themselves, users log in again.
+const restoredText = `Every token that was issued until %s has ended, since messages of
+before could be sent again under it: devices begin a new session by themselves, users log
+in again. If that time is wrong, correct the clock here and restore the backup again.
 Entities, users and revocations are those of the backup. Look at msl-hsm entity list
 and msl-hsm user list, and revoke again what was revoked since.
 `
@@ -164,10 +166,10 @@ func restoreState(p *program, c *config.Config, backup, file string, keepTokens,
 	if err := restoreEnrollments(p, c, r, enrollments); err != nil {
 		return fmt.Errorf("the state is restored, and the enrollments are not: %w", err)
 	}
-	text := restoredText
 	if keepTokens {
-		text = restoredKeptText
+		_, err = fmt.Fprint(p.stdout, restoredKeptText)
+	} else {
+		_, err = fmt.Fprintf(p.stdout, restoredText, done.Ended.UTC().Format(time.RFC3339))
 	}
-	_, err = fmt.Fprint(p.stdout, text)
 	return err
 }

@@ -14,10 +14,12 @@ func (p *program) onState(path string, do func(admin.Keeper) error) (err error) 
 	if err := admin.FindState(c, path); err != nil {
 		return err
 	}
-	k, err := admin.OpenKeeper(c)
+	own := admin.KeysOf(c)
+	defer exit.Closing(&err, own)
+	k, err := own.Keeper()
 	if err != nil {
 		return err
 	}
 	defer exit.Closing(&err, k)
-	return do(k)
+	return warned(p, own, do(k))
 }

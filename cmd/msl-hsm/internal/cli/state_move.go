@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -38,8 +39,10 @@ hashes of passwords. It includes the enrollments of devices in etcd.`,
 	}
 }
 
-const importedText = `Every token that was issued until now has ended: devices begin a new session by
-themselves, users log in again. What was revoked after the file was written is not.
+const importedText = `Every token that was issued until %s has ended: devices begin a
+new session by themselves, users log in again. What was revoked after the file was written
+is not. If that time is wrong by more than some minutes, correct the clock here, remove the
+state with etcdctl del --prefix, and import the file again.
 `
 
 func stateImportCommand(p *program) *cobra.Command {
@@ -70,14 +73,14 @@ msl-hsm enrollment import.`,
 			r := admin.BeginRestore(c, args[0], newKeys)
 			defer exit.Closing(&err, r)
 			line := newProgress(p.stderr)
-			sum, err := r.ImportState(keep, copying(line))
+			done, err := r.ImportState(keep, copying(line))
 			line.clear()
 			if err := admin.Tell(c, nil, "state import", args[0], err); err != nil {
 				return err
 			}
-			fmt.Fprintf(p.stdout, "imported %s to %s: %d entities, %d users\n", args[0], &c.Server.State, sum.Entities, sum.Users)
+			fmt.Fprintf(p.stdout, "imported %s to %s: %d entities, %d users\n", args[0], &c.Server.State, done.Entities, done.Users)
 			if !keep {
-				fmt.Fprint(p.stdout, importedText)
+				fmt.Fprintf(p.stdout, importedText, done.Ended.UTC().Format(time.RFC3339))
 			}
 			return importAttached(p, c, r, args[0])
 		},

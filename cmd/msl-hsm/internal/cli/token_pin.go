@@ -199,8 +199,13 @@ func (x pinChange) read(t hsm.PINs) (old, changed *lockedmem.Buffer, err error) 
 }
 
 func (x pinChange) apply(uri *hsm.URI, old, changed []byte) error {
-	if x.old == x.changed {
-		return hsm.ChangePIN(uri, x.changed, old, changed)
+	if x.old != x.changed {
+		return hsm.ResetPIN(uri, old, changed)
 	}
-	return hsm.ResetPIN(uri, old, changed)
+	err := hsm.ChangePIN(uri, x.changed, old, changed)
+	var e *hsm.Error
+	if errors.As(err, &e) && e.Function == "C_Login" && errors.Is(err, keystore.ErrPIN) {
+		err = fmt.Errorf("%w; if a change was interrupted before, the new PIN may be valid already", err)
+	}
+	return err
 }
