@@ -107,6 +107,7 @@ func TestPeerChannelHandshake(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		defer peer.conn.Close()
 		h, _ := peer.header()
 		peer.shake(h.MessageID + 1)
 		h, _ = peer.header()
@@ -176,6 +177,7 @@ func TestPeerKeepsNothing(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
+			defer peer.conn.Close()
 			h, _ := peer.header()
 			peer.give(h)
 		}()
