@@ -1,7 +1,9 @@
 package msl_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -91,4 +93,114 @@ func (p *writingPeer) shakeThenAnswer(refusals int, handshake, chunk object, mes
 		p.write(pskClient1.message(p.who, object{"messageid": id + 2, "renewable": false},
 			object{"sequencenumber": 1, "messageid": id + 2, "endofmsg": true, "data": []byte("real")}))
 	}
+}
+
+// shake writes the handshake of a peer that asks for keys.
+func (p *writingPeer) shake(id int64) {
+	p.write(pskClient1.message(p.who, object{"messageid": id, "handshake": true, "renewable": true, "timestamp": p.now, "keyrequestdata": []any{pskRequest}}))
+}
+
+// TestPeerChannelHandshake has a peer answer the first chunk of a channel with a handshake:
+// the keys cannot be sent before the channel ends.
+func TestPeerChannelHandshake(t *testing.T) {
+	conn, peer := recordedConn(t, 0)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer peer.conn.Close()
+		h, _ := peer.header()
+		peer.shake(h.MessageID + 1)
+		h, _ = peer.header()
+		peer.give(h)
+		peer.shake(peer.asked().MessageID + 1)
+	}()
+	_, err := conn.Request(t.Context(), &msl.Request{Interactive: true, Body: msl.BytesBody([]byte("x"))})
+	if err == nil || !strings.Contains(err.Error(), "send an ordinary request first") {
+		t.Errorf("got %v", err)
+	}
+	<-done
+}
+
+// TestPeerOnlyHandshakes has a peer that sends handshakes and never a request.
+func TestPeerOnlyHandshakes(t *testing.T) {
+	conn, peer := recordedConn(t, 0)
+	done := peer.serve(conn, echo, 1)
+	id := int64(1)
+	for range 5 {
+		peer.shake(id)
+		h, refusal := peer.header()
+		if refusal != nil || h.MessageID != id+1 {
+			t.Fatalf("answer to %d: %+v, %+v", id, h, refusal)
+		}
+		id = h.MessageID + 1
+	}
+	peer.shake(id)
+	if err := peer.in.Decode(new(json.RawMessage)); err == nil {
+		t.Error("the sixth is answered")
+	}
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "too many handshakes") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestPeerWithoutKeys has a peer answer the handshake that asks it for keys without them.
+func TestPeerWithoutKeys(t *testing.T) {
+	conn, peer := recordedConn(t, 0)
+	done := peer.serve(conn, echo, 1)
+	peer.write(peer.request(1, []byte("x")))
+	h, _ := peer.header()
+	if !h.Handshake {
+		t.Fatalf("no handshake: %+v", h)
+	}
+	peer.write(pskClient1.message(peer.who, object{"messageid": h.MessageID + 1, "renewable": false, "handshake": false, "timestamp": peer.now}))
+	if _, refusal := peer.header(); refusal == nil || refusal.InternalCode != 100000+int(msl.ErrKeyXResponseRequestMismatch) {
+		t.Errorf("got %+v", refusal)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// An unwritable state cannot save.
+type unwritable struct{ recordState }
+
+var errNoRoom = errors.New("disk full")
+
+func (*unwritable) Save(context.Context, msl.ClientRecord) error { return errNoRoom }
+
+// TestPeerKeepsNothing has a side that cannot save the tokens that its peer gives with an
+// answer or a request: neither counts as accepted.
+func TestPeerKeepsNothing(t *testing.T) {
+	t.Run("answer", func(t *testing.T) {
+		conn, peer := recordedConn(t, 0)
+		conn.Client.State = &unwritable{}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			defer peer.conn.Close()
+			h, _ := peer.header()
+			peer.give(h)
+		}()
+		if _, err := conn.Request(t.Context(), &msl.Request{Interactive: true, Body: msl.BytesBody([]byte("x"))}); !errors.Is(err, errNoRoom) {
+			t.Errorf("got %v", err)
+		}
+		<-done
+	})
+	t.Run("request", func(t *testing.T) {
+		conn, peer := recordedConn(t, 0)
+		conn.Client.State = &unwritable{}
+		done := peer.serve(conn, func(context.Context, *msl.ResponseWriter, *msl.Message) error {
+			t.Error("the application acts on it")
+			return nil
+		}, 1)
+		peer.write(pskClient1.message(peer.who, object{"messageid": 1, "renewable": false, "timestamp": peer.now,
+			"peerservicetokens": []any{serviceToken(object{"name": "unbound"})}},
+			object{"sequencenumber": 1, "messageid": 1, "endofmsg": true, "data": []byte("x")}))
+		if h, refusal := peer.header(); refusal == nil {
+			t.Errorf("got %+v", h)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

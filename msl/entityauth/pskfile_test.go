@@ -93,3 +93,29 @@ func TestPSKFileRefused(t *testing.T) {
 		t.Error("a file that others can read was taken")
 	}
 }
+
+// TestPSKFileWrapping derives a wrapping key only if it is requested and the file has none.
+func TestPSKFileWrapping(t *testing.T) {
+	own := entityauth.NewPSKFile("a", false)
+	without := *own
+	without.Wrapping = nil
+	derived := entityauth.DeriveWrappingKey(own.Encryption, own.MAC)
+	for _, c := range []struct {
+		name   string
+		file   *entityauth.PSKFile
+		derive bool
+		want   []byte
+	}{
+		{"its own", own, false, own.Wrapping}, {"its own, derive", own, true, own.Wrapping},
+		{"none", &without, false, nil}, {"none, derive", &without, true, derived},
+	} {
+		path := filepath.Join(t.TempDir(), "psk")
+		if err := c.file.Write(path); err != nil {
+			t.Fatal(err)
+		}
+		read, err := entityauth.ReadPSKFile(path, c.derive)
+		if err != nil || !bytes.Equal(read.Wrapping, c.want) {
+			t.Errorf("%s: %v, %v", c.name, read, err)
+		}
+	}
+}

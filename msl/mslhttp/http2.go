@@ -3,10 +3,12 @@ package mslhttp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,6 +32,7 @@ const (
 	http2PingAfter     = 30 * time.Second
 	http2PingPatience  = 15 * time.Second
 	http2WritePatience = time.Minute // for a peer that takes no byte of any stream
+	http2Dials         = 3           // connections made for one request
 )
 
 // AllowHTTP2 makes an HTTP server on the connections of a [TLSServer] with HTTP2 speak
@@ -131,10 +134,21 @@ type HTTP2Transport struct {
 	without map[string]bool // addresses of servers without HTTP/2
 }
 
-var errNoHTTP2 = errors.New("mslhttp: the server does not speak HTTP/2")
+var (
+	errNoHTTP2  = errors.New("mslhttp: the server does not speak HTTP/2")
+	errGoneAway = fmt.Errorf("mslhttp: the server ended %d connections before it took the request: try again later", http2Dials)
+)
 
-// dial connects to a server with HTTP/2.
+// A dialsKey is the key of the number of connections made for a request, in its context.
+type dialsKey struct{}
+
+// dial connects to a server with HTTP/2. net/http asks for another connection, without a
+// pause or an end, as long as servers end each before it carries the request (GOAWAY, RFC
+// 9113 section 6.8).
 func (t *HTTP2Transport) dial(ctx context.Context, d *tlsDialer, network, addr string) (net.Conn, error) {
+	if made, ok := ctx.Value(dialsKey{}).(*atomic.Int32); ok && made.Add(1) > http2Dials {
+		return nil, errGoneAway
+	}
 	conn, err := d.dial(ctx, network, addr)
 	if err != nil {
 		return nil, err
@@ -150,9 +164,8 @@ func (t *HTTP2Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" || t.lacks(r.URL.Host) {
 		return t.HTTP1.RoundTrip(r)
 	}
-	first, body := r, &lentBody{}
+	first, body := r.WithContext(context.WithValue(r.Context(), dialsKey{}, &atomic.Int32{})), &lentBody{}
 	if r.Body != nil && r.Body != http.NoBody {
-		first = r.Clone(r.Context())
 		body = &lentBody{ReadCloser: r.Body}
 		first.Body = body
 	}
@@ -166,6 +179,7 @@ func (t *HTTP2Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if failed := body.give(); err != nil {
 		return nil, errors.Join(err, failed)
 	}
+	answer.Request = r
 	return answer, nil
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,5 +57,67 @@ func TestHTTP2ClosesBody(t *testing.T) {
 			body.Close()
 			<-written
 		}
+	}
+}
+
+// TestHTTP2Leaving has servers that end all connections, or all but the last, before they
+// carry a request.
+func TestHTTP2Leaving(t *testing.T) {
+	a := newAuthority(t)
+	for _, c := range []struct {
+		leaving, want int32
+		err           error
+	}{{1, 2, nil}, {http2Dials - 1, http2Dials, nil}, {1000, http2Dials, errGoneAway}} {
+		var made atomic.Int32
+		addr := startLeaving(t, a, func() bool { return made.Add(1) <= c.leaving })
+		client := http2Client(t, a, true)
+		if _, err := fetch(client, addr); !errors.Is(err, c.err) || made.Load() != c.want {
+			t.Errorf("%d leaving: %v, %d connections, want %d", c.leaving, err, made.Load(), c.want)
+		}
+		made.Store(0)
+		if _, err := fetch(client, addr); !errors.Is(err, c.err) {
+			t.Errorf("%d leaving, again: %v", c.leaving, err)
+		}
+	}
+}
+
+// startLeaving serves HTTP/2, but sends GOAWAY at once on a connection for which leaves
+// returns true.
+func startLeaving(t *testing.T, a *authority, leaves func() bool) string {
+	t.Helper()
+	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := (&TLSServer{HTTP2: true, Certificates: []TLSCertificate{a.issue("server", keystore.ECDSAP256, nil)}}).Listen(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(versionHandler), ConnContext: TLSContext}
+	AllowHTTP2(server)
+	ended := make(chan struct{})
+	go func() { server.Serve(leaving{l, leaves}); close(ended) }()
+	t.Cleanup(func() { server.Close(); <-ended })
+	return raw.Addr().String()
+}
+
+type leaving struct {
+	net.Listener
+	leaves func() bool
+}
+
+func (l leaving) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil || !l.leaves() {
+			return conn, err
+		}
+		go func() {
+			defer conn.Close()
+			io.WriteString(conn, "\x00\x00\x00\x04\x00\x00\x00\x00\x00"+ // SETTINGS
+				"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00") // GOAWAY
+			conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond)) // net/http keeps some open
+			io.Copy(io.Discard, conn)
+		}()
 	}
 }

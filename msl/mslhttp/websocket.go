@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -77,7 +78,7 @@ func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer context.AfterFunc(r.Context(), func() { ws.CloseNow() })()
 	if err := h.Serve(withRequest(r.Context(), r), conn, r); err != nil {
 		h.log(r, err)
-		ws.Close(websocket.StatusInternalError, "") // tells the peer that this is not an orderly end
+		ws.Close(conn.status(websocket.StatusInternalError), "") // tells the peer that this is not an orderly end
 		return
 	}
 	conn.Close()
@@ -135,7 +136,8 @@ type webSocket struct {
 	idle time.Duration
 	stop context.CancelFunc // of the pings
 
-	exchange *underWay // its record among the counted connections, or nil
+	exchange *underWay   // its record among the counted connections, or nil
+	broken   atomic.Bool // a read failed
 }
 
 func newWebSocket(ws *websocket.Conn, idle time.Duration, size int64) *webSocket {
@@ -174,7 +176,20 @@ func (w *webSocket) Read(p []byte) (int, error) {
 	w.exchange.moves(1)
 	defer w.exchange.moves(-1)
 	n, err := w.Conn.Read(p)
+	if err != nil && err != io.EOF {
+		w.broken.Store(true)
+	}
 	return n, endOf(err)
+}
+
+// status is the status of the last close frame. After a failed read, a close frame
+// reaches the other end only if that broke the rules of the WebSocket (RFC 6455, section
+// 7.4.1): any other failure has ended the connection, or was answered with a close frame.
+func (w *webSocket) status(otherwise websocket.StatusCode) websocket.StatusCode {
+	if w.broken.Load() {
+		return websocket.StatusProtocolError
+	}
+	return otherwise
 }
 
 // endOf returns the error of a stream for that of a WebSocket that ended. A close frame
@@ -210,7 +225,7 @@ func (w *webSocket) Close() error {
 	defer w.stop()
 	w.SetWriteDeadline(time.Now())
 	defer time.AfterFunc(time.Second, func() { w.SetReadDeadline(time.Now()) }).Stop()
-	err := w.ws.Close(websocket.StatusNormalClosure, "")
+	err := w.ws.Close(w.status(websocket.StatusNormalClosure), "")
 	w.Conn.Close() // releases what is left
 	return err
 }
