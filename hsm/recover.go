@@ -50,6 +50,9 @@ func (r *recovery) attempt(op, check func() error, keys ...*object) error {
 	if err != nil {
 		noteKept(err, keys)
 	}
+	if classOf(err) == classStale {
+		_ = r.unreached(err)
+	}
 	return err
 }
 
@@ -63,7 +66,7 @@ func noteKept(err error, keys []*object) {
 
 func (r *recovery) attempts(op, check func() error, keys []*object) error {
 	if stuck := r.watch.stuck.Load(); stuck != nil {
-		return stuck.err()
+		return r.unreached(stuck.err())
 	}
 	err := op()
 	if err != nil && errors.As(err, new(*Error)) {
