@@ -47,11 +47,12 @@ type recovery struct {
 // That the token does not know a key is no loss of one that can be found or unsealed again.
 func (r *recovery) attempt(op, check func() error, keys ...*object) error {
 	err := r.attempts(op, check, keys)
-	if err != nil {
-		noteKept(err, keys)
+	if err == nil {
+		return nil
 	}
+	noteKept(err, keys)
 	if classOf(err) == classStale {
-		_ = r.unreached(err)
+		return r.unreached(err)
 	}
 	return err
 }
