@@ -47,6 +47,15 @@ func (m *measure) giveUp(err error) {
 	}
 }
 
+// unreached reports an operation that fails because nothing can reach the device, and
+// returns its error.
+func (c *connection) unreached(err error) error {
+	if c.told != nil {
+		c.told(keystore.Call{Err: err})
+	}
+	return err
+}
+
 // began names the function with which the operation on a session began: the one that
 // does the work, where another prepares it.
 func began(session uint) string {

@@ -3,10 +3,14 @@ package hsm_test
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/miekg/pkcs11"
+
 	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
@@ -76,5 +80,50 @@ func TestCallsOfOperations(t *testing.T) {
 	}
 	if seen[""] != 0 || seen["C_GetAttributeValue"] > 0 && seen["C_GenerateKey"] == 0 {
 		t.Errorf("%v", seen)
+	}
+}
+
+// TestCallsWithoutDevice wants each operation that fails to be reported, also while nothing
+// can reach the device: else its failures seem to end when it is lost for good.
+func TestCallsWithoutDevice(t *testing.T) {
+	gone := hsmtest.Fault{Function: "C_Sign", Code: pkcs11.CKR_SESSION_HANDLE_INVALID}
+	for what, faults := range map[string][]hsmtest.Fault{
+		"lost":             {{Code: pkcs11.CKR_DEVICE_ERROR}},
+		"hung":             {{Function: "C_SignInit", Hang: true, Times: 1}},
+		"without sessions": {gone, {Function: "C_OpenSession", Code: pkcs11.CKR_DEVICE_MEMORY}},
+		"with too few":     {gone, {Function: "C_OpenSession", Code: pkcs11.CKR_SESSION_COUNT}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			var failed atomic.Int64
+			s, m := newFaulty(t, hsm.Config{Wait: 200 * time.Millisecond, CallTimeout: time.Second, Calls: func(c keystore.Call) {
+				if c.Err != nil {
+					failed.Add(1)
+				}
+			}})
+			k, err := s.Generate(keystore.HMACSHA256)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum := func() error { _, err := k.(keystore.MAC).Sum(nil); return err }
+			m.Inject(faults...)
+			var first sync.WaitGroup
+			first.Go(func() { _ = sum() }) // hangs, or loses the sessions
+			for m.Counters().Fired == 0 || sum() == nil {
+				time.Sleep(5 * time.Millisecond)
+			}
+			if what != "hung" {
+				first.Wait()
+			}
+			before := failed.Load()
+			for range 5 {
+				if sum() == nil {
+					t.Error("an operation succeeds")
+				}
+			}
+			if n := failed.Load() - before; n != 5 {
+				t.Errorf("5 operations failed, and %d were reported", n)
+			}
+			m.Clear()
+		})
 	}
 }

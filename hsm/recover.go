@@ -48,8 +48,12 @@ type recovery struct {
 // That the token does not know a key is no loss of one that can be found or unsealed again.
 func (r *recovery) attempt(op, check func() error, keys ...*object) error {
 	err := r.attempts(op, check, keys)
-	if err != nil {
-		noteKept(err, keys)
+	if err == nil {
+		return nil
+	}
+	noteKept(err, keys)
+	if classOf(err) == classStale {
+		return r.unreached(err)
 	}
 	return err
 }
@@ -64,7 +68,7 @@ func noteKept(err error, keys []*object) {
 
 func (r *recovery) attempts(op, check func() error, keys []*object) error {
 	if stuck := r.watch.stuck.Load(); stuck != nil {
-		return stuck.err()
+		return r.unreached(stuck.err())
 	}
 	err := op()
 	if err != nil && errors.As(err, new(*Error)) {

@@ -85,7 +85,7 @@ func (c *connection) on(p *pool, epoch uint64, op func(session uint, epoch uint6
 			c.crowded.CompareAndSwap(nil, &now)
 		}
 		if now.After(patience(start, c.crowded.Load(), c.wait)) {
-			return err
+			return c.unreached(err)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
@@ -93,7 +93,7 @@ func (c *connection) on(p *pool, epoch uint64, op func(session uint, epoch uint6
 
 func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uint64) error) (err error) {
 	if stuck := c.watch.stuck.Load(); stuck != nil {
-		return stuck.err()
+		return c.unreached(stuck.err())
 	}
 	m := measured(c.told)
 	own, err := c.take(p)
@@ -126,7 +126,10 @@ func (c *connection) inside(p *pool, own *session, epoch uint64, m *measure, op 
 	defer own.since.Store(0)
 	if own.epoch != now.epoch || own.origin.isRetired() {
 		if err := c.fill(own, now); err != nil {
-			return classOf(err) == classBusy, at(err, now.epoch)
+			if denied = classOf(err) == classBusy; !denied {
+				m.giveUp(err)
+			}
+			return denied, at(err, now.epoch)
 		}
 	}
 	m.run(own.handle)

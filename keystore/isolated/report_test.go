@@ -44,4 +44,16 @@ func TestReport(t *testing.T) {
 	syscall.Kill(w.PID(), syscall.SIGKILL)
 	sum(t, w.sealed)
 	eventually(t, "another opening to be told", func() bool { d, ok := w.Device(); return ok && d.Epoch > before.Epoch-1 && d.Open > 0 })
+	w.module.Inject(hsmtest.Fault{Function: "C_Initialize", Code: 0x30})
+	syscall.Kill(w.PID(), syscall.SIGKILL)
+	for range 3 {
+		if _, err := w.sealed.Sum(nil); !errors.Is(err, keystore.ErrUnavailable) {
+			t.Errorf("without a child: %v", err)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if counts[""] != 3 {
+		t.Errorf("3 operations failed without a child, and %d were reported", counts[""])
+	}
 }

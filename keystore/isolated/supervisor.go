@@ -184,14 +184,25 @@ func (s *supervisor) do(op operation, call func(*process) error) error {
 	for again := op.repeatable(); ; again = false {
 		p, err := s.process()
 		if err != nil {
-			return err
+			return s.unanswered(err)
 		}
 		err = call(p)
 		var lost *lostError
-		if !again || !errors.As(err, &lost) || lost.late {
+		switch {
+		case !errors.As(err, &lost):
 			return err
+		case !again || lost.late:
+			return s.unanswered(err)
 		}
 	}
+}
+
+// unanswered reports an operation that no child has answered, and returns its error.
+func (s *supervisor) unanswered(err error) error {
+	if s.config.Calls != nil {
+		s.config.Calls(keystore.Call{Err: err})
+	}
+	return err
 }
 
 // end closes the store in the child.

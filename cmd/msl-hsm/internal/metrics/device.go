@@ -29,7 +29,9 @@ func newDevice(to *prometheus.Registry) device {
 }
 
 func (d *device) count(c keystore.Call) {
-	d.queue.Observe(c.Queue.Seconds())
+	if c.Function != "" || c.Queue > 0 { // else nothing could reach the device
+		d.queue.Observe(c.Queue.Seconds())
+	}
 	if c.Function != "" {
 		d.seconds.of(c.Function).Observe(c.Run.Seconds())
 	}

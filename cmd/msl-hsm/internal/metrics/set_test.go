@@ -44,6 +44,7 @@ func filled() *Set {
 	s.Message(msl.Served{Code: -1, Authenticated: true, Scheme: "made up by a stranger", KeyExchange: "another"})
 	s.Call(keystore.Call{Function: "C_Sign", Queue: time.Millisecond, Run: 2 * time.Millisecond})
 	s.Call(keystore.Call{Queue: 5 * time.Second, Err: keystore.ErrBusy})
+	s.Call(keystore.Call{Err: keystore.ErrUnavailable})
 	s.Upstream(mslhttp.UpstreamCall{Target: "http://a/", Status: 204, Took: time.Millisecond})
 	s.Upstream(mslhttp.UpstreamCall{Target: "http://a/", Took: time.Millisecond, Err: errors.New("refused")})
 	s.Upstream(mslhttp.UpstreamCall{Target: "http://a/", Status: 999, Took: time.Millisecond})
@@ -85,6 +86,7 @@ func TestSet(t *testing.T) {
 		`msl_hsm_keystore_call_seconds_bucket{function="C_Sign",le="0.0025"} 1`,
 		`msl_hsm_keystore_queue_seconds_count 2`,
 		`msl_hsm_keystore_errors_total{error="busy",function=""} 1`,
+		`msl_hsm_keystore_errors_total{error="unavailable",function=""} 1`,
 		`msl_hsm_upstream_requests_total{status="2xx",target="http://a/"} 1`,
 		`msl_hsm_upstream_requests_total{status="9xx",target="http://a/"} 1`,
 		`msl_hsm_upstream_requests_total{status="none",target="http://a/"} 1`,

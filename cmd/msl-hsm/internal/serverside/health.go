@@ -103,7 +103,11 @@ type heartbeat struct {
 // beat uses the key, unless that was just done, and waits for the result.
 func (h *heartbeat) beat(ctx context.Context) error {
 	_, _, err := h.look(ctx, fresh, func() (struct{}, error) {
+		began := time.Now()
 		_, err := h.key().Sum([]byte("msl-hsm health"))
+		if took := time.Since(began); err == nil && took > patience { // for whoever asked late, too
+			err = fmt.Errorf("the issuer key took %v to sign", took.Round(time.Millisecond))
+		}
 		return struct{}{}, err
 	})
 	return err

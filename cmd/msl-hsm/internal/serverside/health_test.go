@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -65,6 +66,25 @@ func TestHeartbeatHangs(t *testing.T) {
 	if err := h.beat(t.Context()); err != nil {
 		t.Errorf("it answers again: %v", err)
 	}
+}
+
+// TestHeartbeatSlow asks a device that takes a little longer than anybody waits: whoever asks
+// late gets the same verdict as the first.
+func TestHeartbeatSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKey{hang: make(chan struct{})}
+		h := heartbeat{key: func() keystore.MAC { return k }}
+		time.AfterFunc(patience+time.Millisecond, func() { close(k.hang) })
+		go h.beat(t.Context())
+		time.Sleep(patience / 2)
+		if err := h.beat(t.Context()); err == nil || !strings.Contains(err.Error(), "took 2.001s to sign") {
+			t.Errorf("asked later: %v", err)
+		}
+		time.Sleep(2 * fresh)
+		if err := h.beat(t.Context()); err != nil {
+			t.Errorf("it is quick again: %v", err)
+		}
+	})
 }
 
 func TestCertificateHealth(t *testing.T) {

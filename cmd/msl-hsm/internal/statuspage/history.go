@@ -59,7 +59,11 @@ func (h *History) Message(v *msl.Served) {
 }
 
 // Call counts an operation of a key store.
-func (h *History) Call(c keystore.Call) { h.call.add(c.Queue + c.Run) }
+func (h *History) Call(c keystore.Call) {
+	if took := c.Queue + c.Run; took > 0 { // else nothing could reach the device
+		h.call.add(took)
+	}
+}
 
 // Run adds a point every ten seconds until ctx ends.
 func (h *History) Run(ctx context.Context) {

@@ -20,6 +20,7 @@ func TestHistory(t *testing.T) {
 	h.Message(&msl.Served{Took: 10 * time.Millisecond, Err: errors.New("away"), Fault: msl.FaultKeyStore})
 	h.Message(&msl.Served{Took: 4 * time.Millisecond, Response: msl.Fail, Code: -1})
 	h.Call(keystore.Call{Queue: time.Millisecond, Run: 2 * time.Millisecond})
+	h.Call(keystore.Call{Err: keystore.ErrUnavailable}) // took no time that counts
 	h.end(time.Unix(100, 0))
 	h.end(time.Unix(110, 0))
 	var o Overview
