@@ -184,12 +184,12 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	socket := admin.Service{State: s.State, Path: c.Server.State.Path(), Socket: c.Server.Admin.Socket, Keep: admin.AcceptedFor(c), Devices: s.Devices, Tell: s.Tell, Pages: live.Pages()}
 	defer socket.Listen(log).Close()
 	serverside.BoundMemory(&c.Server, log, s)
-	log.Info("serving", "address", l.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
-		"issuer_key_versions", len(s.MSL.Issuer.Ring()), "upstream", c.Server.Upstream.String(), "fips140", keys.FIPSOf().Mode, "fips140_module", keys.FIPSOf().Module)
 	streams, more, err := openBeside(c, live, sockets, log, peers)
 	if err != nil {
 		return err
 	}
+	log.Info("serving", "address", l.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
+		"issuer_key_versions", len(s.MSL.Issuer.Ring()), "upstream", c.Server.Upstream.String(), "fips140", keys.FIPSOf().Mode, "fips140_module", keys.FIPSOf().Module)
 	tellPage(p, live)
 	server := webServer(c, s, streams.Beside(failures.Beside(live)), peers)
 	defer reloadOn(reload, func() { _, _ = live.Reload() })() // already logged
