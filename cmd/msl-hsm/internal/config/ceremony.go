@@ -118,7 +118,7 @@ func ReadCeremony(path string) (*Ceremony, error) {
 	}
 	for i, name := range c.Witnesses {
 		if name == c.Operator || slices.Contains(c.Witnesses[:i], name) {
-			return nil, exit.Usagef("%s:1:1: %q is named twice: the operator and the witnesses are different people", path, name)
+			return nil, exit.Usagef("%s:1:1: %q is named twice: the operator and the witnesses must be different people", path, name)
 		}
 	}
 	if slices.ContainsFunc(c.Keys, func(k CeremonyKey) bool { return k.Label == c.Signer }) {

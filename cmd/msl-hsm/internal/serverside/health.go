@@ -106,7 +106,7 @@ func (h *heartbeat) beat(ctx context.Context) error {
 		began := time.Now()
 		_, err := h.key().Sum([]byte("msl-hsm health"))
 		if took := time.Since(began); err == nil && took > patience { // for whoever asked late, too
-			err = fmt.Errorf("the issuer key took %v to sign", took.Round(time.Millisecond))
+			err = fmt.Errorf("the issuer key took %v to sign: check the HSM and the network to it", took.Round(time.Millisecond))
 		}
 		return struct{}{}, err
 	})
