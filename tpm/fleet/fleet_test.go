@@ -90,12 +90,10 @@ func TestConflict(t *testing.T) {
 func TestCertificateRevoked(t *testing.T) {
 	s := newSite(t)
 	b := s.enrolled(nil)
+	now := time.Now()
+	token := &msl.MasterToken{RenewalWindow: now.Add(time.Hour), Expiration: now.Add(24 * time.Hour)}
 	judge := func() error {
-		issuer := &msl.Issuer{}
-		now := time.Now()
-		return s.TokenJudge(issuer)(t.Context(), CertificateIdentity(b.name()), &msl.MasterToken{
-			RenewalWindow: now.Add(time.Hour), Expiration: now.Add(24 * time.Hour),
-		})
+		return s.TokenJudge(&msl.Issuer{})(t.Context(), CertificateIdentity(b.name()), token)
 	}
 	if err := judge(); err != nil {
 		t.Fatal(err)
