@@ -52,7 +52,6 @@ func newAttacker(t *testing.T, token *softhsm.Token) *attacker {
 	return nil
 }
 
-// flag is one attribute.
 func flag(attribute uint, value bool) *pkcs11.Attribute { return pkcs11.NewAttribute(attribute, value) }
 
 // secret is the template that the store uses for an unwrapped AES key, with changes.

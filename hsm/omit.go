@@ -115,7 +115,6 @@ func (e *entry) loosened(k kind) kind {
 	return k
 }
 
-// attributeNames are the names of omitted attributes.
 func attributeNames(omitted []uint) string {
 	var names []string
 	for _, o := range optionals() {

@@ -104,7 +104,6 @@ func (r *rings) choice(label string) uint32 {
 	return cmp.Or(r.chosen[label], math.MaxUint32)
 }
 
-// sealingKey returns one version of a sealing key.
 func sealingKey(s *Store, a keystore.Algorithm, version uint32) (*object, error) {
 	label := keystore.SealingLabel(s.inspector.prefix, a)
 	ring, err := s.rings.ring(label)

@@ -91,7 +91,6 @@ func (r *keptReader) again(p []byte) (int, error) {
 	return n, nil
 }
 
-// keep remembers what was read.
 func (r *keptReader) keep(p []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -50,9 +51,7 @@ func dialWebSocket(t testing.TB, serve func(context.Context, net.Conn, *http.Req
 // network, over each transport, and then sends ordinary messages.
 func TestChannelServices(t *testing.T) {
 	all := map[string]func(testing.TB, *network, *msl.Client){"WebSocket": overWebSocket}
-	for name, carry := range carriers {
-		all[name] = carry
-	}
+	maps.Copy(all, carriers)
 	for name, carry := range all {
 		t.Run(name, func(t *testing.T) {
 			n := softNetwork(t)

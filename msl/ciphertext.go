@@ -61,7 +61,6 @@ func parseEnvelope1(mem *wire.Memory, o wire.Object) (ciphertextEnvelope, error)
 	return e, malformed(f, "ciphertext envelope")
 }
 
-// parseBytes reads the binary members.
 func (e *ciphertextEnvelope) parseBytes(mem *wire.Memory, f *wire.Fields) {
 	mem.Scratch = mem.Scratch[:0]
 	if f.Has("iv") {
@@ -103,7 +102,6 @@ func cipherSpec(name string) (string, bool) {
 // envelopeSize is the size of an envelope without its ciphertext and key name.
 const envelopeSize = 112
 
-// append writes the envelope after dst.
 func (e ciphertextEnvelope) append(dst []byte) []byte {
 	at := len(dst)
 	dst = slices.Grow(dst, envelopeSize+len(e.keyID)+len(e.ciphertext)*4/3)

@@ -120,7 +120,6 @@ func (n *numbers) room(ctx context.Context, k *number, try func(*number) (time.D
 	}
 }
 
-// begin waits for the turn.
 func (n *numbers) begin(ctx context.Context) error {
 	select {
 	case n.turn <- struct{}{}:
@@ -130,7 +129,6 @@ func (n *numbers) begin(ctx context.Context) error {
 	}
 }
 
-// end passes on the turn.
 func (n *numbers) end(k *number) {
 	k.turn = false
 	<-n.turn

@@ -57,7 +57,6 @@ func (o offers) accept(ctx context.Context, response *keyResponse) (Outcome, err
 	return Outcome{}, failed
 }
 
-// close frees what the offers hold.
 func (o *offers) close() {
 	for _, offer := range *o {
 		offer.Close()

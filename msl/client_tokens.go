@@ -118,7 +118,6 @@ func (t *tokens) dropUnbound() *tokens {
 	return t
 }
 
-// record returns the durable form.
 func (t *tokens) record() ClientRecord {
 	r := ClientRecord{}
 	if t.session != nil && t.session.keep != nil {

@@ -31,7 +31,6 @@ func key[K any](store *soft.Store, label string, a keystore.Algorithm) K {
 // An entities directory has the entities that may send messages.
 type entities map[string]*msl.Entity
 
-// Entity implements msl.Directory.
 func (e entities) Entity(_ context.Context, identity string) (*msl.Entity, error) {
 	if entity, ok := e[identity]; ok {
 		return entity, nil

@@ -79,10 +79,10 @@ func TestPeerFaults(t *testing.T) {
 						return // lost keys that were not sent are replaced
 					}
 					switch {
-					case early && (e.ran > 0 || !transient(e.err)) && once && isOne(failure, ours),
+					case early && (e.ran > 0 || !transient(e.err)) && once && slices.Contains(ours, failure),
 						early && e.ran > 0 && failure != keystore.ErrBadData, // of the body, which the application reads
 						e.ran > 1,
-						!early && once && isOne(failure, passing) && !good:
+						!early && once && slices.Contains(passing, failure) && !good:
 						t.Errorf("operation %d, %s (before the application: %v, once: %v), fails with %v: ran %d, %v", at, op, early, once, failure, e.ran, e.err)
 					}
 				})

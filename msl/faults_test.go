@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -239,23 +240,14 @@ func (b *faultBench) judge(t *testing.T, at int, once bool, failure, err error) 
 		complain("the application ran again")
 	case early && err != nil && b.ran > 0 && failure != keystore.ErrBadData: // of the body, which the application reads
 		complain("the application ran, and need not have")
-	case early && err != nil && isOne(failure, ours) && !transient(err):
+	case early && err != nil && slices.Contains(ours, failure) && !transient(err):
 		complain("not the server's own failure")
-	case !early && once && isOne(failure, passing) && err != nil:
+	case !early && once && slices.Contains(passing, failure) && err != nil:
 		complain("no answer")
-	case !early && transient(err) && isOne(op, []string{"Encrypt", "Sign"}):
+	case !early && transient(err) && (op == "Encrypt" || op == "Sign"):
 		complain("the peer is asked to come again")
 	}
 	b.checkUnharmed(t)
-}
-
-func isOne[T comparable](v T, list []T) bool {
-	for _, one := range list {
-		if one == v {
-			return true
-		}
-	}
-	return false
 }
 
 // transient reports whether err says that the server itself failed, or could not answer.
@@ -319,7 +311,7 @@ func TestKeyStoreVerdicts(t *testing.T) {
 					return err
 				})
 				err := b.send()
-				if failure == keystore.ErrLost && isOne(c.op, []string{"Generate", "Wrap", "WrapFor", "Seal", "Encrypt"}) {
+				if failure == keystore.ErrLost && slices.Contains([]string{"Generate", "Wrap", "WrapFor", "Seal", "Encrypt"}, c.op) {
 					// Lost keys that were not sent are replaced.
 					if len(b.refused) != 0 || b.ran != 1 || err != nil {
 						t.Errorf("refused %+v, ran %d: %v", b.refused, b.ran, err)

@@ -35,7 +35,6 @@ type keyResponse struct {
 	schemeData
 }
 
-// write writes the inside of a header.
 func (h *header) write(e *wire.Encoder, now time.Time) {
 	e.Begin()
 	if h.sender != "" {

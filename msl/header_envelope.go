@@ -158,7 +158,6 @@ func (id identification) seal(h *header, now time.Time) (*sealedHeader, error) {
 	return id.sealAs("headerdata", e.Encoded())
 }
 
-// encoded returns the inside of a header.
 func (h *header) encoded(now time.Time) []byte {
 	e := wire.Scratch(512)
 	defer e.Free()

@@ -166,7 +166,6 @@ func verdict(opener Opener, data, signature []byte) string {
 	return "verified"
 }
 
-// chunk explains a payload chunk.
 func (m *inspected) chunk(o wire.Object) Part {
 	p := Part{Name: "payload chunk", Parts: m.protected(o, "payload")}
 	if len(p.Parts) > 0 {

@@ -86,10 +86,9 @@ func (i *Issuer) Issue(identity string, old *Session, sequence int64, keys *Sess
 	return i.issueAt(i.now(), identity, old, sequence, keys)
 }
 
-// issueAt is Issue at a time.
 func (i *Issuer) issueAt(at time.Time, identity string, old *Session, sequence int64, keys *SessionKeys) (*Session, error) {
 	t := &MasterToken{
-		RenewalWindow:  at.Add(orDefault(i.RenewAfter, time.Hour)).Truncate(time.Second),
+		RenewalWindow:  at.Add(cmp.Or(i.RenewAfter, time.Hour)).Truncate(time.Second),
 		Expiration:     at.Add(i.lifetime()).Truncate(time.Second),
 		SequenceNumber: sequence,
 	}
@@ -110,12 +109,12 @@ func (i *Issuer) issueAt(at time.Time, identity string, old *Session, sequence i
 // times in the token; if the issuer's settings have changed since, it is the earlier of
 // two possible times.
 func (i *Issuer) Issued(t *MasterToken) time.Time {
-	return earlier(t.Expiration.Add(-i.lifetime()), t.RenewalWindow.Add(-orDefault(i.RenewAfter, time.Hour)))
+	return earlier(t.Expiration.Add(-i.lifetime()), t.RenewalWindow.Add(-cmp.Or(i.RenewAfter, time.Hour)))
 }
 
 // IssuedUser returns when a user ID token was issued, as Issued does.
 func (i *Issuer) IssuedUser(t *UserIDToken) time.Time {
-	return earlier(t.Expiration.Add(-i.userLifetime()), t.RenewalWindow.Add(-orDefault(i.UserRenewAfter, time.Hour)))
+	return earlier(t.Expiration.Add(-i.userLifetime()), t.RenewalWindow.Add(-cmp.Or(i.UserRenewAfter, time.Hour)))
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -125,9 +124,9 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-func (i *Issuer) lifetime() time.Duration { return orDefault(i.Lifetime, 24*time.Hour) }
+func (i *Issuer) lifetime() time.Duration { return cmp.Or(i.Lifetime, 24*time.Hour) }
 
-func (i *Issuer) userLifetime() time.Duration { return orDefault(i.UserLifetime, 30*24*time.Hour) }
+func (i *Issuer) userLifetime() time.Duration { return cmp.Or(i.UserLifetime, 30*24*time.Hour) }
 
 // AcceptedFor returns how long after its issue a master token may be renewed, including
 // its lifetime. A sum of more than 292 years is cut off there.
@@ -136,7 +135,7 @@ func (i *Issuer) AcceptedFor() time.Duration {
 }
 
 // renewExpired is for how long after its expiration a master token can be renewed.
-func (i *Issuer) renewExpired() time.Duration { return orDefault(i.RenewExpired, i.userLifetime()) }
+func (i *Issuer) renewExpired() time.Duration { return cmp.Or(i.RenewExpired, i.userLifetime()) }
 
 // isSlow reports whether the keys are in a device that is waited for.
 func (i *Issuer) isSlow() bool {
@@ -145,13 +144,6 @@ func (i *Issuer) isSlow() bool {
 	}
 	ring := i.Ring()
 	return len(ring) > 0 && isSlow(ring[0].MAC)
-}
-
-func orDefault(d, absent time.Duration) time.Duration {
-	if d == 0 {
-		return absent
-	}
-	return d
 }
 
 // write makes the encoded token of a session.

@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -13,10 +14,9 @@ func (i *Issuer) IssueUser(user string, mt *MasterToken, old *UserIDToken) (*Use
 	return i.issueUserAt(i.now(), user, mt, old)
 }
 
-// issueUserAt is IssueUser at a time.
 func (i *Issuer) issueUserAt(at time.Time, user string, mt *MasterToken, old *UserIDToken) (*UserIDToken, error) {
 	t := &UserIDToken{
-		RenewalWindow: at.Add(orDefault(i.UserRenewAfter, time.Hour)).Truncate(time.Second),
+		RenewalWindow: at.Add(cmp.Or(i.UserRenewAfter, time.Hour)).Truncate(time.Second),
 		Expiration:    at.Add(i.userLifetime()).Truncate(time.Second),
 		MasterToken:   mt.SerialNumber,
 	}

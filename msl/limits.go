@@ -1,6 +1,10 @@
 package msl
 
-import "github.com/msl-hsm/msl-hsm/msl/internal/wire"
+import (
+	"cmp"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
 
 // maxMessages is how many messages one exchange may have in both directions together (MSL
 // wiki, "Messages").
@@ -26,27 +30,20 @@ type Limits struct {
 	Proven   int64 // for authenticated senders; default 512 MiB
 }
 
-func orInt[T int | int64](n, absent T) T {
-	if n == 0 {
-		return absent
-	}
-	return n
-}
-
 func (l Limits) withDefaults() Limits {
 	l = Limits{
-		Header:           orInt(l.Header, 1<<20),
-		Chunk:            orInt(l.Chunk, 16<<20),
-		Depth:            orInt(l.Depth, 32),
-		Held:             orInt(l.Held, 16<<20),
-		Tokens:           orInt(l.Tokens, 64),
-		Inflate:          orInt(l.Inflate, maxInflate),
-		Sessions:         orInt(l.Sessions, 10000),
-		ErrorsPerSecond:  orInt(l.ErrorsPerSecond, 200),
-		ErrorsPerSource:  orInt(l.ErrorsPerSource, 20),
-		PasswordsAtATime: orInt(l.PasswordsAtATime, 4),
-		Unproven:         orInt(l.Unproven, 128<<20),
-		Proven:           orInt(l.Proven, 512<<20),
+		Header:           cmp.Or(l.Header, 1<<20),
+		Chunk:            cmp.Or(l.Chunk, 16<<20),
+		Depth:            cmp.Or(l.Depth, 32),
+		Held:             cmp.Or(l.Held, 16<<20),
+		Tokens:           cmp.Or(l.Tokens, 64),
+		Inflate:          cmp.Or(l.Inflate, maxInflate),
+		Sessions:         cmp.Or(l.Sessions, 10000),
+		ErrorsPerSecond:  cmp.Or(l.ErrorsPerSecond, 200),
+		ErrorsPerSource:  cmp.Or(l.ErrorsPerSource, 20),
+		PasswordsAtATime: cmp.Or(l.PasswordsAtATime, 4),
+		Unproven:         cmp.Or(l.Unproven, 128<<20),
+		Proven:           cmp.Or(l.Proven, 512<<20),
 	}
 	one := l.oneMessage()
 	l.Unproven, l.Proven = max(l.Unproven, one), max(l.Proven, one)
@@ -56,7 +53,7 @@ func (l Limits) withDefaults() Limits {
 // forClient returns the limits of a client, which asked for what it receives: the
 // reference stack answers in a single chunk, 2.4 times the size of the data.
 func (l Limits) forClient() Limits {
-	l.Chunk = orInt(l.Chunk, 64<<20)
+	l.Chunk = cmp.Or(l.Chunk, 64<<20)
 	return l.withDefaults()
 }
 

@@ -22,7 +22,6 @@ type outgoing struct {
 	body      func() (io.ReadCloser, error)
 }
 
-// write sends the message.
 func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 	if !o.taken.CompareAndSwap(false, true) {
 		return errors.New("msl: the exchange ended before its message was written")
@@ -46,7 +45,6 @@ func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 	return o.payload.Close()
 }
 
-// writeHead sends the header.
 func (o *outgoing) writeHead(w io.Writer) error {
 	_, err := o.head.send(w)
 	if err == nil && o.tell != nil {

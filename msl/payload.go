@@ -125,7 +125,6 @@ func (r *payloadReader) fill() error {
 // more will come, and an answer need not be flushed before its end.
 func (r *payloadReader) Ended() bool { return r.done.Load() }
 
-// ended reports whether all data was read.
 func (r *payloadReader) ended() bool { return r.done.Load() && len(r.packed.data) == 0 }
 
 // more gets the data of the next chunk.

@@ -112,7 +112,6 @@ func (s *chunkSource) begun() (o *chunkOpening) {
 	return o
 }
 
-// start starts opening a chunk.
 func (s *chunkSource) start(object wire.Object) *chunkOpening {
 	o := s.idle
 	if o == nil {

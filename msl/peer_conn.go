@@ -150,7 +150,6 @@ func (c *Conn) watch() watcher {
 	return c.Server.Headers
 }
 
-// answer makes the writer of an answer.
 func (c *Conn) answer(ctx context.Context, in *incoming) *ResponseWriter {
 	w := &ResponseWriter{ctx: ctx, in: in, payload: payloadWriter{out: c.rw}}
 	w.gives = issuance{ctx: ctx, server: c.Server, in: in}

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"testing"
 )
 
@@ -105,9 +106,7 @@ func (k rawKeys) signed(dataName string, data []byte) object {
 // the given name is encrypted.
 func (k rawKeys) token(members object, innerName string, inner any) object {
 	all := object{}
-	for name, v := range members {
-		all[name] = v
-	}
+	maps.Copy(all, members)
 	if inner != nil {
 		all[innerName] = k.encrypt(encode(inner))
 	}
@@ -117,9 +116,7 @@ func (k rawKeys) token(members object, innerName string, inner any) object {
 // message protects a header and chunks. who is the mastertoken or entityauthdata.
 func (k rawKeys) message(who object, header any, chunks ...any) []byte {
 	outer := k.signed("headerdata", k.encrypt(encode(header)))
-	for name, v := range who {
-		outer[name] = v
-	}
+	maps.Copy(outer, who)
 	out := encode(outer)
 	for _, c := range chunks {
 		out = append(out, encode(k.signed("payload", k.encrypt(encode(c))))...)
@@ -131,9 +128,7 @@ func (k rawKeys) message(who object, header any, chunks ...any) []byte {
 func one(members ...object) object {
 	h := object{"messageid": 1, "renewable": false}
 	for _, m := range members {
-		for name, v := range m {
-			h[name] = v
-		}
+		maps.Copy(h, m)
 	}
 	return h
 }

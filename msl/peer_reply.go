@@ -72,7 +72,6 @@ func (w *peerReply) start() (err error) {
 	return errors.New("msl: the peer gave no keys within 12 messages")
 }
 
-// send sends the header of an answer.
 func (w *peerReply) send(a *peerAttempt, out *outgoing) error {
 	w.talk = &peerAnswer{peerAttempt: a, sent: out}
 	buffer, to := w.payload.buffer, w.payload.out

@@ -212,7 +212,6 @@ func respond(ctx context.Context, s *Server, source string, a *account, in *inco
 	return s.refuse(ctx, source, w, in, in.applicationError(err, out.failed))
 }
 
-// answer makes the writer of an answer.
 func (s *Server) answer(ctx context.Context, in *incoming, out io.Writer) *ResponseWriter {
 	w := &ResponseWriter{ctx: ctx, in: in, payload: payloadWriter{out: out}}
 	w.gives = issuance{ctx: ctx, server: s, in: in}

@@ -62,7 +62,6 @@ func (s *Server) Forget() {
 	s.sessions.cache.Clear()
 }
 
-// hashMaster returns the hash of a master token.
 func hashMaster(o wire.Object) (tokenHash, error) {
 	mem := wire.NewMemory()
 	defer mem.Free()

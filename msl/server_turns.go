@@ -113,7 +113,6 @@ func (t *turns) grant() {
 	}
 }
 
-// drop removes one waiting check.
 func (t *turns) drop(who string, at int) {
 	if t.waiting[who] = slices.Delete(t.waiting[who], at, at+1); len(t.waiting[who]) > 0 {
 		return

@@ -2,6 +2,7 @@ package msl_test
 
 import (
 	"errors"
+	"maps"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -10,9 +11,7 @@ import (
 // with returns a copy of o with changed members; a nil value takes one away.
 func with(o object, changes object) object {
 	all := object{}
-	for name, v := range o {
-		all[name] = v
-	}
+	maps.Copy(all, o)
 	for name, v := range changes {
 		if all[name] = v; v == nil {
 			delete(all, name)

@@ -54,7 +54,6 @@ func readSignedToken(dst []byte, o wire.Object, op string, missing Code) (signed
 	return t, dst, malformed(f, op)
 }
 
-// signToken makes a token from tokendata.
 func signToken(p Protector, tokenData []byte) (signedToken, error) {
 	signature, err := p.Sign(tokenData)
 	if err != nil {

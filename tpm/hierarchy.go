@@ -39,7 +39,6 @@ type hierarchy struct {
 	source   string
 }
 
-// hierarchy returns the hierarchy with a handle.
 func (p *Passwords) hierarchy(handle uint32) hierarchy {
 	switch tpm2.TPMHandle(handle) {
 	case tpm2.TPMRHEndorsement:

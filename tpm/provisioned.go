@@ -55,7 +55,6 @@ func (p *provisionedKeys) records(keys []storedKey, known map[string][]*record) 
 	return rings
 }
 
-// record makes the record of a key.
 func (p *provisionedKeys) record(k storedKey) *record {
 	r := &record{storedKey: k, object: newObject(p.parent(k), k.Public, k.Private)}
 	r.object.persistent = uint32(k.Handle)
@@ -109,7 +108,6 @@ func (p *provisionedKeys) known(label string) []*record {
 	return p.rings[label]
 }
 
-// find returns one version of a provisioned key.
 func (p *provisionedKeys) find(label string, version uint32) (*record, error) {
 	if err := p.storage.open(); err != nil {
 		return nil, err

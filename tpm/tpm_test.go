@@ -32,7 +32,6 @@ func device(t testing.TB, p *tpmtest.TPM) *tpm.Device {
 	return d
 }
 
-// newStore makes a TPM with a store on it.
 func newStore(t testing.TB) (*tpm.Store, *tpmtest.TPM, tpm.StoreConfig) {
 	t.Helper()
 	p := tpmtest.Start(t)

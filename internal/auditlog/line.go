@@ -154,7 +154,6 @@ type readLine struct {
 // errNoLine says that a text is not a line of a log.
 var errNoLine = errors.New("it is not a record")
 
-// parseLine reads a line without its end.
 func parseLine(text []byte) (r readLine, err error) {
 	cut := len(text) - len(chainField) - chainLength - len(chainEnd)
 	if cut < 0 || !bytes.HasPrefix(text[cut:], []byte(chainField)) || !bytes.HasSuffix(text, []byte(chainEnd)) {

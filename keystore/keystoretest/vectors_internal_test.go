@@ -39,7 +39,6 @@ type part struct {
 	last *[]func() // what is called at the end
 }
 
-// Run runs a part.
 func (p part) Run(name string, f func(part)) bool {
 	if _, wanted := p.all[name]; !wanted {
 		return true

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,27 +138,20 @@ func (h *Handler) report(r *http.Request, e Exchange) (refused *refusal) {
 	return refused
 }
 
-func (h *Handler) timeout() time.Duration { return orDefault(h.Timeout, defaultTimeout) }
+func (h *Handler) timeout() time.Duration { return cmp.Or(h.Timeout, defaultTimeout) }
 
-func (h *Handler) maxBody() int64 { return orDefault(h.MaxBody, defaultMaxBody) }
+func (h *Handler) maxBody() int64 { return cmp.Or(h.MaxBody, defaultMaxBody) }
 
 func (h *Handler) body(w http.ResponseWriter, r *http.Request, c *clock) *body {
 	ahead := h.MaxAhead
 	if ahead <= 0 {
 		ahead = max(h.maxBody(), 0)
 	}
-	b := newBody(r.Body, r.Body == http.NoBody, orDefault(ahead, defaultMaxBody), c)
+	b := newBody(r.Body, r.Body == http.NoBody, cmp.Or(ahead, defaultMaxBody), c)
 	if most := h.maxBody(); most > 0 {
 		b.r = http.MaxBytesReader(w, r.Body, most)
 	}
 	return b
-}
-
-func orDefault[T int | int64 | time.Duration](v, absent T) T {
-	if v == 0 {
-		return absent
-	}
-	return v
 }
 
 // send handles one request. begun reports whether part of the answer was sent.
@@ -199,7 +193,7 @@ func (h *Handler) send(w *response, r *http.Request, ctx context.Context) (begun
 
 // enter waits for a free place among the requests under way.
 func (h *Handler) enter(ctx context.Context) (leave func(), err error) {
-	h.once.Do(func() { h.places = make(chan struct{}, max(orDefault(h.Requests, defaultRequests), 1)) })
+	h.once.Do(func() { h.places = make(chan struct{}, max(cmp.Or(h.Requests, defaultRequests), 1)) })
 	select {
 	case h.places <- struct{}{}:
 		return func() { <-h.places }, nil

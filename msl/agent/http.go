@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -114,9 +115,7 @@ func notHTTP(err error) error {
 // describeHTTP sets the headers of a response from the service, or from the server
 // instead.
 func describeHTTP(h http.Header, answer *msl.Response, r *http.Response) {
-	for name, values := range httpform.EndToEnd(r.Header) {
-		h[name] = values
-	}
+	maps.Copy(h, httpform.EndToEnd(r.Header))
 	if h["Content-Type"] == nil {
 		h["Content-Type"] = nil // nothing is guessed
 	}

@@ -1,6 +1,7 @@
 package failurelog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -81,7 +82,7 @@ func (h *Handler) handler() *mslhttp.Handler {
 			Issuer: &msl.Issuer{},
 			Limits: msl.Limits{
 				Header: maxHeader, Chunk: maxChunk, Inflate: maxInflate, Sessions: 1,
-				ErrorsPerSource: orNumber(h.PerSource, 5), ErrorsPerSecond: orNumber(h.PerSecond, 100),
+				ErrorsPerSource: cmp.Or(h.PerSource, 5), ErrorsPerSecond: cmp.Or(h.PerSecond, 100),
 			},
 			Log: h.Logger,
 		},
@@ -91,13 +92,6 @@ func (h *Handler) handler() *mslhttp.Handler {
 		Source:  h.Source,
 		Log:     h.Logger,
 	}
-}
-
-func orNumber(n, absent int) int {
-	if n == 0 {
-		return absent
-	}
-	return n
 }
 
 // receive stores one report. The answer means that the report was stored, or that sending

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -112,13 +113,9 @@ func message(t testing.TB, outside, header object, data []byte) []byte {
 		return b
 	}
 	inside := object{"messageid": 7, "timestamp": 1700000000, "renewable": false, "handshake": false}
-	for name, v := range header {
-		inside[name] = v
-	}
+	maps.Copy(inside, header)
 	head := object{"headerdata": encode(inside), "signature": ""}
-	for name, v := range outside {
-		head[name] = v
-	}
+	maps.Copy(head, outside)
 	chunk := object{"sequencenumber": 1, "messageid": 7, "endofmsg": true, "data": data}
 	return append(encode(head), encode(object{"payload": encode(chunk), "signature": ""})...)
 }

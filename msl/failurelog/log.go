@@ -2,6 +2,7 @@ package failurelog
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func OpenLog(path string, r Rotation) (*Log, error) {
 	if r.Size == 0 {
 		r.Size = 8 << 20
 	}
-	r.Age, r.Keep = orDefault(r.Age, 7*24*time.Hour), orNumber(r.Keep, 8)
+	r.Age, r.Keep = cmp.Or(r.Age, 7*24*time.Hour), cmp.Or(r.Keep, 8)
 	l := &Log{path: path, rotation: r, taken: map[share]int64{}}
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("failurelog: %w", err)

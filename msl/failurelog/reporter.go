@@ -1,6 +1,7 @@
 package failurelog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,7 +80,7 @@ func Start(c Config) (*Reporter, error) {
 			return nil, fmt.Errorf("%w: unknown kind of failure %q: want one of %v", errOwn, k, Kinds())
 		}
 	}
-	c.Every, c.Timeout, c.Linger = orDefault(c.Every, 10*time.Second), orDefault(c.Timeout, 10*time.Second), orDefault(c.Linger, 2*time.Second)
+	c.Every, c.Timeout, c.Linger = cmp.Or(c.Every, 10*time.Second), cmp.Or(c.Timeout, 10*time.Second), cmp.Or(c.Linger, 2*time.Second)
 	r := &Reporter{config: c, stop: make(chan struct{}), toSave: make(chan struct{}, 1), toSend: make(chan struct{}, 1)}
 	if c.Spool != "" {
 		var err error
@@ -92,13 +93,6 @@ func Start(c Config) (*Reporter, error) {
 	r.group.Go(r.keepSent)
 	poke(r.toSend)
 	return r, nil
-}
-
-func orDefault(d, absent time.Duration) time.Duration {
-	if d == 0 {
-		return absent
-	}
-	return d
 }
 
 // poke wakes the goroutine that waits on c, now or later.

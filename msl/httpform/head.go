@@ -3,6 +3,7 @@ package httpform
 import (
 	"bytes"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -144,10 +145,8 @@ func EndToEnd(h http.Header) http.Header {
 // Passes reports whether a header field of that name may be passed on at all.
 func Passes(name string) bool {
 	name = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
-	for _, own := range hopByHop {
-		if name == own {
-			return false
-		}
+	if slices.Contains(hopByHop, name) {
+		return false
 	}
 	return !strings.HasPrefix(name, "Msl-")
 }

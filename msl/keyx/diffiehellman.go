@@ -44,7 +44,6 @@ func (*DiffieHellman) Exposes() msl.Exposure {
 	return msl.Exposure{Bytes: true, Why: "session keys are a hash of the shared secret, which is computed in software"}
 }
 
-// group finds a configured group.
 func (x *DiffieHellman) group(id string) (DHGroup, error) {
 	for _, g := range x.Groups {
 		if g.ID != id {
@@ -147,7 +146,6 @@ func (x *DiffieHellman) draw(g DHGroup) (*big.Int, error) {
 	return nil, msl.Failure(msl.ErrGenerateKeyError, x.Scheme(), errors.New("no private value in the group"))
 }
 
-// encode writes this side of the exchange.
 func (g DHGroup) encode(private *big.Int) []byte {
 	e := wire.NewEncoder(64 + g.P.BitLen()/5)
 	e.Begin()

@@ -124,7 +124,6 @@ func (j jwe) authenticated() []byte {
 	return bytes.Join([][]byte{j.header, j.key, j.iv}, []byte{'.'})
 }
 
-// compact is the five-part form.
 func (j jwe) compact() []byte {
 	return bytes.Join([][]byte{j.header, j.key, j.iv, j.ciphertext, j.tag}, []byte{'.'})
 }

@@ -134,7 +134,6 @@ func (k jwk) known() error {
 	return nil
 }
 
-// numbers reads the numbers of the key.
 func (k *jwk) numbers(o wire.Object) (err error) {
 	if k.kty == "oct" {
 		k.k, err = number(o, "k")

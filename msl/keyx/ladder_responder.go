@@ -180,7 +180,6 @@ func (x *LadderResponder) openWrapdata(from msl.Requester, wrapdata []byte) (key
 	return x.Form.importWrapping(x.Store, keystore.AESWrap128, kw.Bytes())
 }
 
-// importWrapping imports a wrapping key into a store.
 func (f LadderForm) importWrapping(store keystore.Store, a keystore.Algorithm, kw []byte) (keystore.Key, error) {
 	importer, ok := store.(keystore.Importer)
 	if !ok {

@@ -1,6 +1,7 @@
 package mslhttp
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -61,11 +62,11 @@ func (c *sourceCount) add(source string, n int) {
 
 // Limits returns the limits in effect, defaults included; negative means no limit.
 func (c *Connections) Limits() (most, perSource int) {
-	most = orDefault(c.Max, defaultConnections)
+	most = cmp.Or(c.Max, defaultConnections)
 	if most < 0 {
-		return most, orDefault(c.PerSource, most)
+		return most, cmp.Or(c.PerSource, most)
 	}
-	return most, orDefault(c.PerSource, max(most/4, 1))
+	return most, cmp.Or(c.PerSource, max(most/4, 1))
 }
 
 // Open returns how many connections are open.

@@ -178,10 +178,3 @@ func source(told func(*http.Request) string, r *http.Request) string {
 	}
 	return SourceOf(r.RemoteAddr)
 }
-
-func orDefault[T int | int64 | time.Duration](v, absent T) T {
-	if v == 0 {
-		return absent
-	}
-	return v
-}

@@ -98,7 +98,6 @@ func isHTTP(m *msl.Message) bool {
 // A longer one is sent as it arrives.
 const largeAnswer = 64 << 10
 
-// answerHTTP sends the response.
 func answerHTTP(w *msl.ResponseWriter, r *http.Response, method string) error {
 	form, err := httpform.EncodeResponse(r, method)
 	if err != nil {

@@ -1,6 +1,7 @@
 package mslhttp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -50,8 +51,8 @@ func (h *Handler) open(w http.ResponseWriter, r *http.Request) *stream {
 	s.ended.Store(r.Body == http.NoBody)
 	s.left = r.ContentLength
 	_ = s.control.EnableFullDuplex()
-	s.ctx, s.clock = newClock(r.Context(), s.control, orDefault(h.Timeout, defaultTimeout), h.Idle)
-	if size := orDefault(h.MaxBody, defaultMaxBody); size > 0 {
+	s.ctx, s.clock = newClock(r.Context(), s.control, cmp.Or(h.Timeout, defaultTimeout), h.Idle)
+	if size := cmp.Or(h.MaxBody, defaultMaxBody); size > 0 {
 		s.body = http.MaxBytesReader(w, r.Body, size)
 	}
 	return s

@@ -1,6 +1,7 @@
 package mslhttp
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
@@ -202,7 +203,7 @@ func (c *StreamConn) Write(p []byte) (int, error) {
 	c.exchange.moves(1)
 	defer c.exchange.moves(-1)
 	if !c.pinged {
-		c.SetWriteDeadline(after(orDefault(c.idle, defaultIdle)))
+		c.SetWriteDeadline(after(cmp.Or(c.idle, defaultIdle)))
 	}
 	return c.Conn.Write(p)
 }

@@ -1,6 +1,7 @@
 package mslhttp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -107,11 +108,10 @@ func (s *StreamServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.ServeHTTP(w, r)
 }
 
-// run serves a connection.
 func (s *StreamServer) run(ctx context.Context, c *StreamConn) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c.begin(orDefault(s.Timeout, defaultTimeout), cancel)
+	c.begin(cmp.Or(s.Timeout, defaultTimeout), cancel)
 	if !s.add(c, cancel) {
 		return errLeaving
 	}

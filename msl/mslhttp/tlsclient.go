@@ -76,7 +76,6 @@ func (c *TLSClient) dialer() (*tlsDialer, error) {
 	return d, nil
 }
 
-// dial connects, and performs the handshake.
 func (d *tlsDialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -1,6 +1,7 @@
 package mslhttp
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -57,7 +58,6 @@ func (s *TLSServer) Check() error {
 	return err
 }
 
-// setup checks the configuration.
 func (s *TLSServer) setup(deny *denyList) (*tlsSetup, error) {
 	if len(s.Certificates) == 0 {
 		return nil, errors.New("mslhttp: TLS server without a certificate")
@@ -109,7 +109,7 @@ func newRules(patience time.Duration, alerts *tlsalert.Counter, report func(TLSE
 	if alerts == nil {
 		alerts = &tlsalert.Counter{}
 	}
-	return &tlsRules{patience: orDefault(patience, defaultHandshake), alerts: alerts, report: report}
+	return &tlsRules{patience: cmp.Or(patience, defaultHandshake), alerts: alerts, report: report}
 }
 
 type tlsListener struct {

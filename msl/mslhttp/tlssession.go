@@ -2,6 +2,7 @@ package mslhttp
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/binary"
@@ -55,7 +56,7 @@ func (d *denyList) deny(n sessionName) {
 	if n.era != d.era {
 		return // already denied
 	}
-	if int64(len(d.denied)) >= orDefault(d.max, maxDenied) {
+	if int64(len(d.denied)) >= cmp.Or(d.max, maxDenied) {
 		d.era++
 		d.denied = nil
 		return
@@ -170,7 +171,6 @@ func (c *cached) note(key string) (forgotten bool) {
 	return c.forgotten
 }
 
-// forget drops the sessions.
 func (c *cached) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

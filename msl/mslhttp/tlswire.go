@@ -68,7 +68,6 @@ func (r *records) scan(p []byte, alert func(at int)) int {
 	return len(p)
 }
 
-// begin reads a header.
 func (r *records) begin() {
 	r.have, r.size = 0, int(binary.BigEndian.Uint16(r.header[3:]))
 	r.left = r.size

@@ -2,6 +2,7 @@ package mslhttp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,7 +123,7 @@ func samePost(next *http.Request, via []*http.Request) error {
 }
 
 func (t *Transport) bounded(body io.ReadCloser) io.ReadCloser {
-	size := orDefault(t.MaxAnswer, defaultMaxAnswer)
+	size := cmp.Or(t.MaxAnswer, defaultMaxAnswer)
 	if size < 0 {
 		return body
 	}

@@ -71,7 +71,6 @@ func (u *underWay) moves(n int) {
 	}
 }
 
-// end records that the exchange is over.
 func (u *underWay) end() {
 	if u == nil {
 		return

@@ -1,6 +1,7 @@
 package mslhttp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -204,7 +205,7 @@ func (u *Upstream) request(m *msl.Message, r *http.Request) (*http.Request, erro
 	if r.Body != nil || m.Body == nil {
 		return out, nil
 	}
-	have, whole, err := m.ReadAhead(orDefault(u.Buffer, defaultBuffer))
+	have, whole, err := m.ReadAhead(cmp.Or(u.Buffer, defaultBuffer))
 	switch {
 	case err != nil:
 		return nil, err

@@ -54,7 +54,6 @@ func repeatsNothing(h http.Header, method string) {
 	}
 }
 
-// addSender adds who sent the message.
 func addSender(h http.Header, m *msl.Message) {
 	h["Msl-Entity"] = []string{EncodeName(m.Identity)}
 	h["Msl-Message-Id"] = []string{strconv.FormatInt(m.MessageID, 10)}
@@ -69,7 +68,6 @@ func addSender(h http.Header, m *msl.Message) {
 	}
 }
 
-// addOrigin adds where the message came from.
 func (u *Upstream) addOrigin(h http.Header, r *http.Request) {
 	if ip, ok := u.Trusted.address(r); ok {
 		address := []string{ip.String()}
@@ -139,10 +137,8 @@ func (u *Upstream) checkFixed() error {
 		if err := CheckHeaderName(name); err != nil {
 			return fmt.Errorf("mslhttp: %w", err)
 		}
-		for _, value := range values {
-			if isControlled(value) {
-				return fmt.Errorf("mslhttp: the value of the header %s has a line ending or another control character", name)
-			}
+		if slices.ContainsFunc(values, isControlled) {
+			return fmt.Errorf("mslhttp: the value of the header %s has a line ending or another control character", name)
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package mslhttp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -37,11 +38,11 @@ const (
 
 // watch checks one place until ctx ends.
 func (u *Upstream) watch(ctx context.Context, p *place) {
-	interval := orDefault(u.Check.Interval, defaultCheckInterval)
+	interval := cmp.Or(u.Check.Interval, defaultCheckInterval)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
-		if err := u.check(ctx, p, orDefault(u.Check.Timeout, min(defaultCheckTimeout, interval))); ctx.Err() == nil {
+		if err := u.check(ctx, p, cmp.Or(u.Check.Timeout, min(defaultCheckTimeout, interval))); ctx.Err() == nil {
 			u.diagnose(p, err)
 		}
 		select {
@@ -52,7 +53,6 @@ func (u *Upstream) watch(ctx context.Context, p *place) {
 	}
 }
 
-// check asks a place once.
 func (u *Upstream) check(ctx context.Context, p *place, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -74,7 +74,6 @@ func (u *Upstream) check(ctx context.Context, p *place, patience time.Duration) 
 	return nil
 }
 
-// diagnose records the result of a check.
 func (u *Upstream) diagnose(p *place, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

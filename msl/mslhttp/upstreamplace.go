@@ -2,6 +2,7 @@ package mslhttp
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -64,7 +65,7 @@ func (u *Upstream) failed(p *place, err error) {
 	if p.spare.IsZero() {
 		u.log(slog.LevelWarn, "upstream cannot be reached", p, slog.Any("error", err))
 	}
-	p.spare = time.Now().Add(orDefault(u.Rest, defaultRest))
+	p.spare = time.Now().Add(cmp.Or(u.Rest, defaultRest))
 }
 
 // returned records that a connection was made.
@@ -83,7 +84,6 @@ func (u *Upstream) log(level slog.Level, what string, p *place, attrs ...slog.At
 	}
 }
 
-// transport makes the transport for a target.
 func (u *Upstream) transport(t Target) (*http.Transport, error) {
 	client := u.TLS
 	if client == nil {
@@ -93,10 +93,10 @@ func (u *Upstream) transport(t Target) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &placeDialer{Dialer: net.Dialer{Timeout: max(orDefault(u.Connect, defaultConnect), 0)}, socket: t.Socket, secure: secure}
+	d := &placeDialer{Dialer: net.Dialer{Timeout: max(cmp.Or(u.Connect, defaultConnect), 0)}, socket: t.Socket, secure: secure}
 	transport := &http.Transport{
 		DialContext: d.dial, DialTLSContext: d.dialTLS,
-		ResponseHeaderTimeout: max(orDefault(u.Timeout, defaultServiceTimeout), 0),
+		ResponseHeaderTimeout: max(cmp.Or(u.Timeout, defaultServiceTimeout), 0),
 		MaxIdleConnsPerHost:   serviceConnections, IdleConnTimeout: serviceIdle,
 		DisableCompression: true, // the length given by the service stays valid
 	}
@@ -161,7 +161,7 @@ func (d *placeDialer) reach(ctx context.Context, network, addr string) (net.Conn
 // sends nothing after its answer, since the client speaks first in TLS.
 func (d *placeDialer) connect(ctx context.Context, raw net.Conn, addr string) error {
 	defer context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })()
-	raw.SetDeadline(time.Now().Add(orDefault(d.Timeout, defaultHandshake)))
+	raw.SetDeadline(time.Now().Add(cmp.Or(d.Timeout, defaultHandshake)))
 	request := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: addr}, Host: addr, Header: http.Header{}}
 	if user := d.tunnel.User; user != nil {
 		password, _ := user.Password()

@@ -1,6 +1,7 @@
 package mslhttp
 
 import (
+	"cmp"
 	"context"
 	"crypto/fips140"
 	"errors"
@@ -141,13 +142,13 @@ type webSocket struct {
 }
 
 func newWebSocket(ws *websocket.Conn, idle time.Duration, size int64) *webSocket {
-	idle = max(orDefault(max(idle, 0), defaultIdle), leastIdle)
+	idle = max(cmp.Or(max(idle, 0), defaultIdle), leastIdle)
 	ctx, stop := context.WithCancel(context.Background())
 	w := &webSocket{
 		Conn: websocket.NetConn(context.Background(), ws, websocket.MessageBinary),
 		ws:   ws, idle: idle, stop: stop,
 	}
-	ws.SetReadLimit(orDefault(size, defaultMaxMessage)) // NetConn removed the limit
+	ws.SetReadLimit(cmp.Or(size, defaultMaxMessage)) // NetConn removed the limit
 	go w.ping(ctx)
 	return w
 }

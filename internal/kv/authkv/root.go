@@ -66,7 +66,6 @@ func (r root) head() []byte {
 	return append(b, r.sum.encode()...)
 }
 
-// encode returns the record.
 func (r root) encode(k Key) ([]byte, error) {
 	tag, err := k.Tag(r.signed())
 	if err != nil {

@@ -109,7 +109,6 @@ func (all *marks) removeOwn() {
 	_, _ = all.at.client.Delete(ctx, all.at.key(marked, all.own+"/"), clientv3.WithPrefix())
 }
 
-// markTime returns the time in a value.
 func markTime(value []byte) (time.Time, bool) {
 	text, _, _ := strings.Cut(string(value), " ")
 	seconds, err := strconv.ParseInt(text, 10, 64)

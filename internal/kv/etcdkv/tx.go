@@ -181,7 +181,6 @@ func covering(reads []read) []read {
 	return covered
 }
 
-// operations returns the changes as etcd operations.
 func (t *tx) operations() (all []clientv3.Op, err error) {
 	size, followed := 0, false
 	removed := map[string]bool{}

@@ -39,7 +39,6 @@ func Run(t *testing.T, open func(*testing.T) kv.Store) {
 	}
 }
 
-// put changes one record.
 func put(t *testing.T, s kv.Store, table, key, value string) {
 	t.Helper()
 	update(t, s, func(tx kv.Tx) error { return tx.Put(table, []byte(key), []byte(value)) })

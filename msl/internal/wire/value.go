@@ -153,7 +153,6 @@ func (v Value) decoded() ([]byte, error) {
 	return decodeBase64(s[:base64.StdEncoding.DecodedLen(len(s))], s)
 }
 
-// appendBytes is Bytes, appended to dst.
 func (v Value) appendBytes(dst []byte) ([]byte, error) {
 	if v.Kind() != StringKind {
 		return nil, ErrType

@@ -94,7 +94,6 @@ func devicesAt(s etcd.Config) devices.Config {
 	}
 }
 
-// placeOfEnrollments names the place.
 func placeOfEnrollments(c *config.Config) string {
 	if c.Server.Enrollment.Shared() {
 		return fmt.Sprintf("%s in etcd at %s", devices.Beside(c.Server.State.Prefix), strings.Join(c.Server.State.Etcd, ", "))

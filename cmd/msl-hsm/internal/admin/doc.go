@@ -6,7 +6,7 @@
 // owner. An error is sent as a code and a text and restored on the other side, so that
 // errors.Is works there.
 //
-// Which function do I want? [OpenRegistry] for the entities and users that may talk to
-// the server, [Keys.Keeper] for the state as a whole, [OpenEnrollments] for devices with
-// a TPM, [Backup] for a copy of everything; [Service.Listen] in a server.
+// Which function do I want? [Keys.Registry] for the entities and users that may talk to
+// the server, [Keys.Keeper] for the state as a whole, [Keys.Enrollments] for devices with
+// a TPM, [BackupState] for a copy of everything; [Service.Listen] in a server.
 package admin

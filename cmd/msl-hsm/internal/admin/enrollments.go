@@ -27,7 +27,6 @@ type EnrollmentChange struct {
 	Note   string
 }
 
-// decide carries out a decision.
 func decide(ctx context.Context, a *fleet.Authority, c EnrollmentChange) error {
 	if c.Verb == "revoke certificate" {
 		return a.RevokeCertificate(ctx, c.Serial, c.Note)

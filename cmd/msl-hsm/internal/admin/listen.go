@@ -97,7 +97,6 @@ func removeStale(socket string) error {
 	return os.Remove(socket)
 }
 
-// requests returns the handlers of all requests.
 func (s Service) requests() *http.ServeMux {
 	m := http.NewServeMux()
 	handle := func(pattern string, do func(*http.Request) (any, error)) {

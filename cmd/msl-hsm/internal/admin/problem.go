@@ -81,7 +81,6 @@ func (p problem) errOrNil() error {
 	return p.err()
 }
 
-// err restores the error.
 func (p problem) err() error {
 	if p.Code == configuration {
 		return exit.Usagef("%s", p.Error)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -63,13 +64,6 @@ func explainAlert(p *program, a tlsalert.Alert) error {
 		taken += "; must not be sent any more"
 	}
 	_, err := fmt.Fprintf(p.stdout, "%d %v\n  means        %s\n  level        %s; %s\n  sender       %v\n  defined in   %s\n  if sent      %s\n  if received  %s\n",
-		info.Number, a, info.Meaning, info.Level, taken, info.Sender, orNone(info.RFC), info.IfSent, info.IfReceived)
+		info.Number, a, info.Meaning, info.Level, taken, info.Sender, cmp.Or(info.RFC, "no RFC"), info.IfSent, info.IfReceived)
 	return err
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "no RFC"
-	}
-	return s
 }

@@ -42,7 +42,7 @@ func TestEntityAddForgets(t *testing.T) {
 		c := launch(t, dir, "entity", "add", name, "--psk-file", name, "--config", "c.yaml")
 		await(t, "C_Finalize", func() bool { return m.Counters().Fired > 0 })
 		where, seen := wordsOf([][]byte{psk.Encryption, psk.MAC, psk.Wrapping}), make([]bool, 3)
-		_, err := scan(c.Process.Pid, func(part []byte) { where.find(part, seen) })
+		_, err := scan(c.Process.Pid, "r", overlap, func(part []byte) { where.find(part, seen) })
 		m.Clear()
 		ended(c)
 		if errors.Is(err, fs.ErrPermission) {

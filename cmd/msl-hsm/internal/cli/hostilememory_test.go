@@ -73,18 +73,14 @@ func protectedBy(k *entityauth.PSKFile, name string, inside any) jsonObject {
 // pskMessage is a whole message, as "bad" or as "nobody".
 func pskMessage(k *entityauth.PSKFile, header jsonObject, chunk jsonObject) []byte {
 	h := jsonObject{"messageid": 1, "renewable": false}
-	for name, v := range header {
-		h[name] = v
-	}
+	maps.Copy(h, header)
 	outer := protectedBy(k, "headerdata", h)
 	outer["entityauthdata"] = jsonObject{"scheme": "NONE", "authdata": jsonObject{"identity": "nobody"}}
 	if k != nil {
 		outer["entityauthdata"] = jsonObject{"scheme": "PSK", "authdata": jsonObject{"identity": k.Identity}}
 	}
 	c := jsonObject{"sequencenumber": 1, "messageid": 1, "endofmsg": true}
-	for name, v := range chunk {
-		c[name] = v
-	}
+	maps.Copy(c, chunk)
 	return append(encoded(outer), encoded(protectedBy(k, "payload", c))...)
 }
 

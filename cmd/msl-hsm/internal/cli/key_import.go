@@ -327,7 +327,6 @@ func rolesOf(set string) []keystore.Role {
 	}[set]
 }
 
-// readSet reads the keys of a set.
 func readSet(c *config.Config, name string, f importFlags) ([]incomingKey, func(), error) {
 	prefix, roles := c.Keystore.Prefix, rolesOf(f.set)
 	if roles == nil {

@@ -43,7 +43,6 @@ at the terminal, or on the token's own keypad if it has one.`,
 	return c
 }
 
-// trustNewest marks the newest sealing keys.
 func trustNewest(p *program, c *config.Config, o keys.Officer) error {
 	newest, err := keys.Newest(o)
 	if err != nil {

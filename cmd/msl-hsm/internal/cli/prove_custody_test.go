@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto"
@@ -266,7 +265,7 @@ func (f *finding) add(other finding) {
 func (p *proof) search(pid int, keys [][]byte) (f finding, err error) {
 	all := append([][]byte{p.psk.Encryption, p.psk.MAC, p.psk.Wrapping}, keys...)
 	where, seen := wordsOf(all), make([]bool, len(all))
-	f.memory, err = scan(pid, func(part []byte) { where.find(part, seen) })
+	f.memory, err = scan(pid, "r", overlap, func(part []byte) { where.find(part, seen) })
 	for i, is := range seen {
 		switch {
 		case is && i < 3:
@@ -350,30 +349,3 @@ func TestWords(t *testing.T) {
 
 // overlap is longer than any key, so that no key is cut at the end of a part.
 const overlap = 64
-
-// scan shows all readable memory of a process, in parts.
-func scan(pid int, show func([]byte)) (size int64, err error) {
-	memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
-	if err != nil {
-		return 0, err
-	}
-	defer memory.Close()
-	maps, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
-	if err != nil {
-		return 0, err
-	}
-	defer maps.Close()
-	part := make([]byte, 1<<20)
-	for lines := bufio.NewScanner(maps); lines.Scan(); {
-		var from, to int64
-		if n, _ := fmt.Sscanf(lines.Text(), "%x-%x r", &from, &to); n != 2 || !strings.Contains(lines.Text(), " r") {
-			continue
-		}
-		for ; from < to; from += int64(len(part) - overlap) {
-			n, _ := memory.ReadAt(part[:min(int64(len(part)), to-from)], from) // parts that nobody ever touched cannot be read
-			show(part[:n])
-			size += int64(n)
-		}
-	}
-	return size, nil
-}

@@ -35,8 +35,16 @@ func remembers(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// copiesIn counts a text in what a process may write to (proc(5)).
+// copiesIn counts a text in what a process may write to. No copy is cut, and none is counted
+// twice.
 func copiesIn(pid int, text []byte) (copies int, err error) {
+	_, err = scan(pid, "rw", len(text)-1, func(part []byte) { copies += bytes.Count(part, text) })
+	return copies, err
+}
+
+// scan shows all memory of a process that has these permissions, r or rw, in parts that
+// overlap (proc(5)).
+func scan(pid int, permissions string, overlap int, show func([]byte)) (size int64, err error) {
 	memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
 	if err != nil {
 		return 0, err
@@ -50,14 +58,14 @@ func copiesIn(pid int, text []byte) (copies int, err error) {
 	part := make([]byte, 1<<20)
 	for lines := bufio.NewScanner(maps); lines.Scan(); {
 		var from, to int64
-		if n, _ := fmt.Sscanf(lines.Text(), "%x-%x rw", &from, &to); n != 2 || !strings.Contains(lines.Text(), " rw") {
+		if n, _ := fmt.Sscanf(lines.Text(), "%x-%x", &from, &to); n != 2 || !strings.Contains(lines.Text(), " "+permissions) {
 			continue
 		}
-		// The parts overlap, so that no copy is cut, by less than a copy.
-		for ; from < to; from += int64(len(part) - len(text) + 1) {
-			n, _ := memory.ReadAt(part[:min(int64(len(part)), to-from)], from)
-			copies += bytes.Count(part[:n], text)
+		for ; from < to; from += int64(len(part) - overlap) {
+			n, _ := memory.ReadAt(part[:min(int64(len(part)), to-from)], from) // parts that nobody ever touched cannot be read
+			show(part[:n])
+			size += int64(n)
 		}
 	}
-	return copies, nil
+	return size, nil
 }

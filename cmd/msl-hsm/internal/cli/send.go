@@ -223,7 +223,6 @@ func (f sendFlags) inTime(ctx context.Context, do func(context.Context) error) e
 	return exit.WithCode(fmt.Errorf("the answer did not come within %v: see whether the server is well, or give it more time with --timeout (%w)", f.timeout, err), exit.NoAnswer)
 }
 
-// requestBody returns the data to send.
 func requestBody(p *program, f sendFlags, hasData, fromStdin bool) (func() (io.ReadCloser, error), func(), error) {
 	none := func() {}
 	switch {

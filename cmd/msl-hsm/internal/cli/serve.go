@@ -217,7 +217,6 @@ func begun(p *program, c *config.Config, s *serverside.Service, f serveFlags, lo
 	return live, live.Begin(c, s, f.tls, peers)
 }
 
-// webServer returns the HTTP server.
 func webServer(c *config.Config, s *serverside.Service, handler http.Handler, peers *slog.Logger) *http.Server {
 	server := serverside.HTTPServer(s.Connections, handler, peers)
 	if c.Server.TLS.HTTP2 {

@@ -52,7 +52,6 @@ func schemeOfKey(c *config.Client, store keystore.Store) (string, error) {
 	return "RSA", nil
 }
 
-// clientEntity returns the client's own entity.
 func clientEntity(c *config.Config, k *Client, scheme string) (msl.LocalEntity, error) {
 	own := &c.Client
 	switch scheme {

@@ -47,7 +47,6 @@ func messageLimits(l config.ClientLimits) msl.Limits {
 	return msl.Limits{Header: l.Header, Chunk: l.Chunk, Inflate: l.Inflate, Tokens: l.Tokens, Depth: l.Depth}
 }
 
-// dial connects to the server.
 func (l *lasting) dial(ctx context.Context) (net.Conn, error) {
 	u, err := url.Parse(l.config.Client.URL)
 	if err != nil {

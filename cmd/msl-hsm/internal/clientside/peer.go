@@ -70,7 +70,6 @@ func peerResponders(c *config.Config, k *Client) (all []msl.Responder) {
 	return all
 }
 
-// conn returns the connection to the peer.
 func (k *Client) conn(ctx context.Context) (*msl.Conn, error) {
 	raw, _, err := k.lasting.open(ctx)
 	if err != nil {

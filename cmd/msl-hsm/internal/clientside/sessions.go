@@ -86,7 +86,6 @@ func (s *Sessions) List() (all []Session, err error) {
 	return all, err
 }
 
-// each calls do for every client.
 func (s *Sessions) each(do func(name string, c *state.Client) error) error {
 	names, err := s.file.Names()
 	if err != nil {

@@ -20,7 +20,6 @@ type Agent struct {
 	Shutdown time.Duration     `yaml:"shutdown"`                                             // time to finish requests in progress
 }
 
-// settle makes the paths absolute.
 func (c *Agent) settle(dir string) {
 	if path, ok := CutUnix(c.Listen); ok {
 		c.Listen = "unix:" + within(dir, path)

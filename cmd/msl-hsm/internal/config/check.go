@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -93,10 +94,10 @@ func (s *Server) checkLifetimes() error {
 			return exit.Usagef("%s is %v: want 1s or more, since tokens name whole seconds", name, life)
 		}
 	}
-	if renew, life := Nonzero(s.RenewAfter, time.Hour), Nonzero(s.Lifetime, 24*time.Hour); renew > life {
+	if renew, life := cmp.Or(s.RenewAfter, time.Hour), cmp.Or(s.Lifetime, 24*time.Hour); renew > life {
 		return exit.Usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
 	}
-	if renew, life := Nonzero(s.UserRenewAfter, time.Hour), Nonzero(s.UserLifetime, 30*24*time.Hour); renew > life {
+	if renew, life := cmp.Or(s.UserRenewAfter, time.Hour), cmp.Or(s.UserLifetime, 30*24*time.Hour); renew > life {
 		return exit.Usagef("server.user-renew-after is %v, and server.user-lifetime %v: a user ID token would expire before it may be renewed", renew, life)
 	}
 	return nil

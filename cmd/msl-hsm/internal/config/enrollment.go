@@ -55,7 +55,6 @@ func (e *Enrollment) File() string {
 	return e.State
 }
 
-// settle makes the paths absolute.
 func (e *Enrollment) settle(dir string) {
 	if !e.Shared() {
 		e.State = within(dir, e.State)
@@ -128,7 +127,6 @@ func (l *RootList) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// settle makes the paths absolute.
 func (l RootList) settle(dir string) {
 	for i, name := range l {
 		if name != Makers {
@@ -172,7 +170,6 @@ func (l EventLogs) Files() []string {
 	return slices.DeleteFunc(slices.Clone(l), func(name string) bool { return name == Ask })
 }
 
-// settle makes the paths absolute.
 func (l EventLogs) settle(dir string) {
 	for i, name := range l {
 		if name != Ask {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -29,7 +30,7 @@ type Limits struct {
 }
 
 // exchange returns the time for one exchange; zero or less means no limit.
-func (l Limits) exchange() time.Duration { return Nonzero(l.Timeout, time.Minute) }
+func (l Limits) exchange() time.Duration { return cmp.Or(l.Timeout, time.Minute) }
 
 // held returns how many bytes of a message may be kept in memory until it is read.
 func (l Limits) held() int { return msl.Limits{Held: l.Held}.Effective().Held }
@@ -42,12 +43,4 @@ type ClientLimits struct {
 	Inflate int   `yaml:"inflate" example:"200"`       // largest ratio of decompressed to compressed data
 	Tokens  int   `yaml:"tokens" example:"64"`         // service tokens in one message
 	Depth   int   `yaml:"depth" example:"32"`          // nesting of JSON objects
-}
-
-// Nonzero returns a value, or its default if it is zero.
-func Nonzero(d, absent time.Duration) time.Duration {
-	if d == 0 {
-		return absent
-	}
-	return d
 }

@@ -24,7 +24,6 @@ func (c *Config) Read(path string) error {
 	return located(path, data, check(c, filepath.Join(dir, filepath.Base(path))))
 }
 
-// settle makes the paths absolute.
 func (c *Config) settle(dir string) {
 	c.Server.TLS.settle(dir)
 	c.Client.TLS.settle(dir)

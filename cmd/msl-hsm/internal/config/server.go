@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/fips140"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 // exchange, because programs expect streams to last.
 func (s *Server) IdleTime() time.Duration {
 	if s.HTTP.On() {
-		return Nonzero(s.Limits.Idle, max(s.Limits.exchange(), 0))
+		return cmp.Or(s.Limits.Idle, max(s.Limits.exchange(), 0))
 	}
 	return s.Limits.Idle
 }
@@ -20,7 +21,7 @@ func (s *Server) IdleTime() time.Duration {
 // the lesser of half a minute and half the time for an exchange.
 func (s *Server) UpstreamTime() time.Duration {
 	const usual = 30 * time.Second
-	given, limit := Nonzero(s.Upstream.Timeout, s.UpstreamTimeout), s.Limits.exchange()
+	given, limit := cmp.Or(s.Upstream.Timeout, s.UpstreamTimeout), s.Limits.exchange()
 	switch {
 	case given != 0:
 		return given

@@ -53,7 +53,6 @@ func (s *State) String() string {
 	return s.Path()
 }
 
-// settle makes the paths absolute.
 func (s *State) settle(dir string) {
 	s.File = stateFile(within(dir, s.Path()))
 	s.CA, s.Certificate, s.Key = within(dir, s.CA), within(dir, s.Certificate), within(dir, s.Key)

@@ -79,7 +79,6 @@ func (t *ServerTLS) check() error {
 	return nil
 }
 
-// settle makes the paths absolute.
 func (t *ServerTLS) settle(dir string) {
 	t.ClientCA, t.ClientCRL = within(dir, t.ClientCA), within(dir, t.ClientCRL)
 	for i := range t.Certificates {
@@ -96,7 +95,6 @@ func (t *ClientTLS) check(setting string) error {
 	return nil
 }
 
-// settle makes the paths absolute.
 func (t *ClientTLS) settle(dir string) {
 	t.Roots, t.Certificate = within(dir, t.Roots), within(dir, t.Certificate)
 }

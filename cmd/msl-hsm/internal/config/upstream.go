@@ -206,7 +206,6 @@ func (p proxyURL) URL() *url.URL {
 	return u
 }
 
-// settle makes the paths absolute.
 func (u *Upstream) settle(dir string) {
 	for i := range u.URL {
 		if socket := &u.URL[i].Socket; !strings.HasPrefix(*socket, "@") { // which is no file

@@ -65,7 +65,7 @@ func openIsolated(k *config.Keystore) (Store, error) {
 	s, err := isolated.Open(isolated.Config{
 		Command: isolatedCommand, Settings: settings, PIN: pin, Log: k.Log, Calls: k.Calls, Wait: k.Wait, Memory: k.IsolateMemory,
 		ReadPIN: rereading(source),
-		Limit:   config.Nonzero(k.Wait, 5*time.Second) + config.Nonzero(k.CallTimeout, 10*time.Second),
+		Limit:   cmp.Or(k.Wait, 5*time.Second) + cmp.Or(k.CallTimeout, 10*time.Second),
 	})
 	if err != nil {
 		return nil, err

@@ -30,7 +30,6 @@ func Providers() []keystore.Provider {
 
 func keyWeaknesses() []string { return hsm.KeyWeaknesses() }
 
-// openPKCS11 opens the keys in a token.
 func openPKCS11(k *config.Keystore) (Store, error) {
 	s, err := openToken(k)
 	if err != nil {

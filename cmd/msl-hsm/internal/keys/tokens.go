@@ -3,6 +3,7 @@
 package keys
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -21,7 +22,7 @@ import (
 // openTokens opens several tokens as one key store, each in a separate process if so
 // configured.
 func openTokens(k *config.Keystore) (Store, error) {
-	c := balanced.Config{Prefix: k.Prefix, Log: k.Log, Limit: config.Nonzero(k.CallTimeout, 10*time.Second)}
+	c := balanced.Config{Prefix: k.Prefix, Log: k.Log, Limit: cmp.Or(k.CallTimeout, 10*time.Second)}
 	if k.Isolate {
 		c.Limit = -1 // the processes enforce it
 	}
@@ -100,7 +101,6 @@ func inPipe(pin []byte) (*os.File, error) {
 	return r, nil
 }
 
-// openPlace opens one of several tokens.
 func openPlace(k config.Keystore, pin string, uri *hsm.URI) (keystore.Store, error) {
 	k.URI, k.Tokens, k.PIN = uri.String(), nil, pin
 	if k.Log != nil {

@@ -46,7 +46,6 @@ func TPMURI(c *config.Config) (*tpm.URI, error) {
 	return u, nil
 }
 
-// openTPM opens the keys in a TPM.
 func openTPM(c *config.Config, open func(tpm.Config) (*tpm.Store, error)) (Store, error) {
 	if _, err := TPMURI(c); err != nil {
 		return nil, err

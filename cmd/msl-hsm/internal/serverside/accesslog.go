@@ -86,7 +86,6 @@ const (
 	mostLines = 64 << 10 // bytes
 )
 
-// add appends a line.
 func (f *accessFile) add(at time.Time, fields []slog.Attr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

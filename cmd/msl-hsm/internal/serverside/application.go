@@ -66,7 +66,6 @@ func Upstream(c *config.Config, store keystore.Store, log *slog.Logger) (*mslhtt
 	return u, err
 }
 
-// fixedHeaders reads the values of headers.
 func fixedHeaders(sources map[string]string) (http.Header, error) {
 	h := http.Header{}
 	for name, source := range sources {

@@ -43,7 +43,6 @@ func entitySchemes(c *config.Config, s *Service, log *slog.Logger) ([]msl.Entity
 	return all, nil
 }
 
-// entityScheme makes one scheme.
 func entityScheme(c *config.Config, s *Service, name string, hidden msl.EntityScheme, log *slog.Logger) (msl.EntityScheme, error) {
 	switch name {
 	case "PSK":

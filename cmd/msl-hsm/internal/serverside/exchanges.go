@@ -27,7 +27,6 @@ type responding struct {
 	revealing keystore.Revealer
 }
 
-// keyExchanges returns the key exchanges of the server.
 func keyExchanges(c *config.Config, s *Service, custody msl.Custody) ([]msl.Responder, error) {
 	k := responding{server: &c.Server, store: s.Store, random: s.random, devices: s.Devices, psk: s.psk, network: c.Keystore.Prefix}
 	if err := k.useIssuerWrapping(s.Store, c.Keystore.Prefix); err != nil {

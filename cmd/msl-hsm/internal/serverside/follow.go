@@ -114,7 +114,6 @@ func (f *follower) step(ctx context.Context, log *slog.Logger, first bool) error
 	return s.State.SetPresence(ctx, f.id, f.presence)
 }
 
-// tell logs what is new.
 func (f *follower) tell(log *slog.Logger, s *Service, r state.Rotation, problem string) {
 	switch {
 	case problem != "" && problem != f.presence.Problem:

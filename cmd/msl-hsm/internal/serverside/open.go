@@ -1,6 +1,7 @@
 package serverside
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,7 +106,7 @@ func firstStep(c *config.Config, own *admin.Keys, noState error) error {
 // pruning makes the state forget a token once it can no longer be renewed. It runs 24
 // times in the lifetime of a token.
 func pruning(c *config.Config, log *slog.Logger) state.Pruning {
-	often := min(time.Hour, config.Nonzero(c.Server.Lifetime, 24*time.Hour)/24)
+	often := min(time.Hour, cmp.Or(c.Server.Lifetime, 24*time.Hour)/24)
 	return state.Pruning{Keep: admin.AcceptedFor(c), Interval: often, Log: log}
 }
 

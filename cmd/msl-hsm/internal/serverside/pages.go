@@ -47,7 +47,6 @@ func (l *Live) status(w http.ResponseWriter, r *http.Request) {
 	answerJSON(w, http.StatusOK, l.Service().Ready(r.Context()))
 }
 
-// reload reads the configuration again.
 func (l *Live) reload(w http.ResponseWriter, _ *http.Request) {
 	r, err := l.Reload()
 	if err != nil {
@@ -119,7 +118,6 @@ func (l *Live) pageURL(w http.ResponseWriter, _ *http.Request) {
 	answerJSON(w, http.StatusOK, url)
 }
 
-// tokenHash returns the hash of the token.
 func tokenHash(c *config.Config) (hash [sha256.Size]byte, err error) {
 	token, err := keys.Secret(c.Server.Admin.Token, "token of server.admin")
 	if err != nil {
