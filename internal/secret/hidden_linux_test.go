@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,6 +27,7 @@ func TestPromptInterrupted(t *testing.T) {
 	sending := func(s os.Signal) func(*os.File, *os.Process) {
 		return func(_ *os.File, p *os.Process) { p.Signal(s) }
 	}
+	defer signal.Stop(takeSignals()) // a command does not inherit a handler, but that a signal is ignored, as by nohup
 	for name, interrupt := range map[string]func(*os.File, *os.Process){
 		"Ctrl-C": typing("\x03"), "Ctrl-\\": typing("\x1c"), "SIGTERM": sending(unix.SIGTERM), "SIGHUP": sending(unix.SIGHUP),
 	} {
@@ -51,6 +53,13 @@ func TestPromptInterrupted(t *testing.T) {
 			t.Errorf("%s: the terminal shows nothing any more", name)
 		}
 	}
+}
+
+// takeSignals handles the signals that end programs, until signal.Stop.
+func takeSignals() chan os.Signal {
+	taken := make(chan os.Signal, 1)
+	signal.Notify(taken, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP)
+	return taken
 }
 
 // TestPromptStopped has Ctrl-Z typed at a prompt: while the program is stopped, the shell's

@@ -21,7 +21,7 @@ import (
 // answer begins long before that. The system's buffers hold many megabytes.
 func TestHalfDuplex(t *testing.T) {
 	n := newNetwork(t)
-	n.handler.Timeout = 4 * time.Minute
+	n.handler.Timeout, n.gate.Timeout = 4*time.Minute, 4*time.Minute
 	path := n.serveUnix()
 	for _, size := range []int{0, 500_000, 8_000_000} {
 		for _, chunked := range []bool{false, true} {

@@ -146,21 +146,32 @@ func TestIdempotencyKeyIsNoPromise(t *testing.T) {
 	}
 }
 
-// TestWebSocketIdleOfNothing has times in which no ping fits.
+// TestWebSocketIdleOfNothing has times in which no ping fits. They end a connection that this
+// machine is too busy to serve within milliseconds.
 func TestWebSocketIdleOfNothing(t *testing.T) {
 	for _, idle := range []time.Duration{-1, 1, 2} {
 		web := httptest.NewServer(&StreamServer{Idle: idle, Serve: func(_ context.Context, c *StreamConn) error {
 			_, err := io.WriteString(c, "x")
 			return err
 		}})
-		conn, err := new(WebSocketDialer).Dial(t.Context(), web.URL)
-		if err != nil {
-			t.Fatal(err)
+		defer web.Close()
+		err := readWebSocket(t, web.URL)
+		for try := 1; err != nil && idle > 0 && try < 100; try++ {
+			err = readWebSocket(t, web.URL)
 		}
-		if _, err := io.ReadAll(conn); err != nil {
+		if err != nil {
 			t.Errorf("%v: %v", idle, err)
 		}
-		conn.Close()
-		web.Close()
 	}
+}
+
+func readWebSocket(t *testing.T, url string) error {
+	t.Helper()
+	conn, err := new(WebSocketDialer).Dial(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = io.ReadAll(conn)
+	return err
 }

@@ -2,8 +2,11 @@ package cli
 
 import (
 	"flag"
+	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/internal/leaktest"
@@ -17,7 +20,18 @@ func (m leakChecked) Run() int {
 	if !given("test.parallel") { // half of the parallel tests wait for something
 		flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 	}
+	heedSignals()
 	return leaktest.Run(m.M)
+}
+
+// heedSignals lets the commands that tests start end by signals that the tests themselves ignore,
+// because nohup or a shell in the background started them: commands inherit that, but no handler.
+func heedSignals() {
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
 }
 
 func given(name string) (found bool) {

@@ -37,7 +37,9 @@ func runWith(defaults func() *config.Config, args []string, stdin io.Reader, std
 		captureLog(p, log)
 	}
 	root := rootCommand(p)
-	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
+	if len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
+		completer{p}.completeNames(root)
+		completeChoices(root)
 		unquoteUsage(root)
 	}
 	root.SetArgs(args)
@@ -144,7 +146,5 @@ func rootCommand(p *program) *cobra.Command {
 	root.SetErr(p.stderr)
 	onlyKnown(root)
 	strict(root)
-	completer{p}.completeNames(root)
-	completeChoices(root)
 	return root
 }
