@@ -107,15 +107,20 @@ func TestAdoptImportable(t *testing.T) {
 		again := must[[]byte](t)(s.ExportTSS2(what, 1))
 		sign(t, must[keystore.Version](t)(s.ImportTSS2(what, keystore.ECDSAP256, again)).Key)
 	}
+	loose := asOpenSSL() // as tsscreate makes it by default: it is not fixed, and has no policy
+	loose.ObjectAttributes.FixedTPM, loose.ObjectAttributes.FixedParent, loose.ObjectAttributes.NoDA = false, false, true
+	sign(t, must[keystore.Version](t)(s.ImportTSS2("loose", keystore.ECDSAP256, keyFile(t, d, 0x81000001, loose, "", true))).Key)
 	for _, i := range must[[]keystore.Info](t)(s.List()) {
 		made := i.Label == tpm.SealLabel
 		if len(i.Weaknesses) > 0 || !i.Sensitive || i.NeverExtractable != made || i.Local != made || i.AlwaysSensitive != made {
 			t.Errorf("%+v", i)
 		}
 	}
-	f := must[*tpm.TSS2](t)(tpm.ParseTSS2(must[[]byte](t)(s.ExportTSS2("under the storage key", 1))))
+	wrapped := must[*tpm.TSS2](t)(tpm.ParseTSS2(must[[]byte](t)(s.ExportTSS2("under the storage key", 1))))
+	made := must[*tpm.TSS2](t)(tpm.ParseTSS2(must[[]byte](t)(s.ExportTSS2("loose", 1))))
 	s.Close()
-	stuck(t, d, f)
+	stuck(t, d, wrapped)
+	stuck(t, d, made)
 	d.Close()
 	reopened := openStore(t, device(t, p), c)
 	for _, label := range []string{"under the storage key", "under another, of RSA", "under the owner hierarchy", "with the PIN"} {
