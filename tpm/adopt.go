@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -51,20 +52,21 @@ func inspectAdopted(a keystore.Algorithm, public []byte) (evidence, error) {
 		return evidence{}, fmt.Errorf("tpm: the key is not for %v: %w", a, keystore.ErrWrongKey)
 	}
 	e := evidence{from: given, public: p}
-	if p.ObjectAttributes.SensitiveDataOrigin {
+	if p.ObjectAttributes.FixedTPM && p.ObjectAttributes.SensitiveDataOrigin { // TPM2_Import does not check the latter
 		e.from = made
 	}
 	return e, nil
 }
 
 // stays checks that a key cannot leave its TPM, and can be used only with its
-// authorization value.
+// authorization value. One that is not fixed stays there, too, if it has no policy:
+// TPM2_Duplicate needs one.
 func stays(p *tpm2.TPMTPublic) error {
 	a := p.ObjectAttributes
 	switch {
 	case p.Type == tpm2.TPMAlgKeyedHash && !a.SignEncrypt && !a.Decrypt:
 		return fmt.Errorf("it is sealed data, not a key: %w", errors.ErrUnsupported)
-	case !a.FixedTPM || !a.FixedParent:
+	case a.FixedTPM != a.FixedParent, !a.FixedTPM && len(p.AuthPolicy.Buffer) > 0:
 		return fmt.Errorf("it may be moved to another TPM: %w", keystore.ErrWeakKey)
 	case p.NameAlg != tpm2.TPMAlgSHA256:
 		return fmt.Errorf("its Name is not made with SHA-256: %w", errors.ErrUnsupported)
@@ -182,7 +184,12 @@ func (p *provisionedKeys) adoptUnder(a keystore.Algorithm, f *TSS2, template []b
 	if err != nil {
 		return storedKey{}, err
 	}
-	k := storedKey{Algorithm: a, Public: f.Public, Private: f.Private}
+	k := storedKey{Algorithm: a, Public: f.Public, Private: f.Private, Adopted: &adoption{Parent: parent}}
+	if f.Seed != nil {
+		if k.Private, err = p.importPrivate(p.parent(k), f); err != nil {
+			return storedKey{}, err
+		}
+	}
 	guesses := f.guesses(p.pin.Len() > 0)
 	for _, pin := range guesses {
 		k.Adopted = &adoption{PIN: pin, Parent: parent}
@@ -307,19 +314,13 @@ func (p *provisionedKeys) parent(k storedKey) *object {
 // that says nothing about the keys of the store.
 func (p *provisionedKeys) tryOut(r *record) error {
 	var before error
-	var answer *Error
 	err := p.storage.do(func() error {
 		before = p.storage.refused
 		defer p.storage.device.resources.unload(r.object)
 		return p.storage.device.tpm.load(r.object)
 	})
-	switch {
-	case errors.As(err, &answer) && answer.is(tpm2.TPMRCIntegrity):
-		return &strayError{answer}
-	case wrongAuth(err):
-		return fmt.Errorf("tpm: TSS2 key: its parent has a password, which this store does not have: %w", errors.ErrUnsupported)
-	case err != nil:
-		return fmt.Errorf("tpm: TSS2 key: %w", err)
+	if err != nil {
+		return unloaded(err)
 	}
 	if err = p.useOnce(r); before == nil && wrongAuth(err) {
 		err = errors.Join(err, p.storage.do(func() error { p.storage.refused = nil; return nil }))
@@ -327,15 +328,31 @@ func (p *provisionedKeys) tryOut(r *record) error {
 	return err
 }
 
-// A strayError says that the TPM does not load the key of a key file.
-type strayError struct{ answer *Error }
-
-func (e *strayError) Error() string {
-	return "tpm: TSS2 key: the file belongs to another TPM, or to this one before it was cleared, or is damaged, or its parent is another than it says " +
-		"(then make the parent persistent, and the file again): " + e.answer.name()
+// unloaded says why the TPM did not load or import the key of a key file.
+func unloaded(err error) error {
+	switch {
+	case errors.Is(err, tpm2.TPMRCIntegrity):
+		return &strayError{err}
+	case wrongAuth(err):
+		return fmt.Errorf("tpm: TSS2 key: its parent has a password, which this store does not have: %w", errors.ErrUnsupported)
+	}
+	return fmt.Errorf("tpm: TSS2 key: %w", err)
 }
 
-func (e *strayError) Unwrap() error { return e.answer }
+// A strayError says that the TPM does not load the key of a key file.
+type strayError struct{ err error }
+
+func (e *strayError) Error() string {
+	var answer *Error
+	why := strings.TrimPrefix(e.err.Error(), "tpm: ")
+	if errors.As(e.err, &answer) {
+		why = answer.name() // without its advice, for the keys of the store
+	}
+	return "tpm: TSS2 key: the file belongs to another TPM, or to this one before it was cleared, or is damaged, or its parent is another than it says " +
+		"(then make the parent persistent, and the file again): " + why
+}
+
+func (e *strayError) Unwrap() []error { return []error{e.err, keystore.ErrForeign} }
 
 func (p *provisionedKeys) useOnce(r *record) error {
 	v, err := p.version(r)

@@ -214,7 +214,9 @@ func TestAdoptRefused(t *testing.T) {
 		want error
 		word string
 	}{
-		"may move": {edit(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.FixedTPM, p.ObjectAttributes.FixedParent = false, false }), keystore.ErrWeakKey, "moved to another TPM"},
+		"may move": {edit(func(p *tpm2.TPMTPublic) {
+			p.ObjectAttributes.FixedTPM, p.ObjectAttributes.FixedParent, p.AuthPolicy.Buffer = false, false, make([]byte, 32)
+		}), keystore.ErrWeakKey, "moved to another TPM"},
 		"a policy": {edit(func(p *tpm2.TPMTPublic) { p.AuthPolicy.Buffer = make([]byte, 32) }), errors.ErrUnsupported, "it has a policy, which may let others use it"},
 		"a policy alone": {edit(func(p *tpm2.TPMTPublic) {
 			p.AuthPolicy.Buffer, p.ObjectAttributes.UserWithAuth = make([]byte, 32), false

@@ -62,19 +62,19 @@ func (l loadedKey) decrypt(scheme, ciphertext []byte) ([]byte, error) {
 	r, err := l.tpm.run(command{code: ccRSADecrypt, handles: []entity{l.entity}, session: l.session, params: params, secretOut: true})
 	var answered *Error
 	if errors.As(err, &answered) && answered.is(tpm2.TPMRCFailure, tpm2.TPMRCValue, tpm2.TPMRCSize) {
-		return nil, l.badCiphertext()
+		return nil, l.undecrypted("TPM2_RSA_Decrypt")
 	}
 	return first(ccRSADecrypt, r, err)
 }
 
-// badCiphertext distinguishes a bad ciphertext from a failed TPM: some TPMs answer
+// undecrypted distinguishes a bad ciphertext from a failed TPM: some TPMs answer
 // TPM_RC_FAILURE to data that does not decrypt, and a failed one answers it to every
 // command.
-func (l loadedKey) badCiphertext() error {
+func (l loadedKey) undecrypted(name string) error {
 	if _, err := l.tpm.run(command{code: ccGetRandom, params: []byte{0, 1}}); err != nil {
 		return err
 	}
-	return fmt.Errorf("tpm: TPM2_RSA_Decrypt: the data does not decrypt: %w", keystore.ErrBadData)
+	return fmt.Errorf("tpm: %s: the data does not decrypt: %w", name, keystore.ErrBadData)
 }
 
 func isPSS(opts crypto.SignerOpts) bool {

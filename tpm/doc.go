@@ -7,8 +7,8 @@
 //     a tpm: URI; see [URI].
 //   - To make, list and destroy provisioned keys: the [keystore.Admin] methods
 //     of [Store]. To keep one in the TPM itself: [Store.Persist].
-//   - To share keys with other programs on the same TPM: [Store.ExportTSS2] and
-//     [Store.ImportTSS2].
+//   - To share keys with other programs on the same TPM, or take a key that another
+//     machine wrapped for it: [Store.ExportTSS2] and [Store.ImportTSS2].
 //   - To accept session keys from a peer without seeing them: [Store.NewImportParent],
 //     and [Duplicate] at the peer. To keep such keys: [Store.ImportDuplicate].
 //   - To keep AES keys for a TPM that has no AES: package tpm/hostaes, over [SealData].

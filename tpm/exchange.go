@@ -115,7 +115,25 @@ func (l loadedKey) importDuplicate(dup keystore.Duplicated) ([]byte, error) {
 	params = append16(params, dup.Seed)
 	params = append(params, 0, byte(tpm2.TPMAlgNull))
 	r, err := l.tpm.run(command{code: ccImport, handles: []entity{l.entity}, session: l.session, params: params})
+	if errors.Is(err, tpm2.TPMRCFailure) { // the seed, below an RSA key
+		return nil, l.undecrypted("TPM2_Import")
+	}
 	return first(ccImport, r, err)
+}
+
+// importPrivate lets the TPM unwrap a key that was wrapped for a storage key.
+func (p *provisionedKeys) importPrivate(parent *object, f *TSS2) (private []byte, err error) {
+	err = p.storage.use(parent, p.storage.open, func(l loadedKey) (err error) {
+		private, err = l.importDuplicate(keystore.Duplicated{Public: f.Public, Duplicate: f.Private, Seed: f.Seed})
+		return err
+	})
+	switch {
+	case refusedData(err) || errors.Is(err, keystore.ErrBadData):
+		return nil, &strayError{err}
+	case err != nil:
+		return nil, unloaded(err)
+	}
+	return private, nil
 }
 
 // Close flushes the key; nothing more can be imported. Keys imported through it stay.

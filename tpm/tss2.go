@@ -20,18 +20,22 @@ const (
 	maxTSS2  = 64 << 10
 )
 
-// oidLoadableKey is the TCG's OID for a key that TPM2_Load accepts.
-var oidLoadableKey = asn1.ObjectIdentifier{2, 23, 133, 10, 1, 3}
+// The TCG's OIDs for a key that TPM2_Load accepts, and for one that TPM2_Import accepts.
+var (
+	oidLoadableKey   = asn1.ObjectIdentifier{2, 23, 133, 10, 1, 3}
+	oidImportableKey = asn1.ObjectIdentifier{2, 23, 133, 10, 1, 4}
+)
 
 // A tss2Key is the ASN.1 of a TSS2 private key ("ASN.1 Specification for TPM 2.0 Key
 // Files"). The description is never written, because older readers fail on it.
 type tss2Key struct {
 	kind                  asn1.ObjectIdentifier
 	emptyAuth, authUnsaid bool
-	hasPolicy, hasSecret  bool
+	hasPolicy             bool
 	rsaParent             bool
 	unknown               string // a field that later specifications may have
 	parent                int64
+	secret                []byte // TPM2B_ENCRYPTED_SECRET, or nil
 	public, private       []byte // TPM2B_PUBLIC, TPM2B_PRIVATE
 }
 
@@ -39,12 +43,12 @@ type tss2Key struct {
 // and on systems with 32-bit longs, persistent handles are negative.
 func readTSS2(der cryptobyte.String) (k tss2Key, ok bool) {
 	var in, auth, policy, secret, authPolicy, rsaParent, other, public, private cryptobyte.String
-	var hasAuth, hasParent, present bool
+	var hasAuth, hasSecret, hasParent, present bool
 	tag := func(n uint8) tags.Tag { return tags.Tag(n).ContextSpecific().Constructed() }
 	ok = der.ReadASN1(&in, tags.SEQUENCE) && der.Empty() && in.ReadASN1ObjectIdentifier(&k.kind) &&
 		in.ReadOptionalASN1(&auth, &hasAuth, tag(0)) &&
 		in.ReadOptionalASN1(&policy, &present, tag(1)) &&
-		in.ReadOptionalASN1(&secret, &present, tag(2)) &&
+		in.ReadOptionalASN1(&secret, &hasSecret, tag(2)) &&
 		in.ReadOptionalASN1(&authPolicy, &present, tag(3)) &&
 		in.ReadOptionalASN1(&other, &present, tag(4)) && in.ReadOptionalASN1(&rsaParent, &hasParent, tag(5)) &&
 		k.skipUnknown(&in) && in.ReadASN1Integer(&k.parent) && in.ReadASN1(&public, tags.OCTET_STRING) && in.ReadASN1(&private, tags.OCTET_STRING) &&
@@ -52,12 +56,15 @@ func readTSS2(der cryptobyte.String) (k tss2Key, ok bool) {
 	if !ok || hasAuth && !readBool(auth, &k.emptyAuth) || hasParent && !readBool(rsaParent, &k.rsaParent) {
 		return k, false
 	}
+	if hasSecret && !(secret.ReadASN1((*cryptobyte.String)(&k.secret), tags.OCTET_STRING) && secret.Empty()) {
+		return k, false
+	}
 	if k.parent < 0 && k.parent >= math.MinInt32 {
 		k.parent += 1 << 32
 	}
 	k.authUnsaid = !hasAuth
 	k.public, k.private = public, private
-	k.hasPolicy, k.hasSecret = len(policy) > 2 || len(authPolicy) > 2, len(secret) > 2 // otherwise its content is empty
+	k.hasPolicy = len(policy) > 2 || len(authPolicy) > 2 // otherwise its content is empty
 	return k, true
 }
 
@@ -82,21 +89,22 @@ func readBool(in cryptobyte.String, b *bool) bool {
 	return ok
 }
 
-// unsupported says why a well-formed key is not for TPM2_Load without a policy, or
-// returns "".
+// unsupported says why a well-formed key is not for TPM2_Load or TPM2_Import without a
+// policy, or returns "".
 func (k *tss2Key) unsupported() string {
+	importable := k.kind.Equal(oidImportableKey)
 	switch kind := k.kind.String(); {
-	case kind == "2.23.133.10.1.4":
-		return "it is for TPM2_Import, not for TPM2_Load"
 	case kind == "2.23.133.10.1.5":
 		return "it is sealed data, not a key"
-	case !k.kind.Equal(oidLoadableKey):
+	case !importable && !k.kind.Equal(oidLoadableKey):
 		return "its type " + kind + " is unknown"
 	case k.unknown != "":
 		return "it has the field " + k.unknown + ", which is unknown or not in its place"
 	case k.hasPolicy:
 		return "it has a policy, which this store cannot satisfy"
-	case k.hasSecret:
+	case importable && len(k.secret) == 0:
+		return "it is for TPM2_Import, but has no encrypted seed"
+	case !importable && len(k.secret) > 0:
 		return "it has an encrypted seed, which only a key for TPM2_Import has"
 	}
 	return ""
@@ -115,11 +123,12 @@ type TSS2 struct {
 	RSAParent bool           // the key below TPM_RH_OWNER is RSA, not P-256
 	Public    []byte         // TPMT_PUBLIC
 	Private   []byte         // contents of the TPM2B_PRIVATE
+	Seed      []byte         // encrypted seed of a key that TPM2_Import accepts; nil for TPM2_Load
 }
 
 // ParseTSS2 reads a PEM file of type TSS2 PRIVATE KEY. A damaged file is
-// [keystore.ErrBadData]; a key with a policy, or one that is not for TPM2_Load, is
-// errors.ErrUnsupported.
+// [keystore.ErrBadData]; a key with a policy, or one that is neither for TPM2_Load nor for
+// TPM2_Import, is errors.ErrUnsupported.
 func ParseTSS2(text []byte) (*TSS2, error) {
 	if len(text) > maxTSS2 {
 		return nil, fmt.Errorf("tpm: the TSS2 key has %d bytes, more than the %d allowed: %w", len(text), maxTSS2, keystore.ErrBadData)
@@ -137,10 +146,21 @@ func ParseTSS2(text []byte) (*TSS2, error) {
 	}
 	public, rest1, ok := cut16(k.public)
 	private, rest2, ok2 := cut16(k.private)
-	if !ok || !ok2 || len(rest1)+len(rest2) > 0 || k.parent < 0 || k.parent > 1<<32-1 {
+	var seed, rest3 []byte
+	ok3 := true
+	if len(k.secret) > 0 {
+		seed, rest3, ok3 = cut16(k.secret)
+	}
+	if !ok || !ok2 || !ok3 || len(rest1)+len(rest2)+len(rest3) > 0 || k.parent < 0 || k.parent > 1<<32-1 {
 		return nil, fmt.Errorf("tpm: TSS2 key: its blobs are damaged: %w", keystore.ErrBadData)
 	}
-	return &TSS2{EmptyAuth: k.emptyAuth, Unsaid: k.authUnsaid, Parent: tpm2.TPMHandle(k.parent), RSAParent: k.rsaParent, Public: public, Private: private}, nil
+	if p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public); seed != nil && err == nil && (p.ObjectAttributes.FixedTPM || p.ObjectAttributes.FixedParent) {
+		return nil, fmt.Errorf("tpm: TSS2 key: it is for TPM2_Import, but bound to the TPM in which it was made: %w", keystore.ErrBadData)
+	}
+	return &TSS2{
+		EmptyAuth: k.emptyAuth, Unsaid: k.authUnsaid, Parent: tpm2.TPMHandle(k.parent), RSAParent: k.rsaParent,
+		Public: public, Private: private, Seed: seed,
+	}, nil
 }
 
 // onlyTSS2 returns the key in a file, which may also contain text and other blocks, such
@@ -169,13 +189,18 @@ func onlyTSS2(text []byte) (der []byte, err error) {
 func (f *TSS2) PEM() ([]byte, error) {
 	type file struct {
 		Type      asn1.ObjectIdentifier
-		EmptyAuth bool `asn1:"explicit,tag:0"`
-		RSAParent bool `asn1:"explicit,tag:5,optional"`
+		EmptyAuth bool   `asn1:"explicit,tag:0"`
+		Secret    []byte `asn1:"explicit,tag:2,optional"`
+		RSAParent bool   `asn1:"explicit,tag:5,optional"`
 		Parent    int64
 		Public    []byte
 		Private   []byte
 	}
-	der, err := asn1.Marshal(file{oidLoadableKey, f.EmptyAuth, f.RSAParent, int64(f.Parent), append16(nil, f.Public), append16(nil, f.Private)})
+	kind, secret := oidLoadableKey, []byte(nil)
+	if f.Seed != nil {
+		kind, secret = oidImportableKey, append16(nil, f.Seed)
+	}
+	der, err := asn1.Marshal(file{kind, f.EmptyAuth, secret, f.RSAParent, int64(f.Parent), append16(nil, f.Public), append16(nil, f.Private)})
 	if err != nil {
 		return nil, fmt.Errorf("tpm: TSS2 key: %w", err)
 	}
@@ -200,12 +225,13 @@ func (s *Store) ExportTSS2(label string, version uint32) ([]byte, error) {
 
 // ImportTSS2 makes the next version of the provisioned key with a label from a TSS2 key
 // file of this or another program. Its parent is a persistent storage key, or the owner
-// hierarchy. A key that may leave the TPM is [keystore.ErrWeakKey], one with a policy or
-// a parent of another kind errors.ErrUnsupported, one that is not for the algorithm
-// [keystore.ErrWrongKey], and one of another TPM [keystore.ErrForeign]. The key is used
-// once: its authorization value must be the PIN of the store, or empty. Empty is tried if
-// the file or the store says so, if the file does not say, or if a wrong value is
-// harmless.
+// hierarchy; for a key that another machine wrapped for that parent, TPM2_Import unwraps
+// it, and List reports that it was not made here. A key that may leave the TPM is
+// [keystore.ErrWeakKey], one with a policy or a parent of another kind
+// errors.ErrUnsupported, one that is not for the algorithm [keystore.ErrWrongKey], and one
+// of another TPM [keystore.ErrForeign]. The key is used once: its authorization value must
+// be the PIN of the store, or empty. Empty is tried if the file or the store says so, if
+// the file does not say, or if a wrong value is harmless.
 func (s *Store) ImportTSS2(label string, a keystore.Algorithm, text []byte) (keystore.Version, error) {
 	f, err := ParseTSS2(text)
 	if err != nil {

@@ -85,7 +85,7 @@ func replay(log *tcg.EventLog, values []PCR) (l BootLog) {
 }
 
 // untouched reports whether a PCR has the value that it has before its first event (TCG PC
-// Client Platform TPM Profile, section 4.6.2).
+// Client Platform TPM Profile).
 func untouched(v PCR) bool {
 	return bytes.Count(v.Digest, []byte{0}) == len(v.Digest) || v.Index >= 17 && v.Index <= 22 && bytes.Count(v.Digest, []byte{0xff}) == len(v.Digest)
 }

@@ -27,7 +27,7 @@ type banks map[uint16]int
 
 // wholeLog returns an event log without the padding after its events, and without those of no
 // PCR, which the parser would take for padding. The log is in the crypto-agile form, with digests
-// of SHA-256 (TCG PC Client Platform Firmware Profile, sections 10.2.2 and 10.4.5.1).
+// of SHA-256 (TCG PC Client Platform Firmware Profile).
 func wholeLog(raw []byte) ([]byte, error) {
 	b, at, err := readBanks(raw)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // An EKCertificate is the statement of a manufacturer that an EK is in one of its TPMs
-// (TCG EK Credential Profile, section 3).
+// (TCG EK Credential Profile).
 type EKCertificate struct {
 	*x509.Certificate
 	Manufacturer string // as "id:53544D20", the vendor's code in hexadecimal
@@ -58,7 +58,7 @@ func (e *EKCertificate) understand(id asn1.ObjectIdentifier) {
 func subjectAltName() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 5, 29, 17} }
 
 // directoryAttributes is the extension with the version of the TPM specification and the
-// evaluation of the TPM (TCG EK Credential Profile, section 3.2.10).
+// evaluation of the TPM (TCG EK Credential Profile).
 func directoryAttributes() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 5, 29, 9} }
 
 // checkUsage refuses a certificate that is not for an EK (TCG EK Credential Profile,

@@ -25,8 +25,7 @@ type ekInfo struct {
 	template    tpm2.TPMTPublic
 }
 
-// ekInfos are the kinds of EK, most common first (TCG EK Credential Profile, sections
-// 2.2.1.4 and 2.2.1.5, appendix B).
+// ekInfos are the kinds of EK, most common first (TCG EK Credential Profile).
 func ekInfos() []ekInfo {
 	return []ekInfo{
 		{EKRSA2048, 0x01c00002, 0x01c00003, 0x01c00004, 0x81010001, tpm2.RSAEKTemplate},
@@ -87,8 +86,8 @@ func aesCFB(bits uint16) tpm2.TPMTSymDefObject {
 	}
 }
 
-// policyA is PolicySecret of the endorsement hierarchy (TCG EK Credential Profile, section
-// B.6.2; TPM 2.0 Library, Part 3, clause 23.4).
+// policyA is PolicySecret of the endorsement hierarchy (TCG EK Credential Profile;
+// TPM 2.0 Library, Part 3, clause 23.4).
 func policyA(hash tpm2.TPMAlgID) []byte {
 	return digest(hash, digest(hash, make([]byte, sizeOf(hash)), []byte{0, 0, 1, 0x51}, []byte{0x40, 0, 0, 0x0b}))
 }

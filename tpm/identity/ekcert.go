@@ -45,7 +45,7 @@ func certifiedKey(t transport.TPM, kind EKKind) (crypto.PublicKey, error) {
 }
 
 // readCertificates returns the certificate of an EK and those above it that the
-// manufacturer stored (TCG EK Credential Profile, section 2.2.1.5.2). own is one from a
+// manufacturer stored (TCG EK Credential Profile). own is one from a
 // file, which replaces the one in the TPM. There may be none. note gets a line for each
 // index that cannot be used.
 func readCertificates(t transport.TPM, kind EKKind, own [][]byte, note func(string)) ([][]byte, error) {

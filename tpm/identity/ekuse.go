@@ -102,9 +102,8 @@ func useTemplate(t transport.TPM, template tpm2.TPMTPublic, fit func(ek) bool, f
 }
 
 // templates returns the possible templates of the EK, the usual one last. A manufacturer
-// may have stored another, and a nonce for either (TCG EK Credential Profile, section
-// 2.2.1.6). An invalid stored template counts as absent. unread describes what exists but
-// may not be read.
+// may have stored another, and a nonce for either (TCG EK Credential Profile). An invalid
+// stored template counts as absent. unread describes what exists but may not be read.
 func (e ekInfo) templates(t transport.TPM) (list []tpm2.TPMTPublic, unread, err error) {
 	stored, whyStored, err := readNV(t, e.stored)
 	if err != nil {

@@ -17,7 +17,7 @@ type BootEvent struct {
 }
 
 // EventLog writes the event log of these events as firmware does, crypto-agile with
-// SHA-256 (TCG PC Client Platform Firmware Profile, section 10.2).
+// SHA-256 (TCG PC Client Platform Firmware Profile).
 func EventLog(events ...BootEvent) []byte {
 	little := binary.LittleEndian
 	log := append(little.AppendUint32(make([]byte, 4), 3), make([]byte, 20)...) // PCR 0, EV_NO_ACTION

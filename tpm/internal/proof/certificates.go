@@ -9,9 +9,9 @@ import (
 
 // Certificates returns the certificates in the contents of NV indices or of a file, in
 // order. Each index is read on its own, and then all of them together, since a
-// certificate may be split across indices (TCG EK Credential Profile, section 2.2.1.5.2).
+// certificate may be split across indices (TCG EK Credential Profile).
 // Headers before a certificate, such as that of TPM 1.2 (TCG PC Client Specific
-// Implementation Specification 1.2, section 7.4.5), and padding after it are ignored.
+// Implementation Specification 1.2), and padding after it are ignored.
 // Text is PEM, also of PKCS #7, which contains certificates (RFC 7468 section 8).
 func Certificates(contents ...[]byte) (found [][]byte) {
 	if len(contents) > 1 {

@@ -7,7 +7,7 @@ import (
 )
 
 // The sizes in bytes of the event log of a machine's start (TCG PC Client Platform
-// Firmware Profile, section 10), uncompressed and compressed for a message.
+// Firmware Profile), uncompressed and compressed for a message.
 const (
 	MaxEventLog  = 1 << 20
 	MaxPackedLog = 128 << 10

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"strings"
 	"unicode/utf8"
@@ -76,6 +77,8 @@ type approver struct {
 	some            []enroll.Approval // waiting to be approved together
 	lines           []int             // where they come from
 	approved, wrong int
+	named           map[enroll.ID]uint64 // devices with a name, and a hash of that
+	seed            maphash.Seed
 }
 
 // approveTogether is how many devices are approved in one call.
@@ -85,6 +88,7 @@ const approveTogether = 500
 const maxLine = 4 << 10
 
 func (a *approver) read(from io.Reader) error {
+	a.named, a.seed = map[enroll.ID]uint64{}, maphash.MakeSeed()
 	r := bufio.NewReaderSize(from, maxLine)
 	for n := 1; ; n++ {
 		line, tooLong, err := r.ReadLine()
@@ -143,8 +147,15 @@ func (a *approver) parse(line string) (d enroll.Approval, err error) {
 	if d.Note == "" {
 		d.Note = a.note
 	}
-	d.ID, err = enroll.ParseID(id)
-	return d, err
+	if d.ID, err = enroll.ParseID(id); err != nil || d.Name == "" {
+		return d, err
+	}
+	name := maphash.String(a.seed, d.Name)
+	if before, again := a.named[d.ID]; again && before != name {
+		return d, fmt.Errorf("the device has another name on a line before")
+	}
+	a.named[d.ID] = name
+	return d, nil
 }
 
 // cutField returns the text before a separator, which is a comma with optional spaces, or

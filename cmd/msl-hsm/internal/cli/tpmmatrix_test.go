@@ -70,7 +70,7 @@ func fieldCases() (list []fieldCase) {
 	if os.Getenv("MSL_SOAK") == "" {
 		return []fieldCase{
 			{"no AES and retry", "rsa2048", "oel", "good"}, {"two sessions", "p256", "e", "unwritten"}, {"in pieces and retry", "p384", "o", "good"},
-			{"none", "rsa2048", "", "garbage"},
+			{"none", "rsa2048", "", "garbage"}, {"none", "p256", "", "with a header"}, {"none", "p256", "e", "expired"},
 		}
 	}
 	eks, words := []string{"rsa2048", "p256", "p384"}, []string{"", "o", "e", "l", "oel"}
@@ -93,7 +93,7 @@ func fieldCases() (list []fieldCase) {
 			}
 		}
 	}
-	return list
+	return append(list, oddCases()...)
 }
 
 // TestField takes each device through its life: it works, or one line says what to do.
@@ -101,7 +101,8 @@ func TestField(t *testing.T) {
 	skipWithRace(t)
 	s := newSite(t)
 	chips, roots := certifiedChips(t)
-	s.write("roots.pem", roots)
+	odd := newOddMaker(t)
+	s.write("roots.pem", roots+string(enroll.PEM("CERTIFICATE", odd.root.Raw)))
 	s.stop()
 	s.write("server.yaml", "keystore: {uri: 'soft:server.keys', pin: 'file:pin'}\n"+
 		"server: {state: server.db, custody: imported, enrollment: {state: enroll.db, monitor: true, ek-roots: roots.pem}}\n")
@@ -117,7 +118,7 @@ func TestField(t *testing.T) {
 				p.State += "/certified"
 			}
 			f := &fieldDevice{T: t, site: s, c: c, name: fmt.Sprint("device", i)}
-			f.prepare(p)
+			f.prepare(p, odd)
 			f.uri = tpmtest.ServeQuirky(t, p, fieldChip(c.quirk)) + "&state=" + s.path(f.name+".keys")
 			f.live()
 		})
@@ -182,7 +183,7 @@ type fieldDevice struct {
 }
 
 // prepare gives the TPM its certificate and its passwords.
-func (f *fieldDevice) prepare(p *tpmtest.TPM) {
+func (f *fieldDevice) prepare(p *tpmtest.TPM, odd *oddMaker) {
 	f.Helper()
 	conn, err := p.Dial()
 	if err != nil {
@@ -199,6 +200,9 @@ func (f *fieldDevice) prepare(p *tpmtest.TPM) {
 	case "of another key":
 		der := strangeCertificate(f.T)
 		defineNV(f.T, chip, indices[f.c.ek], len(der), der)
+	case "none", "good":
+	default:
+		odd.store(f.T, chip, f.c.ek, f.c.certificate)
 	}
 	for letter, hierarchy := range map[string]tpm2.TPMHandle{"o": tpm2.TPMRHOwner, "e": tpm2.TPMRHEndorsement, "l": tpm2.TPMRHLockout} {
 		if !strings.Contains(f.c.passwords, letter) {
@@ -324,6 +328,7 @@ func (f *fieldDevice) live() {
 	f.run("", send...)
 	f.run("", "tpm", "quote", "--nonce", strings.Repeat("ab", 16))
 	f.run("oel", "tpm", "status")
+	f.recorded()
 	if strings.Contains(f.c.passwords, "l") {
 		f.refused("--lockout-password", "tpm", "unlock")
 	}
