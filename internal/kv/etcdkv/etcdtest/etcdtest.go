@@ -7,6 +7,7 @@ package etcdtest
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -212,11 +213,46 @@ func (m *Member) Restore(t testing.TB, file string) {
 // Control runs etcdctl with the member as its endpoint and returns what it prints.
 func (m *Member) Control(t testing.TB, args ...string) string {
 	t.Helper()
-	c := exec.Command("etcdctl", append([]string{"--endpoints", m.URL}, args...)...)
-	c.Env = append(os.Environ(), "ETCDCTL_API=3")
-	out, err := c.CombinedOutput()
+	out, err := m.control("", args...)
 	if err != nil {
 		t.Fatalf("etcdctl %v: %v\n%s", args, err, out)
 	}
-	return string(out)
+	return out
+}
+
+func (m *Member) control(input string, args ...string) (string, error) {
+	c := exec.Command("etcdctl", append([]string{"--endpoints", m.URL, "--command-timeout", "1m"}, args...)...)
+	c.Env, c.Stdin = append(os.Environ(), "ETCDCTL_API=3"), strings.NewReader(input)
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
+
+const filler = "filler"
+
+// Fill puts records into a cluster until its database is full. Its --quota-backend-bytes must
+// be small.
+func (m *Member) Fill(t testing.TB) {
+	t.Helper()
+	for range 100 {
+		out, err := m.control(strings.Repeat("x", 1<<20), "put", filler)
+		if strings.Contains(out, "database space exceeded") {
+			return
+		}
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	t.Fatal("the database of etcd does not get full")
+}
+
+// Clear makes the room again that Fill took, as an operator would.
+func (m *Member) Clear(t testing.TB) {
+	t.Helper()
+	var at struct{ Header struct{ Revision int64 } }
+	if err := json.Unmarshal([]byte(m.Control(t, "del", filler, "--write-out", "json")), &at); err != nil {
+		t.Fatal(err)
+	}
+	m.Control(t, "compact", fmt.Sprint(at.Header.Revision))
+	m.Control(t, "defrag")
+	m.Control(t, "alarm", "disarm")
 }
