@@ -120,13 +120,19 @@ func (d troubled) during(of trouble) {
 		d.t.Errorf("%s: %v: %s", of.name, err, out)
 	}
 	of.end()
+	d.eventually("after --non-replayable")
+}
+
+// eventually sends a message until it is answered.
+func (d troubled) eventually(args string) {
+	d.t.Helper()
 	for end := time.Now().Add(time.Minute); ; {
-		out, err := d.try("after --non-replayable")
+		out, err := d.try(args)
 		if err == nil {
 			return
 		}
 		if time.Now().After(end) {
-			d.t.Errorf("%s: it does not end: %s", of.name, out)
+			d.t.Errorf("%s: %s", args, out)
 			return
 		}
 	}

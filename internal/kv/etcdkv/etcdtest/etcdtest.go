@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -97,6 +98,50 @@ func StartClusterBehind(t testing.TB, size int, front func(address string) strin
 	}
 	return all
 }
+
+// Replace removes a member that was killed from its cluster, by another one, and adds a new one
+// with an empty directory in its place, as after the loss of a disk.
+func (m *Member) Replace(t testing.TB, by *Member) {
+	t.Helper()
+	var at struct {
+		Members []struct {
+			ID       uint64
+			Name     string
+			PeerURLs []string
+		}
+	}
+	if err := json.Unmarshal([]byte(by.Control(t, "member", "list", "--write-out", "json")), &at); err != nil {
+		t.Fatal(err)
+	}
+	for _, member := range at.Members {
+		if member.Name != m.arg("--name") {
+			continue
+		}
+		by.Control(t, "member", "remove", strconv.FormatUint(member.ID, 16))
+		by.add(t, member.Name, strings.Join(member.PeerURLs, ","))
+	}
+	m.set("--data-dir", filepath.Join(t.TempDir(), "data"))
+	m.args = append(m.args, "--initial-cluster-state", "existing")
+	m.Restart(t)
+}
+
+// add adds a member to the cluster, once etcd is content with how long the others have been there.
+func (m *Member) add(t testing.TB, name, peers string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		out, err := m.control("", "member", "add", name, "--peer-urls", peers)
+		if err == nil {
+			return
+		}
+		if !strings.Contains(out, "unhealthy cluster") || time.Now().After(end) {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+}
+
+func (m *Member) arg(name string) string { return m.args[slices.Index(m.args, name)+1] }
+
+func (m *Member) set(name, value string) { m.args[slices.Index(m.args, name)+1] = value }
 
 // URLs are where clients reach the members.
 func URLs(all []*Member) (urls []string) {
