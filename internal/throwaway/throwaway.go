@@ -44,7 +44,7 @@ func create(in, prefix string, do func(path string) error) (path string, err err
 	left.Lock()
 	defer left.Unlock()
 	at := cmp.Or(in, os.TempDir())
-	removeAbandoned(at, prefix)
+	removeAbandoned(at, prefix, in == "")
 	path = filepath.Join(at, prefix+rand.Text())
 	if err := do(path); err != nil {
 		return "", named(in, err)
@@ -59,12 +59,13 @@ const (
 )
 
 // removeAbandoned removes what processes of this user that were killed left under a prefix. A
-// failure does not matter, and the next one tries again.
-func removeAbandoned(in, prefix string) {
+// failure does not matter, and the next one tries again. Among temporary files are also those of
+// earlier versions, whose names ended in a number; elsewhere somebody may have numbered his own.
+func removeAbandoned(in, prefix string, temporary bool) {
 	all, _ := os.ReadDir(in)
 	for _, e := range all {
 		random, ok := strings.CutPrefix(e.Name(), prefix)
-		if !ok || len(random) != randomText || strings.Trim(random, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
+		if made := isRandom(random) || temporary && random != "" && strings.Trim(random, "0123456789") == ""; !ok || !made {
 			continue
 		}
 		path := filepath.Join(in, e.Name())
@@ -72,6 +73,11 @@ func removeAbandoned(in, prefix string) {
 			os.RemoveAll(path)
 		}
 	}
+}
+
+// isRandom reports whether a text may be one that create chose.
+func isRandom(text string) bool {
+	return len(text) == randomText && strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
 // changed returns when a file, or anything in a directory, last changed.

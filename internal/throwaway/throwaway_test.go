@@ -135,3 +135,25 @@ func TestAbandoned(t *testing.T) {
 		t.Errorf("%v, %v", info, err)
 	}
 }
+
+// TestAbandonedByFormer removes what earlier versions left among temporary files.
+func TestAbandonedByFormer(t *testing.T) {
+	in, long := t.TempDir(), time.Now().Add(-2*abandoned)
+	t.Setenv("TMPDIR", in)
+	for _, name := range []string{"x-123456789", "y-123456789", "x-1a"} {
+		path := filepath.Join(in, name)
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, long, long)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir, err := Dir("", "x-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := entries(t, in); !slices.Equal(got, []string{"x-1a", "y-123456789"}) {
+		t.Errorf("%q are left", got)
+	}
+}

@@ -22,6 +22,8 @@ var (
 	ErrRevoked = errors.New("is revoked")
 	// ErrNotRevoked: the name is not revoked, so there is no revocation to lift.
 	ErrNotRevoked = errors.New("is not revoked")
+	// ErrClockBehind: by the clock, a state was used in the future.
+	ErrClockBehind = errors.New("the clock is behind")
 )
 
 // wrap adds what was being done, except if the error is a code of the protocol.

@@ -197,3 +197,30 @@ func TestNotedFails(t *testing.T) {
 		s.StopPruning()
 	})
 }
+
+// TestUsedUntil refuses to end the tokens of a state by a clock that is behind: the state shows that
+// newer ones exist, by the ids and renewals in it, and by when a server looked for old records.
+func TestUsedUntil(t *testing.T) {
+	for name, use := range map[string]func(*Server) error{
+		"id":     func(s *Server) error { return s.AcceptID(context.Background(), "device", 1, 1) },
+		"renew":  func(s *Server) error { _, err := s.Renew(context.Background(), "device", 1, 0); return err },
+		"server": func(s *Server) error { _, err := s.aging.look(context.Background(), time.Hour); return err },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := serverIn(t, &kvtest.Memory{})
+			time.Sleep(time.Hour)
+			if err := s.UsedUntil(t.Context(), time.Now()); err != nil {
+				t.Errorf("%s: nobody used it: %v", name, err)
+			}
+			if err := use(s); err != nil {
+				t.Fatal(err)
+			}
+			for _, behind := range []time.Duration{-365 * 24 * time.Hour, 0, mostApart, mostApart + 2*time.Second, time.Hour, 24 * time.Hour, 365 * 24 * time.Hour} {
+				err := s.UsedUntil(t.Context(), time.Now().Add(-behind))
+				if errors.Is(err, ErrClockBehind) != (behind > mostApart) || !errors.Is(err, ErrClockBehind) && err != nil {
+					t.Errorf("%s, a clock that is %v behind: %v", name, behind, err)
+				}
+			}
+		})
+	}
+}

@@ -42,21 +42,11 @@ func (b *behind) compare(identity string, known bool, newest, sequence int64) {
 }
 
 // step performs a step of a token. In a store shared by several servers, concurrent steps
-// of this server are combined; a file itself combines the changes of transactions. There
-// a refusal must not cost a write, so it is determined first.
+// of this server are combined; a file itself combines the changes of transactions, and one in
+// which all are refused writes nothing.
 func (t *Tokens) step(ctx context.Context, op string, s *tokenStep) error {
 	if _, ok := t.store.(kv.Shared); ok {
 		return wrap(op, t.steps.pass(ctx, t.store, s))
-	}
-	err := t.view(ctx, op, func(tx kv.Reader) error {
-		old, err := tx.Get(s.table, s.key)
-		if err == nil {
-			_, err = s.next(old)
-		}
-		return err
-	})
-	if err != nil {
-		return err
 	}
 	return t.update(ctx, op, func(tx kv.Tx) error {
 		refused, err := s.make(tx)

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
@@ -105,6 +106,26 @@ func readTime(tx kv.Reader, key string) (time.Time, error) {
 // that exists. If servers share the state, it is later than their clocks, whatever the clock here
 // says; otherwise it is the time here.
 func (s *Server) Present(ctx context.Context) (time.Time, error) { return s.moment(ctx) }
+
+// UsedUntil checks that a state was not used after a time, as of which its tokens shall end:
+// otherwise tokens may exist that are newer, and the error is [ErrClockBehind].
+func (s *Server) UsedUntil(ctx context.Context, at time.Time) error {
+	var last time.Time
+	err := s.view(ctx, "find when the state was used last", func(tx kv.Reader) error {
+		var sum Summary
+		c, err := readChronicle(tx)
+		if err == nil {
+			err = countTokens(tx, &sum)
+		}
+		last = later(c.looked, sum.Latest)
+		return err
+	})
+	if err == nil && last.Sub(at) > mostApart {
+		err = fmt.Errorf("state: %w: it says %s, and the state was used at %s, so newer tokens would not end: correct the clock; if it is right, and that of a server was ahead, use --keep-tokens, and then end the tokens with msl-hsm key rotate and msl-hsm key retire --force --yes",
+			ErrClockBehind, at.UTC().Format(time.RFC3339), last.UTC().Format(time.RFC3339))
+	}
+	return err
+}
 
 // EndTokens invalidates every token issued until at, for every [Server] of the store: see
 // [Server.Present]. It returns when newly issued tokens are valid, which may take until the next

@@ -105,7 +105,8 @@ type Restored struct {
 // open, it returns [ErrInUse]. The backup is copied and verified first. The previous file
 // is kept beside it. Since the backup does not know what was accepted, renewed and
 // revoked after it was made, every token issued so far becomes invalid, unless keepTokens
-// is true. Attached content is left out: see [Attached].
+// is true. If by the clock it was used in the future, the error is [state.ErrClockBehind].
+// Attached content is left out: see [Attached].
 func RestoreServer(backup, path string, keepTokens bool) (r Restored, err error) {
 	return Files{}.Restore(backup, path, keepTokens)
 }
@@ -136,7 +137,9 @@ func (f Files) prepare(copied, name string, keepTokens bool) (ended time.Time, e
 	err = s.detach()
 	if err == nil && !keepTokens {
 		ended = time.Now()
-		err = state.EndTokens(s.store, ended)
+		if err = s.UsedUntil(context.Background(), ended); err == nil {
+			err = state.EndTokens(s.store, ended)
+		}
 	}
 	return ended, errors.Join(err, s.Close())
 }

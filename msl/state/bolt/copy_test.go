@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -326,6 +327,33 @@ func TestUnfinished(t *testing.T) {
 	for _, trust := range []authkv.Trust{authkv.Judge, authkv.Adopt, authkv.Vouch} {
 		if s, err := guarded(&kvtest.Mark{Made: true}, trust).Reopen(path); !errors.Is(err, kv.ErrUnfinished) || errors.Is(err, ErrForged) {
 			t.Errorf("trust %d: %v, %v, want ErrUnfinished", trust, s, err)
+		}
+	}
+}
+
+// TestRestoreClockBehind restores a backup by a clock that is behind what is in it: without the
+// tokens being kept that is refused, and nothing changes.
+func TestRestoreClockBehind(t *testing.T) {
+	s := newServer(t)
+	for _, ahead := range []time.Duration{time.Hour, 24 * time.Hour, 365 * 24 * time.Hour} {
+		at := uint64(time.Now().Add(ahead).Unix())
+		s.raw(t, "ids", map[string][]byte{"\x00\x01a\x00\x00\x00\x00\x00\x00\x00\x01": binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, 1), at)})
+		dir := t.TempDir()
+		backup, path := filepath.Join(dir, "backup"), filepath.Join(dir, "state")
+		f, err := os.Create(backup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(s.Snapshot(f), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		_, err = RestoreServer(backup, path, false)
+		wantErr(t, err, state.ErrClockBehind)
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+			t.Errorf("it left %v, %v", left, err)
+		}
+		if _, err := RestoreServer(backup, path, true); err != nil {
+			t.Errorf("with the tokens kept: %v", err)
 		}
 	}
 }

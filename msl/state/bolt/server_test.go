@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -8,9 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
@@ -149,5 +153,35 @@ func TestClosed(t *testing.T) {
 	ctx := context.Background()
 	if s.Revoked(ctx, "a", "") == nil || s.AcceptID(ctx, "a", 1, 1) == nil || s.AddEntity(pskEntity("a")) == nil {
 		t.Error("a closed state answers")
+	}
+}
+
+// TestRefusedSteps has messages and renewals come again, many at once: all are refused, and none
+// writes to the file.
+func TestRefusedSteps(t *testing.T) {
+	s, err := guarded(&kvtest.Mark{}, authkv.Adopt).Open(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_, err = s.Renew(t.Context(), "a", 1, 5)
+	if err := errors.Join(err, s.AcceptID(t.Context(), "a", 1, 7)); err != nil {
+		t.Fatal(err)
+	}
+	var before, after bytes.Buffer
+	if err := s.Snapshot(&before); err != nil {
+		t.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	for range 16 {
+		wait.Go(func() {
+			wantErr(t, s.AcceptID(t.Context(), "a", 1, 7), msl.ErrMessageReplayed)
+			_, err := s.Renew(t.Context(), "a", 1, 1)
+			wantErr(t, err, msl.ErrMasterTokenSequenceNumberOutOfSync)
+		})
+	}
+	wait.Wait()
+	if err := s.Snapshot(&after); err != nil || !bytes.Equal(before.Bytes(), after.Bytes()) {
+		t.Errorf("the file has changed: %v", err)
 	}
 }

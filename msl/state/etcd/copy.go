@@ -16,11 +16,15 @@ import (
 // Import writes a state, wherever it is kept, to a prefix that has none or an empty one,
 // and compares both. Every token issued until ended becomes invalid, unless keepTokens is
 // true: a state may be outdated. That time is the present, by the servers of an empty state if
-// they have noted it, otherwise by the clock here. If Import ends early, no server opens the
+// they have noted it, otherwise by the clock here; if from was used later, the error is
+// [state.ErrClockBehind]. If Import ends early, no server opens the
 // result, and it can be called again with the same state. progress is as in state.Server.CopyTo.
 func Import(ctx context.Context, c Config, from *state.Server, keepTokens bool, progress func(records int)) (ended time.Time, err error) {
 	if !keepTokens {
-		if ended, err = c.present(ctx); err != nil {
+		if ended, err = c.present(ctx); err == nil {
+			err = from.UsedUntil(ctx, ended)
+		}
+		if err != nil {
 			return ended, err
 		}
 	}

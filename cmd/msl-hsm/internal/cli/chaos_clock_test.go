@@ -104,3 +104,34 @@ func TestClockSteps(t *testing.T) {
 	stop()
 	s.finish()
 }
+
+// TestClockStepsInFile sets the clock of a server whose state is in a file, forward and back by an
+// hour and a day, and has old records removed and keys rotated while it is wrong and when it is right
+// again: devices go on, and no message is processed twice.
+func TestClockStepsInFile(t *testing.T) {
+	if os.Getenv("MSL_SOAK") == "" {
+		t.Skip("with MSL_SOAK=1")
+	}
+	t.Parallel()
+	s := newTokenSite(t, shiftable(t))
+	s.addServer(0)
+	s.balance()
+	s.config("commands.yaml", "dev/server.db")
+	s.register("dev/server.db", deviceNames(5))
+	s.servers[0].start()
+	stop := s.send(t.Context(), 400*time.Millisecond)
+	s.further(20)
+	for _, step := range []time.Duration{time.Hour, -time.Hour, 24 * time.Hour, -24 * time.Hour} {
+		for _, ahead := range []time.Duration{step, 0} {
+			setClock(t, s.servers[0].clockFile(), ahead)
+			s.mustRun("state", "prune")
+			s.further(20)
+			s.mustRun("key", "rotate")
+			s.further(20)
+		}
+		t.Logf("%v", step)
+	}
+	stop()
+	s.mustRun("state", "check")
+	s.finish()
+}

@@ -152,7 +152,7 @@ server.enrollment.event-log is named.
 
 Notes say if the TPM has other firmware than when it last signed something for this server, if
 the quote is older than that, and if the TPM lost its power without being shut down.`,
-		Args: want("DEVICE", "FILE"),
+		Args: want("DEVICE", "FILE or -"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			n, err := exit.ParseHex("--nonce", nonce)
 			if err != nil {

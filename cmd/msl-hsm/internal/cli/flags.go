@@ -14,7 +14,8 @@ import (
 
 // noneEmpty refuses empty arguments and flags with an empty value, for example from an
 // unset shell variable: for an empty flag, another value would be used. Only data to be
-// sent or noted may be empty, and the word that a shell completes.
+// sent or noted may be empty, and the word that a shell completes. It also refuses - for a file,
+// except where that is said to stand for the standard input.
 func noneEmpty(c *cobra.Command, args []string) (err error) {
 	c.Flags().Visit(func(f *pflag.Flag) {
 		list, ok := f.Value.(pflag.SliceValue)
@@ -22,11 +23,19 @@ func noneEmpty(c *cobra.Command, args []string) (err error) {
 		if empty && f.Name != "data" && f.Name != "note" {
 			err = exit.Usagef("--%s is empty: give a value, or omit the flag", f.Name)
 		}
+		if what, usage := pflag.UnquoteUsage(f); what == "FILE" && f.Value.String() == "-" && !strings.Contains(usage, "standard input") {
+			err = noStream("--" + f.Name)
+		}
 	})
 	if i := slices.Index(args, ""); err == nil && i >= 0 && c.Name() != cobra.ShellCompRequestCmd {
 		return exit.Usagef("argument %d is empty; see %s --help", i+1, c.CommandPath())
 	}
 	return err
+}
+
+// noStream is the error if - stands where only a file can.
+func noStream(place string) error {
+	return exit.Usagef("%s takes a file, and - is not one: name a file, such as ./-", place)
 }
 
 // A flagGroup is a group of related flags in a help text.

@@ -26,7 +26,7 @@ func inspectCommand(p *program) *cobra.Command {
 		Long: "Explains any MSL message, token or ciphertext envelope in FILE or standard input.\n" +
 			"With --keys it opens the key store and the state of the server, and verifies and\n" +
 			"decrypts what their keys protect; stop the server first, which uses the same state.",
-		Args: want("FILE"),
+		Args: want("FILE or -"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if secrets {
 				fmt.Fprintln(p.stderr, "msl-hsm: warning: the output shows passwords and keys found in the message")

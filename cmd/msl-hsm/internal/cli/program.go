@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -99,6 +100,9 @@ func nearest(word string, commands []*cobra.Command) string {
 // want checks the arguments of a verb against their names.
 func want(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
+		if i := slices.Index(args, "-"); i >= 0 && i < len(names) && names[i] == "FILE" {
+			return noStream(strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" "))
+		}
 		if len(args) == len(names) {
 			return nil
 		}

@@ -7,12 +7,14 @@ package etcdtest
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,6 +98,50 @@ func StartClusterBehind(t testing.TB, size int, front func(address string) strin
 	}
 	return all
 }
+
+// Replace removes a member that was killed from its cluster, by another one, and adds a new one
+// with an empty directory in its place, as after the loss of a disk.
+func (m *Member) Replace(t testing.TB, by *Member) {
+	t.Helper()
+	var at struct {
+		Members []struct {
+			ID       uint64
+			Name     string
+			PeerURLs []string
+		}
+	}
+	if err := json.Unmarshal([]byte(by.Control(t, "member", "list", "--write-out", "json")), &at); err != nil {
+		t.Fatal(err)
+	}
+	for _, member := range at.Members {
+		if member.Name != m.arg("--name") {
+			continue
+		}
+		by.Control(t, "member", "remove", strconv.FormatUint(member.ID, 16))
+		by.add(t, member.Name, strings.Join(member.PeerURLs, ","))
+	}
+	m.set("--data-dir", filepath.Join(t.TempDir(), "data"))
+	m.args = append(m.args, "--initial-cluster-state", "existing")
+	m.Restart(t)
+}
+
+// add adds a member to the cluster, once etcd is content with how long the others have been there.
+func (m *Member) add(t testing.TB, name, peers string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		out, err := m.control("", "member", "add", name, "--peer-urls", peers)
+		if err == nil {
+			return
+		}
+		if !strings.Contains(out, "unhealthy cluster") || time.Now().After(end) {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+}
+
+func (m *Member) arg(name string) string { return m.args[slices.Index(m.args, name)+1] }
+
+func (m *Member) set(name, value string) { m.args[slices.Index(m.args, name)+1] = value }
 
 // URLs are where clients reach the members.
 func URLs(all []*Member) (urls []string) {
@@ -212,11 +258,46 @@ func (m *Member) Restore(t testing.TB, file string) {
 // Control runs etcdctl with the member as its endpoint and returns what it prints.
 func (m *Member) Control(t testing.TB, args ...string) string {
 	t.Helper()
-	c := exec.Command("etcdctl", append([]string{"--endpoints", m.URL}, args...)...)
-	c.Env = append(os.Environ(), "ETCDCTL_API=3")
-	out, err := c.CombinedOutput()
+	out, err := m.control("", args...)
 	if err != nil {
 		t.Fatalf("etcdctl %v: %v\n%s", args, err, out)
 	}
-	return string(out)
+	return out
+}
+
+func (m *Member) control(input string, args ...string) (string, error) {
+	c := exec.Command("etcdctl", append([]string{"--endpoints", m.URL, "--command-timeout", "1m"}, args...)...)
+	c.Env, c.Stdin = append(os.Environ(), "ETCDCTL_API=3"), strings.NewReader(input)
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
+
+const filler = "filler"
+
+// Fill puts records into a cluster until its database is full. Its --quota-backend-bytes must
+// be small.
+func (m *Member) Fill(t testing.TB) {
+	t.Helper()
+	for range 100 {
+		out, err := m.control(strings.Repeat("x", 1<<20), "put", filler)
+		if strings.Contains(out, "database space exceeded") {
+			return
+		}
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	t.Fatal("the database of etcd does not get full")
+}
+
+// Clear makes the room again that Fill took, as an operator would.
+func (m *Member) Clear(t testing.TB) {
+	t.Helper()
+	var at struct{ Header struct{ Revision int64 } }
+	if err := json.Unmarshal([]byte(m.Control(t, "del", filler, "--write-out", "json")), &at); err != nil {
+		t.Fatal(err)
+	}
+	m.Control(t, "compact", fmt.Sprint(at.Header.Revision))
+	m.Control(t, "defrag")
+	m.Control(t, "alarm", "disarm")
 }
