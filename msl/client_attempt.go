@@ -108,7 +108,7 @@ func (e exchanged) Close() error {
 	defer e.cancel()
 	var err error
 	if _, lasts := e.Closer.(*streamAnswer); lasts { // the peer may not read on until its answer is read
-		_, err = io.Copy(io.Discard, e.body)
+		err = e.body.discard()
 	}
 	return errors.Join(err, e.Closer.Close())
 }

@@ -107,16 +107,14 @@ func (r *payloadReader) giveBack(lent, unused []byte) {
 
 // fill makes sure that there is data, or returns the error that says why not.
 func (r *payloadReader) fill() error {
-	for len(r.data) == 0 {
+	for len(r.data) == 0 && r.err == nil {
 		if r.ended() {
 			return io.EOF
 		}
-		if r.err == nil {
-			r.err = r.more()
-		}
-		if r.err != nil {
-			return r.err
-		}
+		r.err = r.more()
+	}
+	if len(r.data) == 0 {
+		return r.err
 	}
 	return nil
 }

@@ -21,13 +21,36 @@ func (r *payloadReader) keep() {
 	}
 }
 
+// discard reads the rest of a message that is no longer wanted. An application may have
+// left another goroutine reading: it gets nothing more, and does not take what it got for
+// the whole message.
+func (r *payloadReader) discard() error {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended() && len(r.data) == 0 {
+		return nil
+	}
+	for r.data = nil; !r.ended(); r.data = nil {
+		if r.err == nil {
+			r.err = r.more()
+		}
+		if r.err != nil {
+			return r.err
+		}
+	}
+	r.err = errEnded
+	return nil
+}
+
 // leave ends the reading of a message, and returns what it was read with. A later read
 // fails unless all data was read.
 func (r *payloadReader) leave() (in *wire.Decoder) {
 	r.abandon()
 	in, r.in = r.in, nil
 	if !r.ended() || len(r.data) > 0 {
-		r.done.Store(false)
 		r.err, r.data, r.packed = errEnded, nil, chunk{}
 	}
 	return in
@@ -78,7 +101,7 @@ func (r *payloadReader) shut() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.abandon()
-	if r.err == nil {
+	if r.err == nil && !r.ended() {
 		r.err = errShut
 	}
 }

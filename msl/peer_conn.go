@@ -58,7 +58,9 @@ func (c *Conn) begin(ctx context.Context) (end func(), err error) {
 }
 
 // Serve reads one request from the other side and answers it. It returns io.EOF
-// if the connection ended between two exchanges.
+// if the connection ended between two exchanges. If six handshakes came and no request,
+// the other side is sent nothing more, not even an error, as in the reference stack; the
+// caller then ends the connection.
 //
 // An answer is sent while its request is still being read only if the peer shows a token
 // that this side issued and the peer holds, or delivers a token. Any other peer may first

@@ -79,7 +79,7 @@ func (i *Inbox) Close() error {
 	if i.pending == nil {
 		return nil
 	}
-	_, err := io.Copy(io.Discard, i.pending)
+	err := i.pending.discard()
 	i.pending.over()
 	i.pending = nil
 	return err

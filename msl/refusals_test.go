@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/keyx"
 )
 
 // The senders of a message, by the credentials in its header.
@@ -211,6 +212,7 @@ func userAuthCases() []refusalCase {
 func keyExchangeCases() []refusalCase {
 	none := rawKeys{}
 	everyExchange := func(r *recorded) { r.withEveryExchange() }
+	noPSKExchange := func(r *recorded) { r.server.KeyExchanges = []msl.Responder{&keyx.SymmetricResponder{Store: r.store}} }
 	fromNone := func(o object) []byte {
 		return none.message(byScheme("NONE", object{"identity": "client3"}), one(o), hello)
 	}
@@ -224,6 +226,7 @@ func keyExchangeCases() []refusalCase {
 		{name: "no keydata", code: msl.ErrMSLParseError, message: fromPSK(requests(object{"scheme": "SYMMETRIC_WRAPPED"}))},
 		{name: "no keyid", code: msl.ErrMSLParseError, message: fromPSK(requests(keyRequest("SYMMETRIC_WRAPPED", object{})))},
 		{name: "unknown keyid", code: msl.ErrUnidentifiedKeyXKeyID, message: fromPSK(requests(keyRequest("SYMMETRIC_WRAPPED", object{"keyid": "X"})))},
+		{name: "pre-shared keys not configured", code: msl.ErrUnsupportedKeyXKeyID, prepare: noPSKExchange, message: fromPSK(requests(pskRequest))},
 		{name: "session without a master token", code: msl.ErrKeyXMasterTokenMissing, message: fromPSK(requests(keyRequest("SYMMETRIC_WRAPPED", object{"keyid": "SESSION"})))},
 		{name: "session", code: msl.ErrWrapNotSupported, message: sessionRaw.message(byToken(object{"renewalwindow": 1}), one(requests(keyRequest("SYMMETRIC_WRAPPED", object{"keyid": "SESSION"}))), hello)},
 		{name: "unknown mechanism", code: msl.ErrUnidentifiedKeyXMechanism, message: fromPSK(requests(asymmetric("X", []byte{})))},

@@ -2,7 +2,6 @@ package msl
 
 import (
 	"errors"
-	"io"
 	"slices"
 )
 
@@ -70,7 +69,7 @@ func (r *payloadReader) readAhead(size int) {
 	for !r.ended() && r.err == nil && len(kept) < size {
 		r.data = nil
 		r.err = r.more()
-		if err := r.message.account.hold(r.reading, aRequest, len(kept)+len(r.data)); err != nil && r.err == nil {
+		if err := r.message.account.hold(r.reading, aRequest, len(kept)+len(r.data)); err != nil && r.err == nil && !r.ended() {
 			r.err = streamError(err, "Chunk")
 		}
 		kept = append(kept, r.data...)
@@ -85,13 +84,4 @@ func (r *payloadReader) ahead(size int) (have int64, whole bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return int64(len(r.data)), r.ended(), r.err
-}
-
-// discard reads the rest of a request that is no longer wanted.
-func (r *payloadReader) discard() error {
-	if r == nil {
-		return nil
-	}
-	_, err := io.Copy(io.Discard, r)
-	return err
 }

@@ -110,7 +110,7 @@ func parseJWK(text []byte) (jwk, error) {
 	if f.Err() != nil {
 		return jwk{}, errJWK()
 	}
-	if err := k.known(); err != nil {
+	if err := k.known(o); err != nil {
 		return jwk{}, err
 	}
 	return k, k.numbers(o)
@@ -118,17 +118,18 @@ func parseJWK(text []byte) (jwk, error) {
 
 func errJWK() error { return msl.Failure(msl.ErrMSLParseError, "JWK", nil) }
 
-// known refuses undefined names, in the order of the reference stack.
-func (k jwk) known() error {
+// known refuses undefined names, of which the empty one is one, in the order of the
+// reference stack.
+func (k jwk) known(o wire.Object) error {
 	const op = "JWK"
 	switch {
 	case !slices.Contains(jwkTypes, k.kty):
 		return msl.Failure(msl.ErrUnidentifiedJWKType, op, nil)
-	case k.use != "" && !slices.Contains(jwkUses, k.use):
+	case o.Has("use") && !slices.Contains(jwkUses, k.use):
 		return msl.Failure(msl.ErrUnidentifiedJWKUsage, op, nil)
 	case slices.ContainsFunc(k.ops, func(s string) bool { return !slices.Contains(jwkOperations, s) }):
 		return msl.Failure(msl.ErrUnidentifiedJWKKeyOp, op, nil)
-	case k.alg != "" && !slices.Contains(jwkAlgorithms, k.alg):
+	case o.Has("alg") && !slices.Contains(jwkAlgorithms, k.alg):
 		return msl.Failure(msl.ErrUnidentifiedJWKAlgorithm, op, nil)
 	}
 	return nil

@@ -130,6 +130,10 @@ func TestJWKRefused(t *testing.T) {
 		`{"kty":"oct","alg":"HS256","k":"` + key + `"}`:                         msl.ErrSessionKeyCreationFailure,
 		`{"kty":"oct","alg":"A128KW","use":"enc","k":"` + key + `"}`:            msl.ErrSessionKeyCreationFailure,
 		`{"kty":"rsa","n":"AQAB","e":"AQAB"}`:                                   msl.ErrSessionKeyCreationFailure,
+		`{"kty":"","use":"","alg":"A128CBC","k":"` + key + `"}`:                 msl.ErrUnidentifiedJWKType,
+		`{"kty":"oct","use":"","key_ops":[""],"alg":"","k":"` + key + `"}`:      msl.ErrUnidentifiedJWKUsage,
+		`{"kty":"oct","key_ops":[""],"alg":"","k":"` + key + `"}`:               msl.ErrUnidentifiedJWKKeyOp,
+		`{"kty":"oct","key_ops":[],"alg":"","k":""}`:                            msl.ErrUnidentifiedJWKAlgorithm,
 		`{"kty":"oct","alg":"A128CBC","k":"` + key + `","k":"` + key + `"}`:     errNoJWK,
 	} {
 		k, err := parseJWK([]byte(text))

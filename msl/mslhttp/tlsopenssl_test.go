@@ -92,6 +92,31 @@ func TestOpenSSLClient(t *testing.T) {
 	}
 }
 
+// TestEarlyData has a client resume a session and try to send data with its first flight, which
+// anyone could send again: the server offers no such data.
+func TestEarlyData(t *testing.T) {
+	openssl(t)
+	a := newAuthority(t)
+	addr := start(t, &TLSServer{Certificates: []TLSCertificate{a.issue("server", keystore.ECDSAP256, nil)}})
+	session, early := filepath.Join(t.TempDir(), "session"), filepath.Join(t.TempDir(), "early")
+	request := "GET / HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n"
+	if err := os.WriteFile(early, []byte(request), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ args, want string }{
+		{"-sess_out " + session, "Max Early Data: 0"},
+		{"-sess_in " + session + " -early_data " + early, "Reused, TLSv1.3"},
+		{"-sess_in " + session + " -early_data " + early, "Early data was not sent"},
+	} {
+		args := append([]string{"s_client", "-connect", addr, "-ign_eof", "-tls1_3", "-servername", "server"}, strings.Fields(c.args)...)
+		command := exec.CommandContext(t.Context(), "openssl", args...)
+		command.Stdin = strings.NewReader(request)
+		if out, _ := command.CombinedOutput(); !strings.Contains(string(out), c.want) || !strings.Contains(string(out), "200 OK") {
+			t.Errorf("%s: openssl says\n%s", c.args, out)
+		}
+	}
+}
+
 // TestOpenSSLServer has a server that sends alerts which Go never sends.
 func TestOpenSSLServer(t *testing.T) {
 	openssl(t)

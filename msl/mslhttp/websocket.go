@@ -196,7 +196,8 @@ func (w *webSocket) status(otherwise websocket.StatusCode) websocket.StatusCode 
 // endOf returns the error of a stream for that of a WebSocket that ended. A close frame
 // without a status, as of a web page that calls close(), is an orderly end like one with a
 // normal status. After any other, and without a close frame, the stream broke off: the
-// other end takes no answer either (RFC 6455, sections 5.5.1 and 7.1.5).
+// other end takes no answer either (RFC 6455, sections 5.5.1 and 7.1.5). The status decides,
+// whatever the reason: websocket answers one that is not UTF-8 like any other.
 func endOf(err error) error {
 	switch status := websocket.CloseStatus(err); {
 	case status == websocket.StatusNoStatusRcvd:
