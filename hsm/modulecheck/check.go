@@ -185,7 +185,9 @@ func lacking(args []any) bool {
 		var other pkcs11.Error
 		switch {
 		case !ok:
-		case errors.As(err, &own) && (errors.Is(own, errors.ErrUnsupported) || own.Code == pkcs11.CKR_ATTRIBUTE_TYPE_INVALID):
+		case errors.Is(err, errors.ErrUnsupported): // also of what the store then does not try
+			return true
+		case errors.As(err, &own) && own.Code == pkcs11.CKR_ATTRIBUTE_TYPE_INVALID:
 			return true
 		case errors.As(err, &other) && slices.Contains(unsupported(), uint(other)):
 			return true
