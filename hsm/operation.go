@@ -300,7 +300,7 @@ func (l keyCalls) generate(session, mechanism uint, template []byte) (made, erro
 }
 
 // forTrial makes a key to try something with, which protects nothing and is destroyed soon.
-func (l keyCalls) forTrial(session, mechanism uint, template []byte) (made, error) {
+func forTrial(l keyCalls, session, mechanism uint, template []byte) (made, error) {
 	t, tn := mem(template)
 	l.seen.note(template)
 	return l.born(C.msl_generate(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), t, tn, 0), C.FN_GenerateKey)
