@@ -160,9 +160,9 @@ func (c *check) note(v Verdict, text string, args []any) {
 }
 
 // failure is the verdict on a failed check: a module that says that it does not have
-// something lacks it, and does nothing wrong.
+// something lacks it, and does nothing wrong. So does one with which the store does not try it.
 func failure(args []any) Verdict {
-	if lacking(args) {
+	if lacking(args) || slices.ContainsFunc(args, untried) {
 		return Missing
 	}
 	return Wrong
@@ -176,6 +176,11 @@ func skipped(args []any) Verdict {
 	return NotAsked
 }
 
+func untried(arg any) bool {
+	err, ok := arg.(error)
+	return ok && errors.Is(err, errors.ErrUnsupported)
+}
+
 // lacking reports whether a message is about something that the module says it does not
 // have, or about the sealing keys that it therefore could not make.
 func lacking(args []any) bool {
@@ -185,9 +190,7 @@ func lacking(args []any) bool {
 		var other pkcs11.Error
 		switch {
 		case !ok:
-		case errors.Is(err, errors.ErrUnsupported): // also of what the store then does not try
-			return true
-		case errors.As(err, &own) && own.Code == pkcs11.CKR_ATTRIBUTE_TYPE_INVALID:
+		case errors.As(err, &own) && (errors.Is(own, errors.ErrUnsupported) || own.Code == pkcs11.CKR_ATTRIBUTE_TYPE_INVALID):
 			return true
 		case errors.As(err, &other) && slices.Contains(unsupported(), uint(other)):
 			return true
