@@ -186,7 +186,7 @@ func bends(p *prober, f form, kek, key uint) error {
 	if err != nil {
 		return err
 	}
-	m, err := p.generate(p.session, k.generate, k.secret(false, false).number(pkcs11.CKA_VALUE_LEN, 16).allowed(k.mechanisms))
+	m, err := forTrial(p.keyCalls, p.session, k.generate, k.secret(false, false).number(pkcs11.CKA_VALUE_LEN, 16).allowed(k.mechanisms))
 	if p.keep(m); err != nil {
 		return nil // it does not know the attribute: each key is tried
 	}

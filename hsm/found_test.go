@@ -183,6 +183,70 @@ func TestOddAnswers(t *testing.T) {
 	}
 }
 
+// TestWrongLengths tells lengths of keys that others have. Whatever a key is taken for then, it
+// computes what it does otherwise, and no error wants it destroyed.
+func TestWrongLengths(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	for _, a := range []keystore.Algorithm{
+		keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128,
+		keystore.AESWrap128, keystore.AESUnwrap128, keystore.SealSession256, keystore.SealWrapping256, keystore.SealMAC256,
+	} {
+		label := a.String()
+		if a.Sealing() {
+			label = keystore.SealingLabel("msl", a)
+		}
+		s := open(t, c)
+		key, err := s.Create(label, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := answers(t, key.Key)
+		s.Close()
+		for _, told := range []uint{16, 32, 64} {
+			s := open(t, c)
+			m.Inject(hsmtest.Fault{Function: "C_GetAttributeValue", Attribute: []uint{pkcs11.CKA_VALUE_LEN}, Told: &told})
+			found, err := s.Lookup(label)
+			_, made := s.Create(label, a)
+			if told == uint(a.Size()) {
+				made = nil
+			}
+			m.Clear()
+			for _, err := range []error{err, made} {
+				if err != nil && (errors.Is(err, keystore.ErrNotFound) || strings.Contains(strings.ReplaceAll(err.Error(), "do not destroy", ""), "; destroy") || strings.Contains(err.Error(), "\n")) {
+					t.Errorf("%v of %d bytes: %v", a, told, err)
+				}
+			}
+			if err == nil {
+				if got := answers(t, found[len(found)-1].Key); got != want {
+					t.Errorf("%v of %d bytes: %q, want %q", a, told, got, want)
+				}
+			} else if !strings.Contains(err.Error(), "CKA_VALUE_LEN") {
+				t.Errorf("%v of %d bytes: %v", a, told, err)
+			}
+			s.Close()
+		}
+	}
+}
+
+// answers is what a key makes of a constant, if it encrypts or signs.
+func answers(t *testing.T, k keystore.Key) string {
+	t.Helper()
+	var out []byte
+	var err error
+	switch k := k.(type) {
+	case keystore.Cipher:
+		out, err = k.Encrypt(make([]byte, 16), make([]byte, 16))
+	case keystore.MAC:
+		out, err = k.Sum([]byte("data"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
 // TestOddIdentifier makes keys in a module that does not tell their CKA_ID: the error says that,
 // and nothing is left of them.
 func TestOddIdentifier(t *testing.T) {

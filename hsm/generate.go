@@ -77,6 +77,10 @@ func (s *Store) generateSessionPair(a keystore.Algorithm, kd kind) (keystore.Key
 	err := s.recovery.attempt(func() error {
 		return s.on(s.anchors, 0, func(session uint, epoch uint64) error {
 			_, err := leavingOut(optionals()[1:], func(omit []uint) (err error) {
+				if k.handle != 0 { // a try before this one made a pair
+					s.graves.count(k.ref, -1)
+					s.graves.discard(session, k.ref)
+				}
 				k.ref = ref{epoch: epoch, id: s.graves.newID(), origin: s.originOf(session)}
 				if k.public, err = s.births.bornPair(session, &k.ref, a, kd, omit); err != nil {
 					doubts = append(doubts, k.ref, k.ref.publicHalf())

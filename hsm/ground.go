@@ -74,9 +74,12 @@ func (e *evidence) why(weakness string) string {
 
 // weak refuses a key for its weaknesses.
 func (e *evidence) weak(weaknesses []string) error {
-	as, advice := "", "destroy this version"
-	if len(e.untold(weaknesses)) > 0 {
-		as, advice = ", as far as the module tells", "do not destroy it for that: ask the vendor of the module"
+	as, advice := "", "accept each weakness by its name, or, once nothing needs this version, destroy it"
+	switch {
+	case len(e.untold(weaknesses)) > 0:
+		as, advice = ", as far as the module tells", "do not destroy it for that: ask the vendor of the module, or accept each weakness by its name"
+	case !e.Algorithm.Valid(): // and it was not made here
+		advice = "give it another label with the software that made it, or accept each weakness by its name"
 	}
-	return fmt.Errorf("hsm: key %q version %d: %w%s: %s; %s, or accept each weakness by its name", e.Label, e.Version, keystore.ErrWeakKey, as, strings.Join(weaknesses, "; "), advice)
+	return fmt.Errorf("hsm: key %q version %d: %w%s: %s; %s", e.Label, e.Version, keystore.ErrWeakKey, as, strings.Join(weaknesses, "; "), advice)
 }

@@ -223,7 +223,7 @@ msl_result msl_reveal(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong
 }
 
 msl_result msl_generate(ck_functions *f, ck_ulong session, ck_ulong type,
-	ck_byte *template, ck_ulong n)
+	ck_byte *template, ck_ulong n, int look)
 {
 	ck_mechanism mech = {type, 0, 0};
 	ck_ulong key = 0;
@@ -235,7 +235,7 @@ msl_result msl_generate(ck_functions *f, ck_ulong session, ck_ulong type,
 	rv = CALL(f, session, GenerateKey, ck_generate)(session, &mech, t.a, t.n, &key);
 	if (rv != CKR_OK)
 		return msl_answer(rv, FN_GenerateKey, 0);
-	return readback(f, session, FN_GenerateKey, key);
+	return look ? readback(f, session, FN_GenerateKey, key) : msl_answer(rv, FN_GenerateKey, key);
 }
 
 msl_result msl_generate_pair(ck_functions *f, ck_ulong session, ck_ulong type,

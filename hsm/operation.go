@@ -291,11 +291,19 @@ func (l library) wrapData(session uint, template []byte, kek uint, out []byte) (
 	return n, errors.Join(err, l.destroy(session, m.handle))
 }
 
+// generate makes a key and reads its attributes back.
 func (l keyCalls) generate(session, mechanism uint, template []byte) (made, error) {
 	t, tn := mem(template)
 	l.seen.note(template)
-	r := C.msl_generate(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), t, tn)
+	r := C.msl_generate(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), t, tn, 1)
 	return l.born(r, C.FN_GenerateKey, C.FN_GetAttributeValue)
+}
+
+// forTrial makes a key to try something with, which protects nothing and is destroyed soon.
+func forTrial(l keyCalls, session, mechanism uint, template []byte) (made, error) {
+	t, tn := mem(template)
+	l.seen.note(template)
+	return l.born(C.msl_generate(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), t, tn, 0), C.FN_GenerateKey)
 }
 
 // generatePair returns the private key, and the handle of the public one.

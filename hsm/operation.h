@@ -90,7 +90,7 @@ msl_result msl_unwrap(ck_functions *f, ck_ulong session, ck_ulong mechanism, ck_
 msl_result msl_reveal(ck_functions *f, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
 	ck_byte *in, ck_ulong n, ck_byte *template, ck_ulong m, ck_byte *out, ck_ulong size);
 msl_result msl_generate(ck_functions *f, ck_ulong session, ck_ulong mechanism,
-	ck_byte *template, ck_ulong n);
+	ck_byte *template, ck_ulong n, int look);
 msl_result msl_generate_pair(ck_functions *f, ck_ulong session, ck_ulong mechanism,
 	ck_byte *public, ck_ulong n, ck_byte *private, ck_ulong m, ck_ulong *pub);
 msl_result msl_create(ck_functions *f, ck_ulong session, ck_byte *template, ck_ulong n);

@@ -225,7 +225,7 @@ func (p *prober) key(a keystore.Algorithm, size uint, usages ...uint) (uint, err
 		return 0, err
 	}
 	k.usages = usages
-	m, err := p.generate(p.session, k.generate, k.secret(false, true).number(pkcs11.CKA_VALUE_LEN, size))
+	m, err := forTrial(p.keyCalls, p.session, k.generate, k.secret(false, true).number(pkcs11.CKA_VALUE_LEN, size))
 	p.keep(m)
 	return m.handle, err
 }
@@ -359,7 +359,7 @@ func (p *prober) keeps(free uint) {
 		return
 	}
 	outcome := unclear
-	m, err := p.generate(p.session, k.generate, k.fixed(k.secret(false, false).number(pkcs11.CKA_VALUE_LEN, 32)))
+	m, err := forTrial(p.keyCalls, p.session, k.generate, k.fixed(k.secret(false, false).number(pkcs11.CKA_VALUE_LEN, 32)))
 	if p.keep(m); err == nil {
 		t := &trial{kek: m.handle}
 		t.target, _ = kindOf(keystore.AES128CBC)

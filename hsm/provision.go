@@ -275,7 +275,7 @@ func (p *provisioner) nextVersion(label string, a keystore.Algorithm) (next uint
 				return fmt.Errorf("hsm: what the key %q is for is not known, since the module does not tell %s as it should: %w", label, strings.Join(names, ", "), keystore.ErrUnavailable)
 			}
 			if e.Algorithm != a {
-				return fmt.Errorf("hsm: %q is a key for %s: %w; destroy it, or take another label", label, purpose(e.Algorithm), keystore.ErrExists)
+				return fmt.Errorf("hsm: %q is a key for %s: %w; take another label, or destroy it if nothing needs it", label, purpose(e.Algorithm), keystore.ErrExists)
 			}
 			next = max(next, e.Version+1)
 		}

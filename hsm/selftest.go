@@ -77,7 +77,7 @@ func (l library) throwaway(session uint, a keystore.Algorithm) (uint, error) {
 		return 0, err
 	}
 	t := k.secret(false, true).number(pkcs11.CKA_VALUE_LEN, uint(a.Size()))
-	m, err := l.generate(session, k.generate, t)
+	m, err := forTrial(l.keyCalls, session, k.generate, t)
 	return m.handle, err
 }
 

@@ -163,7 +163,7 @@ func (c *connection) current(epoch uint64) (*life, error) {
 func (c *connection) fill(own *session, now *life) (err error) {
 	c.empty(own)
 	if own.handle, err = c.openSession(now.slot); err != nil {
-		c.abandon(own.handle)
+		abandon(c, own.handle)
 		return err
 	}
 	own.epoch, own.generation = now.epoch, now.generation
@@ -176,7 +176,7 @@ func (c *connection) fill(own *session, now *life) (err error) {
 
 // abandon closes the session whose handle C_OpenSession returned although it failed:
 // it may be open. The handle of a session in a pool is ignored.
-func (c *connection) abandon(handle uint) {
+func abandon(c *connection, handle uint) {
 	if handle != 0 && !c.sessions.shows(handle) && !c.anchors.shows(handle) {
 		_ = c.closeSession(handle)
 	}

@@ -97,3 +97,17 @@ func TestForeignFirst(t *testing.T) {
 	}
 	open(t, hsm.Config{URI: token.URI, PIN: token.PIN})
 }
+
+// TestForeignKeys finds nothing but a key of other software. Whatever it is, its owner may need it.
+func TestForeignKeys(t *testing.T) {
+	token := softhsm.Temp(t)
+	s := open(t, hsm.Config{URI: token.URI, PIN: token.PIN})
+	a := newAttacker(t, token)
+	for label, size := range map[string]int{"mac": 24, "any": 32, "msl-seal-session": 16} {
+		a.stranger(t, label, size)
+		_, err := s.Lookup(label)
+		if !errors.Is(err, keystore.ErrWeakKey) || !strings.Contains(err.Error(), "; give it another label with the software that made it, or") || strings.Contains(err.Error(), "destroy") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", label, err)
+		}
+	}
+}

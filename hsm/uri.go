@@ -60,8 +60,8 @@ const (
 // (x-…), which it ignores, and it refuses pin-value: a PIN in a URI ends up in logs and
 // process lists.
 func ParseURI(s string) (*URI, error) {
-	rest, ok := strings.CutPrefix(s, "pkcs11:")
-	if !ok {
+	scheme, rest, _ := strings.Cut(s, ":")
+	if !strings.EqualFold(scheme, "pkcs11") || len(scheme) == len(s) { // RFC 3986 section 3.1
 		return nil, fmt.Errorf("hsm: URI does not start with %s", "pkcs11:")
 	}
 	path, query, _ := strings.Cut(rest, "?")

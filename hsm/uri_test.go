@@ -19,6 +19,7 @@ func TestParseURI(t *testing.T) {
 		"pkcs11:token=t?pin-source=file:/etc/pin":   {Token: "t", PINSource: "file:/etc/pin"},
 		"pkcs11:token=?module-name=softhsm2":        {ModuleName: "softhsm2"},
 		"pkcs11:library-version=3;manufacturer=%3b": {LibraryVersion: "3", Manufacturer: ";"},
+		"PKCS11:token=a":                            {Token: "a"},
 	} {
 		got, err := hsm.ParseURI(s)
 		if err != nil || !reflect.DeepEqual(*got, want) {
@@ -32,7 +33,8 @@ func TestParseURI(t *testing.T) {
 	}
 	for s, words := range map[string]string{
 		"":                              "does not start",
-		"PKCS11:token=a":                "does not start",
+		"pkcs11":                        "does not start",
+		"Pkcs12:token=a":                "does not start",
 		"pkcs11:token=a;token=b":        "two attributes",
 		"pkcs11:tokens=a":               "unknown attribute",
 		"pkcs11:token=a;":               "without a name",

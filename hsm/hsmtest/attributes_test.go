@@ -192,6 +192,18 @@ func TestTold(t *testing.T) {
 	}
 }
 
+// TestToldAttributes reads a number and a truth value otherwise than they are, beside text.
+func TestToldAttributes(t *testing.T) {
+	r := newRig(t)
+	key := r.protected(t, attribute(pkcs11.CKA_LABEL, "label"))
+	r.Inject(hsmtest.Fault{Attribute: []uint{pkcs11.CKA_VALUE_LEN, pkcs11.CKA_LABEL}, Told: new(uint(16))},
+		hsmtest.Fault{Attribute: []uint{pkcs11.CKA_SENSITIVE}, Told: new(uint(0))})
+	got, err := r.read(key, pkcs11.CKA_VALUE_LEN, pkcs11.CKA_LABEL, pkcs11.CKA_SENSITIVE, pkcs11.CKA_SIGN)
+	if err != nil || got[0].Value[0] != 16 || string(got[1].Value) != "label" || got[2].Value[0] != 0 || got[3].Value[0] != 1 {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestReveal(t *testing.T) {
 	r := newRig(t)
 	key := r.protected(t)

@@ -42,7 +42,7 @@ func TestBuild(t *testing.T) {
 	}
 	for _, f := range []hsmtest.Fault{
 		{}, {Function: "C_Sing", Code: 5}, {Function: "Sign", Code: 5}, {Function: "C_Sign"},
-		{Code: 5, Skip: -1}, {Leak: -1}, {Code: 5, For: -1}, {Unknown: true}, {Ignore: true}, {Replace: "x"},
+		{Code: 5, Skip: -1}, {Leak: -1}, {Code: 5, For: -1}, {Unknown: true}, {Ignore: true}, {Told: new(uint)}, {Replace: "x"},
 		{Function: "C_Login", Replace: "x", Token: "y"}, {Function: "C_Login", Length: new(uint(1))}, {Function: "C_Login", Garble: true},
 		{Removed: true, Token: "a\"b"}, {Removed: true, Token: strings.Repeat("x", 33)},
 		{Attribute: make([]uint, 33), Code: 5}, {As: 5}, {As: 5, Mechanism: []uint{1}, Pad: 17},

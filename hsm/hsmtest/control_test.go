@@ -41,7 +41,7 @@ func TestBadControl(t *testing.T) {
 		{head + "* replace=x\n", "4: replace needs token="},
 		{head + "C_Login length=0\n", "4: the function tells no length"},
 		{head + "* unknown\n", "4: unknown needs attribute="},
-		{head + "* ignore\n", "4: ignore needs attribute="},
+		{head + "* ignore\n", "4: ignore and tell need attribute="},
 		{head + "* as=CKM_AES_KEY_WRAP\n", "4: as needs one mechanism="},
 		{head + "* as=1 pad=17 mechanism=5\n", "4: as needs one mechanism="},
 		{head + "C_Sign code=5\nC_Sing code=5\nC_Sign code=5\n", "5: C_Sing"},

@@ -71,6 +71,7 @@
 //	                           the two tokens have changed places
 //	length=1<<47               the length or count that the call returns
 //	garble                     the first byte of what the call returns is inverted
+//	tell=16                    the number or truth value that attribute= is read as
 //	max-sessions=4             more sessions are CKR_SESSION_COUNT
 //	told-sessions=~0           the maximum that CK_TOKEN_INFO states
 //	set-flags=0x10000 clear-flags=0x20000

@@ -85,6 +85,9 @@ type Fault struct {
 	// C_GetObjectSize and C_GenerateRandom are not changed. With Skip 1 a call that only asks
 	// for the length passes first.
 	Garble bool
+	// Told is what C_GetAttributeValue returns for those of Attribute that are a number, or a
+	// truth value (0 or 1).
+	Told *uint
 	// MaxSessions, if not 0, is how many sessions can be open in a process; one
 	// more is CKR_SESSION_COUNT. C_GetTokenInfo reports it, unless ToldSessions is
 	// set.
@@ -200,8 +203,8 @@ func (f Fault) check() error {
 		return errors.New("has As without one Mechanism, or with a Pad over 16")
 	case f.Unknown && len(f.Attribute)+len(f.Mechanism) == 0:
 		return errors.New("has Unknown without Attribute or Mechanism")
-	case f.Ignore && len(f.Attribute) == 0:
-		return errors.New("has Ignore without Attribute")
+	case (f.Ignore || f.Told != nil) && len(f.Attribute) == 0:
+		return errors.New("has Ignore or Told without Attribute")
 	case f.Replace != "" && (f.Token == "" || !every):
 		return errors.New("has Replace without Token, or of one function")
 	case (f.Length != nil || f.Garble) && !every && !tellsLength(f.Function):
@@ -240,6 +243,7 @@ func (f Fault) what() []string {
 	w.add(f.Replace != "", `replace="`+f.Replace+`"`)
 	w.add(f.Length != nil, "length="+number(f.Length))
 	w.add(f.Garble, "garble")
+	w.add(f.Told != nil, "tell="+number(f.Told))
 	w.add(f.MaxSessions > 0, fmt.Sprintf("max-sessions=%d", f.MaxSessions))
 	w.add(f.ToldSessions != nil, "told-sessions="+number(f.ToldSessions))
 	w.add(f.SetFlags != 0, fmt.Sprintf("set-flags=%#x", f.SetFlags))

@@ -160,9 +160,9 @@ func (c *check) note(v Verdict, text string, args []any) {
 }
 
 // failure is the verdict on a failed check: a module that says that it does not have
-// something lacks it, and does nothing wrong.
+// something lacks it, and does nothing wrong. So does one with which the store does not try it.
 func failure(args []any) Verdict {
-	if lacking(args) {
+	if lacking(args) || slices.ContainsFunc(args, untried) {
 		return Missing
 	}
 	return Wrong
@@ -174,6 +174,11 @@ func skipped(args []any) Verdict {
 		return Missing
 	}
 	return NotAsked
+}
+
+func untried(arg any) bool {
+	err, ok := arg.(error)
+	return ok && errors.Is(err, errors.ErrUnsupported)
 }
 
 // lacking reports whether a message is about something that the module says it does not

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -150,6 +151,26 @@ func TestFaults(t *testing.T) {
 	}
 	if r := got[cleaning]; r.Verdict != OK {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestLacking judges failures: what a module does not have is missing, and anything else wrong.
+func TestLacking(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want Verdict
+	}{
+		{&hsm.Error{Function: "C_SignInit", Code: pkcs11.CKR_MECHANISM_INVALID}, Missing},
+		{&hsm.Error{Function: "C_GenerateKey", Code: pkcs11.CKR_ATTRIBUTE_TYPE_INVALID}, Missing},
+		{fmt.Errorf("hsm: the module has no CKM_AES_KEY_WRAP: %w", errors.ErrUnsupported), Missing},
+		{pkcs11.Error(pkcs11.CKR_FUNCTION_NOT_SUPPORTED), Missing},
+		{&hsm.Error{Function: "C_Sign", Code: pkcs11.CKR_DEVICE_ERROR}, Wrong},
+		{keystore.ErrLost, Wrong},
+		{errors.Join(keystore.ErrBadData, keystore.ErrUnavailable), Wrong},
+	} {
+		if got := failure([]any{"aes128-cbc", c.err}); got != c.want {
+			t.Errorf("%v: %s, want %s", c.err, got, c.want)
+		}
 	}
 }
 

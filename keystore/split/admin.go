@@ -92,7 +92,7 @@ func (s *Store) make(label string, a keystore.Algorithm, create func(string, key
 	at := placeOf(label, a)
 	if other := otherPlace(label, at); !a.Sealing() {
 		if _, err := s.device.Lookup(other); err == nil || !errors.Is(err, keystore.ErrNotFound) {
-			return none, cmp.Or(err, fmt.Errorf("split: %q is a key for something else: %w; destroy it, or take another label", label, keystore.ErrExists))
+			return none, cmp.Or(err, fmt.Errorf("split: %q is a key for something else: %w; take another label, or destroy it if nothing needs it", label, keystore.ErrExists))
 		}
 	}
 	v, err := create(at.label, at.algorithm)

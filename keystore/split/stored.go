@@ -49,7 +49,7 @@ func (s *Store) meant(in place) (label string, a keystore.Algorithm, err error) 
 			return label, a, nil
 		}
 	}
-	return "", 0, fmt.Errorf("split: %q in the device is for %v, which is not what such a key does: %w; destroy it there", in.label, in.algorithm, keystore.ErrWrongKey)
+	return "", 0, fmt.Errorf("split: %q in the device is for %v, which is not what such a key does: %w; give it another label there, with the software that made it", in.label, in.algorithm, keystore.ErrWrongKey)
 }
 
 // seals reports whether a label is that of a sealing key.

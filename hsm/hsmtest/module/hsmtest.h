@@ -21,7 +21,7 @@ enum {
 	DOES_IMITATE = 0x10000, DOES_TOKEN_ONLY = 0x20000, DOES_LEAK = 0x40000,
 	DOES_OFFICER = 0x80000, DOES_GARBLE = 0x100000, DOES_FLAGS = 0x200000,
 	DOES_LIST = 0x400000, DOES_WRITE_PROTECT = 0x800000, DOES_KEY_SIZE = 0x1000000,
-	DOES_MAX_FOUND = 0x2000000
+	DOES_MAX_FOUND = 0x2000000, DOES_TELL = 0x4000000
 };
 
 /* How a rule does it, or for how long. */
@@ -37,7 +37,7 @@ typedef struct {
 	word skip, times;
 	uint64_t duration, delay; /* nanoseconds */
 	word code, signal, length, max_sessions, told_sessions, max_part, max_found, as, pad, leak;
-	word set, clear, listed, key_size;
+	word set, clear, listed, key_size, told;
 	char token[MAX_LABEL], replace[MAX_LABEL];
 	int begun, over; /* of one that ends with C_Finalize, in this process */
 } rule;

@@ -158,6 +158,7 @@ static int concerns(const rule *r, call *c)
 		(r->does & tokens && is_of_tokens(c)) ||
 		(r->does & told && c->fn == FN_GetTokenInfo) ||
 		(r->does & (DOES_LENGTH | DOES_GARBLE) && tells_length(c)) ||
+		(r->does & DOES_TELL && c->fn == FN_GetAttributeValue) ||
 		(r->does & DOES_MAX_SESSIONS && too_many(r, c)) ||
 		(r->does & DOES_FLAGS && flags_of(c)) ||
 		(r->does & DOES_KEY_SIZE && c->fn == FN_GetMechanismInfo && c->a[2]) ||
@@ -273,6 +274,22 @@ static void garble(const rule *r, const call *c)
 			invert(t[k].value, t[k].len);
 }
 
+/* Puts another number or truth value into what a call read. */
+static void tell_value(const rule *r, const call *c)
+{
+	ck_attribute *t = (ck_attribute *)c->a[2];
+	word k;
+
+	for (k = 0; t && k < c->a[3]; k++) {
+		if (!in(&r->attributes, t[k].type) || !t[k].value)
+			continue;
+		if (t[k].len == sizeof(word))
+			memcpy(t[k].value, &r->told, sizeof(word));
+		else if (t[k].len == 1)
+			*(ck_byte *)t[k].value = (ck_byte)r->told;
+	}
+}
+
 static void tell_sessions(const rule *r, const call *c)
 {
 	ck_token_info *info = (ck_token_info *)c->a[1];
@@ -305,6 +322,8 @@ static word afterwards(const control *c, const rule *r, const call *k, word rv)
 		tell_length(r, k);
 	if (r->does & DOES_GARBLE && tells_length(k) && (rv == CKR_OK || tells_some(k, rv)))
 		garble(r, k);
+	if (r->does & DOES_TELL && (rv == CKR_OK || tells_some(k, rv)))
+		tell_value(r, k);
 	if (r->does & (DOES_TOLD_SESSIONS | DOES_MAX_SESSIONS))
 		tell_sessions(r, k);
 	if (r->does & (DOES_FLAGS | DOES_WRITE_PROTECT | DOES_KEY_SIZE) && rv == CKR_OK)

@@ -135,6 +135,7 @@ static const struct {
 	{"same-serial", 0, 0, 0, SAME_SERIAL},
 	{"length", plain, offsetof(rule, length), DOES_LENGTH, 0},
 	{"garble", 0, 0, DOES_GARBLE, 0},
+	{"tell", plain, offsetof(rule, told), DOES_TELL, 0},
 	{"max-sessions", plain, offsetof(rule, max_sessions), DOES_MAX_SESSIONS, 0},
 	{"told-sessions", plain, offsetof(rule, told_sessions), DOES_TOLD_SESSIONS, 0},
 	{"max-part", plain, offsetof(rule, max_part), DOES_MAX_PART, 0},
@@ -211,8 +212,8 @@ static const char *check(const rule *r)
 		return "the rule does nothing; add code=, delay=, hang or another";
 	if (r->does & DOES_UNKNOWN && !r->attributes.n && !r->mechanisms.n)
 		return "unknown needs attribute= or mechanism=";
-	if (r->does & DOES_IGNORE && !r->attributes.n)
-		return "ignore needs attribute=";
+	if (r->does & (DOES_IGNORE | DOES_TELL) && !r->attributes.n)
+		return "ignore and tell need attribute=";
 	if (r->does & DOES_IMITATE && (r->mechanisms.n != 1 || r->pad > 16))
 		return "as needs one mechanism=, and pad= of no more than 16";
 	if (r->does & DOES_REPLACE && (!*r->token || r->fn != ANY_FUNCTION))

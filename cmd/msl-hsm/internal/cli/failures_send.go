@@ -88,7 +88,7 @@ func reportWeb(c *config.Config) (*http.Client, error) {
 // provider returns the kind of the key store.
 func provider(c *config.Config) failurelog.Provider {
 	switch {
-	case c.Keystore.SoftHSM != "" || len(c.Keystore.Tokens) > 0 || strings.HasPrefix(c.Keystore.URI, "pkcs11:"):
+	case c.Keystore.SoftHSM != "" || len(c.Keystore.Tokens) > 0 || config.IsPKCS11(c.Keystore.URI):
 		return failurelog.PKCS11
 	case strings.HasPrefix(c.Keystore.URI, "tpm:"):
 		return failurelog.TPM

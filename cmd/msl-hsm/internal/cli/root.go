@@ -13,6 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
+	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 )
 
 // Run executes one command and returns its exit code.
@@ -22,6 +23,7 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 // runWith executes a command whose configuration starts with the given defaults.
 func runWith(defaults func() *config.Config, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	_ = isolated.Hide() // PINs, passwords and keys; where an open store counts on it, an error is a warning
 	outliveReaders()
 	stdin, stdout = present(stdin, stdout)
 	stderr = safetext.Writer{W: stderr} // errors and logs quote peers

@@ -6,6 +6,13 @@ import (
 	"strings"
 )
 
+// IsPKCS11 reports whether a key store is in a token: the scheme of a URI may have any case
+// (RFC 3986 section 3.1).
+func IsPKCS11(uri string) bool {
+	scheme, _, found := strings.Cut(uri, ":")
+	return found && strings.EqualFold(scheme, "pkcs11")
+}
+
 // Settled makes the path in a source absolute.
 func Settled(dir, source string) string {
 	for _, kind := range []string{"file:", "soft:"} {
