@@ -253,7 +253,7 @@ func (l *Log) writeOut() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.noteFailure(l.flush())
+	l.noteFailure(l.put())
 }
 
 func (l *Log) end() error {
