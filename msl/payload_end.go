@@ -2,6 +2,7 @@ package msl
 
 import (
 	"errors"
+	"io"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -62,6 +63,16 @@ func (r *payloadReader) brokeOff() bool {
 	}
 	defer r.mu.Unlock()
 	return errors.Is(r.err, ErrTruncated)
+}
+
+// failedBy reports whether err is why the message could not be read, such as the transport's
+// refusal to read more of it.
+func (r *payloadReader) failedBy(err error) bool {
+	if r == nil || !r.mu.TryLock() { // someone is still reading it
+		return false
+	}
+	defer r.mu.Unlock()
+	return r.err != nil && r.err != io.EOF && errors.Is(err, r.err)
 }
 
 // errShut says that a message was read after its answer was complete.

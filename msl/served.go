@@ -151,7 +151,7 @@ func (in *incoming) refusalFault(ctx context.Context, code Code, cause error) Fa
 		return FaultPeer
 	case ours && ofKeyStore(cause), code == ErrEntityNotFound && errors.Is(cause, keystore.ErrForeign): // an entity's keys that nothing opens
 		return FaultKeyStore
-	case ran && (ours || code == ErrMSLCommsFailure):
+	case ran && (ours || code == ErrMSLCommsFailure && !in.body.failedBy(cause)):
 		return FaultApplication
 	case errors.Is(cause, context.DeadlineExceeded), ctx.Err() != nil:
 		return FaultNetwork

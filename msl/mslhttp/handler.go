@@ -170,7 +170,7 @@ func askAgain(w http.ResponseWriter, r *http.Request) {
 
 // unreported counts a message without an answer if nothing else does.
 func (h *Handler) unreported(r *http.Request) {
-	if h.Server.Report == nil {
+	if h.Server == nil || h.Server.Report == nil {
 		TurnAway(r.Context(), NoAnswer, h.source(r))
 	}
 }

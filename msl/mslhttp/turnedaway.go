@@ -31,7 +31,7 @@ var reasons = []Reason{
 	TooManyConnections, MadeRoom, TooManyExchanges, TooManyRequests, NoAnswer, BadRequest, BadMethod, BadUpgrade, BadProxyHeader, Stopping,
 }
 
-// tellEvery is the least time between two log lines.
+// tellEvery is the least time between two log lines of a reason.
 const tellEvery = time.Second
 
 // A turnedAway counts by reason.
@@ -39,7 +39,7 @@ type turnedAway struct {
 	times  map[Reason]uint64
 	told   map[Reason]uint64 // how many of them the log has
 	source map[Reason]string // of the last one
-	tick   *time.Timer       // until the log is told
+	tick   *time.Timer       // until the log is told again
 }
 
 // TurnedAway returns how many connections and requests were turned away, by reason. Every
@@ -77,14 +77,16 @@ func (c *Connections) turn(why Reason, source string) {
 	t.times[why]++
 	t.source[why] = source
 	if c.Log != nil && t.tick == nil {
-		t.tick = time.AfterFunc(tellEvery, c.tell)
+		t.tick = time.AfterFunc(0, c.tell) // a log may block
 	}
 }
 
 // tell writes a line for each reason that has happened since the last time.
 func (c *Connections) tell() {
 	c.mu.Lock()
-	c.turned.tick = nil
+	if c.turned.tick = nil; !maps.Equal(c.turned.times, c.turned.told) {
+		c.turned.tick = time.AfterFunc(tellEvery, c.tell)
+	}
 	times, told, source := maps.Clone(c.turned.times), maps.Clone(c.turned.told), maps.Clone(c.turned.source)
 	maps.Copy(c.turned.told, times)
 	c.mu.Unlock()

@@ -3,11 +3,13 @@ package mslhttp
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -39,16 +41,18 @@ func TestTurnedAwayConnections(t *testing.T) {
 		b := newBounded(t, c, http.NotFoundHandler())
 		b.dialNow("192.0.2.1:1")
 		b.dialNow("192.0.2.2:1") // waits
-		for range 3 {            // one too many to wait
-			b.dialNow("192.0.2.3:1")
-		}
 		synctest.Wait()
+		for range 3 { // one too many to wait
+			b.dialNow("192.0.2.3:1")
+			synctest.Wait()
+		}
 		checkTurned(t, c, map[Reason]uint64{TooManyConnections: 3})
 		time.Sleep(2 * connectionYouth) // the first makes room for the second
 		checkTurned(t, c, map[Reason]uint64{TooManyConnections: 3, MadeRoom: 1})
 		time.Sleep(2 * tellEvery)
 		for _, line := range []string{
-			`level=WARN msg="turned away" reason=connections times=3 source=192.0.2.3`,
+			`level=WARN msg="turned away" reason=connections times=1 source=192.0.2.3`,
+			`level=WARN msg="turned away" reason=connections times=2 source=192.0.2.3`,
 			`level=INFO msg="turned away" reason=room times=1 source=192.0.2.1`,
 		} {
 			if strings.Count(log.String(), line) != 1 {
@@ -146,6 +150,30 @@ func TestTurnedAwayRequests(t *testing.T) {
 			}
 			checkTurned(t, limits, map[Reason]uint64{c.why: 1})
 		})
+	}
+}
+
+// TestWhoseTooLong: the sender of a message that is too long is at fault, even if the application
+// was reading it.
+func TestWhoseTooLong(t *testing.T) {
+	var served msl.Served
+	handler := &Handler{
+		Server: &msl.Server{
+			Local: &entityauth.NoneEntity{Identity: "server"}, Issuer: &msl.Issuer{},
+			Peers:  []msl.EntityScheme{&entityauth.None{Directory: &knownEntity{Identity: "x", Scheme: "NONE"}}},
+			Report: func(_ context.Context, v msl.Served) { served = v },
+		},
+		Handle: func(_ context.Context, _ *msl.ResponseWriter, m *msl.Message) error {
+			_, err := io.ReadAll(m.Body)
+			return err
+		},
+		MaxBody: 1000,
+	}
+	message := `{"entityauthdata":{"scheme":"NONE","authdata":{"identity":"x"}},"headerdata":"eyJtZXNzYWdlaWQiOjEsInJlbmV3YWJsZSI6ZmFsc2V9","signature":""}{"payload":"`
+	answer := httptest.NewRecorder()
+	handler.ServeHTTP(answer, httptest.NewRequest(http.MethodPost, "/", strings.NewReader(message+strings.Repeat("A", 5000))))
+	if answer.Code != http.StatusRequestEntityTooLarge || served.Message == nil || served.Err == nil || served.Fault != msl.FaultPeer {
+		t.Errorf("HTTP %d, fault %v: %v", answer.Code, served.Fault, served.Err)
 	}
 }
 
