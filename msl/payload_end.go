@@ -2,7 +2,6 @@ package msl
 
 import (
 	"errors"
-	"io"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -56,23 +55,14 @@ func (r *payloadReader) free() {
 	}
 }
 
-// brokeOff reports whether the message was found to end before its last chunk.
-func (r *payloadReader) brokeOff() bool {
+// failure returns why the message could not be read, such as [ErrTruncated] if it ended before
+// its last chunk, or nil.
+func (r *payloadReader) failure() error {
 	if r == nil || !r.mu.TryLock() { // someone is still reading it
-		return false
+		return nil
 	}
 	defer r.mu.Unlock()
-	return errors.Is(r.err, ErrTruncated)
-}
-
-// failedBy reports whether err is why the message could not be read, such as the transport's
-// refusal to read more of it.
-func (r *payloadReader) failedBy(err error) bool {
-	if r == nil || !r.mu.TryLock() { // someone is still reading it
-		return false
-	}
-	defer r.mu.Unlock()
-	return r.err != nil && r.err != io.EOF && errors.Is(err, r.err)
+	return r.err
 }
 
 // errShut says that a message was read after its answer was complete.
