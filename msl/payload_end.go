@@ -78,13 +78,14 @@ func (r *payloadReader) free() {
 	}
 }
 
-// brokeOff reports whether the message was found to end before its last chunk.
-func (r *payloadReader) brokeOff() bool {
+// failure returns why the message could not be read, such as [ErrTruncated] if it ended before
+// its last chunk, or nil.
+func (r *payloadReader) failure() error {
 	if r == nil || !r.mu.TryLock() { // someone is still reading it
-		return false
+		return nil
 	}
 	defer r.mu.Unlock()
-	return errors.Is(r.err, ErrTruncated)
+	return r.err
 }
 
 // errShut says that a message was read after its answer was complete.

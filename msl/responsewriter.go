@@ -178,7 +178,7 @@ func (w *ResponseWriter) begun() bool { return w.made() && w.payload.head == nil
 // between, broke off; a message that the application reads from someone else does not
 // count.
 func (w *ResponseWriter) brokeOff(err error) bool {
-	return errors.Is(err, ErrTruncated) && (w.in.body.brokeOff() || errors.Is(w.failed, ErrTruncated))
+	return errors.Is(err, ErrTruncated) && (errors.Is(w.in.body.failure(), ErrTruncated) || errors.Is(w.failed, ErrTruncated))
 }
 
 // answer answers the message: a handshake with a lone header that asks for nothing,

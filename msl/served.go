@@ -3,6 +3,7 @@ package msl
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"time"
 
@@ -151,7 +152,7 @@ func (in *incoming) refusalFault(ctx context.Context, code Code, cause error) Fa
 		return FaultPeer
 	case ours && ofKeyStore(cause), code == ErrEntityNotFound && errors.Is(cause, keystore.ErrForeign): // an entity's keys that nothing opens
 		return FaultKeyStore
-	case ran && (ours || code == ErrMSLCommsFailure):
+	case ran && (ours || code == ErrMSLCommsFailure && !in.unread(cause)):
 		return FaultApplication
 	case errors.Is(cause, context.DeadlineExceeded), ctx.Err() != nil:
 		return FaultNetwork
@@ -159,6 +160,13 @@ func (in *incoming) refusalFault(ctx context.Context, code Code, cause error) Fa
 		return FaultServer
 	}
 	return FaultPeer
+}
+
+// unread reports whether a failure is that the message could not be read, such as the
+// transport's refusal to read more of it.
+func (in *incoming) unread(cause error) bool {
+	err := in.body.failure()
+	return err != nil && err != io.EOF && errors.Is(cause, err)
 }
 
 // isCoded reports whether an error has a code of the protocol.

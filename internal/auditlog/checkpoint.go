@@ -32,7 +32,7 @@ func (l *Log) checkpoint() {
 func (l *Log) putMark() (mark Position, covered int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.flush(); err != nil || l.c.Signer == nil || l.unsigned == 0 && l.failed == nil {
+	if err := l.put(); err != nil || l.c.Signer == nil || l.unsigned == 0 && l.failed == nil {
 		return mark, 0, err
 	}
 	if l.mark != l.last {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -47,6 +48,47 @@ func TestKeyAway(t *testing.T) {
 	}
 	if r := verify(t, []string{path}, keysOf(t, key)); len(r.Findings) > 0 || r.Logs[0].Unsigned != 0 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestRemoved goes on in another file, and what was in the removed one is found to be missing.
+func TestRemoved(t *testing.T) {
+	key, dir := newKey(t), t.TempDir()
+	path := filepath.Join(dir, "log", "audit")
+	var log bytes.Buffer
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := auditlog.Open(auditlog.Config{Path: path, Signer: key, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Record(auditlog.Record{Event: "kept"})
+	if err := errors.Join(l.Reopen(nil), os.Rename(path, filepath.Join(dir, "kept")), l.Reopen(nil)); err != nil {
+		t.Fatal(err)
+	}
+	l.Record(auditlog.Record{Event: "lost"})
+	if err := errors.Join(l.Reopen(nil), os.RemoveAll(filepath.Dir(path))); err != nil {
+		t.Fatal(err)
+	}
+	l.Record(auditlog.Record{Event: "lost"})
+	if _ = l.Reopen(nil); l.Err() == nil {
+		t.Error("nothing is wrong without the directory")
+	}
+	if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), l.Reopen(nil), l.Err()); err != nil {
+		t.Fatal(err)
+	}
+	l.Record(auditlog.Record{Event: "kept, too"})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(text), "kept, too") {
+		t.Errorf("%s, %v", text, err)
+	}
+	r := verify(t, []string{filepath.Join(dir, "kept"), path}, keysOf(t, key))
+	if len(r.Findings) == 0 || strings.Count(log.String(), "was removed while it was open") != 1 {
+		t.Errorf("%+v\n%s", r, &log)
 	}
 }
 

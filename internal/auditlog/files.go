@@ -159,6 +159,18 @@ func (l *Log) another(torn int64) error {
 	return errors.Join(old.Sync(), old.Close(), l.flush(), atomicfile.SyncDir(filepath.Dir(l.c.Path)))
 }
 
+// put writes what is pending, and starts another file if this one was removed. Nothing else
+// would tell that, and all further records would be lost.
+func (l *Log) put() error {
+	if err := l.flush(); err != nil || !removed(l.file) {
+		return err
+	}
+	if l.failed == nil {
+		l.c.Log.Error("the audit log was removed while it was open: find out by whom; msl-hsm audit verify shows which records are missing", "file", l.c.Path)
+	}
+	return l.another(0)
+}
+
 // reopen starts another file if this one was moved away.
 func (l *Log) reopen(signer crypto.Signer) error {
 	l.checkpoint()

@@ -15,3 +15,9 @@ func lock(f *os.File) error {
 	}
 	return nil
 }
+
+// removed reports whether a file has no name any more.
+func removed(f *os.File) bool {
+	var info unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &info) == nil && info.Nlink == 0
+}

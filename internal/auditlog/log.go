@@ -153,15 +153,10 @@ func (l *Log) Record(r Record) {
 		l.noteFailure(l.flush())
 	}
 	if l.unsigned >= l.c.Records && l.failed == nil || l.size > l.c.Size {
-		l.wake()
-	}
-}
-
-// wake requests a checkpoint, and another file if this one is full.
-func (l *Log) wake() {
-	select {
-	case l.full <- struct{}{}:
-	default: // already requested
+		select { // requests a checkpoint, and another file if this one is full
+		case l.full <- struct{}{}:
+		default: // already requested
+		}
 	}
 }
 
@@ -253,7 +248,7 @@ func (l *Log) writeOut() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.noteFailure(l.flush())
+	l.noteFailure(l.put())
 }
 
 func (l *Log) end() error {

@@ -5,8 +5,10 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,6 +30,7 @@ type Connections struct {
 	Max       int // zero means 1024, negative no limit
 	PerSource int // zero means a quarter of Max, negative no limit
 	Trusted   TrustedProxies
+	Log       *slog.Logger // of what is turned away, a line a second for each [Reason]; nil means none
 
 	mu      sync.Mutex
 	all     list.List // of *boundConn, the most recently active last
@@ -36,6 +39,7 @@ type Connections struct {
 	waiting list.List // of *boundConn, the newest last
 	queues  sourceCount
 	tick    *time.Timer // while some wait
+	turned  turnedAway
 }
 
 const (
@@ -87,20 +91,10 @@ func (c *Connections) Listen(l net.Listener) net.Listener {
 // Context is for http.Server.ConnContext: it lets a [Handler] report activity on the
 // connection.
 func (c *Connections) Context(ctx context.Context, conn net.Conn) context.Context {
-	for {
-		switch outer := conn.(type) {
-		case *TLSConn:
-			conn = outer.wire.Conn
-		case unversioned:
-			conn = outer.tls
-		case proxiedConn:
-			conn = outer.Raw()
-		case *boundConn:
-			return context.WithValue(ctx, boundKey{}, outer)
-		default:
-			return ctx
-		}
+	if bound := boundOf(conn); bound != nil {
+		return context.WithValue(ctx, boundKey{}, bound)
 	}
+	return ctx
 }
 
 // A boundKey is the key of the connection in the context of its requests.
@@ -186,6 +180,17 @@ type boundConn struct {
 	under   int           // exchanges under way: more than one only in HTTP/2
 
 	gathering gathering
+	heard     atomic.Bool // something arrived
+	asking    atomic.Bool // a request has begun, which no handler has seen
+}
+
+// Read records that something arrived.
+func (b *boundConn) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	if n > 0 && !b.heard.Load() {
+		b.heard.Store(true)
+	}
+	return n, err
 }
 
 // keeps reports whether a message under way keeps the connection open. It must make
@@ -213,6 +218,7 @@ func (c *Connections) arrive(l *boundListener, raw net.Conn) (conn *boundConn, n
 		return conn, true
 	}
 	if full(c.waiting.Len(), most) || full(c.queues[conn.source], half) {
+		c.turn(TooManyConnections, conn.source)
 		raw.Close()
 		return nil, false
 	}
@@ -248,6 +254,7 @@ func (c *Connections) closeOne(source string) bool {
 			return false // all that follow are as young
 		}
 		if !conn.keeps() && (source == "" || conn.source == source) {
+			c.turn(MadeRoom, conn.source)
 			conn.remove()
 			conn.Conn.Close()
 			return true
@@ -288,6 +295,7 @@ func (c *Connections) serveWaiting() {
 		c.waiting.Remove(e)
 		c.queues.add(conn.source, -1)
 		if late {
+			c.turn(TooManyConnections, conn.source)
 			conn.Conn.Close()
 			continue
 		}
@@ -302,6 +310,7 @@ func (c *Connections) dismiss(l *boundListener) {
 	for e, next := c.waiting.Front(), (*list.Element)(nil); e != nil; e = next {
 		next = e.Next()
 		if conn := e.Value.(*boundConn); conn.listener == l {
+			c.turn(Stopping, conn.source)
 			c.waiting.Remove(e)
 			c.queues.add(conn.source, -1)
 			conn.Conn.Close()

@@ -229,6 +229,7 @@ func checkExchangesPerSource(t *testing.T) {
 	if status := <-ask("192.0.2.1"); status != http.StatusServiceUnavailable {
 		t.Errorf("one too many: HTTP %d", status)
 	}
+	checkTurned(t, bounds, map[Reason]uint64{TooManyExchanges: 1})
 	close(proceed)
 	for i, w := range waiting {
 		if status := <-w; status != http.StatusOK {

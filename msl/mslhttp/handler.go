@@ -68,6 +68,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s := h.open(w, r)
 	defer s.end()
 	if r.Method != http.MethodPost {
+		TurnAway(r.Context(), BadMethod, h.source(r))
 		w.Header().Set("Allow", http.MethodPost)
 		http.Error(w, "send MSL messages by POST", http.StatusMethodNotAllowed)
 		return
@@ -75,7 +76,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	call := &call{handle: h.Handle, source: h.source(r), start: time.Now()}
 	exchange, ok := beginExchange(r.Context(), call.source)
 	if !ok {
-		h.unavailable(w, r, errTooMany)
+		askAgain(w, r)
+		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
 	defer exchange.end()
@@ -95,9 +97,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 }
-
-// errTooMany means that a source has too many concurrent exchanges.
-var errTooMany = errors.New("mslhttp: too many exchanges of one source at a time")
 
 // A call is a message passed to the application, and how the application answered.
 type call struct {
@@ -133,6 +132,7 @@ func (h *Handler) tell(r *http.Request, c *call, sent error) {
 // tooLong informs the peer that its request is too long. Any held-back part of an answer
 // is dropped, since it answers only the part that was read.
 func (h *Handler) tooLong(s *stream, r *http.Request) {
+	h.unreported(r)
 	h.log(r, "message too long", s.long)
 	if r.ProtoMajor < 2 {
 		s.w.Header().Set("Connection", "close")
@@ -153,13 +153,26 @@ func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, err error)
 	case errors.Is(err, msl.ErrTruncated):
 		status = http.StatusBadRequest
 	default:
-		w.Header().Set("Retry-After", retryAfter)
-		if r.ProtoMajor < 2 { // in HTTP/2 this would end the connection for other streams
-			w.Header().Set("Connection", "close")
-		}
+		askAgain(w, r)
+		h.unreported(r)
 	}
 	h.log(r, "no complete answer", err)
 	w.WriteHeader(status)
+}
+
+// askAgain sets the headers of an answer that asks to send the request again later.
+func askAgain(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Retry-After", retryAfter)
+	if r.ProtoMajor < 2 { // in HTTP/2 this would end the connection for other streams
+		w.Header().Set("Connection", "close")
+	}
+}
+
+// unreported counts a message without an answer if nothing else does.
+func (h *Handler) unreported(r *http.Request) {
+	if h.Server == nil || h.Server.Report == nil {
+		TurnAway(r.Context(), NoAnswer, h.source(r))
+	}
 }
 
 func (h *Handler) log(r *http.Request, what string, err error) {

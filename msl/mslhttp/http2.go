@@ -84,11 +84,13 @@ func agreed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, _ := r.Context().Value(tlsKey{}).(*TLSConn)
 		if conn == nil {
+			TurnAway(r.Context(), BadRequest, SourceOf(r.RemoteAddr))
 			http.Error(w, "this version of HTTP needs TLS", http.StatusHTTPVersionNotSupported)
 			return
 		}
 		state := conn.ConnectionState()
 		if (r.ProtoMajor == 2) != (state.NegotiatedProtocol == protocolHTTP2) {
+			TurnAway(r.Context(), BadRequest, SourceOf(r.RemoteAddr))
 			http.Error(w, "the TLS handshake negotiated a different version of HTTP", http.StatusHTTPVersionNotSupported)
 			return
 		}

@@ -74,7 +74,6 @@ func (s *StreamServer) accepted(conn net.Conn) {
 	source := SourceOf(conn.RemoteAddr().String())
 	exchange, ok := beginExchange(ctx, source)
 	if !ok {
-		s.log(ctx, source, errTooMany)
 		return
 	}
 	defer exchange.end()
@@ -113,6 +112,7 @@ func (s *StreamServer) run(ctx context.Context, c *StreamConn) error {
 	defer cancel(nil)
 	c.begin(cmp.Or(s.Timeout, defaultTimeout), cancel)
 	if !s.add(c, cancel) {
+		TurnAway(ctx, Stopping, c.Source)
 		return errLeaving
 	}
 	defer s.remove(c)

@@ -39,6 +39,7 @@ func beginExchange(ctx context.Context, source string) (u *underWay, ok bool) {
 		u.source = conn.source
 	}
 	if u.source != "" && full(c.sources[u.source], perSource) || u.shares && full(c.all.Len()+c.streams, most) {
+		c.turn(TooManyExchanges, source)
 		return nil, false
 	}
 	c.sources.add(u.source, 1)

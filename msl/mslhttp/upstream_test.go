@@ -339,7 +339,7 @@ func TestUpstreamSlowCheck(t *testing.T) {
 			t.Fatal("the check was given up")
 		}
 	}
-	if fit, unfit := u.Fit(); fit != 1 {
-		t.Errorf("%q is taken for ill", unfit)
+	if state := u.States()[0]; state.Err != nil {
+		t.Errorf("%q is taken for ill", state.Err)
 	}
 }

@@ -83,6 +83,7 @@ func (u *Upstream) diagnose(p *place, err error) {
 	case err == nil && p.sick:
 		u.log(slog.LevelInfo, "upstream passes its health check again", p)
 	}
+	p.tried, p.why = time.Now(), err
 	if p.sick = err != nil; !p.sick {
 		p.spare = time.Time{}
 	}

@@ -25,6 +25,8 @@ type place struct {
 	mu    sync.Mutex
 	spare time.Time // until then it is tried only if all others fail
 	sick  bool      // the last health check failed
+	tried time.Time // when a request or a check had a result
+	why   error     // of that result, or nil
 }
 
 // fit reports whether the place may be tried.
@@ -65,7 +67,8 @@ func (u *Upstream) failed(p *place, err error) {
 	if p.spare.IsZero() {
 		u.log(slog.LevelWarn, "upstream cannot be reached", p, slog.Any("error", err))
 	}
-	p.spare = time.Now().Add(cmp.Or(u.Rest, defaultRest))
+	p.tried, p.why = time.Now(), err
+	p.spare = p.tried.Add(cmp.Or(u.Rest, defaultRest))
 }
 
 // returned records that a connection was made.
@@ -75,6 +78,9 @@ func (u *Upstream) returned(p *place) {
 	if !p.spare.IsZero() {
 		u.log(slog.LevelInfo, "upstream can be reached again", p)
 		p.spare = time.Time{}
+	}
+	if !p.sick {
+		p.tried, p.why = time.Now(), nil
 	}
 }
 

@@ -21,18 +21,22 @@ func callOf(p *place, r *http.Response, took time.Duration, err error) UpstreamC
 	return c
 }
 
-// Fit returns how many targets are usable, and the names of those that cannot be reached
-// or fail their health check.
-func (u *Upstream) Fit() (fit int, unfit []string) {
+// A TargetState is what is known about a target.
+type TargetState struct {
+	Target string    // as configured, without a password
+	Tried  time.Time // when a message or a health check was last sent there; zero means not yet
+	Err    error     // why it could not be reached then, or failed its health check, or nil
+}
+
+// States returns what is known about each target.
+func (u *Upstream) States() (all []TargetState) {
 	if u.open() != nil {
-		return 0, nil
+		return nil
 	}
 	for _, p := range u.places {
-		if p.fit(time.Now()) {
-			fit++
-		} else {
-			unfit = append(unfit, p.String())
-		}
+		p.mu.Lock()
+		all = append(all, TargetState{p.String(), p.tried, p.why})
+		p.mu.Unlock()
 	}
-	return fit, unfit
+	return all
 }

@@ -54,14 +54,14 @@ func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lastWait))
 	}
 	if r.ContentLength != 0 && r.Method == http.MethodGet {
+		TurnAway(r.Context(), BadUpgrade, source(h.Source, r))
 		http.Error(w, "a request for a WebSocket has no body", http.StatusBadRequest)
 		return
 	}
 	exchange, ok := beginExchange(r.Context(), source(h.Source, r))
 	if !ok {
 		w.Header().Set("Retry-After", retryAfter)
-		http.Error(w, errTooMany.Error(), http.StatusServiceUnavailable)
-		h.log(r, errTooMany)
+		http.Error(w, "too many exchanges of one source at a time", http.StatusServiceUnavailable)
 		return
 	}
 	defer exchange.end()
@@ -69,6 +69,7 @@ func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var err error
 	withSHA1(func() { ws, err = websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: h.Origins}) })
 	if err != nil {
+		TurnAway(r.Context(), BadUpgrade, source(h.Source, r))
 		h.log(r, err)
 		return // already answered
 	}

@@ -102,7 +102,7 @@ func NewEndpoint(a *Authority, c EndpointConfig) (*Endpoint, error) {
 		Limits:       endpointLimits(c.Limits, most), Log: c.Log,
 	}}
 	perSecond := cmp.Or(c.PerSecond, messagesPerSecond)
-	e.Handler = throttled(perSecond, &mslhttp.Handler{
+	e.Handler = throttled(perSecond, c.source, &mslhttp.Handler{
 		Server: e.server, Handle: answer(a, c), MaxBody: int64(most),
 		Timeout: c.Timeout, Log: c.Log, Source: c.Source,
 	})
@@ -234,11 +234,20 @@ func (noState) Renew(context.Context, string, int64, int64) (int64, error) {
 	return 0, msl.ErrMasterTokenSequenceNumberOutOfSync
 }
 
+// source returns where a request comes from.
+func (c *EndpointConfig) source(r *http.Request) string {
+	if c.Source != nil {
+		return c.Source(r)
+	}
+	return mslhttp.SourceOf(r.RemoteAddr)
+}
+
 // throttled refuses messages beyond the limit per second.
-func throttled(perSecond float64, next http.Handler) http.Handler {
+func throttled(perSecond float64, source func(*http.Request) string, next http.Handler) http.Handler {
 	limit := rate.NewLimiter(rate.Limit(perSecond), int(2*perSecond)+1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !limit.Allow() {
+			mslhttp.TurnAway(r.Context(), mslhttp.TooManyRequests, source(r))
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return

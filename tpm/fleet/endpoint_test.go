@@ -16,7 +16,7 @@ import (
 )
 
 func TestThrottled(t *testing.T) {
-	h := throttled(messagesPerSecond, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	h := throttled(messagesPerSecond, (&EndpointConfig{}).source, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	codes := map[int]int{}
 	for range 5 * messagesPerSecond {
 		w := httptest.NewRecorder()
@@ -25,6 +25,24 @@ func TestThrottled(t *testing.T) {
 	}
 	if codes[http.StatusOK] < 2*messagesPerSecond || codes[http.StatusServiceUnavailable] < messagesPerSecond {
 		t.Errorf("%v", codes)
+	}
+}
+
+func TestThrottledCounts(t *testing.T) {
+	limits := &mslhttp.Connections{}
+	s := httptest.NewUnstartedServer(throttled(1e-6, (&EndpointConfig{}).source, http.NotFoundHandler()))
+	s.Listener, s.Config.ConnContext = limits.Listen(s.Listener), limits.Context
+	s.Start()
+	defer s.Close()
+	for range 3 { // one is allowed
+		answer, err := http.Post(s.URL, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+	}
+	if n := limits.TurnedAway()[mslhttp.TooManyRequests]; n != 2 {
+		t.Errorf("%d are counted, of 2", n)
 	}
 }
 

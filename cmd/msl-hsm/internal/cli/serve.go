@@ -357,9 +357,14 @@ type besideServing struct {
 	name     string // printed when it is ready, if not empty
 }
 
+// besideConnections is how many connections programs on this machine may have at a time: any
+// user may open one, and each takes a file descriptor that devices need.
+const besideConnections = 256
+
 // Start starts serving.
 func (s *besideServing) Start() []string {
-	go s.Serve(s.listener)
+	limits := &mslhttp.Connections{Max: besideConnections, PerSource: -1}
+	go s.Serve(limits.Listen(s.listener))
 	if s.name == "" {
 		return nil
 	}

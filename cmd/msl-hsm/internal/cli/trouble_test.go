@@ -24,11 +24,14 @@ func TestMetricsInTrouble(t *testing.T) {
 	text := readFile(t, filepath.Join(h.dir, "c.yaml"))
 	write(t, h.dir, "c.yaml", strings.NewReplacer("pin: ", "call-timeout: 300ms, pin: ", "shutdown: 1s, listen", "upstream: \"http://127.0.0.1:1/\", shutdown: 1s, listen").Replace(text))
 	_, url := h.serve()
+	if got := h.status(); !strings.Contains(got, "addresses: 1, of which 1 were not tried yet") {
+		t.Error(got)
+	}
 	send := []string{"send", url, "--psk-file", "camera.psk", "--server-key", "server.pem", "--key-exchange", "SYMMETRIC_WRAPPED", "--data", "hello"}
 	h.fails("the service behind the server cannot be reached", send...)
 	h.tells(`upstream_requests_total{status="none",target="http://127.0.0.1:1/"} 1`, `messages_total{fault="application",result="refused"} 1`,
 		`messages_total{fault="keystore",result="refused"} 0`, `ready{check="keystore"} 1`)
-	if got := h.status(); !strings.Contains(got, "no address can be used: http://127.0.0.1:1/") {
+	if got := h.status(); !strings.Contains(got, "no address could be used: http://127.0.0.1:1/: ") || !strings.Contains(got, "connection refused") {
 		t.Error(got)
 	}
 

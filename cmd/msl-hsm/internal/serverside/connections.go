@@ -1,6 +1,7 @@
 package serverside
 
 import (
+	"log/slog"
 	"net"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -8,9 +9,9 @@ import (
 )
 
 // connections limits the number of connections.
-func connections(s *config.Server) *mslhttp.Connections {
+func connections(s *config.Server, log *slog.Logger) *mslhttp.Connections {
 	return &mslhttp.Connections{
-		Max: s.Limits.Connections, PerSource: s.Limits.ConnectionsPerSource, Trusted: mslhttp.TrustedProxies(s.TrustedProxies),
+		Max: s.Limits.Connections, PerSource: s.Limits.ConnectionsPerSource, Trusted: mslhttp.TrustedProxies(s.TrustedProxies), Log: log,
 	}
 }
 

@@ -212,16 +212,30 @@ type certificateFile struct {
 	worst         Verdict // once it has expired
 }
 
+// checkUpstream tells what is known about the service: without server.upstream.check, only
+// messages try whether it can be reached.
 func (s *Service) checkUpstream() []Check {
 	if s.upstream == nil {
 		return nil
 	}
-	fit, unfit := s.upstream.Fit()
-	switch {
-	case fit == 0:
-		return []Check{{"upstream", Warning, "no address can be used: " + strings.Join(unfit, ", ")}}
-	case len(unfit) > 0:
-		return []Check{{"upstream", Warning, "some addresses cannot be used: " + strings.Join(unfit, ", ")}}
+	states := s.upstream.States()
+	var failed []string
+	untried := 0
+	for _, t := range states {
+		switch {
+		case t.Err != nil:
+			failed = append(failed, fmt.Sprintf("%s: %s (%v ago)", t.Target, exit.OneLine(t.Err), time.Since(t.Tried).Round(time.Second)))
+		case t.Tried.IsZero():
+			untried++
+		}
 	}
-	return []Check{{"upstream", OK, fmt.Sprintf("addresses in use: %d", fit)}}
+	switch told := strings.Join(failed, ", "); {
+	case len(failed) == len(states):
+		return []Check{{"upstream", Warning, "no address could be used: " + told}}
+	case len(failed) > 0:
+		return []Check{{"upstream", Warning, "some addresses could not be used: " + told}}
+	case untried > 0:
+		return []Check{{"upstream", OK, fmt.Sprintf("addresses: %d, of which %d were not tried yet: the first message does, and so does msl-hsm doctor", len(states), untried)}}
+	}
+	return []Check{{"upstream", OK, fmt.Sprintf("addresses in use: %d", len(states))}}
 }

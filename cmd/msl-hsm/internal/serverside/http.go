@@ -65,7 +65,7 @@ func statusOf(r Readiness) int {
 // HTTPServer limits what a connection may cost before a message is read; mslhttp limits
 // the rest.
 func HTTPServer(connections *mslhttp.Connections, handler http.Handler, peers *slog.Logger) *http.Server {
-	return &http.Server{
+	server := &http.Server{
 		Handler: handler,
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			return mslhttp.TLSContext(connections.Context(ctx, conn), conn)
@@ -77,6 +77,8 @@ func HTTPServer(connections *mslhttp.Connections, handler http.Handler, peers *s
 		DisableGeneralOptionsHandler: true, // net/http would itself answer 200 to OPTIONS *
 		ErrorLog:                     log.New(serverErrors{peers}, "", 0),
 	}
+	connections.Watch(server)
+	return server
 }
 
 // serverErrors receives net/http's log lines about connections: mostly what peers did,

@@ -118,7 +118,7 @@ func TestMemoryDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	parts := func(c *config.Config) []memoryPart {
-		return memoryParts(&c.Server, connections(&c.Server), messageLimits(c.Server.Limits))
+		return memoryParts(&c.Server, connections(&c.Server, nil), messageLimits(c.Server.Limits))
 	}
 	told := fmt.Sprintf("worst_case=%q", mebibytes(worstCase(parts(config.Default()))))
 	for _, part := range parts(config.Default())[1:] {

@@ -28,7 +28,7 @@ func Open(c *config.Config, begin func(*admin.Keys) error, log *slog.Logger) (*S
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{crls: map[string]*keys.CRLFile{}, base: &base{asRead: c.Server.Identity, Connections: connections(&c.Server), Metrics: metrics.New(buildVersion()), started: time.Now()}}
+	s := &Service{crls: map[string]*keys.CRLFile{}, base: &base{asRead: c.Server.Identity, Connections: connections(&c.Server, log), Metrics: metrics.New(buildVersion()), started: time.Now()}}
 	if c.Server.Admin.Listen != "" {
 		s.past = &statuspage.History{}
 	}

@@ -47,7 +47,7 @@ func Rehearse(c *config.Config, store keys.Store) (r *Rehearsal, err error) {
 	own := *c
 	own.Server.Enrollment = config.Enrollment{} // another process may have its file open
 	quiet := slog.New(slog.DiscardHandler)
-	r = &Rehearsal{Service: &Service{crls: map[string]*keys.CRLFile{}, base: &base{Store: store, Connections: connections(&own.Server), Metrics: metrics.New(buildVersion())}}, devices: rehearsed{}}
+	r = &Rehearsal{Service: &Service{crls: map[string]*keys.CRLFile{}, base: &base{Store: store, Connections: connections(&own.Server, nil), Metrics: metrics.New(buildVersion())}}, devices: rehearsed{}}
 	if r.dir, err = throwaway.Dir("", "msl-hsm-doctor-"); err != nil {
 		return nil, err
 	}

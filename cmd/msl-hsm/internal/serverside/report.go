@@ -83,6 +83,9 @@ func (s *Service) values() []metrics.Value {
 			metrics.Value{Name: "issuer_key_versions", Help: "Versions of the issuer key that open tokens; 1 for the one that issues.", Value: issues, Labels: version},
 			metrics.Value{Name: "issuer_key_used_timestamp_seconds", Help: "When a version of the issuer key opened or issued a token last in this process; 0 is never.", Value: float64(s.issuerUse.of(k.Version)), Labels: version})
 	}
+	for why, times := range s.Connections.TurnedAway() {
+		all = append(all, metrics.Value{Name: "turned_away_total", Help: "Connections and requests that ended before a message was read, by reason.", Value: float64(times), Counts: true, Labels: label("reason", string(why))})
+	}
 	return slices.Concat(all, s.readyValues(), s.certificateValues(), s.deviceValues(), s.alertValues(), s.audit.values())
 }
 
