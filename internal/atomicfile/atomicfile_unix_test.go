@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"testing"
@@ -38,31 +39,33 @@ func TestMode(t *testing.T) {
 }
 
 // TestDiskFull bounds the size of files instead, which a write notices as it
-// notices a full disk: after some bytes.
+// notices a full disk: after some bytes. A process of its own has that bound.
 func TestDiskFull(t *testing.T) {
-	signal.Ignore(unix.SIGXFSZ)
-	defer signal.Reset(unix.SIGXFSZ)
-	var before unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
-		t.Fatal(err)
+	if path := os.Getenv("ATOMICFILE_FULL"); path != "" {
+		writeInto4KiB(t, path)
+		return
 	}
 	dir := t.TempDir()
 	path := put(t, filepath.Join(dir, "file"), "old")
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 4096, Max: before.Max}); err != nil {
+	c := exec.Command(os.Args[0], "-test.run=^TestDiskFull$")
+	c.Env = append(os.Environ(), "ATOMICFILE_FULL="+path)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	holds(t, path, "old")
+	names(t, dir, "file")
+}
+
+func writeInto4KiB(t *testing.T, path string) {
+	signal.Ignore(unix.SIGXFSZ)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 4096, Max: unix.RLIM_INFINITY}); err != nil {
 		t.Fatal(err)
 	}
-	errReplace := Replace(path, make([]byte, 10000), 0)
-	errCreate := Create(path+"2", make([]byte, 10000), 0)
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
-		t.Fatal(err)
-	}
-	for _, err := range []error{errReplace, errCreate} {
+	for _, err := range []error{Replace(path, make([]byte, 10000), 0), Create(path+"2", make([]byte, 10000), 0)} {
 		if !errors.Is(err, unix.EFBIG) {
 			t.Errorf("%v, want EFBIG", err)
 		}
 	}
-	holds(t, path, "old")
-	names(t, dir, "file")
 }
 
 // TestUnwritable has a directory in which nobody, root included, makes files.

@@ -62,6 +62,7 @@ func filled() *Set {
 			{Name: "message_memory_bytes", Help: "x", Value: 1, Labels: [][2]string{{"sender", "proven"}}},
 			{Name: "tls_alerts_total", Help: "x", Value: 1, Counts: true, Labels: [][2]string{{"alert", "a"}, {"origin", "b"}}},
 			{Name: "audit_works", Help: "x", Value: 1},
+			{Name: "turned_away_total", Help: "x", Value: 1, Counts: true, Labels: [][2]string{{"reason", "exchanges"}}},
 			{Name: "ready", Help: "x", Value: 1, Labels: [][2]string{{"check", "state"}}},
 		}
 	})
