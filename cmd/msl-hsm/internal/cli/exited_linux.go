@@ -1,4 +1,4 @@
-//go:build cgo && !race && !msan && !asan
+//go:build cgo && !nopkcs11 && !race && !msan && !asan
 
 package cli
 
