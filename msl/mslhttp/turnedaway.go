@@ -155,7 +155,7 @@ func (c proxiedConn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if bound := boundOf(c); bound != nil && c.ProxyHeader() == nil && bound.heard.CompareAndSwap(true, false) {
-		bound.bounds.turnAway(BadProxyHeader, bound.Conn.RemoteAddr().String())
+		bound.bounds.turnAway(BadProxyHeader, SourceOf(bound.Conn.RemoteAddr().String()))
 	}
 	return n, err
 }
