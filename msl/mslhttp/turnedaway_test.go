@@ -50,6 +50,7 @@ func TestTurnedAwayConnections(t *testing.T) {
 		time.Sleep(2 * connectionYouth) // the first makes room for the second
 		checkTurned(t, c, map[Reason]uint64{TooManyConnections: 3, MadeRoom: 1})
 		time.Sleep(2 * tellEvery)
+		synctest.Wait()
 		for _, line := range []string{
 			`level=WARN msg="turned away" reason=connections times=1 source=192.0.2.3`,
 			`level=WARN msg="turned away" reason=connections times=2 source=192.0.2.3`,
