@@ -123,7 +123,7 @@ func (c *Connections) Watch(s *http.Server) {
 		case bound == nil:
 		case state != http.StateClosed:
 			bound.asking.Store(state == http.StateActive)
-		case bound.asking.Load():
+		case bound.asking.Load() && !bound.madeRoom.Load():
 			c.turnAway(BadRequest, SourceOf(conn.RemoteAddr().String()))
 		}
 	}

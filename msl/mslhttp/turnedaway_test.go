@@ -39,8 +39,8 @@ func TestTurnedAwayConnections(t *testing.T) {
 		var log bytes.Buffer
 		c := &Connections{Max: 1, PerSource: -1, Log: slog.New(slog.NewTextHandler(&log, nil))}
 		b := newBounded(t, c, http.NotFoundHandler())
-		b.dialNow("192.0.2.1:1")
-		b.dialNow("192.0.2.2:1") // waits
+		fmt.Fprint(b.dialNow("192.0.2.1:1"), "POST /") // and no more
+		b.dialNow("192.0.2.2:1")                       // waits
 		synctest.Wait()
 		for range 3 { // one too many to wait
 			b.dialNow("192.0.2.3:1")
@@ -48,6 +48,7 @@ func TestTurnedAwayConnections(t *testing.T) {
 		}
 		checkTurned(t, c, map[Reason]uint64{TooManyConnections: 3})
 		time.Sleep(2 * connectionYouth) // the first makes room for the second
+		synctest.Wait()
 		checkTurned(t, c, map[Reason]uint64{TooManyConnections: 3, MadeRoom: 1})
 		time.Sleep(2 * tellEvery)
 		synctest.Wait()
