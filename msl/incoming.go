@@ -277,12 +277,17 @@ var ErrNotMessage = errors.New("not an MSL message")
 // io.EOF may come from anything used for the message, such as the state.
 func noMessage(err error) bool { return errors.Is(err, ErrNotMessage) && errors.Is(err, io.EOF) }
 
-// notMessage adds ErrNotMessage to an error if so.
+// notMessage adds ErrNotMessage to the cause of an error if so.
 func notMessage(err error, so bool) error {
 	if !so {
 		return err
 	}
-	return fail(codeOf(err), "read message", fmt.Errorf("%w: %w", ErrNotMessage, err))
+	e, cause := *fail(codeOf(err), "read message", err).(*Error), ErrNotMessage
+	if e.Err != nil {
+		cause = fmt.Errorf("%w: %w", ErrNotMessage, e.Err)
+	}
+	e.Err = cause
+	return &e
 }
 
 // identify finds the sender of the message, and the keys that open it.

@@ -182,6 +182,7 @@ type boundConn struct {
 	gathering gathering
 	heard     atomic.Bool // something arrived
 	asking    atomic.Bool // a request has begun, which no handler has seen
+	madeRoom  atomic.Bool // it was closed for another one
 }
 
 // Read records that something arrived.
@@ -255,6 +256,7 @@ func (c *Connections) closeOne(source string) bool {
 		}
 		if !conn.keeps() && (source == "" || conn.source == source) {
 			c.turn(MadeRoom, conn.source)
+			conn.madeRoom.Store(true)
 			conn.remove()
 			conn.Conn.Close()
 			return true

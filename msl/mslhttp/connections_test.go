@@ -42,6 +42,7 @@ type bounded struct {
 func newBounded(t *testing.T, bounds *Connections, handler http.Handler) *bounded {
 	b := &bounded{t, make(pipeListener), bounds}
 	server := &http.Server{Handler: handler, ConnContext: bounds.Context}
+	bounds.Watch(server)
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(bounds.Listen(b.pipes)) }()
 	t.Cleanup(func() { server.Close(); <-done })

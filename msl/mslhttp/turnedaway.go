@@ -123,7 +123,7 @@ func (c *Connections) Watch(s *http.Server) {
 		case bound == nil:
 		case state != http.StateClosed:
 			bound.asking.Store(state == http.StateActive)
-		case bound.asking.Load():
+		case bound.asking.Load() && !bound.madeRoom.Load():
 			c.turnAway(BadRequest, SourceOf(conn.RemoteAddr().String()))
 		}
 	}
@@ -155,7 +155,7 @@ func (c proxiedConn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if bound := boundOf(c); bound != nil && c.ProxyHeader() == nil && bound.heard.CompareAndSwap(true, false) {
-		bound.bounds.turnAway(BadProxyHeader, bound.Conn.RemoteAddr().String())
+		bound.bounds.turnAway(BadProxyHeader, SourceOf(bound.Conn.RemoteAddr().String()))
 	}
 	return n, err
 }

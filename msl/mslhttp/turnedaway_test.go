@@ -39,8 +39,8 @@ func TestTurnedAwayConnections(t *testing.T) {
 		var log bytes.Buffer
 		c := &Connections{Max: 1, PerSource: -1, Log: slog.New(slog.NewTextHandler(&log, nil))}
 		b := newBounded(t, c, http.NotFoundHandler())
-		b.dialNow("192.0.2.1:1")
-		b.dialNow("192.0.2.2:1") // waits
+		fmt.Fprint(b.dialNow("192.0.2.1:1"), "POST /") // and no more
+		b.dialNow("192.0.2.2:1")                       // waits
 		synctest.Wait()
 		for range 3 { // one too many to wait
 			b.dialNow("192.0.2.3:1")
@@ -48,8 +48,10 @@ func TestTurnedAwayConnections(t *testing.T) {
 		}
 		checkTurned(t, c, map[Reason]uint64{TooManyConnections: 3})
 		time.Sleep(2 * connectionYouth) // the first makes room for the second
+		synctest.Wait()
 		checkTurned(t, c, map[Reason]uint64{TooManyConnections: 3, MadeRoom: 1})
 		time.Sleep(2 * tellEvery)
+		synctest.Wait()
 		for _, line := range []string{
 			`level=WARN msg="turned away" reason=connections times=1 source=192.0.2.3`,
 			`level=WARN msg="turned away" reason=connections times=2 source=192.0.2.3`,
@@ -85,6 +87,19 @@ func TestTurnedAwayWaiting(t *testing.T) {
 	})
 }
 
+// watch has a server with one connection count for limits. The result is closed when it has: that is
+// later than the end of the connection.
+func watch(limits *Connections, server *http.Server) <-chan struct{} {
+	limits.Watch(server)
+	counted, next := make(chan struct{}), server.ConnState
+	server.ConnState = func(conn net.Conn, state http.ConnState) {
+		if next(conn, state); state == http.StateClosed {
+			close(counted)
+		}
+	}
+	return counted
+}
+
 // exchangeOf sends text to a server with these limits, and returns the status of the answer.
 func exchangeOf(t *testing.T, c *Connections, proxies TrustedProxies, text string) (status int) {
 	t.Helper()
@@ -96,7 +111,7 @@ func exchangeOf(t *testing.T, c *Connections, proxies TrustedProxies, text strin
 	answers.Handle("/", &Handler{Server: &msl.Server{Local: &entityauth.NoneEntity{Identity: "server"}, Issuer: &msl.Issuer{}}, MaxBody: 10})
 	answers.Handle("/ws", &WebSocketHandler{})
 	server := &http.Server{Handler: answers, ConnContext: c.Context, MaxHeaderBytes: 8 << 10}
-	c.Watch(server)
+	counted := watch(c, server)
 	bound := c.Listen(l)
 	if proxies != nil {
 		bound = proxies.Listen(bound)
@@ -113,9 +128,7 @@ func exchangeOf(t *testing.T, c *Connections, proxies TrustedProxies, text strin
 		status = response.StatusCode
 	}
 	conn.Close()
-	for deadline := time.Now().Add(10 * time.Second); c.Open() > 0 && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
+	<-counted
 	server.Close()
 	<-done
 	return status
@@ -149,6 +162,9 @@ func TestTurnedAwayRequests(t *testing.T) {
 				t.Errorf("status %d, want %d", got, c.status)
 			}
 			checkTurned(t, limits, map[Reason]uint64{c.why: 1})
+			if source := limits.turned.source[c.why]; source != SourceOf(source+":1") {
+				t.Errorf("the source is %q", source)
+			}
 		})
 	}
 }
@@ -186,7 +202,7 @@ func TestNotTurnedAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		server := &http.Server{Handler: http.NotFoundHandler(), ConnContext: limits.Context}
-		limits.Watch(server)
+		counted := watch(limits, server)
 		bound := limits.Listen(l)
 		if proxies != nil {
 			bound = proxies.Listen(bound)
@@ -196,9 +212,8 @@ func TestNotTurnedAway(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		conn.(*net.TCPConn).CloseWrite()
-		io.Copy(io.Discard, conn) // until the server ends it
 		conn.Close()
+		<-counted
 		server.Close()
 		checkTurned(t, limits, nil)
 	}

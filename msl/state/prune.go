@@ -73,7 +73,7 @@ func (s *Server) pruneUntil(ctx context.Context, p Pruning, done chan<- struct{}
 	var noting sync.WaitGroup
 	noting.Go(func() { s.records.noteUntil(ctx) })
 	defer noting.Wait()
-	p.Log.Debug("old records are removed from the state file", "kept", p.Keep, "every", max(p.Interval, leastInterval))
+	p.Log.Debug("old records are removed from the state", "kept", p.Keep, "every", max(p.Interval, leastInterval))
 	if err := s.aging.begin(ctx); err != nil && ctx.Err() == nil {
 		p.Log.Warn("it could not be noted when the first server ran", "error", err)
 	}
@@ -111,11 +111,11 @@ func (s *Server) pruneOnce(ctx context.Context, p Pruning) {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		p.Log.Error("old records cannot be removed from the state file", "error", err)
+		p.Log.Error("old records cannot be removed from the state", "error", err)
 	case f.Tokens+f.Names > 0:
-		p.Log.Info("removed old records from the state file", "tokens", f.Tokens, "names", f.Names, "took", time.Since(start))
+		p.Log.Info("removed old records from the state", "tokens", f.Tokens, "names", f.Names, "took", time.Since(start))
 	default:
-		p.Log.Debug("no old records in the state file", "took", time.Since(start))
+		p.Log.Debug("no old records in the state", "took", time.Since(start))
 	}
 }
 

@@ -121,7 +121,7 @@ func (s *Server) UsedUntil(ctx context.Context, at time.Time) error {
 		return err
 	})
 	if err == nil && last.Sub(at) > mostApart {
-		err = fmt.Errorf("state: %w: it says %s, and the state was used at %s, so newer tokens would not end: correct the clock; if it is right, and that of a server was ahead, use --keep-tokens, and then end the tokens with msl-hsm key rotate and msl-hsm key retire --force --yes",
+		err = fmt.Errorf("state: %w: it says %s, and the state was used at %s, so newer tokens would not end: correct the clock; if it is right, and that of a server was ahead, use --keep-tokens, and before a server starts, end the tokens with msl-hsm key rotate, and with msl-hsm key destroy msl-issuer-mac --version N --force --yes for each older version N",
 			ErrClockBehind, at.UTC().Format(time.RFC3339), last.UTC().Format(time.RFC3339))
 	}
 	return err

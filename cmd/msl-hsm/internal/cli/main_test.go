@@ -156,6 +156,7 @@ func TestScripts(t *testing.T) {
 			"remembers":       remembers,
 			"oldkeys":         oldKeys,
 			"unrecord":        unrecord,
+			"usedlater":       usedLater,
 			"withoutwrapping": withoutWrapping,
 			"for-each-reader": forEachReader,
 			"advice":          followAdvice,

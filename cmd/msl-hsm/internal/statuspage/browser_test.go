@@ -320,7 +320,7 @@ func busyOverview() Overview {
 		Checks: []Check{
 			{"server", "ok", "it accepts messages"}, {"keystore", "ok", "the issuer key signs; its versions are 2, 1"}, {"state", "ok", "it can be read"},
 			{"server.tls.certificates", "warning", "/etc/msl-hsm/server.crt expires 2026-12-06 11:00:00"},
-			{"upstream", "failure", "no address can be used: http://127.0.0.1:3000: dial tcp 127.0.0.1:3000: connect: connection refused"},
+			{"upstream", "failure", "no address could be used: http://127.0.0.1:3000: dial tcp 127.0.0.1:3000: connect: connection refused"},
 		},
 		Interval: 10, Measured: true,
 		Sessions: []Number{{"Sessions remembered", "812"}, {"Messages that used one", "90210 of 91022"}, {"Open connections", "37"}, {"Memory for messages", "412 KiB for proven senders, 0 KiB for others"}, {"PKCS #11 sessions", "3 in use of 8 open"}, {"Session objects in the token", "1634"}, {"Device reopened", "once"}},
