@@ -209,14 +209,14 @@ func TestUsedUntil(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := serverIn(t, &kvtest.Memory{})
 			time.Sleep(time.Hour)
-			if err := s.UsedUntil(t.Context(), time.Now()); err != nil {
+			if err := UsedUntil(t.Context(), s, time.Now()); err != nil {
 				t.Errorf("%s: nobody used it: %v", name, err)
 			}
 			if err := use(s); err != nil {
 				t.Fatal(err)
 			}
 			for _, behind := range []time.Duration{-365 * 24 * time.Hour, 0, mostApart, mostApart + 2*time.Second, time.Hour, 24 * time.Hour, 365 * 24 * time.Hour} {
-				err := s.UsedUntil(t.Context(), time.Now().Add(-behind))
+				err := UsedUntil(t.Context(), s, time.Now().Add(-behind))
 				if errors.Is(err, ErrClockBehind) != (behind > mostApart) || !errors.Is(err, ErrClockBehind) && err != nil {
 					t.Errorf("%s, a clock that is %v behind: %v", name, behind, err)
 				}

@@ -109,7 +109,7 @@ func (s *Server) Present(ctx context.Context) (time.Time, error) { return s.mome
 
 // UsedUntil checks that a state was not used after a time, as of which its tokens shall end:
 // otherwise tokens may exist that are newer, and the error is [ErrClockBehind].
-func (s *Server) UsedUntil(ctx context.Context, at time.Time) error {
+func UsedUntil(ctx context.Context, s *Server, at time.Time) error {
 	var last time.Time
 	err := s.view(ctx, "find when the state was used last", func(tx kv.Reader) error {
 		var sum Summary
@@ -121,8 +121,8 @@ func (s *Server) UsedUntil(ctx context.Context, at time.Time) error {
 		return err
 	})
 	if err == nil && last.Sub(at) > mostApart {
-		err = fmt.Errorf("state: %w: it says %s, and the state was used at %s, so newer tokens would not end: correct the clock; if it is right, and that of a server was ahead, use --keep-tokens, and before a server starts, end the tokens with msl-hsm key rotate, and with msl-hsm key destroy msl-issuer-mac --version N --force --yes for each older version N",
-			ErrClockBehind, at.UTC().Format(time.RFC3339), last.UTC().Format(time.RFC3339))
+		err = fmt.Errorf("state: the state was used at %s, and it is %s here, so newer tokens would not end: %w",
+			last.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339), ErrClockBehind)
 	}
 	return err
 }

@@ -137,7 +137,7 @@ func (f Files) prepare(copied, name string, keepTokens bool) (ended time.Time, e
 	err = s.detach()
 	if err == nil && !keepTokens {
 		ended = time.Now()
-		if err = s.UsedUntil(context.Background(), ended); err == nil {
+		if err = state.UsedUntil(context.Background(), s.Server, ended); err == nil {
 			err = state.EndTokens(s.store, ended)
 		}
 	}

@@ -22,7 +22,7 @@ import (
 func Import(ctx context.Context, c Config, from *state.Server, keepTokens bool, progress func(records int)) (ended time.Time, err error) {
 	if !keepTokens {
 		if ended, err = c.present(ctx); err == nil {
-			err = from.UsedUntil(ctx, ended)
+			err = state.UsedUntil(ctx, from, ended)
 		}
 		if err != nil {
 			return ended, err

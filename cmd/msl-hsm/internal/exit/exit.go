@@ -19,6 +19,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/balanced"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
@@ -212,6 +213,7 @@ func withNextStep(err error) string {
 		{identity.ErrOtherEK, "add --replace for that"},
 		{identity.ErrKeyRevoked, "run msl-hsm tpm init --new-keys and enroll again"},
 		{identity.ErrRenewal, "run msl-hsm tpm init --new-keys and enroll again"},
+		{state.ErrClockBehind, "correct it; if it is right, and that of a server was ahead, use --keep-tokens, and before a server starts, end the tokens with msl-hsm key rotate, and with msl-hsm key destroy msl-issuer-mac --version N --force --yes for each older version N"},
 		{bolt.ErrNoKey, "name it with keystore.uri in the configuration"},
 		{identity.ErrDamaged, "restore it, or delete it and run msl-hsm tpm init again, and the device keeps its record"},
 	} {
