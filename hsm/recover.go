@@ -143,12 +143,22 @@ func (r *recovery) renewFor(e *Error, failed error) remedy {
 	switch {
 	case errors.Is(failed, keystore.ErrBusy), errors.Is(failed, keystore.ErrClosed):
 		return giveUp // nothing is known
-	case e.class() == classUnsupported && classOf(failed) == classUnsupported && r.check() == nil:
-		return giveUp // the module cannot do it, and works otherwise
+	case refuses(failed) && r.check() == nil:
+		return giveUp // the module works otherwise, and a new life would cost the keys of all sessions
 	case classOf(failed) == classStale, classOf(failed) == classSession:
 		return worth(r.renew(e.epoch, r.recent()))
 	}
 	return worth(r.renew(e.epoch, true))
+}
+
+// refuses reports whether a module does not do something however often it is initialized: it
+// says so, does not take the attributes, or protects no key that comes of it, nor lets that be
+// repaired.
+func refuses(err error) bool {
+	var e *Error
+	other := errors.As(err, &e) && e.class() == classOther
+	return errors.Is(err, keystore.ErrWeakKey) || classOf(err) == classUnsupported || quirkUnknownAttribute.is(err) || quirkTemplate.is(err) ||
+		other && e.Function == "C_SetAttributeValue"
 }
 
 // findAgain drops the handles of keys that the token does not know any more.
