@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
@@ -150,7 +151,9 @@ func readIncoming(c *config.Config, name string, f importFlags) ([]incomingKey, 
 	case bytes.Contains(text.Bytes(), []byte("-----BEGIN")):
 		err = inFile(f.file, k.readPair(text.Bytes()))
 	default:
-		err = inFile(f.file, k.readSecret(text.Bytes()))
+		if err = k.readSecret(text.Bytes()); err != nil {
+			err = inFile(f.file, cmp.Or(halfOfTPM(text.Bytes()), err))
+		}
 	}
 	return []incomingKey{k}, func() { clear(k.raw) }, err
 }
