@@ -40,6 +40,21 @@ func newProgress(log io.Writer) *progressLine {
 	return g
 }
 
+// slow shows on a terminal what takes longer than two seconds, until done is called.
+func (p *program) slow(what string) (done func()) {
+	line, shown := newProgress(p.stderr), make(chan struct{})
+	timer := time.AfterFunc(quiet, func() {
+		line.tell("%s", what)
+		close(shown)
+	})
+	return func() {
+		if !timer.Stop() {
+			<-shown
+		}
+		line.clear()
+	}
+}
+
 // tell rewrites the line. Its text must be short, and come from this program.
 func (g *progressLine) tell(format string, args ...any) {
 	if g == nil || g.screen == nil {
