@@ -40,18 +40,20 @@ func newProgress(log io.Writer) *progressLine {
 	return g
 }
 
-// slow shows on a terminal what takes longer than two seconds, until done is called.
-func (p *program) slow(what string) (done func()) {
-	line, shown := newProgress(p.stderr), make(chan struct{})
-	timer := time.AfterFunc(quiet, func() {
-		line.tell("%s", what)
-		close(shown)
-	})
-	return func() {
-		if !timer.Stop() {
-			<-shown
+// slowOn shows on a terminal what takes longer than two seconds, until done is called.
+func slowOn(log io.Writer) func(what string) (done func()) {
+	return func(what string) (done func()) {
+		line, shown := newProgress(log), make(chan struct{})
+		timer := time.AfterFunc(quiet, func() {
+			line.tell("%s", what)
+			close(shown)
+		})
+		return func() {
+			if !timer.Stop() {
+				<-shown
+			}
+			line.clear()
 		}
-		line.clear()
 	}
 }
 
