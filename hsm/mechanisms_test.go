@@ -144,6 +144,31 @@ func TestLackLosesNothing(t *testing.T) {
 	}
 }
 
+// TestVainRecoveries has any device ask again and again for what a module never does, with an answer
+// that could mean that it has to be initialized: it is, once. After that the keys of others stay.
+func TestVainRecoveries(t *testing.T) {
+	s, m := newFaulty(t, hsm.Config{})
+	v, err := s.Create("rsa", keystore.RSAUnwrap2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, wrapped := v.Key.(keystore.Unwrapper), encryptOAEP(t, v.Key, make([]byte, 16))
+	m.Inject(hsmtest.Fault{Function: "C_UnwrapKey", Mechanism: []uint{pkcs11.CKM_RSA_PKCS_OAEP}, Code: pkcs11.CKR_ARGUMENTS_BAD})
+	for n := range 5 {
+		if _, err := pair.Unwrap(keystore.AES128CBC, wrapped); err == nil || s.Stats().Epoch != 2 {
+			t.Errorf("%d: the sessions were opened %d times: %v", n, s.Stats().Epoch, err)
+		}
+	}
+	m.Clear()
+	k, err := pair.Unwrap(keystore.AES128CBC, wrapped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestUnprotectedLosesNothing has a peer's key, or nonsense, unwrapped by a module that protects no
 // key which RSA-OAEP unwraps, and does not let that be repaired: other keys stay.
 func TestUnprotectedLosesNothing(t *testing.T) {
