@@ -72,14 +72,20 @@ func (e *evidence) why(weakness string) string {
 	return Weaknesses()[weakness]
 }
 
+// elsewhere is what to do about a key that this store did not make, and has no use for.
+const elsewhere = "give it another label with the software that made it"
+
 // weak refuses a key for its weaknesses.
 func (e *evidence) weak(weaknesses []string) error {
 	as, advice := "", "accept each weakness by its name, or, once nothing needs this version, destroy it"
-	switch {
+	switch useful := e.Algorithm.Valid(); {
 	case len(e.untold(weaknesses)) > 0:
-		as, advice = ", as far as the module tells", "do not destroy it for that: ask the vendor of the module, or accept each weakness by its name"
-	case !e.Algorithm.Valid(): // and it was not made here
-		advice = "give it another label with the software that made it, or accept each weakness by its name"
+		as, advice = ", as far as the module tells", "do not destroy it for that: ask the vendor of the module"
+		if useful {
+			advice += ", or accept each weakness by its name"
+		}
+	case !useful: // and it was not made here
+		advice = elsewhere
 	}
 	return fmt.Errorf("hsm: key %q version %d: %w%s: %s; %s", e.Label, e.Version, keystore.ErrWeakKey, as, strings.Join(weaknesses, "; "), advice)
 }

@@ -143,3 +143,72 @@ func TestLackLosesNothing(t *testing.T) {
 		t.Errorf("the sessions were opened %d times: %v", s.Stats().Epoch, err)
 	}
 }
+
+// TestVainRecoveries has any device ask again and again for what a module never does, with an answer
+// that could mean that it has to be initialized: it is, once. After that the keys of others stay.
+func TestVainRecoveries(t *testing.T) {
+	s, m := newFaulty(t, hsm.Config{})
+	v, err := s.Create("rsa", keystore.RSAUnwrap2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, wrapped := v.Key.(keystore.Unwrapper), encryptOAEP(t, v.Key, make([]byte, 16))
+	m.Inject(hsmtest.Fault{Function: "C_UnwrapKey", Mechanism: []uint{pkcs11.CKM_RSA_PKCS_OAEP}, Code: pkcs11.CKR_ARGUMENTS_BAD})
+	for n := range 5 {
+		if _, err := pair.Unwrap(keystore.AES128CBC, wrapped); err == nil || s.Stats().Epoch != 2 {
+			t.Errorf("%d: the sessions were opened %d times: %v", n, s.Stats().Epoch, err)
+		}
+	}
+	m.Clear()
+	k, err := pair.Unwrap(keystore.AES128CBC, wrapped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestUnprotectedLosesNothing has a peer's key, or nonsense, unwrapped by a module that protects no
+// key which RSA-OAEP unwraps, and does not let that be repaired: other keys stay.
+func TestUnprotectedLosesNothing(t *testing.T) {
+	s, m := newFaulty(t, hsm.Config{})
+	k, err := s.Generate(keystore.AES128CBC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	pair, err := s.Generate(keystore.RSAUnwrap2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pair.Close()
+	wrapped := encryptOAEP(t, pair, make([]byte, 16))
+	attributes := []uint{pkcs11.CKA_SENSITIVE, pkcs11.CKA_EXTRACTABLE}
+	readable := hsmtest.Fault{Function: "C_UnwrapKey", Attribute: attributes, Ignore: true}
+	for what, faults := range map[string][]hsmtest.Fault{
+		"read-only":     {readable, {Function: "C_SetAttributeValue", Code: pkcs11.CKR_ATTRIBUTE_READ_ONLY}},
+		"prohibited":    {readable, {Function: "C_SetAttributeValue", Code: pkcs11.CKR_ACTION_PROHIBITED}},
+		"failed":        {readable, {Function: "C_SetAttributeValue", Code: pkcs11.CKR_FUNCTION_FAILED}},
+		"not repaired":  {{Function: "C_GetAttributeValue", Attribute: attributes[:1], Told: new(uint(0))}},
+		"not taken":     {{Function: "C_UnwrapKey", Mechanism: []uint{pkcs11.CKM_RSA_PKCS_OAEP}, Code: pkcs11.CKR_TEMPLATE_INCONSISTENT}},
+		"not supported": {readable, {Function: "C_SetAttributeValue", Code: pkcs11.CKR_FUNCTION_NOT_SUPPORTED}},
+	} {
+		m.Inject(faults...)
+		for _, data := range [][]byte{wrapped, make([]byte, 256)} {
+			_, err := pair.(keystore.Unwrapper).Unwrap(keystore.AES128CBC, data)
+			if err == nil || errors.Is(err, keystore.ErrLost) || errors.Is(err, keystore.ErrBadData) || s.Stats().Epoch != 1 {
+				t.Errorf("%s: the sessions were opened %d times: %v", what, s.Stats().Epoch, err)
+			}
+		}
+		m.Clear()
+		if _, err := k.(keystore.Cipher).Encrypt(make([]byte, 16), nil); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if opened, err := pair.(keystore.Unwrapper).Unwrap(keystore.AES128CBC, wrapped); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		} else if err := opened.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -21,12 +22,14 @@ const (
 	spacing      = 1500 * time.Millisecond
 	quietTime    = 10 * time.Second // without a recovery: the next one begins gently again
 	longestTry   = 5                // times that one operation runs
+	vainTime     = time.Minute      // after a recovery that did not help against an answer: none because of it
 )
 
 // A recovery runs operations again where that helps, and gets a lost device back.
 type recovery struct {
 	*connection
 	test selfTester
+	vain atomic.Pointer[vainAnswer]
 
 	mu      sync.Mutex
 	running chan struct{} // of the one under way: closed when it ends
@@ -37,6 +40,13 @@ type recovery struct {
 	err     error // of the last one
 	budget  *rate.Limiter
 	lost    bool // the log knows that the device is lost
+}
+
+// A vainAnswer is one with good data, because of which a recovery began, and which did not go away
+// yet.
+type vainAnswer struct {
+	answer string
+	until  time.Time
 }
 
 // attempt runs op until it works, or its failure is established: on another session,
@@ -79,7 +89,9 @@ func (r *recovery) attempts(op, check func() error, keys []*object) error {
 		case giveUp:
 			return err
 		case again:
-			err = op()
+			if err = op(); err == nil {
+				r.vain.Store(nil)
+			}
 		case verdict:
 			err = op()
 			var e *Error
@@ -143,12 +155,33 @@ func (r *recovery) renewFor(e *Error, failed error) remedy {
 	switch {
 	case errors.Is(failed, keystore.ErrBusy), errors.Is(failed, keystore.ErrClosed):
 		return giveUp // nothing is known
-	case e.class() == classUnsupported && classOf(failed) == classUnsupported && r.check() == nil:
-		return giveUp // the module cannot do it, and works otherwise
+	case (refuses(failed) || r.inVain(e, failed)) && r.check() == nil:
+		return giveUp // the module works otherwise, and a new life would cost the keys of all sessions
 	case classOf(failed) == classStale, classOf(failed) == classSession:
 		return worth(r.renew(e.epoch, r.recent()))
 	}
-	return worth(r.renew(e.epoch, true))
+	renewed := r.renew(e.epoch, true)
+	if renewed {
+		r.vain.Store(&vainAnswer{failed.Error(), time.Now().Add(vainTime)})
+	}
+	return worth(renewed)
+}
+
+// inVain reports whether a recovery because of the same failure did not help, a short time ago.
+// One of an older life says nothing about that.
+func (r *recovery) inVain(e *Error, failed error) bool {
+	v := r.vain.Load()
+	return v != nil && v.answer == failed.Error() && time.Now().Before(v.until) && !r.alive(e.epoch)
+}
+
+// refuses reports whether a module does not do something however often it is initialized: it
+// says so, does not take the attributes, or protects no key that comes of it, nor lets that be
+// repaired.
+func refuses(err error) bool {
+	var e *Error
+	other := errors.As(err, &e) && e.class() == classOther
+	return errors.Is(err, keystore.ErrWeakKey) || classOf(err) == classUnsupported || quirkUnknownAttribute.is(err) || quirkTemplate.is(err) ||
+		other && e.Function == "C_SetAttributeValue"
 }
 
 // findAgain drops the handles of keys that the token does not know any more.

@@ -273,6 +273,9 @@ func (r *rings) admit(session uint, e evidence, known []version) (v version, err
 	if weak := r.inspector.allow.others(e.Weaknesses); len(weak) > 0 {
 		return v, e.weak(weak)
 	}
+	if !e.Algorithm.Valid() {
+		return v, fmt.Errorf("hsm: key %q version %d does not match any algorithm: %w; %s", e.Label, e.Version, keystore.ErrNotFound, elsewhere)
+	}
 	v.algorithm = e.Algorithm
 	if !e.Algorithm.Secret() {
 		if v.public, err = r.inspector.publicHalf(session, e); err != nil {

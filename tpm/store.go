@@ -65,13 +65,12 @@ func (c Config) open(open func(*Device, StoreConfig) (*Store, error)) (*Store, e
 	}
 	var s *Store
 	if err = d.SetPasswords(c.Passwords); err == nil {
-		s, err = open(d, StoreConfig{State: u.State, SRK: u.SRK, PIN: c.PIN})
+		s, err = open(d, StoreConfig{State: u.State, SRK: u.SRK, PIN: c.PIN, Owns: true})
 	}
 	if err != nil {
 		d.Close()
 		return nil, err
 	}
-	s.owns = true
 	return s, nil
 }
 
@@ -80,10 +79,11 @@ type StoreConfig struct {
 	State string // path of the state file
 	SRK   uint32 // persistent handle of the storage key; 0 is the one in the state file, and for Init 0x81000001
 	PIN   []byte
+	Owns  bool // Close of the store also closes the Device
 }
 
 // OpenStore opens a store on a Device, with the errors of the function OpenStore. The
-// caller must close the Device after the store. A Device may have several stores.
+// caller must close the Device after the store, unless the store owns it. A Device may have several stores.
 func (d *Device) OpenStore(c StoreConfig) (*Store, error) {
 	pin, err := checkPIN(c.PIN)
 	if err != nil {
@@ -92,8 +92,10 @@ func (d *Device) OpenStore(c StoreConfig) (*Store, error) {
 	s, err := d.openStore(c, pin)
 	if err != nil {
 		pin.Close()
+		return nil, err
 	}
-	return s, err
+	s.owns = c.Owns
+	return s, nil
 }
 
 func (d *Device) openStore(c StoreConfig, pin *lockedmem.Buffer) (*Store, error) {

@@ -12,6 +12,7 @@ import (
 // configure reads the configuration and applies the flags common to all verbs.
 func (p *program) configure() (*config.Config, error) {
 	c := p.defaults()
+	c.Keystore.Slow = slowOn(p.stderr)
 	path, err := p.configPath()
 	if err != nil {
 		return nil, err

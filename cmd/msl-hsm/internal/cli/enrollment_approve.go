@@ -152,7 +152,7 @@ func (a *approver) parse(line string) (d enroll.Approval, err error) {
 	}
 	name := maphash.String(a.seed, d.Name)
 	if before, again := a.named[d.ID]; again && before != name {
-		return d, fmt.Errorf("the device has another name on a line before")
+		return d, fmt.Errorf("the device has another name on an earlier line")
 	}
 	a.named[d.ID] = name
 	return d, nil

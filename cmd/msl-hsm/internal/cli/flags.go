@@ -18,12 +18,14 @@ import (
 // except where that is said to stand for the standard input.
 func noneEmpty(c *cobra.Command, args []string) (err error) {
 	c.Flags().Visit(func(f *pflag.Flag) {
-		list, ok := f.Value.(pflag.SliceValue)
-		empty := f.Value.String() == "" || ok && slices.Contains(list.GetSlice(), "")
-		if empty && f.Name != "data" && f.Name != "note" {
+		values := []string{f.Value.String()}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		if slices.Contains(values, "") && f.Name != "data" && f.Name != "note" {
 			err = exit.Usagef("--%s is empty: give a value, or omit the flag", f.Name)
 		}
-		if what, usage := pflag.UnquoteUsage(f); what == "FILE" && f.Value.String() == "-" && !strings.Contains(usage, "standard input") {
+		if what, usage := pflag.UnquoteUsage(f); what == "FILE" && slices.Contains(values, "-") && !strings.Contains(usage, "standard input") {
 			err = noStream("--" + f.Name)
 		}
 	})

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
@@ -38,9 +39,9 @@ A private key is in PEM (PKCS #8, PKCS #1 or SEC 1) and is used for signing, unl
 --algorithm says otherwise; PKCS #11 tokens accept no private keys. A secret key is
 raw, Base64 or hexadecimal, and --algorithm says what it is for.
 
-Another program's key in the same TPM is a TSS2 PRIVATE KEY in PEM, as written by
+A TSS2 PRIVATE KEY in PEM is another program's key in the same TPM, as written by
 tpm2-openssl and go-tpm-keyfiles, or a key that another machine wrapped for this TPM.
-Only that TPM loads it, under a persistent storage key or the owner hierarchy. Its
+Only this TPM loads it, under a persistent storage key or the owner hierarchy. Its
 password, if it has one, must be the PIN of the key store.
 
 With --set several keys come from a JSON object of encryption, mac and wrapping,
@@ -150,7 +151,9 @@ func readIncoming(c *config.Config, name string, f importFlags) ([]incomingKey, 
 	case bytes.Contains(text.Bytes(), []byte("-----BEGIN")):
 		err = inFile(f.file, k.readPair(text.Bytes()))
 	default:
-		err = inFile(f.file, k.readSecret(text.Bytes()))
+		if err = k.readSecret(text.Bytes()); err != nil {
+			err = inFile(f.file, cmp.Or(halfOfTPM(text.Bytes()), err))
+		}
 	}
 	return []incomingKey{k}, func() { clear(k.raw) }, err
 }

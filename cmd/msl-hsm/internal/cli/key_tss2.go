@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/spf13/cobra"
+	"golang.org/x/crypto/cryptobyte"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
@@ -35,6 +36,24 @@ func (k *incomingKey) readTSS2(path string, text []byte) error {
 	}
 	k.tss2 = bytes.Clone(text)
 	return nil
+}
+
+// halfOfTPM is an error if a file is one of the two that other programs write for a key in a TPM: a
+// TPM2B_PUBLIC, or a TPM2B_PRIVATE, which begins with a digest (TPM 2.0 Library, Part 2).
+func halfOfTPM(text []byte) error {
+	in := cryptobyte.String(text)
+	var content, digest cryptobyte.String
+	if !in.ReadUint16LengthPrefixed(&content) || !in.Empty() {
+		return nil
+	}
+	half := "public"
+	if _, err := tpm2.Unmarshal[tpm2.TPMTPublic](content); err != nil {
+		half = "private"
+		if !content.ReadUint16LengthPrefixed(&digest) || content.Empty() || !slices.Contains([]int{20, 32, 48, 64}, len(digest)) {
+			return nil
+		}
+	}
+	return exit.Usagef("only the %s half of a key in a TPM: make one file of both halves with tpm2_encodeobject -C PARENT -u PUBLIC -r PRIVATE -o FILE, and import that", half)
 }
 
 // takeTSS2 imports a TPM key file.

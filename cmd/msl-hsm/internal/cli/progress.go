@@ -40,6 +40,23 @@ func newProgress(log io.Writer) *progressLine {
 	return g
 }
 
+// slowOn shows on a terminal what takes longer than two seconds, until done is called.
+func slowOn(log io.Writer) func(what string) (done func()) {
+	return func(what string) (done func()) {
+		line, shown := newProgress(log), make(chan struct{})
+		timer := time.AfterFunc(quiet, func() {
+			line.tell("%s", what)
+			close(shown)
+		})
+		return func() {
+			if !timer.Stop() {
+				<-shown
+			}
+			line.clear()
+		}
+	}
+}
+
 // tell rewrites the line. Its text must be short, and come from this program.
 func (g *progressLine) tell(format string, args ...any) {
 	if g == nil || g.screen == nil {

@@ -39,9 +39,10 @@ type Keystore struct {
 	TrustedWrap    bool          `yaml:"trusted-wrapping"`                                               // make sealing keys whose blobs key rewrap can move to newer sealing keys that the security officer marked as trusted (PKCS #11)
 	AllowWeak      []string      `yaml:"allow-weak"`                                                     // weaknesses of the keys and the module to accept; key show names them
 
-	Log           *slog.Logger        // of a long-running process: logs when the device is lost
-	CheapForTests bool                // permits a cost, also of passwords, that makes guessing easy
-	Calls         func(keystore.Call) // called for each operation of a PKCS #11 token, or nil
+	Log           *slog.Logger                    // of a long-running process: logs when the device is lost
+	CheapForTests bool                            // permits a cost, also of passwords, that makes guessing easy
+	Calls         func(keystore.Call)             // called for each operation of a PKCS #11 token, or nil
+	Slow          func(what string) (done func()) // shows what takes long until done is called, or nil
 }
 
 // Server configures a server.

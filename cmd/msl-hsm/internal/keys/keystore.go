@@ -49,7 +49,7 @@ func openHere(c *config.Config) (Store, error) {
 		return openSoftFile(c, path, softConfig(c))
 	}
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
-		return openTPM(c, tpm.OpenStore)
+		return openTPM(c, (*tpm.Device).OpenStore)
 	}
 	if err := named(&c.Keystore); err != nil {
 		return nil, err

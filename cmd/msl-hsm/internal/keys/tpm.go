@@ -46,8 +46,9 @@ func TPMURI(c *config.Config) (*tpm.URI, error) {
 	return u, nil
 }
 
-func openTPM(c *config.Config, open func(tpm.Config) (*tpm.Store, error)) (Store, error) {
-	if _, err := TPMURI(c); err != nil {
+func openTPM(c *config.Config, open func(*tpm.Device, tpm.StoreConfig) (*tpm.Store, error)) (Store, error) {
+	u, err := TPMURI(c)
+	if err != nil {
 		return nil, err
 	}
 	pin, err := tpmPIN(c)
@@ -55,13 +56,13 @@ func openTPM(c *config.Config, open func(tpm.Config) (*tpm.Store, error)) (Store
 		return nil, err
 	}
 	defer pin.Close()
-	passwords, err := tpmPasswords(&c.Keystore)
+	d, err := OpenTPM(c)
 	if err != nil {
 		return nil, err
 	}
-	s, err := open(tpm.Config{URI: c.Keystore.URI, PIN: pin.Bytes(), Passwords: passwords})
+	s, err := open(d, tpm.StoreConfig{State: u.State, SRK: u.SRK, PIN: pin.Bytes(), Owns: true})
 	if err != nil {
-		return nil, lostKeys(err)
+		return nil, errors.Join(lostKeys(err), d.Close())
 	}
 	return s, nil
 }
@@ -73,9 +74,9 @@ func makeTPM(c *config.Config) (Store, error) {
 		return nil, err
 	}
 	if _, err := os.Stat(u.State); errors.Is(err, fs.ErrNotExist) {
-		return openTPM(c, tpm.Init)
+		return openTPM(c, (*tpm.Device).InitStore)
 	}
-	return openTPM(c, tpm.OpenStore)
+	return openTPM(c, (*tpm.Device).OpenStore)
 }
 
 // OpenDevice opens the TPM with the keys that InitDevice made.
@@ -128,7 +129,12 @@ func OpenTPM(c *config.Config) (*tpm.Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	done := func() {}
+	if c.Keystore.Slow != nil {
+		done = c.Keystore.Slow("waiting for the TPM, which another program may be using")
+	}
 	d, err := tpm.Open(c.Keystore.URI)
+	done()
 	if err != nil {
 		return nil, err
 	}
