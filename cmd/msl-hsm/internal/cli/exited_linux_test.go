@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/hsm"
 )
 
 // TestLibraryExits loads libraries that call exit(): that is not taken for success, and is said.
@@ -27,7 +28,7 @@ func TestLibraryExits(t *testing.T) {
 		if out, err := exec.Command("cc", "-shared", "-fPIC", "-o", library, source).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		out, err := exec.Command("msl-hsm", "token", "list", "--keystore", "pkcs11:?module-path="+library).CombinedOutput()
+		out, err := exec.Command("msl-hsm", "token", "list", "--keystore", (&hsm.URI{ModulePath: library}).String()).CombinedOutput()
 		if code := codeOf(t, err); code != exit.Keystore || !strings.Contains(string(out), "called exit()") || strings.Count(string(out), "\n") != 1 {
 			t.Errorf("%s: exit code %d, %q", name, code, out)
 		}
