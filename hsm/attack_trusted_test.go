@@ -107,7 +107,7 @@ func TestAttackTrusted(t *testing.T) {
 func TestTrustedModules(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	config := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN, TrustedWrapping: true}
+	config := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN, TrustedWrapping: true}
 	ignoring := func(attribute uint) hsmtest.Fault {
 		return hsmtest.Fault{Attribute: []uint{attribute}, Ignore: true, Pretend: true}
 	}

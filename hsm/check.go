@@ -28,7 +28,7 @@ func Weaknesses() map[string]string {
 		"unwrap-template": "keys that it unwraps can be made readable, extractable or able to open recorded traffic",
 		"unwrap-unproven": "nothing shows that keys which it unwraps are protected: the module does not report it, and it cannot be tested",
 
-		weakTrust: "what it sealed can be wrapped again under a trusted key, which is not wanted here",
+		weakTrust: "what it sealed can be wrapped again under a trusted key, which is only wanted with trusted wrapping (keystore.trusted-wrapping)",
 		weakMixed: "it wraps what another sealing key unwraps: anyone who has the PIN could make a pre-shared wrapping key decrypt recorded traffic",
 
 		checkTrusted:   "the module lets a key that is only for trusted wrapping keys be wrapped under others",

@@ -27,7 +27,7 @@ var foundKeys = map[string]keystore.Algorithm{
 func TestWrongFirstAnswer(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	s := open(t, c)
 	seal(t, s)
 	labels := []string{"msl-seal-session"}

@@ -20,7 +20,7 @@ func tokenOnly(t *testing.T, more ...hsmtest.Fault) (*hsmtest.Module, hsm.Config
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	m.Inject(append([]hsmtest.Fault{{TokenOnly: true}}, more...)...)
-	return m, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	return m, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 }
 
 // TestSessionsElsewhere opens a token that makes no session keys, where none are wanted of it.
@@ -85,7 +85,7 @@ func TestNotBare(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	m.Inject(hsmtest.Fault{Function: "C_GenerateKey", Code: pkcs11.CKR_TEMPLATE_INCONSISTENT, Times: 1})
-	s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	s := open(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
 	if _, err := s.Create("wraps", keystore.AESWrap128); err != nil {
 		t.Error(err)
 	}

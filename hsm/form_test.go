@@ -61,7 +61,7 @@ func TestForms(t *testing.T) {
 			token := softhsm.Temp(t)
 			m := hsmtest.New(t, token.Module)
 			m.Inject(test.faults...)
-			c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+			c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 			if test.weak != "" {
 				_, err := hsm.Open(c)
 				if !errors.Is(err, keystore.ErrWeakKey) || !strings.Contains(err.Error(), test.weak+": the module seals keys with") || !strings.Contains(err.Error(), "anyone who has the PIN") {
@@ -106,7 +106,7 @@ func TestAnyMechanism(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	cbc := imitated(pkcs11.CKM_AES_CBC_PAD, ckmKeyWrap, 8, false)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	for _, test := range []struct {
 		faults []hsmtest.Fault
 		allow  []string
@@ -188,7 +188,7 @@ func TestNoForm(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	m.Inject(lacking(ckmKeyWrap, ckmPad))
-	_, err := hsm.Open(hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	_, err := hsm.Open(hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
 	if !errors.Is(err, keystore.ErrWeakKey) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "the vendor would have to add CKM_AES_KEY_WRAP") {
 		t.Error(err)
 	}
@@ -198,7 +198,7 @@ func TestNoForm(t *testing.T) {
 func TestFormOfTheMoment(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	for _, code := range []uint{pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_DEVICE_ERROR, pkcs11.CKR_FUNCTION_NOT_SUPPORTED} {
 		m.Inject(hsmtest.Fault{Function: "C_WrapKey", Code: code, Times: 1})
 		s := open(t, c)

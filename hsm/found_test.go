@@ -46,7 +46,7 @@ func TestLoginEachTime(t *testing.T) {
 func TestOddTruths(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	s := open(t, c)
 	v, err := s.Create("signs", keystore.RSASign2048)
 	if err != nil {
@@ -116,7 +116,7 @@ func TestTwins(t *testing.T) {
 func TestFewAtATime(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	m.Inject(hsmtest.Fault{MaxFound: 1})
 	for i := range 3 {
 		s := open(t, c)
@@ -141,7 +141,7 @@ func TestSlotTwice(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	m.Inject(hsmtest.Fault{Function: "C_GetSlotList", Listed: new(uint(6))})
-	open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	open(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
 	if m.Counters().Fired == 0 {
 		t.Error("no slot was listed twice")
 	}
@@ -152,7 +152,7 @@ func TestSlotTwice(t *testing.T) {
 func TestOddAnswers(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	s := open(t, c)
 	if _, err := s.Create("mac", keystore.HMACSHA256); err != nil {
 		t.Fatal(err)
@@ -188,7 +188,7 @@ func TestOddAnswers(t *testing.T) {
 func TestWrongLengths(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	for _, a := range []keystore.Algorithm{
 		keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128,
 		keystore.AESWrap128, keystore.AESUnwrap128, keystore.SealSession256, keystore.SealWrapping256, keystore.SealMAC256,
@@ -252,7 +252,7 @@ func answers(t *testing.T, k keystore.Key) string {
 func TestOddIdentifier(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	s := open(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
 	for _, odd := range []hsmtest.Fault{{Length: new(uint(0))}, {Unknown: true}, {Garble: true}} {
 		odd.Function, odd.Attribute = "C_GetAttributeValue", []uint{pkcs11.CKA_ID}
 		for _, a := range []keystore.Algorithm{keystore.HMACSHA256, keystore.ECDSAP256} {
@@ -274,7 +274,7 @@ func TestLoginUnsaid(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	m.Inject(hsmtest.Fault{Function: "C_GetTokenInfo", ClearFlags: pkcs11.CKF_LOGIN_REQUIRED})
-	_, err := hsm.Open(hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	_, err := hsm.Open(hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
 	if !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "CKR_USER_NOT_LOGGED_IN: the PKCS #11 token") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("%v", err)
 	}

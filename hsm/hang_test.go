@@ -77,7 +77,7 @@ func TestHang(t *testing.T) {
 			m := hsmtest.New(t, token.Module)
 			s := patiently(t, func() (*hsm.Store, error) {
 				return hsm.Open(hsm.Config{
-					URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN,
+					URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN,
 					Wait: wait, CallTimeout: 300 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&lockedWriter{mu: &mu, w: &log}, nil)),
 				})
 			})

@@ -21,7 +21,7 @@ func newFaulty(t testing.TB, c hsm.Config) (*hsm.Store, *hsmtest.Module) {
 	t.Helper()
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c.URI, c.PIN = "pkcs11:token="+token.Label+"?module-path="+m.Path, token.PIN
+	c.URI, c.PIN = (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), token.PIN
 	s := open(t, c)
 	seal(t, s)
 	return s, m

@@ -65,7 +65,7 @@ func blames(err error) bool {
 func TestLiesAtStart(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	first := open(t, c)
 	seal(t, first)
 	if err := first.Close(); err != nil {

@@ -17,7 +17,7 @@ func TestLiveCount(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	for _, code := range []uint{pkcs11.CKR_DEVICE_ERROR, pkcs11.CKR_GENERAL_ERROR} {
-		s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN, AllowWeak: []string{"unwrap-template"}})
+		s := open(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN, AllowWeak: []string{"unwrap-template"}})
 		m.Inject(hsmtest.Fault{Function: "C_GenerateKeyPair", Attribute: []uint{0x40000212}, Code: code})
 		var keys []keystore.Key
 		for _, a := range []keystore.Algorithm{keystore.AES128CBC, keystore.HMACSHA256, keystore.RSAUnwrap2048, keystore.ECDSAP256} {

@@ -15,7 +15,7 @@ func unsealed(t *testing.T) (*hsm.Store, *hsmtest.Module, keystore.Key) {
 	t.Helper()
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	s := open(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
 	seal(t, s)
 	k, err := s.Generate(keystore.HMACSHA256)
 	if err != nil {

@@ -65,7 +65,7 @@ func TestNoModules(t *testing.T) {
 	} {
 		_, listed := hsm.Slots(path, "")
 		_, tokens := hsm.Tokens(path)
-		_, opened := hsm.Open(hsm.Config{URI: "pkcs11:token=a?module-path=" + path})
+		_, opened := hsm.Open(hsm.Config{URI: (&hsm.URI{Token: "a", ModulePath: path}).String()})
 		for way, err := range map[string]error{"slots": listed, "tokens": tokens, "open": opened, "init": hsm.InitToken(path, "a", nil, nil)} {
 			if !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), words) {
 				t.Errorf("%s: %v; want %q", way, err, words)

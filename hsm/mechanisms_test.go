@@ -43,7 +43,7 @@ func oddLists() map[string][]hsmtest.Fault {
 func TestOddLists(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	first := open(t, c)
 	seal(t, first)
 	u := newUse(t, first)
@@ -96,7 +96,7 @@ func TestAbsentMechanisms(t *testing.T) {
 				t.Errorf("without %s: %s: %v", name, what, err)
 			}
 		}
-		s, err := hsm.Open(hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+		s, err := hsm.Open(hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
 		if says("open", err); err != nil {
 			continue
 		}

@@ -38,7 +38,7 @@ func TestOptionalAttributes(t *testing.T) {
 			token := softhsm.Temp(t)
 			m := hsmtest.New(t, token.Module)
 			var log bytes.Buffer
-			c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN, Log: slog.New(slog.NewTextHandler(&log, nil))}
+			c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN, Log: slog.New(slog.NewTextHandler(&log, nil))}
 			label := keystore.SealingLabel(keystore.DefaultPrefix, test.a)
 			if label == "" {
 				label = "pair"

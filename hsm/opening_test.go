@@ -17,7 +17,7 @@ import (
 func TestCallsOfStart(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	s := open(t, c)
 	seal(t, s)
 	keys := []string{"msl-identity", "msl-issuer-encryption", "msl-issuer-mac", "msl-service-encryption", "msl-service-mac"}
@@ -81,7 +81,7 @@ func TestCallsOfStart(t *testing.T) {
 func TestFaultsOfOpening(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	s := open(t, c)
 	seal(t, s)
 	if err := s.Close(); err != nil {
@@ -118,7 +118,7 @@ func TestFaultsOfOpening(t *testing.T) {
 func TestUntried(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	for function, want := range map[string]string{"C_SignInit": "hmac-sha256: not tried (hsm: C_SignInit: CKR_DEVICE_ERROR)", "C_WrapKey": "wrap-unwrap: not tried (hsm: C_WrapKey: CKR_DEVICE_ERROR)"} {
 		m.Inject(hsmtest.Fault{Function: function, Code: pkcs11.CKR_DEVICE_ERROR})
 		refused(t, c, keystore.ErrUnavailable, want)
@@ -135,7 +135,7 @@ func TestWeakModule(t *testing.T) {
 	} {
 		token := softhsm.Temp(t)
 		m := hsmtest.New(t, token.Module)
-		c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+		c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 		m.Inject(weak)
 		if _, err := hsm.Open(c); !errors.Is(err, keystore.ErrWeakKey) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)

@@ -36,7 +36,7 @@ func TestThroughOthers(t *testing.T) {
 			// package of SoftHSM has; the spy needs a setting.
 			t.Setenv("PKCS11SPY", token.Module)
 			t.Setenv("PKCS11SPY_OUTPUT", os.DevNull)
-			c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + path, PIN: token.PIN}
+			c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: path}).String(), PIN: token.PIN}
 			seal(t, open(t, c))
 			if !soak() && others[time.Now().YearDay()%len(others)].name != module.name {
 				t.Skip("opened and sealed: today, another module is tried in full")
@@ -78,7 +78,7 @@ func TestThroughClient(t *testing.T) {
 		}
 	}
 	t.Setenv("P11_KIT_SERVER_ADDRESS", "unix:path="+socket)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: path}).String(), PIN: token.PIN}
 	s, err := hsm.Open(c)
 	if err == nil { // a newer one
 		seal(t, s)

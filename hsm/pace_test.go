@@ -17,7 +17,7 @@ func newDistant(t testing.TB, c hsm.Config, faults ...hsmtest.Fault) (*hsm.Store
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	m.Inject(faults...)
-	c.URI, c.PIN = "pkcs11:token="+token.Label+"?module-path="+m.Path, token.PIN
+	c.URI, c.PIN = (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), token.PIN
 	s := open(t, c)
 	seal(t, s)
 	return s, m

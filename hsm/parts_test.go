@@ -68,7 +68,7 @@ func TestOptionalAttributesOfSessionKeys(t *testing.T) {
 	}{{ckaCopyable, "copyable"}, {pkcs11.CKA_MODIFIABLE, "modifiable"}} {
 		token := softhsm.Temp(t)
 		m := hsmtest.New(t, token.Module)
-		c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+		c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 		strict := open(t, c)
 		m.Inject(hsmtest.Fault{Attribute: []uint{test.attribute}, Unknown: true})
 		if _, err := hsm.Open(c); err == nil || !strings.Contains(err.Error(), test.weak+": "+hsm.Weaknesses()[test.weak]) {

@@ -90,7 +90,7 @@ func TestOneSession(t *testing.T) {
 	m := hsmtest.New(t, token.Module)
 	one := hsmtest.Fault{MaxSessions: 1}
 	m.Inject(one)
-	s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	s := open(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
 	seal(t, s)
 	if soak() {
 		unwrapOnce(t, s)

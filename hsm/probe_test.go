@@ -108,7 +108,7 @@ func TestWithoutSecretKeys(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	m.Inject(hsmtest.Fault{Function: "C_GenerateKey", Code: pkcs11.CKR_FUNCTION_NOT_SUPPORTED})
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	all := []string{"value-unreadable", "wrap-unwrap", "unwrap-closed", "tamper-refused", "lock", "rewrap-refused"}
 	for i := range all {
 		c.AllowWeak = slices.Delete(slices.Clone(all), i, i+1)

@@ -18,7 +18,7 @@ import (
 func TestPrivateKeyTellsNoExponent(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	silent := hsmtest.Fault{Function: "C_GetAttributeValue", Attribute: []uint{pkcs11.CKA_PUBLIC_EXPONENT}, Unknown: true, Times: 1}
 	for _, a := range []keystore.Algorithm{keystore.RSASign2048, keystore.RSAUnwrap2048} {
 		first := open(t, c)

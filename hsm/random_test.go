@@ -20,7 +20,7 @@ import (
 func TestRandomFaults(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN, CallTimeout: time.Second, Wait: time.Second})
+	s := open(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN, CallTimeout: time.Second, Wait: time.Second})
 	random := func() error { return s.Random(make([]byte, 32)) }
 	if err := random(); err != nil {
 		t.Fatal(err)

@@ -83,7 +83,7 @@ func TestOtherToken(t *testing.T) {
 				t.Fatal(err)
 			}
 			at := func(label string) hsm.Config {
-				return hsm.Config{URI: "pkcs11:token=" + label + "?module-path=" + m.Path, PIN: token.PIN}
+				return hsm.Config{URI: (&hsm.URI{Token: label, ModulePath: m.Path}).String(), PIN: token.PIN}
 			}
 			other := open(t, at("other"))
 			seal(t, other)
@@ -138,7 +138,7 @@ func TestDeniedAfterQuiet(t *testing.T) {
 		t.Run(function, func(t *testing.T) {
 			token := softhsm.Temp(t)
 			m := hsmtest.New(t, token.Module)
-			s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+			s := open(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
 			seal(t, s)
 			key, err := s.Generate(keystore.HMACSHA256)
 			if err != nil {

@@ -30,7 +30,7 @@ func TestRenewPIN(t *testing.T) {
 	if err := os.WriteFile(file, right, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path + "&pin-source=file:" + file})
+	s := open(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String() + "&pin-source=file:" + file})
 	seal(t, s)
 	v, err := s.Create("mac", keystore.HMACSHA256)
 	if err != nil {

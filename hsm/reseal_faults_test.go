@@ -21,7 +21,7 @@ func faultyTrusting(t *testing.T) (hsm.Config, *hsmtest.Module, *softhsm.Token) 
 	t.Helper()
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	return hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN, TrustedWrapping: true}, m, token
+	return hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN, TrustedWrapping: true}, m, token
 }
 
 // TestFaultsOfResealing fails each call while keys are sealed again: what comes of it opens

@@ -21,7 +21,7 @@ func TestSparing(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := func(label string) *hsm.Store {
-		return open(t, hsm.Config{URI: "pkcs11:token=" + label + "?module-path=" + m.Path, PIN: token.PIN})
+		return open(t, hsm.Config{URI: (&hsm.URI{Token: label, ModulePath: m.Path}).String(), PIN: token.PIN})
 	}
 	works, away := at(token.Label), at("away")
 	v, err := away.Create("mac", keystore.HMACSHA256)

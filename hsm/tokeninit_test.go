@@ -35,7 +35,7 @@ func TestFaultsOfInitToken(t *testing.T) {
 				if err != nil && !errors.Is(err, keystore.ErrExists) {
 					t.Errorf("%s: again: %v", what, err)
 				}
-				s, err := hsm.Open(hsm.Config{URI: "pkcs11:token=" + label + "?module-path=" + m.Path, PIN: other.PIN})
+				s, err := hsm.Open(hsm.Config{URI: (&hsm.URI{Token: label, ModulePath: m.Path}).String(), PIN: other.PIN})
 				if err != nil {
 					t.Errorf("%s: open: %v", what, err)
 					continue

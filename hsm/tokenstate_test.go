@@ -18,7 +18,7 @@ import (
 func TestRefusedLogins(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	told := func(set, clear uint) hsmtest.Fault {
 		return hsmtest.Fault{Function: "C_GetTokenInfo", SetFlags: set, ClearFlags: clear}
 	}
@@ -59,7 +59,7 @@ func TestPINToBeChanged(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	m.Inject(hsmtest.Fault{Function: "C_GenerateKey", Code: pkcs11.CKR_PIN_EXPIRED})
-	refused(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}, keystore.ErrUnavailable,
+	refused(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}, keystore.ErrUnavailable,
 		"C_GenerateKey: CKR_PIN_EXPIRED: the token requires a new PIN first: change it with msl-hsm token pin change")
 }
 
@@ -67,7 +67,7 @@ func TestPINToBeChanged(t *testing.T) {
 func TestWriteProtected(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
 	s := open(t, c)
 	seal(t, s)
 	u := newUse(t, s)

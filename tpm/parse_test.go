@@ -61,7 +61,7 @@ func TestParseURI(t *testing.T) {
 		"":                                   "start with tpm:",
 		"pkcs11:token=a":                     "start with tpm:",
 		"tpm:server":                         "unknown attribute",
-		"tpm:object=":                        "no valid value",
+		"tpm:object=":                        "no value",
 		"tpm:object=a;object=b":              "two attributes",
 		"tpm:?pin-value=1234":                "secrets do not belong",
 		"tpm:?device=tpm0":                   "absolute",
@@ -73,8 +73,8 @@ func TestParseURI(t *testing.T) {
 		"tpm:?srk=one":                       "persistent handle",
 		"tpm:?timeout=-1s":                   "not a time",
 		"tpm:?timeout=5":                     "not a time",
-		"tpm:?state=/a b":                    "no valid value",
-		"tpm:?state=/a%zz":                   "no valid value",
+		"tpm:?state=/a b":                    "character ' ' must be written %20",
+		"tpm:?state=/a%zz":                   `invalid URL escape "%zz"`,
 		"tpm:?state=/a%00":                   "absolute",
 		"tpm:?unknown=1":                     "unknown attribute",
 		"tpm:?state=/a&state=/b":             "two attributes",
@@ -84,7 +84,7 @@ func TestParseURI(t *testing.T) {
 		"tpm:object=a?b?c":                   "unknown attribute",
 		"tpm:?timeout=9999999999999999999h":  "not a time",
 		"tpm:?srk=0x8100000100":              "persistent handle",
-		"tpm:?device=/dev/tpm0;state=/state": "no valid value",
+		"tpm:?device=/dev/tpm0;state=/state": "must be written %3B",
 	} {
 		_, err := tpm.ParseURI(s)
 		if err == nil || !strings.Contains(err.Error(), words) {

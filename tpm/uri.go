@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -86,8 +87,11 @@ func parseAttributes(s, separator string, known map[string]func(string) error) e
 		}
 		seen[name] = true
 		value, err := unescape(raw)
-		if err != nil || value == "" {
-			return fmt.Errorf("tpm: URI attribute %q has no valid value", name)
+		if err == nil && value == "" {
+			err = errors.New("it has no value")
+		}
+		if err != nil {
+			return fmt.Errorf("tpm: URI attribute %q: %w", name, err)
 		}
 		if err := set(value); err != nil {
 			return fmt.Errorf("tpm: URI attribute %q: %w", name, err)

@@ -46,7 +46,7 @@ func config(t *testing.T, token *softhsm.Token, module string) Config {
 	buffer := lockedmem.Copy(pin)
 	t.Cleanup(buffer.Close)
 	return Config{
-		URI: "pkcs11:token=" + token.Label + "?module-path=" + module, PIN: buffer, Command: func() *exec.Cmd {
+		URI: (&hsm.URI{Token: token.Label, ModulePath: module}).String(), PIN: buffer, Command: func() *exec.Cmd {
 			c := exec.Command(os.Args[0])
 			c.Env, c.Stderr = append(os.Environ(), childVariable+"=1"), os.Stderr
 			return c

@@ -26,7 +26,7 @@ func imitated(t *testing.T) func(t *testing.T) *split.Store {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	m.Inject(hsmtest.Fault{TokenOnly: true})
-	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN, SessionsElsewhere: true}
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN, SessionsElsewhere: true}
 	made := false
 	return func(t *testing.T) *split.Store {
 		t.Helper()

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
-	"strings"
 	"testing"
 )
 
@@ -65,7 +64,7 @@ func Measure(t testing.TB, conn io.ReadWriter, events ...BootEvent) {
 // MeasureServed is Measure for a TPM of [Serve], which must not be open elsewhere.
 func MeasureServed(t testing.TB, uri string, events ...BootEvent) {
 	t.Helper()
-	conn, err := net.Dial("unix", strings.TrimPrefix(uri, "tpm:?unix="))
+	conn, err := net.Dial("unix", Socket(uri))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"io"
 	"net"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -35,12 +36,25 @@ func serveUnix(t testing.TB, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "sock")
 	serve(t, dir, "unix", path, "type=unixio,path="+path, "--ctrl", "type=unixio,path="+path+".ctrl")
-	return "tpm:?unix=" + path
+	return unixURI(path)
 }
 
 // Tools returns the name of a TPM of [Serve] for tpm2-tools, for the environment variable
 // TPM2TOOLS_TCTI.
-func Tools(uri string) string { return "swtpm:path=" + strings.TrimPrefix(uri, "tpm:?unix=") }
+func Tools(uri string) string { return "swtpm:path=" + Socket(uri) }
+
+// Socket returns the path of the socket of a TPM of [Serve], [ServeCertified] or [ServeQuirky].
+func Socket(uri string) string {
+	path, err := url.PathUnescape(strings.TrimPrefix(uri, "tpm:?unix="))
+	if err != nil {
+		panic(err)
+	}
+	return path
+}
+
+func unixURI(path string) string {
+	return "tpm:?unix=" + strings.NewReplacer("+", "%20", "%2F", "/").Replace(url.QueryEscape(path))
+}
 
 // ServeQuirky runs a TPM for other processes behind a quirk, and returns its tpm: URI. It
 // serves one connection at a time, and is switched off and on between them.
@@ -65,7 +79,7 @@ func ServeQuirky(t testing.TB, p *TPM, quirk Quirk) string {
 			conn.Close()
 		}
 	}()
-	return "tpm:?unix=" + l.Addr().String()
+	return unixURI(l.Addr().String())
 }
 
 // serveQuirky passes commands through a quirk until there are no more.
@@ -94,7 +108,7 @@ func serveQuirky(p *TPM, quirk Quirk, conn io.ReadWriter) error {
 // ClearServed sends TPM2_Clear to a TPM of [Serve], which must not be open elsewhere.
 func ClearServed(t testing.TB, uri string) {
 	t.Helper()
-	conn, err := net.Dial("unix", strings.TrimPrefix(uri, "tpm:?unix="))
+	conn, err := net.Dial("unix", Socket(uri))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package tpmtest_test
 
 import (
 	"net"
-	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -55,7 +54,7 @@ func TestStartCertified(t *testing.T) {
 func TestServeCertified(t *testing.T) {
 	t.Run("#", func(t *testing.T) {
 		uri, certificates := tpmtest.ServeCertified(t)
-		path := strings.TrimPrefix(uri, "tpm:?unix=")
+		path := tpmtest.Socket(uri)
 		for range 2 { // it stays on between connections
 			conn, err := net.Dial("unix", path)
 			if err != nil {

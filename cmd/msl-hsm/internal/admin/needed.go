@@ -10,6 +10,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/split"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
@@ -162,14 +163,15 @@ func (n *Needs) left(e state.EntityRecord) (l Left, now sealing) {
 	for role, blobs := range sealedParts(e.PSK) {
 		for _, b := range blobs {
 			version := versionOf(b)
-			if version == used {
+			apart := split.Sealed(b) != (n.info(role, used).Stored != "") // under another keystore.session-keys
+			if version == used && !apart {
 				continue
 			}
 			if now == sealedNow || version < l.Sealing {
 				l.Sealing = version
 			}
 			now = max(now, sealedBefore)
-			if !n.info(role, version).Reseals {
+			if apart || !n.info(role, version).Reseals {
 				l.Again, now = true, sealedForGood
 			}
 			if !n.info(role, used).Trusted {

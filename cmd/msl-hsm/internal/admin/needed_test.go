@@ -183,6 +183,32 @@ func TestRewrapTrusted(t *testing.T) {
 	}
 }
 
+// An inMemory store says of its sealing keys what those for session keys in memory say.
+type inMemory struct{ *soft.Store }
+
+func (s inMemory) List() ([]keystore.Info, error) {
+	all, err := s.Store.List()
+	for i := range all {
+		all[i].Stored = "memory:" + all[i].Label
+	}
+	return all, err
+}
+
+// TestRewrapApart names entities whose keys were sealed under another keystore.session-keys,
+// though by the version of the same number.
+func TestRewrapApart(t *testing.T) {
+	b, store := newBoard(), serverKeys(t)
+	b.entities = []state.EntityRecord{sealedEntity(t, store, "one")}
+	r := &Rotator{State: b, Store: inMemory{store}, Prefix: "msl", Keep: time.Hour, Tell: func(string, ...any) {}}
+	if left, err := r.Rewrap(t.Context()); err != nil || !slices.Equal(left, []Left{{"one", 1, true}}) {
+		t.Errorf("%v, %v", left, err)
+	}
+	r.Store = store
+	if left, err := r.Rewrap(t.Context()); err != nil || left != nil {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
 // TestRewrap seals pre-shared keys again where the store can, and then nothing needs the
 // older version; entities of a store that cannot are named.
 func TestRewrap(t *testing.T) {

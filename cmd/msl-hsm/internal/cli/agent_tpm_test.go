@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
 )
 
@@ -180,5 +181,5 @@ func serveTPM(t *testing.T, p *tpmtest.TPM) (uri string) {
 			conn.Close()
 		}
 	})
-	return "tpm:?unix=" + l.Addr().String()
+	return (&tpm.URI{Unix: l.Addr().String()}).String()
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
@@ -49,7 +50,7 @@ func interruptCeremony(t *testing.T, how string, pairs int, after bool) {
 	}
 	run := func(args ...string) (code int, text string) {
 		var out bytes.Buffer
-		code = runCheaply(append(args, "--keystore", "pkcs11:token="+token.Label+"?module-path="+m.Path, "--pin", string(token.PIN)), nil, &out, &out)
+		code = runCheaply(append(args, "--keystore", (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), "--pin", string(token.PIN)), nil, &out, &out)
 		return code, out.String()
 	}
 	m.Inject(hsmtest.Fault{Function: "C_GenerateKeyPair", Skip: pairs, Code: pkcs11.CKR_DEVICE_ERROR, After: after})

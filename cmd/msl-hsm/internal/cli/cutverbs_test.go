@@ -54,7 +54,11 @@ func (b cutBench) run(verb string) (code int, out string) {
 }
 
 func (b cutBench) words(verb string) []string {
-	return append(strings.Fields(strings.ReplaceAll(verb, "PASSWORD", filepath.Join(b.dir, "password"))), "--config", b.config)
+	args := append(strings.Fields(verb), "--config", b.config)
+	for i, arg := range args {
+		args[i] = strings.ReplaceAll(arg, "PASSWORD", filepath.Join(b.dir, "password"))
+	}
+	return args
 }
 
 func (b cutBench) must(verb string) string {

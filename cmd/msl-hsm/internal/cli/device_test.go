@@ -36,7 +36,7 @@ type distant struct {
 func openDistant(t testing.TB, sessions int, delay time.Duration) (*distant, *hsmtest.Module) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	uri := "pkcs11:token=" + token.Label + "?module-path=" + m.Path
+	uri := (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String()
 	s, err := hsm.Open(hsm.Config{URI: uri, PIN: token.PIN})
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/softhsm"
@@ -25,7 +26,7 @@ func TestEntityAddForgets(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	dir := t.TempDir()
-	write(t, dir, "c.yaml", fmt.Sprintf("keystore: {uri: \"pkcs11:token=%s?module-path=%s\", pin: %q}\nserver: {state: s.db}\n", token.Label, m.Path, string(token.PIN)))
+	write(t, dir, "c.yaml", fmt.Sprintf("keystore: {uri: %q, pin: %q}\nserver: {state: s.db}\n", (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), string(token.PIN)))
 	ended := func(c *child) {
 		t.Helper()
 		if err := <-c.ended; err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/hsm"
 )
 
 // TestLibraryForks loads a library that starts a process of its own, which calls exit(): that is its
@@ -25,13 +26,13 @@ __attribute__((constructor)) static void f(void) {
 	waitpid(child, &status, 0);
 	dprintf(2, "exit code %d\n", WEXITSTATUS(status));
 }`)
-	out, _ := exec.Command("msl-hsm", "token", "list", "--keystore", "pkcs11:?module-path="+library).CombinedOutput()
+	out, _ := exec.Command("msl-hsm", "token", "list", "--keystore", library).CombinedOutput()
 	if !strings.HasPrefix(string(out), "exit code 7\n") || strings.Contains(string(out), "called exit()") {
 		t.Errorf("%q", out)
 	}
 }
 
-// compiled compiles a library from C.
+// compiled compiles a library from C, and returns its URI.
 func compiled(t *testing.T, name, text string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -42,7 +43,7 @@ func compiled(t *testing.T, name, text string) string {
 	if out, err := exec.Command("cc", "-shared", "-fPIC", "-o", library, source).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	return library
+	return (&hsm.URI{ModulePath: library}).String()
 }
 
 // TestLibraryExits loads libraries that call exit(): that is not taken for success, and is said.
@@ -52,7 +53,7 @@ func TestLibraryExits(t *testing.T) {
 		"initialized": `static int f(void *a) { exit(2); } static struct { char v[8]; void *f[68]; } l = {{2, 40}, {f}}; int C_GetFunctionList(void **p) { *p = &l; return 0; }`,
 		"thread":      `#include <pthread.h>` + "\n" + `static void *f(void *a) { exit(0); } __attribute__((constructor)) static void g(void) { pthread_t t; pthread_create(&t, 0, f, 0); pthread_join(t, 0); }`,
 	} {
-		out, err := exec.Command("msl-hsm", "token", "list", "--keystore", "pkcs11:?module-path="+compiled(t, name, text)).CombinedOutput()
+		out, err := exec.Command("msl-hsm", "token", "list", "--keystore", compiled(t, name, text)).CombinedOutput()
 		if code := codeOf(t, err); code != exit.Keystore || !strings.Contains(string(out), "called exit()") || strings.Count(string(out), "\n") != 1 {
 			t.Errorf("%s: exit code %d, %q", name, code, out)
 		}

@@ -65,7 +65,7 @@ func newFaultBench(t *testing.T, wait time.Duration) *faultBench {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	store, err := hsm.Open(hsm.Config{
-		URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN,
+		URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN,
 		Wait: wait, CallTimeout: 3 * wait,
 	})
 	if err != nil {

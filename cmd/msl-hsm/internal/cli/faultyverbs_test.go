@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
@@ -37,8 +38,8 @@ func TestVerbsOnFaultyModules(t *testing.T) {
 	m := hsmtest.New(t, token.Module)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "c.yaml")
-	write(t, dir, "c.yaml", fmt.Sprintf("keystore: {uri: \"pkcs11:token=%s?module-path=%s\", pin: \"%s\", wait: 300ms, call-timeout: 1s}\nserver: {state: %s, listen: \"127.0.0.1:0\"}\n",
-		token.Label, m.Path, token.PIN, filepath.Join(dir, "s.db")))
+	write(t, dir, "c.yaml", fmt.Sprintf("keystore: {uri: %q, pin: \"%s\", wait: 300ms, call-timeout: 1s}\nserver: {state: %s, listen: \"127.0.0.1:0\"}\n",
+		(&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), token.PIN, filepath.Join(dir, "s.db")))
 	run := func(args string) (code int, out, errs string) {
 		var o, e bytes.Buffer
 		code = runCheaply(append(strings.Fields(args), "--config", config), strings.NewReader(""), &o, &e)

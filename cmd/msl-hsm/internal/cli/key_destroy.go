@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -20,8 +21,9 @@ func keyDestroyCommand(p *program) *cobra.Command {
 		Use:   "destroy NAME",
 		Short: "Destroy a provisioned key for good",
 		Long: `Destroys a provisioned key, or one version of it. Without --force, versions that the
-servers of the configured state need are kept: the one in use, those that seal
-pre-shared keys, and those whose tokens may still be used.`,
+servers of the configured state need are kept: the one in use, also of the key of
+their identity, those that seal pre-shared keys, and those whose tokens may still be
+used.`,
 		Args: want("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if !yes {
@@ -86,9 +88,27 @@ func destroyVersion(p *program, c *config.Config, store keys.Store, label string
 	return destroy()
 }
 
+// notIdentity refuses the version with which servers prove their identity.
+func notIdentity(store keys.Store, label string, version uint32) error {
+	newest, err := keys.Newest(store)
+	if err != nil {
+		return err
+	}
+	if used := newest[label].Version; used != 0 && (version == 0 || version == used) {
+		return fmt.Errorf("%s version %d is kept, since servers prove their identity with it; with --force it is destroyed, and then devices must be given the public key of another", label, used)
+	}
+	return nil
+}
+
 // unneeded checks that the servers of the configured state do not need a key.
 func unneeded(c *config.Config, ctx context.Context, store keys.Store, label string, version uint32) (err error) {
-	if c.Server.State.IsZero() || !admin.Rotates(c.Keystore.Prefix, label) {
+	if c.Server.State.IsZero() {
+		return nil
+	}
+	if label == cmp.Or(c.Server.Key, keystore.RoleIdentity.Label(c.Keystore.Prefix)) {
+		return notIdentity(store, label, version)
+	}
+	if !admin.Rotates(c.Keystore.Prefix, label) {
 		return nil
 	}
 	s, err := admin.OpenRotations(c, store)

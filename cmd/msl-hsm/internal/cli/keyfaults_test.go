@@ -52,7 +52,7 @@ func TestFaultsOfKeyCommands(t *testing.T) {
 	dir := t.TempDir()
 	secret, config := filepath.Join(dir, "secret"), filepath.Join(dir, "c.yaml")
 	write(t, dir, "secret", strings.Repeat("ab", 16))
-	write(t, dir, "c.yaml", fmt.Sprintf("keystore: {uri: \"pkcs11:token=%s?module-path=%s\", pin: \"%s\"}\nserver: {state: %s}\n", token.Label, m.Path, token.PIN, filepath.Join(dir, "s.db")))
+	write(t, dir, "c.yaml", fmt.Sprintf("keystore: {uri: %q, pin: \"%s\"}\nserver: {state: %s}\n", (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), token.PIN, filepath.Join(dir, "s.db")))
 	command := func(args ...string) (int, string, string) {
 		var out, errs bytes.Buffer
 		code := runCheaply(append(args, "--config", config), strings.NewReader(""), &out, &errs)

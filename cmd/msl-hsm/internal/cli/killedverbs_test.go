@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
 	"github.com/msl-hsm/msl-hsm/softhsm"
@@ -32,7 +33,7 @@ func killVerbs(t *testing.T, state string, first int) {
 	lockModule(t)
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	b := newCutBench(t, fmt.Sprintf("keystore: {uri: \"pkcs11:token=%s?module-path=%s\", pin: \"%s\"}\nserver: {state: %s}\n", token.Label, m.Path, token.PIN, state))
+	b := newCutBench(t, fmt.Sprintf("keystore: {uri: %q, pin: \"%s\"}\nserver: {state: %s}\n", (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), token.PIN, state))
 	functions := []string{"C_Sign", "C_Finalize"}
 	rounds := 1
 	if os.Getenv("MSL_SOAK") != "" {

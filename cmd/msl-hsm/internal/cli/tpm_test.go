@@ -10,7 +10,6 @@ import (
 	"os"
 	"regexp"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -56,7 +55,7 @@ func clearTPM(ts *testscript.TestScript, _ bool, args []string) {
 
 // fillTPM URI makes keys persistent in a TPM, and NV indices, until there is no room for more.
 func fillTPM(ts *testscript.TestScript, _ bool, args []string) {
-	conn, err := net.Dial("unix", strings.TrimPrefix(args[0], "tpm:?unix="))
+	conn, err := net.Dial("unix", tpmtest.Socket(args[0]))
 	ts.Check(err)
 	defer conn.Close()
 	chip := transport.FromReadWriter(conn)

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -58,7 +59,7 @@ func newTwoTokens(t *testing.T, devices int) *twoTokens {
 	write(t, b.dir, "c.yaml", fmt.Sprintf(`
 keystore:
   pin: %q
-  tokens: ["pkcs11:token=%s?module-path=%s", "pkcs11:token=%s?module-path=%s"]
+  tokens: [%q, %q]
   isolate: true
   isolate-memory: %d
   wait: %v
@@ -67,7 +68,7 @@ server:
   state: s.db
   listen: 127.0.0.1:0
   upstream: %s
-`, string(b.tokens[0].PIN), b.tokens[0].Label, b.modules[0].Path, b.tokens[1].Label, b.modules[1].Path, isolatedMemory, callLimit/2, callLimit/2, service.URL))
+`, string(b.tokens[0].PIN), b.uri(0), b.uri(1), isolatedMemory, callLimit/2, callLimit/2, service.URL))
 	var keySets []*entityauth.PSKFile
 	for i := range devices / sessionsOfEntity {
 		keySets = append(keySets, b.register(fmt.Sprintf("camera-%d", i)))
@@ -78,6 +79,10 @@ server:
 		b.devices = append(b.devices, b.device(keySets[i/sessionsOfEntity], public, url))
 	}
 	return b
+}
+
+func (b *twoTokens) uri(i int) string {
+	return (&hsm.URI{Token: b.tokens[i].Label, ModulePath: b.modules[i].Path}).String()
 }
 
 // in is the same for a part of the test.

@@ -20,7 +20,7 @@ func TestMakeWay(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	k := config.Default().Keystore
-	k.URI, k.PIN = "pkcs11:token="+token.Label+"?module-path="+m.Path, string(token.PIN)
+	k.URI, k.PIN = (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), string(token.PIN)
 	s, err := hsm.Open(hsm.Config{URI: k.URI, PIN: token.PIN})
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
@@ -46,7 +47,7 @@ func TestImitated(t *testing.T) {
 			m := hsmtest.New(t, token.Module)
 			m.Inject(im.Faults...)
 			c := config.Default()
-			c.Keystore.URI, c.Keystore.PIN = "pkcs11:token="+token.Label+"?module-path="+m.Path, string(token.PIN)
+			c.Keystore.URI, c.Keystore.PIN = (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), string(token.PIN)
 			serveImitated(t, c, want.allow, want.refused)
 			if want.memory && os.Getenv("MSL_SOAK") != "" { // the command's tests do that every day
 				c.Keystore.SessionKeys, c.Server.Custody = config.SessionsInMemory, "imported"
