@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -103,5 +105,26 @@ func TestSlots(t *testing.T) {
 	m.Inject(hsmtest.Fault{Function: "C_GetSlotList", Code: pkcs11.CKR_DEVICE_ERROR})
 	if _, err := hsm.Slots(m.Path, ""); !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "C_GetSlotList: CKR_DEVICE_ERROR") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestListsOneAtATime has several callers list slots: SoftHSM2 adds a slot meanwhile, and two at
+// once end the process.
+func TestListsOneAtATime(t *testing.T) {
+	_, m := newFaulty(t, hsm.Config{})
+	const delay = 50 * time.Millisecond
+	m.Inject(hsmtest.Fault{Function: "C_GetSlotList", Delay: delay})
+	start := time.Now()
+	var callers sync.WaitGroup
+	for range 3 {
+		callers.Go(func() {
+			if _, err := hsm.Slots(m.Path, ""); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	callers.Wait()
+	if took, least := time.Since(start), 3*2*delay; took < least { // each asks for the number first
+		t.Errorf("%v, which is less than %v: they did not wait for each other", took, least)
 	}
 }

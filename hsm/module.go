@@ -24,6 +24,7 @@ type module struct {
 	text string // for C_Initialize; of the first store on it
 
 	gate       gate          // every call into the library goes through it
+	listing    sync.Mutex    // C_GetSlotList of SoftHSM2 may add a slot, and two at once end the process
 	generation atomic.Uint64 // grows with every C_Initialize seen
 
 	users  int           // guarded by modules
@@ -196,6 +197,8 @@ func (m *module) release(wait time.Duration) error {
 // slot whose token cannot be read does not hide others, but is reported if it may hold the
 // wanted token.
 func (m *module) tokens(blank bool) (all []tokenInfo, untold error, err error) {
+	m.listing.Lock()
+	defer m.listing.Unlock()
 	slots, err := m.slots(withTokens)
 	if err != nil {
 		return nil, nil, err

@@ -32,6 +32,8 @@ func Slots(path, initialize string) (all []Slot, err error) {
 	}
 	defer func() { err = errors.Join(err, mod.release(defaultWait)) }()
 	err = mod.inside(defaultWait, func() error {
+		mod.listing.Lock()
+		defer mod.listing.Unlock()
 		ids, err := mod.slots(everySlot)
 		for _, id := range ids {
 			all = append(all, mod.slot(id))
