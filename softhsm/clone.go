@@ -32,15 +32,25 @@ func (t *Token) Clone(label string) (*Token, error) {
 	name := hex.EncodeToString(serial)
 	copy(object[labelAt:], padded(label))
 	copy(object[serialAt:], name)
-	to := filepath.Join(tokens, "clone-"+name)
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
-		return nil, fmt.Errorf("softhsm: clone %q: %w", t.Label, err)
-	}
-	if err := os.WriteFile(filepath.Join(to, objectFile), object, 0o600); err != nil {
+	if err := copyToken(from, object, filepath.Join(tokens, "clone-"+name)); err != nil {
 		return nil, fmt.Errorf("softhsm: clone %q: %w", t.Label, err)
 	}
 	uri := hsm.URI{Token: label, ModulePath: t.Module}
 	return &Token{Module: t.Module, Config: t.Config, Label: label, URI: uri.String(), PIN: t.PIN}, nil
+}
+
+// copyToken copies a token, but for its object, in one step for programs that list the tokens:
+// SoftHSM completes what it finds incomplete, and ends a process that finds a serial number twice.
+func copyToken(from string, object []byte, to string) error {
+	hidden := filepath.Join(filepath.Dir(to), "..", filepath.Base(to))
+	defer os.RemoveAll(hidden)
+	if err := os.CopyFS(hidden, os.DirFS(from)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(hidden, objectFile), object, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(hidden, to)
 }
 
 // The positions of a token's label and serial number in its file: SoftHSM writes its
