@@ -83,7 +83,8 @@ type StoreConfig struct {
 }
 
 // OpenStore opens a store on a Device, with the errors of the function OpenStore. The
-// caller must close the Device after the store, unless the store owns it. A Device may have several stores.
+// caller must close the Device after the store, unless the store owns it. A Device may
+// have several stores.
 func (d *Device) OpenStore(c StoreConfig) (*Store, error) {
 	pin, err := checkPIN(c.PIN)
 	if err != nil {

@@ -235,7 +235,7 @@ func (s *Service) checkUpstream() []Check {
 	case len(failed) > 0:
 		return []Check{{"upstream", Warning, "some addresses could not be used: " + told}}
 	case untried > 0:
-		return []Check{{"upstream", OK, fmt.Sprintf("addresses: %d, of which %d were not tried yet: the first message does, and so does msl-hsm doctor", len(states), untried)}}
+		return []Check{{"upstream", OK, fmt.Sprintf("addresses: %d, of which %d were not tried yet: the next message tries one, and msl-hsm doctor all", len(states), untried)}}
 	}
 	return []Check{{"upstream", OK, fmt.Sprintf("addresses in use: %d", len(states))}}
 }
