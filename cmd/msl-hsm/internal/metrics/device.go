@@ -4,7 +4,9 @@ package metrics
 
 import (
 	"errors"
+	"maps"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -25,7 +27,7 @@ func newDevice(to *prometheus.Registry) device {
 	failures := counter("keystore_errors_total", "Operations of the device that failed, by what that means.", "function", "error")
 	to.MustRegister(queue, seconds, failures)
 	return device{queue: queue.WithLabelValues(), failures: failures,
-		seconds: &byName[prometheus.Observer]{make: func(name string) prometheus.Observer { return seconds.WithLabelValues(name) }}}
+		seconds: newByName(func(name string) prometheus.Observer { return seconds.WithLabelValues(name) })}
 }
 
 func (d *device) count(c keystore.Call) {
@@ -67,7 +69,7 @@ func newUpstream(to *prometheus.Registry) upstream {
 	requests := counter("upstream_requests_total", "Requests to the service behind the gateway, by the class of the status; none is no response.", "target", "status")
 	to.MustRegister(seconds, requests)
 	return upstream{requests: requests,
-		seconds: &byName[prometheus.Observer]{make: func(name string) prometheus.Observer { return seconds.WithLabelValues(name) }}}
+		seconds: newByName(func(name string) prometheus.Observer { return seconds.WithLabelValues(name) })}
 }
 
 func (u *upstream) count(c mslhttp.UpstreamCall) {
@@ -75,16 +77,32 @@ func (u *upstream) count(c mslhttp.UpstreamCall) {
 	u.requests.WithLabelValues(c.Target, classOf(c.Status)).Inc()
 }
 
-// byName has one series for each name, of which there are few.
+// byName has one series for each name, of which there are few: all is copied for a new one,
+// so that looking one up takes no lock and makes no garbage.
 type byName[T any] struct {
 	make func(name string) T
-	all  sync.Map
+	mu   sync.Mutex // of those who add one
+	all  atomic.Pointer[map[string]T]
+}
+
+func newByName[T any](make func(name string) T) *byName[T] {
+	b := &byName[T]{make: make}
+	b.all.Store(&map[string]T{})
+	return b
 }
 
 func (b *byName[T]) of(name string) T {
-	if v, ok := b.all.Load(name); ok {
-		return v.(T)
+	if v, ok := (*b.all.Load())[name]; ok {
+		return v
 	}
-	v, _ := b.all.LoadOrStore(name, b.make(name))
-	return v.(T)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := maps.Clone(*b.all.Load())
+	v, ok := all[name]
+	if !ok {
+		v = b.make(name)
+		all[name] = v
+		b.all.Store(&all)
+	}
+	return v
 }
