@@ -168,5 +168,5 @@ func Enrolled(states map[enroll.State]int) string {
 	for _, of := range states {
 		n += of
 	}
-	return fmt.Sprintf("; %d enrollments", n)
+	return "; " + exit.Count(n, "enrollment", "enrollments")
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
@@ -21,13 +22,13 @@ func (r *Rotator) Rewrap(ctx context.Context) ([]Left, error) {
 	done := 0
 	left, err := r.eachOlder(ctx, func(store keystore.Resealer, e state.EntityRecord) error {
 		if ctx.Err() != nil {
-			return fmt.Errorf("interrupted after %d entities; run it again to continue: %w", done, ctx.Err())
+			return fmt.Errorf("interrupted after %s; run it again to continue: %w", exit.Count(done, "entity", "entities"), ctx.Err())
 		}
 		done++
 		return r.reseal(ctx, store, e)
 	})
 	if err == nil {
-		r.Tell("sealed the pre-shared keys of %d entities again", done)
+		r.Tell("sealed the pre-shared keys of %s again", exit.Count(done, "entity", "entities"))
 	}
 	return left, err
 }

@@ -269,7 +269,7 @@ func (x *ceremony) end() error {
 		return err
 	}
 	if t.DryRun {
-		fmt.Fprintf(x.p.stdout, "rehearsed: %d keys, and the transcript verifies; the token is thrown away\n", len(t.Keys))
+		fmt.Fprintf(x.p.stdout, "rehearsed: %s, and the transcript verifies; the token is thrown away\n", exit.Count(len(t.Keys), "key", "keys"))
 		return nil
 	}
 	fmt.Fprintf(x.p.stdout, "wrote %s, signed by the key %s\nwitnesses: note this hash of the key, for msl-hsm ceremony verify --key-hash\n", x.Transcript, hash)

@@ -60,7 +60,7 @@ func (p *program) approveAll(path, note string) error {
 		a := &approver{p: p, line: newProgress(p.stderr), devices: s, file: shown, note: note}
 		err := a.read(from)
 		a.line.clear()
-		fmt.Fprintf(p.stdout, "approved %d devices\n", a.approved)
+		fmt.Fprintf(p.stdout, "approved %s\n", exit.Count(a.approved, "device", "devices"))
 		if err == nil && a.wrong > 0 {
 			err = fmt.Errorf("%s: %d lines were not approved: correct them, and give the file again", shown, a.wrong)
 		}
@@ -186,7 +186,7 @@ func (a *approver) flush() error {
 		return fmt.Errorf("%s: from line %d on: %w", a.file, a.lines[len(errs)], err)
 	}
 	a.some, a.lines = a.some[:0], a.lines[:0]
-	a.line.tell("approved %d devices", a.approved)
+	a.line.tell("approved %s", exit.Count(a.approved, "device", "devices"))
 	return nil
 }
 

@@ -110,10 +110,10 @@ func leftError(left []admin.Left) error {
 	}
 	var err error
 	if again > 0 {
-		err = fmt.Errorf("the keys of %d entities cannot leave the key store to be sealed again: give each new keys with msl-hsm entity remove and msl-hsm entity add", again)
+		err = fmt.Errorf("the keys of %s cannot leave the key store to be sealed again: give each new keys with msl-hsm entity remove and msl-hsm entity add", exit.Count(again, "entity", "entities"))
 	}
 	if waiting := len(left) - again; waiting > 0 {
-		missing := fmt.Errorf("the keys of %d entities can be sealed again by trusted keys only, and the newest are not trusted: run msl-hsm key trust or msl-hsm key rotate --so-pin SOURCE, and then this again", waiting)
+		missing := fmt.Errorf("the keys of %s can be sealed again by trusted keys only, and the newest are not trusted: run msl-hsm key trust or msl-hsm key rotate --so-pin SOURCE, and then this again", exit.Count(waiting, "entity", "entities"))
 		if err == nil {
 			err = missing
 		} else {

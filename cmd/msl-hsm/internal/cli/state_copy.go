@@ -62,7 +62,7 @@ sealed keys of devices and the hashes of passwords.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(p.stdout, "wrote %s: %d entities, %d users, %d bytes%s\n", args[0], r.Entities, r.Users, r.Bytes, admin.Enrolled(r.Enrollments))
+			fmt.Fprintf(p.stdout, "wrote %s: %s, %s, %d bytes%s\n", args[0], exit.Count(r.Entities, "entity", "entities"), exit.Count(r.Users, "user", "users"), r.Bytes, admin.Enrolled(r.Enrollments))
 			return nil
 		},
 	}
@@ -159,7 +159,7 @@ func restoreState(p *program, c *config.Config, backup, file string, keepTokens,
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.stdout, "restored %s: %d entities, %d users\n", file, done.Entities, done.Users)
+	fmt.Fprintf(p.stdout, "restored %s: %s, %s\n", file, exit.Count(done.Entities, "entity", "entities"), exit.Count(done.Users, "user", "users"))
 	if done.Aside != "" {
 		fmt.Fprintf(p.stdout, "what was there is in %s\n", done.Aside)
 	}

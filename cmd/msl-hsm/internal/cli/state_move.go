@@ -33,7 +33,7 @@ hashes of passwords. It includes the enrollments of devices in etcd.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(p.stdout, "wrote %s: %d entities, %d users\n", args[0], sum.Entities, sum.Users)
+			_, err = fmt.Fprintf(p.stdout, "wrote %s: %s, %s\n", args[0], exit.Count(sum.Entities, "entity", "entities"), exit.Count(sum.Users, "user", "users"))
 			return err
 		},
 	}
@@ -78,7 +78,7 @@ msl-hsm enrollment import.`,
 			if err := admin.Tell(c, nil, "state import", args[0], err); err != nil {
 				return err
 			}
-			fmt.Fprintf(p.stdout, "imported %s to %s: %d entities, %d users\n", args[0], &c.Server.State, done.Entities, done.Users)
+			fmt.Fprintf(p.stdout, "imported %s to %s: %s, %s\n", args[0], &c.Server.State, exit.Count(done.Entities, "entity", "entities"), exit.Count(done.Users, "user", "users"))
 			if !keep {
 				fmt.Fprintf(p.stdout, importedText, done.Ended.UTC().Format(time.RFC3339))
 			}

@@ -45,7 +45,7 @@ review msl-hsm entity list and msl-hsm user list before you start it.`,
 }
 
 func printSigning(p *program, file string, s admin.Signing) {
-	fmt.Fprintf(p.stdout, "signed %s: %d entities, %d revoked; %d users, %d revoked\n", file, s.Entities, s.EntitiesRevoked, s.Users, s.UsersRevoked)
+	fmt.Fprintf(p.stdout, "signed %s: %s, %d revoked; %s, %d revoked\n", file, exit.Count(s.Entities, "entity", "entities"), s.EntitiesRevoked, exit.Count(s.Users, "user", "users"), s.UsersRevoked)
 	if s.Enrollments != "" {
 		fmt.Fprintf(p.stdout, "signed %s\n", s.Enrollments)
 	}

@@ -247,3 +247,11 @@ func TestUnreached(t *testing.T) {
 		}
 	}
 }
+
+func TestCount(t *testing.T) {
+	for n, want := range map[int]string{0: "0 keys", 1: "1 key", 2: "2 keys", 11: "11 keys"} {
+		if got := Count(n, "key", "keys"); got != want {
+			t.Errorf("%d: %q", n, got)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -53,6 +54,14 @@ func Printable(s string) string {
 		return "-"
 	}
 	return safetext.String(s)
+}
+
+// Count says how many there are of what one and several of are called.
+func Count(n int, one, several string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + several
 }
 
 // longestLine bounds what is said of an error, in bytes.

@@ -171,7 +171,7 @@ func (a audit) check() []Check {
 	err := a.log.Err()
 	switch {
 	case err == nil:
-		return []Check{{"audit", OK, fmt.Sprintf("the audit log is written; %d records are waiting for a signature", a.log.Unsigned())}}
+		return []Check{{"audit", OK, fmt.Sprintf("the audit log is written; waiting for a signature: %s", exit.Count(a.log.Unsigned(), "record", "records"))}}
 	case a.required:
 		return []Check{{"audit", Failure, exit.OneLine(fmt.Errorf("%w: %w: free disk space, or fix the cause of the error", errUnaudited, err))}}
 	}

@@ -112,7 +112,7 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 			d.used = &used
 		}
 	}
-	if !d.judge("state", err, "no damage; %d entities and %d users are registered", all.Entities, all.Users) {
+	if !d.judge("state", err, "no damage; %s and %s registered", exit.Count(all.Entities, "entity", "entities"), exit.Count(all.Users, "user", "users")) {
 		return
 	}
 	registered, err := s.Entities()
@@ -231,7 +231,7 @@ func (d *doctor) keys(store keystore.Admin) {
 		weak++
 	}
 	if weak == 0 {
-		d.say("keys", OK, "%d keys, none of which can be read or leave the device", len(all))
+		d.say("keys", OK, "%s that cannot be read and cannot leave the device", exit.Count(len(all), "key", "keys"))
 	}
 }
 

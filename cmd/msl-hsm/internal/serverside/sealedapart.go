@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/keystore/split"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
@@ -23,5 +24,5 @@ func sealedApart(c *config.Config, all []state.EntityRecord) string {
 	if count == 0 {
 		return ""
 	}
-	return fmt.Sprintf("keystore.session-keys was changed: the pre-shared keys of %d entities, such as %q, can no longer be opened; set it back, or give each entity new keys: msl-hsm entity remove IDENTITY, then msl-hsm entity add IDENTITY --generate-psk FILE", count, first)
+	return fmt.Sprintf("keystore.session-keys was changed: the pre-shared keys of %s, such as %q, can no longer be opened; set it back, or give each entity new keys: msl-hsm entity remove IDENTITY, then msl-hsm entity add IDENTITY --generate-psk FILE", exit.Count(count, "entity", "entities"), first)
 }

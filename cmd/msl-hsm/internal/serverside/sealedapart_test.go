@@ -21,7 +21,7 @@ func TestSealedApart(t *testing.T) {
 		c := &config.Config{}
 		c.Keystore.SessionKeys = sessions
 		warning := sealedApart(c, all)
-		for _, want := range []string{"of 1 entities", `"` + first + `"`, "msl-hsm entity remove", "msl-hsm entity add"} {
+		for _, want := range []string{"of 1 entity", `"` + first + `"`, "msl-hsm entity remove", "msl-hsm entity add"} {
 			if !strings.Contains(warning, want) {
 				t.Errorf("session keys %q: %q lacks %q", sessions, warning, want)
 			}
