@@ -143,7 +143,7 @@ func (r *rings) findVersion(label string, number uint32) (version, error) {
 }
 
 func noVersion(label string, number uint32) error {
-	return fmt.Errorf("hsm: key %q version %d: %w", label, number, keystore.ErrNotFound)
+	return fmt.Errorf("hsm: %w", keystore.NoVersion(label, number))
 }
 
 // forgetLabel drops what is known of a key, because it changes.

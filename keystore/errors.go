@@ -37,6 +37,15 @@ var (
 	ErrExists = errors.New("keystore: key exists")
 )
 
+// NoVersion says that a store has no such version of a key, or with version 0 none at all,
+// as [ErrNotFound].
+func NoVersion(label string, version uint32) error {
+	if version == 0 {
+		return fmt.Errorf("key %q: %w", label, ErrNotFound)
+	}
+	return fmt.Errorf("key %q version %d: %w", label, version, ErrNotFound)
+}
+
 // NoPINf returns an error about a PIN that was not given to any device, because it is missing
 // or malformed. It is [ErrPIN], and does not say that a PIN was refused.
 func NoPINf(format string, args ...any) error { return noPIN{fmt.Errorf(format, args...)} }

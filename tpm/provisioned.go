@@ -117,7 +117,7 @@ func (p *provisionedKeys) find(label string, version uint32) (*record, error) {
 			return r, nil
 		}
 	}
-	return nil, fmt.Errorf("tpm: key %q version %d: %w", label, version, keystore.ErrNotFound)
+	return nil, fmt.Errorf("tpm: %w", keystore.NoVersion(label, version))
 }
 
 // version returns a record as a keystore.Version.
@@ -218,7 +218,7 @@ func (p *provisionedKeys) destroy(label string, version uint32) error {
 		}
 	}
 	if len(gone) == 0 {
-		return fmt.Errorf("tpm: destroy %q version %d: %w", label, version, keystore.ErrNotFound)
+		return fmt.Errorf("tpm: destroy: %w", keystore.NoVersion(label, version))
 	}
 	err := p.state.change(func(f *stateFile) {
 		f.Keys = slices.DeleteFunc(f.Keys, func(k storedKey) bool {

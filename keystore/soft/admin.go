@@ -162,7 +162,7 @@ func (s *Store) Destroy(label string, version uint32) error {
 		}
 	}
 	if len(gone) == 0 {
-		return fmt.Errorf("soft: destroy %q version %d: %w", label, version, keystore.ErrNotFound)
+		return fmt.Errorf("soft: destroy: %w", keystore.NoVersion(label, version))
 	}
 	err := s.change(func(rings map[string][]record) {
 		rings[label] = kept

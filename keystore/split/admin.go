@@ -115,7 +115,7 @@ func otherPlace(label string, at place) string {
 // Destroy removes one version of a provisioned key, or with version 0 all, from the device.
 func (s *Store) Destroy(label string, version uint32) error {
 	defer s.sealer.forget(label)
-	absent := fmt.Errorf("split: key %q version %d: %w", label, version, keystore.ErrNotFound)
+	absent := fmt.Errorf("split: %w", keystore.NoVersion(label, version))
 	return s.eitherPlace(label, absent, func(place string) error { return s.device.Destroy(place, version) })
 }
 

@@ -66,20 +66,20 @@ const maxPSKFile = 64 << 10
 func ReadPSKFile(path string, derive bool) (*PSKFile, error) {
 	text, err := secret.ReadFile(path, maxPSKFile)
 	if err != nil {
-		return nil, fmt.Errorf("pre-shared keys: %s: %w", path, err)
+		return nil, fmt.Errorf("key file %s: %w", path, err)
 	}
 	defer text.Close()
 	k := &PSKFile{}
 	if err := k.decode(text.Bytes()); err != nil {
 		k.Wipe()
-		return nil, fmt.Errorf("pre-shared keys: %s is not a JSON object of identity, encryption and mac (Base64)", path)
+		return nil, fmt.Errorf("key file %s is not a JSON object of identity, encryption and mac (Base64)", path)
 	}
 	if k.Wrapping == nil && derive {
 		k.Wrapping = DeriveWrappingKey(k.Encryption, k.MAC)
 	}
 	if len(k.Encryption) != 16 || len(k.MAC) != 32 || k.Wrapping != nil && len(k.Wrapping) != 16 {
 		k.Wipe()
-		return nil, fmt.Errorf("pre-shared keys: %s: want encryption of 16 bytes, mac of 32 and wrapping of 16", path)
+		return nil, fmt.Errorf("key file %s: want encryption of 16 bytes, mac of 32 and wrapping of 16", path)
 	}
 	return k, nil
 }

@@ -71,7 +71,7 @@ func showPublic(p *program, store keystore.Store, label string, version uint32) 
 		}
 		return pem.Encode(p.stdout, &pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	}
-	return fmt.Errorf("key %q version %d: %w; msl-hsm key list shows the keys", label, version, keystore.ErrNotFound)
+	return fmt.Errorf("%w; msl-hsm key list shows the keys", keystore.NoVersion(label, version))
 }
 
 func showKey(p *program, c *config.Config, store keys.Store, label string, version uint32, asJSON bool) error {
