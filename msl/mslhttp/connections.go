@@ -185,6 +185,9 @@ type boundConn struct {
 	madeRoom  atomic.Bool // it was closed for another one
 }
 
+// from is where the connection comes from, which may be a trusted proxy that it does not count for.
+func (b *boundConn) from() string { return SourceOf(b.RemoteAddr().String()) }
+
 // Read records that something arrived.
 func (b *boundConn) Read(p []byte) (int, error) {
 	n, err := b.Conn.Read(p)
@@ -219,7 +222,7 @@ func (c *Connections) arrive(l *boundListener, raw net.Conn) (conn *boundConn, n
 		return conn, true
 	}
 	if full(c.waiting.Len(), most) || full(c.queues[conn.source], half) {
-		c.turn(TooManyConnections, conn.source)
+		c.turn(TooManyConnections, conn.from())
 		raw.Close()
 		return nil, false
 	}
@@ -255,7 +258,7 @@ func (c *Connections) closeOne(source string) bool {
 			return false // all that follow are as young
 		}
 		if !conn.keeps() && (source == "" || conn.source == source) {
-			c.turn(MadeRoom, conn.source)
+			c.turn(MadeRoom, conn.from())
 			conn.madeRoom.Store(true)
 			conn.remove()
 			conn.Conn.Close()
@@ -297,7 +300,7 @@ func (c *Connections) serveWaiting() {
 		c.waiting.Remove(e)
 		c.queues.add(conn.source, -1)
 		if late {
-			c.turn(TooManyConnections, conn.source)
+			c.turn(TooManyConnections, conn.from())
 			conn.Conn.Close()
 			continue
 		}
@@ -312,7 +315,7 @@ func (c *Connections) dismiss(l *boundListener) {
 	for e, next := c.waiting.Front(), (*list.Element)(nil); e != nil; e = next {
 		next = e.Next()
 		if conn := e.Value.(*boundConn); conn.listener == l {
-			c.turn(Stopping, conn.source)
+			c.turn(Stopping, conn.from())
 			c.waiting.Remove(e)
 			c.queues.add(conn.source, -1)
 			conn.Conn.Close()

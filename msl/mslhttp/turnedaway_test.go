@@ -35,9 +35,14 @@ func checkTurned(t *testing.T, c *Connections, want map[Reason]uint64) {
 }
 
 func TestTurnedAwayConnections(t *testing.T) {
+	t.Run("of clients", func(t *testing.T) { testTurnedAwayConnections(t, nil) })
+	t.Run("of trusted proxies", func(t *testing.T) { testTurnedAwayConnections(t, networks("192.0.2.0/24")) })
+}
+
+func testTurnedAwayConnections(t *testing.T, proxies TrustedProxies) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		c := &Connections{Max: 1, PerSource: -1, Log: slog.New(slog.NewTextHandler(&log, nil))}
+		c := &Connections{Max: 1, PerSource: -1, Trusted: proxies, Log: slog.New(slog.NewTextHandler(&log, nil))}
 		b := newBounded(t, c, http.NotFoundHandler())
 		fmt.Fprint(b.dialNow("192.0.2.1:1"), "POST /") // and no more
 		b.dialNow("192.0.2.2:1")                       // waits
