@@ -79,7 +79,7 @@ func unusableEnrollments(path string, err error) error {
 	case errors.Is(err, authkv.ErrUnsigned):
 		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it dates from before files were authenticated, and you know that it is right, run msl-hsm state sign", err)
 	case errors.Is(err, authkv.ErrOtherKey):
-		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if you replaced the key yourself, run msl-hsm state sign", err)
+		return fmt.Errorf("%w: if it was used with another key store, correct keystore; else restore a backup, and find out who else can write there; if you replaced the key yourself, run msl-hsm state sign", err)
 	case errors.Is(err, enroll.ErrForged):
 		return fmt.Errorf("%w: restore a backup, and find out who else can write there", err)
 	}

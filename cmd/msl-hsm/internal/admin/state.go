@@ -159,7 +159,7 @@ func Unusable(path string, err error) error {
 	case errors.Is(err, bolt.ErrUnsigned):
 		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it dates from before files were authenticated, and you know that it is right, run msl-hsm state sign --state %s", err, Quoted(path))
 	case errors.Is(err, bolt.ErrOtherKey):
-		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if you replaced the key yourself, run msl-hsm state sign --state %s", err, Quoted(path))
+		return fmt.Errorf("%w: if it was used with another key store, correct keystore; else restore a backup, and find out who else can write there; if you replaced the key yourself, run msl-hsm state sign --state %s", err, Quoted(path))
 	case errors.Is(err, bolt.ErrForged):
 		return fmt.Errorf("%w: restore a backup, and find out who else can write there", err)
 	}
