@@ -92,6 +92,28 @@ func TestRemoved(t *testing.T) {
 	}
 }
 
+// TestRemovedMeanwhile removes the file of a log that cannot be written: that is told, too.
+func TestRemovedMeanwhile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit")
+	var log bytes.Buffer
+	l, err := auditlog.Open(auditlog.Config{Path: path, Signer: newKey(t), Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty := l.Fill()
+	l.Record(auditlog.Record{Event: "lost"})
+	if err := l.Reopen(nil); !errors.Is(l.Err(), syscall.ENOSPC) {
+		t.Fatalf("%v, and then %v", err, l.Err())
+	}
+	empty()
+	if err := errors.Join(os.Remove(path), l.Reopen(nil), l.Err(), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(log.String(), "was removed while it was open") != 1 {
+		t.Errorf("%s", &log)
+	}
+}
+
 // TestFullDisk writes what fits into memory when there is room again, and counts the rest.
 func TestFullDisk(t *testing.T) {
 	key := newKey(t)

@@ -165,7 +165,8 @@ func (l *Log) put() error {
 	if err := l.flush(); err != nil || !removed(l.file) {
 		return err
 	}
-	if l.failed == nil {
+	if l.gone != l.file {
+		l.gone = l.file
 		l.c.Log.Error("the audit log was removed while it was open: find out by whom; msl-hsm audit verify shows which records are missing", "file", l.c.Path)
 	}
 	return l.another(0)

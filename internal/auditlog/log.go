@@ -50,8 +50,9 @@ type Log struct {
 
 	mu       sync.Mutex
 	file     *os.File
-	size     int64  // bytes of the file, including pending ones
-	pending  []byte // not written yet
+	gone     *os.File // the file whose removal was logged
+	size     int64    // bytes of the file, including pending ones
+	pending  []byte   // not written yet
 	last     Position
 	mark     Position // the newest mark of this process
 	unsigned int      // records not covered by a checkpoint
