@@ -55,16 +55,14 @@ func (p *place) look() (state, error) {
 	return p.now, p.why
 }
 
-// judge notes what an examination found, and returns the state before.
-func (p *place) judge(err error) (before state) {
+// judge notes what an examination found.
+func (p *place) judge(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before = p.now
 	p.now, p.why = fit, nil
 	if err != nil {
 		p.now, p.why = out, err
 	}
-	return before
 }
 
 // doubt has the token examined, since an operation failed there.

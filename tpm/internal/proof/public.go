@@ -10,8 +10,6 @@ import (
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
-
-	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // A Public is the public area of a key in a TPM (TPM 2.0 Library, Part 2, clause
@@ -99,8 +97,7 @@ func (p Public) checkAK() error {
 	if err := p.checkFixed("AK", a.Restricted && a.SignEncrypt && !a.Decrypt, "restricted and only for signatures"); err != nil {
 		return err
 	}
-	_, err := p.algorithm("AK", false)
-	return err
+	return p.isSigning("AK", false)
 }
 
 // checkKey requires an unrestricted signing key.
@@ -109,8 +106,7 @@ func (p Public) checkKey() error {
 	if err := p.checkFixed("LDevID", a.SignEncrypt && !a.Decrypt && !a.Restricted, "unrestricted and only for signatures"); err != nil {
 		return err
 	}
-	_, err := p.algorithm("LDevID", true)
-	return err
+	return p.isSigning("LDevID", true)
 }
 
 // CheckStorage requires a storage key that cannot leave its TPM, as a parent of imported
@@ -141,29 +137,26 @@ func (p Public) checkFixed(what string, usage bool, wanted string) error {
 	return nil
 }
 
-// algorithm returns the algorithm of a signing key.
-func (p Public) algorithm(what string, anyScheme bool) (keystore.Algorithm, error) {
+// isSigning checks that the key signs, as RSA or ECDSA with SHA-256 and in a size that is taken.
+func (p Public) isSigning(what string, anyScheme bool) error {
 	if p.Area.NameAlg != tpm2.TPMAlgSHA256 {
-		return 0, Fail(ErrKey, "%s: name algorithm %#x", what, uint16(p.Area.NameAlg))
+		return Fail(ErrKey, "%s: name algorithm %#x", what, uint16(p.Area.NameAlg))
 	}
 	scheme, hash := p.scheme()
 	if !(anyScheme && scheme == tpm2.TPMAlgNull) && (hash != tpm2.TPMAlgSHA256 || scheme == tpm2.TPMAlgRSAPSS) {
-		return 0, Fail(ErrKey, "%s: its scheme is not RSASSA or ECDSA with SHA-256", what)
+		return Fail(ErrKey, "%s: its scheme is not RSASSA or ECDSA with SHA-256", what)
 	}
 	switch key := p.Key.(type) {
 	case *ecdsa.PublicKey:
 		if key.Curve.Params().BitSize == 256 {
-			return keystore.ECDSAP256, nil
+			return nil
 		}
 	case *rsa.PublicKey:
-		switch key.N.BitLen() {
-		case 2048:
-			return keystore.RSASign2048, nil
-		case 3072:
-			return keystore.RSASign3072, nil
+		if bits := key.N.BitLen(); bits == 2048 || bits == 3072 {
+			return nil
 		}
 	}
-	return 0, Fail(ErrKey, "%s: it is not ECDSA P-256 or RSA with 2048 or 3072 bits", what)
+	return Fail(ErrKey, "%s: it is not ECDSA P-256 or RSA with 2048 or 3072 bits", what)
 }
 
 // scheme returns the scheme of a signing key, with its hash if the scheme is known here.

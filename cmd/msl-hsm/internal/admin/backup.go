@@ -106,7 +106,7 @@ func copyState(c *config.Config, state string, to *os.File) error {
 		return err
 	}
 	if remote != nil {
-		return errors.Join(remote.callLong(http.MethodGet, "/state/snapshot", nil, to), remote.Close())
+		return errors.Join(remote.callLong(http.MethodGet, "/state/snapshot", to), remote.Close())
 	}
 	s, err := OpenState(c, state)
 	if err != nil {

@@ -70,11 +70,11 @@ func openEnrollmentFile(c *config.Config, store keys.Store, trust authkv.Trust) 
 	path := c.Server.Enrollment.File()
 	r := &Keys{c: c, store: store}
 	f, err := r.enrollments(trust).Open(path)
-	return f, errors.Join(unusableEnrollments(path, err), r.Close())
+	return f, errors.Join(unusableEnrollments(err), r.Close())
 }
 
 // unusableEnrollments adds what to do to the error about a file of enrollments.
-func unusableEnrollments(path string, err error) error {
+func unusableEnrollments(err error) error {
 	switch {
 	case errors.Is(err, authkv.ErrUnsigned):
 		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it dates from before files were authenticated, and you know that it is right, run msl-hsm state sign", err)

@@ -94,11 +94,11 @@ func (l localKeeper) Close() error {
 }
 
 func (r remoteKeeper) Check() (report StateReport, err error) {
-	err = r.callLong(http.MethodPost, "/state/check", nil, &report)
+	err = r.callLong(http.MethodPost, "/state/check", &report)
 	return report, err
 }
 
 func (r remoteKeeper) Prune() (f state.Forgotten, err error) {
-	err = r.callLong(http.MethodPost, "/state/prune", nil, &f)
+	err = r.callLong(http.MethodPost, "/state/prune", &f)
 	return f, err
 }

@@ -44,7 +44,7 @@ func LookFor(c *config.Config) (*Running, error) {
 }
 
 // Reload makes the server reload its configuration, and decodes the result into out.
-func (r *Running) Reload(out any) error { return r.callLong(http.MethodPost, "/reload", nil, out) }
+func (r *Running) Reload(out any) error { return r.callLong(http.MethodPost, "/reload", out) }
 
 // Status decodes the server's report on its health into out.
 func (r *Running) Status(out any) error { return r.call(http.MethodGet, "/status", nil, out) }

@@ -61,7 +61,7 @@ func hold(c *config.Config, store keys.Store) (*held, error) {
 
 func (h *held) renew() error {
 	if h.remote != nil {
-		return h.remote.callLong(http.MethodPost, "/state/reauthenticate", nil, nil)
+		return h.remote.callLong(http.MethodPost, "/state/reauthenticate", nil)
 	}
 	return renew(context.Background(), h.state, h.records)
 }

@@ -105,11 +105,11 @@ func (r *Running) call(method, path string, in, out any) error {
 }
 
 // callLong makes a call that may take a while, after checking that the server is alive.
-func (r *Running) callLong(method, path string, in, out any) error {
+func (r *Running) callLong(method, path string, out any) error {
 	if err := r.alive(); err != nil {
 		return err
 	}
-	return r.callFor(longPatience, method, path, in, out)
+	return r.callFor(longPatience, method, path, nil, out)
 }
 
 func (r *Running) callFor(d time.Duration, method, path string, in, out any) error {

@@ -142,7 +142,7 @@ func TestCloseWhileCopying(t *testing.T) {
 	begun, goOn := make(chan bool), make(chan bool)
 	answered := make(chan error, 1)
 	go func() {
-		answered <- dialed(t, path).callLong(http.MethodGet, "/state/snapshot", nil, slowWriter{begun, goOn})
+		answered <- dialed(t, path).callLong(http.MethodGet, "/state/snapshot", slowWriter{begun, goOn})
 	}()
 	<-begun
 	closed := make(chan error, 1)
@@ -371,7 +371,7 @@ func TestKeeper(t *testing.T) {
 		t.Error(err)
 	}
 	var copied countingWriter
-	if err := k.callLong(http.MethodGet, "/state/snapshot", nil, &copied); err != nil || copied == 0 {
+	if err := k.callLong(http.MethodGet, "/state/snapshot", &copied); err != nil || copied == 0 {
 		t.Errorf("%d bytes, %v", copied, err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(remote.state), "*.backup-*")); len(left) > 0 {

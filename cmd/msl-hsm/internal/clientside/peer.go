@@ -31,7 +31,7 @@ func usePeer(c *config.Config, k *Client) error {
 	issuer.Shared, issuer.Rand = k.MSL.Custody == msl.CustodyShared, k.random
 	k.server = &msl.Server{
 		Name: name, Local: k.MSL.Local, Peers: k.MSL.Peers, Custody: k.MSL.Custody, Issuer: issuer,
-		KeyExchanges: peerResponders(c, k), State: &msl.MemoryState{}, Capabilities: k.MSL.Capabilities, Limits: k.MSL.Limits,
+		KeyExchanges: peerResponders(k), State: &msl.MemoryState{}, Capabilities: k.MSL.Capabilities, Limits: k.MSL.Limits,
 	}
 	return nil
 }
@@ -52,7 +52,7 @@ func issuerInMemory(c *config.Config, store keys.Importing) error {
 
 // peerResponders returns the key exchanges that the peer may request: all that the
 // custody allows.
-func peerResponders(c *config.Config, k *Client) (all []msl.Responder) {
+func peerResponders(k *Client) (all []msl.Responder) {
 	candidates := []msl.Responder{&keyx.AsymmetricWrapped{Store: k.store, Rand: k.random}}
 	if k.peer != nil {
 		candidates = append(candidates, &keyx.SymmetricResponder{Store: k.store, PSK: k.peer, Rand: k.random})

@@ -28,16 +28,12 @@ func TakeFailures(c *config.Config, s *Service, log *slog.Logger) (*FailureEndpo
 	if f.Log == "" {
 		return &FailureEndpoint{}, nil
 	}
-	allow, err := mayReport(c, s.State)
-	if err != nil {
-		return nil, err
-	}
 	reports, err := failurelog.OpenLog(f.Log, failurelog.Rotation{Size: f.Size, Age: f.Age, Keep: f.Keep})
 	if err != nil {
 		return nil, exit.Usagef("server.failures.log: %w", err)
 	}
 	return &FailureEndpoint{f.Path, &failurelog.Handler{
-		Log: reports, Name: c.Server.Identity, Allow: allow,
+		Log: reports, Name: c.Server.Identity, Allow: mayReport(c, s.State),
 		PerSource: f.PerSource, PerSecond: f.PerSecond, Logger: log,
 		Source: mslhttp.TrustedProxies(c.Server.TrustedProxies).Source,
 	}}, nil
@@ -45,9 +41,9 @@ func TakeFailures(c *config.Config, s *Service, log *slog.Logger) (*FailureEndpo
 
 // mayReport admits every registered entity, whatever its scheme: an entity that reports
 // a failure of its keys cannot use them.
-func mayReport(c *config.Config, state msl.Directory) (func(context.Context, string) (bool, error), error) {
+func mayReport(c *config.Config, state msl.Directory) func(context.Context, string) (bool, error) {
 	if c.Server.Failures.Allow == "anyone" {
-		return nil, nil
+		return nil
 	}
 	return func(ctx context.Context, identity string) (bool, error) {
 		entity, err := state.Entity(ctx, identity)
@@ -55,7 +51,7 @@ func mayReport(c *config.Config, state msl.Directory) (func(context.Context, str
 			return inModelGroup(c, identity), nil
 		}
 		return err == nil && !entity.Revoked, err
-	}, nil
+	}
 }
 
 // inModelGroup reports whether the identity belongs to a group that shares a key.
