@@ -83,7 +83,10 @@ func (a *attempt) check(in *incoming) error {
 	if err := in.checkForm(); err != nil {
 		return err
 	}
-	if a.purpose != pushed && in.messageID != next(a.messageID) {
+	if a.purpose == pushed { // nothing else tells it from a message of this side
+		return in.checkSender(a.us)
+	}
+	if in.messageID != next(a.messageID) {
 		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
 	}
 	if a.req.Recipient != "" && in.token == nil && !sameName(in.sender.Identity, a.req.Recipient) {
