@@ -34,7 +34,7 @@ func parseCapabilities(o wire.Object) (*Capabilities, error) {
 	}
 	c := &Capabilities{Languages: languages, noJSON: !slices.Contains(formats, encoderJSON)}
 	for _, name := range compression {
-		if name == wire.GZIP || name == wire.LZW {
+		if (name == wire.GZIP || name == wire.LZW) && !slices.Contains(c.Compression, name) {
 			c.Compression = append(c.Compression, name)
 		}
 	}

@@ -31,16 +31,16 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 	if in.err != nil {
 		return in, a.judgeError(in)
 	}
+	if err = in.inflateTokens(ctx); err != nil {
+		return in, withID(err, in.messageID)
+	}
 	var outcome Outcome
 	if in.keyResponse != nil {
 		if outcome, err = a.accept(ctx, in); err != nil {
 			return in, withID(err, in.messageID)
 		}
 	}
-	if err = a.check(in); err == nil {
-		err = in.inflateTokens(ctx)
-	}
-	if err != nil {
+	if err = a.check(in); err != nil {
 		outcome.Keys.Release()
 		return in, withID(err, in.messageID)
 	}
@@ -80,13 +80,13 @@ func (a *attempt) accept(ctx context.Context, in *incoming) (Outcome, error) {
 }
 
 func (a *attempt) check(in *incoming) error {
-	if err := in.checkHandshake(); err != nil {
+	if err := in.checkForm(); err != nil {
 		return err
 	}
-	if in.nonReplayableID != absent && in.token == nil {
-		return fail(ErrIncompleteNonReplayableMessage, "answer", nil)
+	if a.purpose == pushed { // nothing else tells it from a message of this side
+		return in.checkSender(a.us)
 	}
-	if a.purpose != pushed && in.messageID != next(a.messageID) {
+	if in.messageID != next(a.messageID) {
 		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
 	}
 	if a.req.Recipient != "" && in.token == nil && !sameName(in.sender.Identity, a.req.Recipient) {

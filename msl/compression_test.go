@@ -202,8 +202,9 @@ func TestEmptyChunkCompressed(t *testing.T) {
 // the order of the request, and all three lists.
 func TestAnsweredCapabilities(t *testing.T) {
 	for asked, want := range map[string]string{
-		`{"compressionalgos":["LZW","X"],"languages":["fr","en-US"],"encoderformats":["CBOR","JSON"]}`: `{"compressionalgos":["LZW"],"languages":["en-US"],"encoderformats":["JSON"]}`,
-		`{"compressionalgos":["X"],"languages":["fr"],"encoderformats":["CBOR"]}`:                      `{"compressionalgos":[],"languages":[],"encoderformats":[]}`,
+		`{"compressionalgos":["LZW","X"],"languages":["fr","en-US"],"encoderformats":["CBOR","JSON"]}`:            `{"compressionalgos":["LZW"],"languages":["en-US"],"encoderformats":["JSON"]}`,
+		`{"compressionalgos":["LZW","GZIP","LZW","GZIP"],"languages":["en-US"],"encoderformats":["JSON","JSON"]}`: `{"compressionalgos":["LZW","GZIP"],"languages":["en-US"],"encoderformats":["JSON"]}`,
+		`{"compressionalgos":["X"],"languages":["fr"],"encoderformats":["CBOR"]}`:                                 `{"compressionalgos":[],"languages":[],"encoderformats":[]}`,
 		`{}`: `{"compressionalgos":[],"languages":[],"encoderformats":[]}`,
 		`{"compressionalgos":"LZW","languages":1,"encoderformats":"JSON"}`: `{"compressionalgos":[],"languages":[],"encoderformats":[]}`,
 	} {

@@ -12,7 +12,7 @@ const absent = -1
 // A header is the inside of a message header, parsed from verified bytes or to
 // be sent.
 type header struct {
-	sender          string // sent with a master token, ignored when read
+	sender          string // sent with a master token, or empty
 	recipient       string // of a key response, or empty
 	messageID       int64
 	timestamp       int64 // or absent

@@ -33,6 +33,7 @@ func parseHeader(o wire.Object, rules headerRules) (header, error) {
 		return h, fail(ErrMessageIDOutOfRange, "header", nil)
 	}
 	h.messageID = id
+	h.sender, _ = o.String("sender") // which the reference stack does not read
 	err := h.parseRest(f, rules)
 	return h, withID(err, h.messageID)
 }

@@ -140,8 +140,8 @@ func (r *receiver) readHeader(ctx context.Context, in *incoming, o wire.Object, 
 		return err
 	}
 	in.header, err = parseHeader(inside, r.rulesFor(in))
-	if err != nil || in.header.refused() { // damaged tokens are reported before faults in what follows
-		err = cmp.Or(withID(in.inflateTokens(ctx), in.header.messageID), err)
+	if err != nil || in.header.refused() {
+		err = withID(in.damageOr(ctx, err), in.header.messageID)
 	}
 	in.body = in.payload.begin(ctx, in, decoder, first)
 	return err
@@ -270,6 +270,12 @@ func (in *incoming) inflateTokens(ctx context.Context) error {
 	return nil
 }
 
+// damageOr returns err, unless a service token is damaged: that is found while the header is
+// read, before err. A message of a sender without a right to it is not decompressed at all.
+func (in *incoming) damageOr(ctx context.Context, err error) error {
+	return cmp.Or(in.inflateTokens(ctx), err)
+}
+
 // ErrNotMessage says that the data is not an MSL message, or ends within the header.
 var ErrNotMessage = errors.New("not an MSL message")
 
@@ -315,10 +321,14 @@ func (r *receiver) identify(ctx context.Context, in *incoming, env envelope) (er
 	return nil
 }
 
-// checkHandshake refuses a message that is marked as a handshake but asks for no keys.
-func (in *incoming) checkHandshake() error {
+// checkForm refuses a message that is marked as a handshake but asks for no keys, and an id
+// that belongs to no master token.
+func (in *incoming) checkForm() error {
 	if in.handshake && in.unanswerable == nil && (!in.renewable || len(in.keyRequests) == 0) {
 		return fail(ErrHandshakeDataMissing, "handshake", nil)
+	}
+	if in.nonReplayableID != absent && in.token == nil {
+		return fail(ErrIncompleteNonReplayableMessage, "non-replayable message", nil)
 	}
 	return nil
 }

@@ -135,8 +135,11 @@ func (a *peerAttempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming
 
 // checkAnswer checks the answer to a message, and keeps the tokens that it brings.
 func (a *peerAttempt) checkAnswer(ctx context.Context, in *incoming) (err error) {
+	if err = in.inflateTokens(ctx); err != nil {
+		return err
+	}
 	var outcome Outcome
-	if in.keyResponse != nil {
+	if in.keyResponse != nil && !in.refused() {
 		if outcome, err = a.accept(ctx, in); err != nil {
 			return err
 		}
@@ -146,9 +149,6 @@ func (a *peerAttempt) checkAnswer(ctx context.Context, in *incoming) (err error)
 	}
 	if err == nil {
 		err = a.conn.Server.admit(ctx, in)
-	}
-	if err == nil {
-		err = in.inflateTokens(ctx)
 	}
 	if err != nil {
 		outcome.Keys.Release()

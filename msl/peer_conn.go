@@ -371,16 +371,7 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 
 // checkRequest checks a message that does not answer one.
 func (c *Conn) checkRequest(ctx context.Context, in *incoming) error {
-	if in.keyResponse != nil {
-		return fail(ErrKeyXResponseRequestMismatch, "key response that answers no request", nil)
-	}
-	if err := c.Server.check(ctx, in); err != nil {
-		return err
-	}
-	if err := in.inferHandshake(); err != nil {
-		return err
-	}
-	if err := in.inflateTokens(ctx); err != nil {
+	if err := c.Server.accept(ctx, in); err != nil {
 		return err
 	}
 	c.Client.believeClock(in)

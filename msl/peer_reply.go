@@ -48,7 +48,7 @@ func (w *peerReply) start() (err error) {
 	a.answer = &w.gives
 	if len(w.payload.buffer) > 0 {
 		a.req.Body = BytesBody(w.payload.buffer[:1]) // only whether there is data matters here
-	} else if w.in.body != nil && !w.in.body.done.Load() {
+	} else if !w.in.body.done.Load() {
 		a.purpose = oneWay // keys without data would need a handshake, which waits for the rest of the request
 	}
 	defer func() {

@@ -57,7 +57,12 @@ func (i *Inbox) Receive(ctx context.Context) (*Response, error) {
 	}
 	a := i.client.attempt(&Request{User: i.User})
 	a.purpose = pushed
-	var err error
+	local, err := localIdentification(ctx, a.as.entity, nil)
+	if err != nil {
+		return nil, err
+	}
+	a.us = local.local.Identity
+	local.release()
 	if a.tokens, _, _, err = i.client.snapshot(); err != nil {
 		return nil, err
 	}

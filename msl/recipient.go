@@ -1,6 +1,9 @@
 package msl
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // A key request is in clear if its sender's scheme does not encrypt, and nothing in it
 // says who made it. Another entity can put it into its own message and pass on the
@@ -26,4 +29,13 @@ func (in *incoming) checkRecipient(us string) error {
 		return nil
 	}
 	return fail(ErrMessageRecipientMismatch, "key response data", fmt.Errorf("made for %q: somebody passed this side's key request on as their own", in.recipient))
+}
+
+// checkSender refuses a message under a master token that this side wrote itself: the keys of a
+// session are the same in both directions, so that somebody could send it back.
+func (in *incoming) checkSender(us string) error {
+	if in.token == nil || in.header.sender == "" || !sameName(in.header.sender, us) {
+		return nil
+	}
+	return fail(ErrUnexpectedLocalMessageSender, "header", errors.New("somebody sent a message of this side back to it"))
 }

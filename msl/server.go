@@ -234,22 +234,6 @@ func (s *Server) receive(ctx context.Context, a *account, r *wire.Decoder) (*inc
 	return in, withID(err, in.messageID)
 }
 
-// accept checks the meaning of a message.
-func (s *Server) accept(ctx context.Context, in *incoming) (err error) {
-	if in.keyResponse != nil {
-		err = fail(ErrKeyXResponseRequestMismatch, "key response that answers no request", nil)
-	} else {
-		err = s.check(ctx, in)
-	}
-	if err != nil {
-		return err
-	}
-	if err = in.inferHandshake(); err == nil {
-		err = in.inflateTokens(ctx)
-	}
-	return err
-}
-
 // receiver reads messages under the tokens that this side issues.
 func (s *Server) receiver() *receiver {
 	return &receiver{

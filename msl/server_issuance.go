@@ -87,7 +87,7 @@ func (i *issuance) exchangeKeys() error {
 	if err != nil {
 		return err
 	}
-	failed := fail(ErrKeyXFactoryNotFound, "key exchange", nil)
+	failed, tried := fail(ErrKeyXFactoryNotFound, "key exchange", nil), 0
 	for _, x := range s.exchanges {
 		for _, request := range in.keyRequests {
 			if request.scheme != x.Scheme() || x.Check(request.data) != nil {
@@ -95,12 +95,10 @@ func (i *issuance) exchangeKeys() error {
 			}
 			err := fail(ErrKeyXIncorrectData, "key exchange", nil)
 			if entity == nil || isPermitted(entity.KeyExchanges, x.Scheme()) {
-				err = i.issue(x, request)
-			}
-			if errors.Is(err, keystore.ErrLost) {
-				// The device lost the new keys before they were sealed. They were never
-				// sent, so new ones can replace them.
-				err = i.issue(x, request)
+				if tried++; tried > maxExchanges {
+					return failed
+				}
+				err = i.issueSurely(x, request)
 			}
 			if err == nil {
 				return nil
@@ -111,6 +109,20 @@ func (i *issuance) exchangeKeys() error {
 		}
 	}
 	return failed
+}
+
+// maxExchanges bounds how many key requests of a message are tried: one that fails may have
+// cost several operations of a device.
+const maxExchanges = 8
+
+// issueSurely is issue, repeated if the device lost the new keys before they were sealed. They
+// were never sent, so new ones can replace them.
+func (i *issuance) issueSurely(x Responder, request schemeData) error {
+	err := i.issue(x, request)
+	if errors.Is(err, keystore.ErrLost) {
+		err = i.issue(x, request)
+	}
+	return err
 }
 
 // issue answers one key request with a new or a renewed master token. The keys

@@ -2,7 +2,9 @@ package msl_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -84,5 +86,33 @@ func TestPeerWaitsForUserToken(t *testing.T) {
 				t.Errorf("%d messages, want %d", got, c.want)
 			}
 		})
+	}
+}
+
+// A failingResponder counts the requests that it fails to answer.
+type failingResponder struct{ tried *int }
+
+func (failingResponder) Scheme() string        { return "DIFFIE_HELLMAN" }
+func (failingResponder) Exposes() msl.Exposure { return msl.Exposure{} }
+func (failingResponder) Check([]byte) error    { return nil }
+func (f failingResponder) Respond(context.Context, msl.Requester, []byte) (*msl.SessionKeys, []byte, error) {
+	*f.tried++
+	return nil, nil, msl.ErrUnwrapError
+}
+
+// TestFailingKeyRequests sends many key requests that can only be tried: few of them are.
+func TestFailingKeyRequests(t *testing.T) {
+	for _, c := range []struct{ bad, tried int }{{1, 1}, {7, 7}, {8, 8}, {63, 8}} {
+		tried, r := 0, newRecorded(t)
+		r.server.KeyExchanges = append([]msl.Responder{failingResponder{&tried}}, r.server.KeyExchanges...)
+		message := fromPSK(requests(append(slices.Repeat([]any{keyRequest("DIFFIE_HELLMAN", object{})}, c.bad), pskRequest)...))
+		if c.bad >= 8 {
+			r.mustRefuse(t, message, msl.ErrUnwrapError, 1)
+		} else if e := r.serve(message); e.served != nil || !e.called {
+			t.Errorf("%d requests: %v", c.bad, e.served)
+		}
+		if tried != c.tried {
+			t.Errorf("%d of %d requests were tried", tried, c.bad)
+		}
 	}
 }

@@ -16,14 +16,20 @@ type Guessable interface {
 	Claimed(ctx context.Context, authdata []byte) (user string, known bool, err error)
 }
 
-// check checks the meaning of a message, in the protocol's order except for the user, who
-// is authenticated last, so that a revoked sender or a replayed message learns nothing
-// about a password.
-func (s *Server) check(ctx context.Context, in *incoming) error {
+// accept checks the meaning of a message that answers none, in the protocol's order except
+// for the user, who is authenticated last, so that a revoked sender or a replayed message
+// learns nothing about a password.
+func (s *Server) accept(ctx context.Context, in *incoming) error {
+	if in.keyResponse != nil && !in.refused() {
+		return in.damageOr(ctx, fail(ErrKeyXResponseRequestMismatch, "key response that answers no request", nil))
+	}
 	if err := s.judge(ctx, in); err != nil {
 		return err
 	}
-	return s.admit(ctx, in)
+	if err := s.admit(ctx, in); err != nil {
+		return err
+	}
+	return in.damageOr(ctx, in.inferHandshake())
 }
 
 // judge makes the checks that precede user authentication. It refuses a message whose key
@@ -33,8 +39,8 @@ func (s *Server) judge(ctx context.Context, in *incoming) error {
 	if in.refused() {
 		return in.unanswerable
 	}
-	if err := in.checkHandshake(); err != nil {
-		return err
+	if err := in.checkForm(); err != nil {
+		return in.damageOr(ctx, err)
 	}
 	if in.session != nil {
 		if err := s.checkToken(ctx, in); err != nil {
@@ -43,9 +49,6 @@ func (s *Server) judge(ctx context.Context, in *incoming) error {
 	}
 	if in.nonReplayableID == absent {
 		return nil
-	}
-	if in.token == nil {
-		return fail(ErrIncompleteNonReplayableMessage, "non-replayable message", nil)
 	}
 	if err := statesOf(s).AcceptID(ctx, in.session.Identity, in.token.SerialNumber, in.nonReplayableID); err != nil {
 		return fail(codeOf(err), "non-replayable id", err)

@@ -9,6 +9,11 @@ import (
 
 // checkToken judges the tokens of a message that uses a master token.
 func (s *Server) checkToken(ctx context.Context, in *incoming) error {
+	if !sameName(in.session.Identity, s.Name) { // then the name tells the two sides apart
+		if err := in.checkSender(s.Name); err != nil {
+			return err
+		}
+	}
 	if err := s.judgeTokens(ctx, in); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -263,5 +264,26 @@ func TestStreamConnectionKept(t *testing.T) {
 	}
 	if opened != 1 {
 		t.Errorf("%d connections", opened)
+	}
+}
+
+// TestStreamAnswerLeft leaves an answer with what follows its header, such as the chunk that some
+// send after their answer to a handshake: the next answer begins with its own header.
+func TestStreamAnswerLeft(t *testing.T) {
+	sent := `{"headerdata":"1"}{"payload":"1"}{"payload":"2"}{"headerdata":"2"}{"payload":"3"}`
+	rt := &msl.StreamTransport{RW: struct {
+		io.Reader
+		io.Writer
+	}{strings.NewReader(sent), io.Discard}}
+	for _, want := range []string{`{"headerdata":"1"}`, `{"headerdata":"2"}`} {
+		answer, err := rt.RoundTrip(t.Context(), func(io.Writer) error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := make([]byte, len(want))
+		if n, err := answer.Read(p); err != nil || string(p[:n]) != want {
+			t.Errorf("read %q, %v, want %q", p[:n], err, want)
+		}
+		answer.Close()
 	}
 }

@@ -86,16 +86,7 @@ func (x *AsymmetricJOSE) parse(keydata []byte) (asymmetricRequest, error) {
 	if err := x.configured(); err != nil {
 		return asymmetricRequest{}, err
 	}
-	r, err := parseAsymmetric(keydata, string(x.mechanism()))
-	if err != nil {
-		return r, err
-	}
-	// The limits that key stores set for a peer's key: less protects nothing, more costs
-	// too much.
-	if bits := r.key.N.BitLen(); bits < 2048 || bits > 8192 || r.key.N.Bit(0) == 0 || r.key.E < 3 || r.key.E%2 == 0 {
-		return r, msl.Failure(msl.ErrInvalidPublicKey, x.Scheme(), errors.New("RSA key of other than 2048 to 8192 bits"))
-	}
-	return r, nil
+	return parseAsymmetric(keydata, string(x.mechanism()))
 }
 
 func (x *AsymmetricJOSE) configured() error {

@@ -115,6 +115,26 @@ func TestJOSERequestRefused(t *testing.T) {
 	}
 }
 
+// TestWeakWrappedRequest refuses public keys that no key store wraps for before session keys are
+// made for them.
+func TestWeakWrappedRequest(t *testing.T) {
+	own := recordedPair(t)
+	half := new(big.Int).Rsh(own.N, 1024)
+	for what, public := range map[string]*rsa.PublicKey{
+		"1024 bits":     {N: half.SetBit(half, 0, 1), E: 65537},
+		"9000 bits":     {N: new(big.Int).SetBit(big.NewInt(1), 8999, 1), E: 65537},
+		"even modulus":  {N: new(big.Int).Add(own.N, big.NewInt(1)), E: 65537},
+		"even exponent": {N: own.N, E: 4},
+	} {
+		if err := (&AsymmetricWrapped{}).Check(joseRequest(t, rsaMechanism, public)); !errors.Is(err, msl.ErrInvalidPublicKey) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := (&AsymmetricWrapped{}).Check(joseRequest(t, rsaMechanism, &own.PublicKey)); err != nil {
+		t.Error(err)
+	}
+}
+
 // wrapText makes what a peer could send for a mechanism.
 func wrapText(t testing.TB, m JOSEMechanism, public *rsa.PublicKey, text string) (b []byte) {
 	t.Helper()

@@ -1,0 +1,56 @@
+package msl_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// TestAnswerSentBack sends an answer back to the server that gave it. It is protected by the keys
+// of the session, as a request would be.
+func TestAnswerSentBack(t *testing.T) {
+	r := newRecorded(t)
+	answer := r.serve(fromToken(object{"useridtoken": userToken(nil)}))
+	if answer.served != nil || !answer.called {
+		t.Fatalf("%+v", answer)
+	}
+	if e := r.mustRefuse(t, answer.wire, msl.ErrUnexpectedLocalMessageSender, 2); e.called {
+		t.Errorf("the application got %q as from %q", e.body, e.message.User)
+	}
+	for sender, called := range map[any]bool{"client1": true, "x": true, "": true, 1: true, "server1": false} {
+		if e := r.serve(fromToken(object{"sender": sender})); e.called != called {
+			t.Errorf("sender %v: called %v", sender, e.called)
+		}
+	}
+	r.server.Name = "client1" // of the token's holder, too
+	if e := r.serve(fromToken(object{"sender": "client1"})); !e.called {
+		t.Errorf("a holder with the name of the server: %v", e.served)
+	}
+}
+
+// TestRequestSentBack sends a client's request back to it where it waits for messages that answer
+// none.
+func TestRequestSentBack(t *testing.T) {
+	n := softNetwork(t)
+	client := n.pskClient("device")
+	var request []byte
+	n.intercept = func(message []byte) []byte {
+		request = bytes.Clone(message)
+		return message
+	}
+	for range 2 { // the first brings a master token
+		if _, _, err := send(t, client, &msl.Request{Encrypted: true, RequestTokens: true, Body: msl.BytesBody([]byte("mine"))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := client.NewInbox(bytes.NewReader(request)).Receive(t.Context())
+	if err == nil {
+		data, _ := io.ReadAll(got.Body)
+		t.Errorf("the client got its own %q", data)
+	} else if !errors.Is(err, msl.ErrUnexpectedLocalMessageSender) {
+		t.Error(err)
+	}
+}
