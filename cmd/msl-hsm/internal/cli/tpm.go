@@ -213,6 +213,8 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 				switch {
 				case errors.Is(err, identity.ErrPending):
 					return fmt.Errorf("%w; at the server, run msl-hsm enrollment approve %s", err, s.ID[:16])
+				case errors.Is(err, identity.ErrStale):
+					return fmt.Errorf("%w: run the command again; if there are several servers, compare their clocks", err)
 				case err != nil:
 					return err
 				case statusErr == nil:
