@@ -206,6 +206,9 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (again bool, err er
 	if r.askUser {
 		a.reason, a.proof = e.Response, nil
 	}
+	if now, _ := a.client.serverTime(); a.proven == e && a.plan.keys && mistimed(e, a.offered, now) {
+		return true, err
+	}
 	// An unauthenticated refusal asks for no other entity: it could come from anyone who
 	// wants to see this side under another name.
 	if r.askEntity && err == nil && a.proven == e && a.client.EntityAuth != nil {

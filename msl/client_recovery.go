@@ -1,6 +1,9 @@
 package msl
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // A recovery is what a requester does about an error answer (MSL wiki, "Error Handling"):
 // what it forgets and how it retries.
@@ -37,6 +40,12 @@ func afterRefusal(a *attempt, refused, err error) error {
 		return err
 	}
 	return errors.Join(refused, err)
+}
+
+// mistimed reports whether a peer refused key requests that were made for another time than
+// its own, which it has told by refusing them: a device's clock may be wrong.
+func mistimed(e *PeerError, offered, now time.Time) bool {
+	return e.Code == ErrKeyXIncorrectData && now.Sub(offered).Abs() > time.Minute
 }
 
 // idUnchecked reports whether an error answer may have been made before the id

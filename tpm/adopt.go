@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -73,7 +72,7 @@ func stays(p *tpm2.TPMTPublic) error {
 	case a.Restricted && a.Decrypt:
 		return fmt.Errorf("it is a storage key, which is only for keys below it: %w", errors.ErrUnsupported)
 	case !a.UserWithAuth:
-		return fmt.Errorf("it has a policy, which this store cannot satisfy: %w", errors.ErrUnsupported)
+		return fmt.Errorf("it can be used only with a policy, which this store cannot satisfy: %w", errors.ErrUnsupported)
 	case len(p.AuthPolicy.Buffer) > 0:
 		return fmt.Errorf("it has a policy, which may let others use it without its password: %w", errors.ErrUnsupported)
 	case a.Restricted:
@@ -140,29 +139,6 @@ func (f *TSS2) Usable() error {
 	return nil
 }
 
-// scheme says for what a key is restricted to one scheme or mode, or returns "".
-func scheme(p *tpm2.TPMTPublic) string {
-	used := tpm2.TPMAlgNull
-	if parms, err := p.Parameters.RSADetail(); err == nil && p.Type == tpm2.TPMAlgRSA {
-		used = parms.Scheme.Scheme
-	} else if parms, err := p.Parameters.ECCDetail(); err == nil && p.Type == tpm2.TPMAlgECC {
-		used = parms.Scheme.Scheme
-	} else if parms, err := p.Parameters.SymDetail(); err == nil && p.Type == tpm2.TPMAlgSymCipher {
-		if mode, err := parms.Sym.Mode.AES(); err == nil {
-			used = *mode
-		}
-	}
-	names := map[tpm2.TPMAlgID]string{
-		tpm2.TPMAlgRSASSA: "RSASSA", tpm2.TPMAlgRSAES: "RSAES", tpm2.TPMAlgRSAPSS: "RSAPSS", tpm2.TPMAlgOAEP: "OAEP",
-		tpm2.TPMAlgECDSA: "ECDSA", tpm2.TPMAlgECDH: "ECDH", tpm2.TPMAlgECDAA: "ECDAA", tpm2.TPMAlgSM2: "SM2", tpm2.TPMAlgECSchnorr: "ECSCHNORR",
-		tpm2.TPMAlgCTR: "CTR", tpm2.TPMAlgOFB: "OFB", tpm2.TPMAlgCBC: "CBC", tpm2.TPMAlgCFB: "CFB", tpm2.TPMAlgECB: "ECB",
-	}
-	if name := names[used]; name != "" {
-		return ", for " + name + ","
-	}
-	return ""
-}
-
 // adopt returns the key of a key file whose storage key is in the TPM. The caller must
 // hold admin.
 func (p *provisionedKeys) adopt(a keystore.Algorithm, f *TSS2) (storedKey, error) {
@@ -197,7 +173,7 @@ func (p *provisionedKeys) adoptUnder(a keystore.Algorithm, f *TSS2, template []b
 			return k, err
 		}
 	}
-	return k, fmt.Errorf("tpm: TSS2 key: %s: %w", f.unopened(guesses), err)
+	return k, &uselessError{f.unopened(guesses), err, keystore.ErrPIN}
 }
 
 // guesses says whether to try a key with the PIN of a store that has one, without a PIN,
@@ -216,17 +192,6 @@ func (f *TSS2) guesses(hasPIN bool) (withPIN []bool) {
 		return []bool{true, false}
 	}
 	return []bool{true}
-}
-
-// unopened says why no guess was right.
-func (f *TSS2) unopened(guesses []bool) string {
-	switch {
-	case f.EmptyAuth:
-		return "it has a password, although its file says that it has none; it must be the PIN of this store"
-	case !slices.Contains(guesses, false):
-		return "its file says that it has a password, which must be the PIN of this store; if it has none, import it without the PIN"
-	}
-	return "it has a password, which must be the PIN of this store"
 }
 
 // wrongAuth reports whether the TPM refused one authorization value, instead of any
@@ -327,32 +292,6 @@ func (p *provisionedKeys) tryOut(r *record) error {
 	}
 	return err
 }
-
-// unloaded says why the TPM did not load or import the key of a key file.
-func unloaded(err error) error {
-	switch {
-	case errors.Is(err, tpm2.TPMRCIntegrity):
-		return &strayError{err}
-	case wrongAuth(err):
-		return fmt.Errorf("tpm: TSS2 key: its parent has a password, which this store does not have: %w", errors.ErrUnsupported)
-	}
-	return fmt.Errorf("tpm: TSS2 key: %w", err)
-}
-
-// A strayError says that the TPM does not load the key of a key file.
-type strayError struct{ err error }
-
-func (e *strayError) Error() string {
-	var answer *Error
-	why := strings.TrimPrefix(e.err.Error(), "tpm: ")
-	if errors.As(e.err, &answer) {
-		why = answer.name() // without its advice, for the keys of the store
-	}
-	return "tpm: TSS2 key: the file belongs to another TPM, or to this one before it was cleared, or is damaged, or its parent is another than it says " +
-		"(then make the parent persistent, and the file again): " + why
-}
-
-func (e *strayError) Unwrap() []error { return []error{e.err, keystore.ErrForeign} }
 
 func (p *provisionedKeys) useOnce(r *record) error {
 	v, err := p.version(r)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -179,7 +180,10 @@ func TestAdoptWithoutPIN(t *testing.T) {
 	sign(t, v.Key)
 	before := lockoutCounter(t, d)
 	_, err := s.ImportTSS2("other", keystore.ECDSAP256, keyFile(t, d, 0x81000001, asOpenSSL(), "secret", false))
-	says(t, "a password that is not known", err, keystore.ErrPIN, "it has a password, which must be the PIN")
+	says(t, "a password that is not known", err, keystore.ErrPIN, "it has a password, which must be the PIN of this store: TPM2_Sign: TPM_RC_AUTH_FAIL (session 1)")
+	if strings.Contains(err.Error(), "wrong") {
+		t.Errorf("none was given: %v", err)
+	}
 	if n := lockoutCounter(t, d) - before; n > 1 {
 		t.Errorf("it was tried %d times", n)
 	}
@@ -220,7 +224,7 @@ func TestAdoptRefused(t *testing.T) {
 		"a policy": {edit(func(p *tpm2.TPMTPublic) { p.AuthPolicy.Buffer = make([]byte, 32) }), errors.ErrUnsupported, "it has a policy, which may let others use it"},
 		"a policy alone": {edit(func(p *tpm2.TPMTPublic) {
 			p.AuthPolicy.Buffer, p.ObjectAttributes.UserWithAuth = make([]byte, 32), false
-		}), errors.ErrUnsupported, "it has a policy, which this store cannot satisfy"},
+		}), errors.ErrUnsupported, "it can be used only with a policy, which this store cannot satisfy"},
 		"sealed data": {must[[]byte](t)((&tpm.TSS2{Parent: 0x81000001, Public: tpm2.Marshal(sealedData()), Private: []byte("x")}).PEM()), errors.ErrUnsupported, "it is sealed data, not a key"},
 		"storage":     {edit(func(p *tpm2.TPMTPublic) { *p = ownerParent() }), errors.ErrUnsupported, "it is a storage key"},
 		"restricted": {edit(func(p *tpm2.TPMTPublic) {
@@ -259,7 +263,13 @@ func TestUsable(t *testing.T) {
 			Algorithm: tpm2.TPMAlgAES, KeyBits: tpm2.NewTPMUSymKeyBits(tpm2.TPMAlgAES, tpm2.TPMKeyBits(128)), Mode: tpm2.NewTPMUSymMode(tpm2.TPMAlgAES, tpm2.TPMAlgCFB),
 		}}),
 	}
-	for word, p := range map[string]tpm2.TPMTPublic{"kind or size, for RSAPSS, is": pss, "kind or size is": curve, "kind or size, for CFB, is": cfb} {
+	mac := tpm2.TPMTPublic{
+		Type: tpm2.TPMAlgKeyedHash, NameAlg: tpm2.TPMAlgSHA256, ObjectAttributes: curve.ObjectAttributes,
+		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash, &tpm2.TPMSKeyedHashParms{Scheme: tpm2.TPMTKeyedHashScheme{
+			Scheme: tpm2.TPMAlgHMAC, Details: tpm2.NewTPMUSchemeKeyedHash(tpm2.TPMAlgHMAC, &tpm2.TPMSSchemeHMAC{HashAlg: tpm2.TPMAlgSHA384}),
+		}}),
+	}
+	for word, p := range map[string]tpm2.TPMTPublic{"kind or size, for HMAC with SHA-384, is": mac, "kind or size, for RSAPSS with SHA-256, is": pss, "kind or size is": curve, "kind or size, for CFB, is": cfb} {
 		says(t, word, (&tpm.TSS2{Public: tpm2.Marshal(p)}).Usable(), errors.ErrUnsupported, word)
 	}
 }

@@ -79,5 +79,13 @@ func commandNames() map[uint32]string {
 		ccUnseal:           "TPM2_Unseal",
 
 		ccDictionaryAttackLockReset: "TPM2_DictionaryAttackLockReset",
+
+		// Sent by package identity.
+		uint32(tpm2.TPMCCActivateCredential): "TPM2_ActivateCredential",
+		uint32(tpm2.TPMCCCertify):            "TPM2_Certify",
+		uint32(tpm2.TPMCCPCRRead):            "TPM2_PCR_Read",
+		uint32(tpm2.TPMCCPolicyOR):           "TPM2_PolicyOR",
+		uint32(tpm2.TPMCCPolicySecret):       "TPM2_PolicySecret",
+		uint32(tpm2.TPMCCQuote):              "TPM2_Quote",
 	}
 }

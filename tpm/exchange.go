@@ -129,7 +129,7 @@ func (p *provisionedKeys) importPrivate(parent *object, f *TSS2) (private []byte
 	})
 	switch {
 	case refusedData(err) || errors.Is(err, keystore.ErrBadData):
-		return nil, &strayError{err}
+		return nil, stray(err)
 	case err != nil:
 		return nil, unloaded(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -54,6 +55,7 @@ func (p *Passwords) hierarchy(handle uint32) hierarchy {
 type PasswordError struct {
 	Hierarchy string // owner, endorsement or lockout
 	Err       error  // the TPM's error for the given password, or nil if none was given
+	Remedy    string // what makes the TPM take a password again, if it takes none now
 }
 
 // Error names the hierarchy and the TPM's answer.
@@ -61,7 +63,14 @@ func (e *PasswordError) Error() string {
 	if e.Err == nil {
 		return fmt.Sprintf("tpm: the TPM's %s hierarchy has a password, but none was given", e.Hierarchy)
 	}
-	return fmt.Sprintf("tpm: the password of the TPM's %s hierarchy is wrong, and was not tried again: %s", e.Hierarchy, codeName(e.Err))
+	text := fmt.Sprintf("tpm: the password of the TPM's %s hierarchy is wrong, and was not tried again: %s", e.Hierarchy, codeName(e.Err))
+	if errors.Is(e.Err, tpm2.TPMRCLockout) {
+		text = fmt.Sprintf("tpm: the password of the TPM's %s hierarchy was wrong before, so the TPM takes none: %s", e.Hierarchy, codeName(e.Err))
+	}
+	if e.Remedy != "" {
+		text += ": before the next try, " + e.Remedy
+	}
+	return text
 }
 
 // Unwrap returns [keystore.ErrPIN], and the error of the TPM if there is one.
@@ -160,7 +169,7 @@ func (p *hierarchies) read(h hierarchy) (*lockedmem.Buffer, error) {
 	b, err := secret.Source(h.source).Read(what, maxPassword)
 	if err == nil && slices.Contains(b.Bytes(), 0) {
 		b.Close()
-		err = errors.New("it has a zero byte")
+		err = fmt.Errorf("it has a zero byte: give that hierarchy another one, with tpm2_changeauth -c %s -p file:OLD file:NEW", h.name[:1])
 	}
 	if err != nil {
 		return nil, keystore.NoPINf("tpm: cannot read the %s: %w", what, err)
@@ -271,10 +280,38 @@ func HierarchyError(command string, handle tpm2.TPMHandle, err error) error {
 
 // ResetLockout resets the dictionary attack counter of the TPM, so that keys with a PIN
 // can be used again: TPM2_DictionaryAttackLockReset (TPM 2.0 Library, Part 3, clause
-// 25.2). A wrong lockout password blocks this command for a time that the TPM sets.
+// 25.2). After a wrong lockout password the TPM takes none for a time, which the
+// [PasswordError] names.
 func (d *Device) ResetLockout() error {
-	return d.Do(func(transport.TPM) error {
+	return d.Do(func(t transport.TPM) error {
 		_, err := d.tpm.runAs(uint32(tpm2.TPMRHLockout), command{code: ccDictionaryAttackLockReset})
+		if errors.Is(err, tpm2.TPMRCLockout) {
+			err = &PasswordError{Hierarchy: "lockout", Err: err}
+		}
+		var wrong *PasswordError
+		if errors.As(err, &wrong) && wrong.Err != nil {
+			var errRead error
+			if wrong.Remedy, errRead = recovery(t); errRead != nil {
+				err = errors.Join(err, errRead)
+			}
+		}
 		return err
 	})
+}
+
+// recovery says what makes the TPM take a lockout password after a wrong one.
+func recovery(t transport.TPM) (string, error) {
+	const ptLockoutRecovery = 0x211 // TPM_PT_LOCKOUT_RECOVERY, in seconds
+	items, err := capability(t, tpm2.TPMCapTPMProperties, ptLockoutRecovery, 1, 8)
+	if err != nil {
+		return "", err
+	}
+	if len(items) != 1 || binary.BigEndian.Uint32(items[0]) != ptLockoutRecovery {
+		return "", fmt.Errorf("tpm: TPM2_GetCapability: %w", errAnswer())
+	}
+	seconds := binary.BigEndian.Uint32(items[0][4:])
+	if seconds == 0 {
+		return "restart the machine", nil
+	}
+	return fmt.Sprintf("leave the machine on for %v", time.Duration(seconds)*time.Second), nil
 }

@@ -154,6 +154,9 @@ func TestUnreadablePasswords(t *testing.T) {
 		set(t, d, tpm.Passwords{Owner: owner})
 		_, err := d.InitStore(tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state")})
 		says(t, what, err, keystore.ErrPIN, "password of the TPM's owner hierarchy")
+		if what == "a zero byte" {
+			says(t, what, err, keystore.ErrPIN, "it has a zero byte: give that hierarchy another one, with tpm2_changeauth -c o -p file:OLD file:NEW")
+		}
 	}
 }
 
@@ -172,6 +175,10 @@ func TestResetLockout(t *testing.T) {
 	set(t, d, tpm.Passwords{Lockout: source(t, "secret")})
 	if err := d.ResetLockout(); err != nil {
 		t.Fatal(err)
+	}
+	for _, said := range []string{"is wrong, and was not tried again: TPM2_DictionaryAttackLockReset: TPM_RC_AUTH_FAIL", "was wrong before, so the TPM takes none: TPM2_DictionaryAttackLockReset: TPM_RC_LOCKOUT"} {
+		set(t, d, tpm.Passwords{Lockout: source(t, "wrong")})
+		says(t, "the wrong password", d.ResetLockout(), keystore.ErrPIN, said, ": before the next try, leave the machine on for 16m40s")
 	}
 	again := openStore(t, d, c)
 	sum(t, must[[]keystore.Version](t)(again.Lookup("key"))[0].Key)

@@ -121,6 +121,31 @@ func TestTPMMessages(t *testing.T) {
 	}
 }
 
+// TestTPMWrongClock has a device whose clock is wrong: it learns the server's time with the first
+// refusal. One that is refused for another reason is not asked again.
+func TestTPMWrongClock(t *testing.T) {
+	for _, ahead := range []time.Duration{time.Hour, -365 * 24 * time.Hour} {
+		p := newPair(t, nil)
+		_, client := p.network(t)
+		client.Time = func() time.Time { return time.Now().Add(ahead) }
+		if answer, messages, err := say(client, "hello"); err != nil || answer != "hello" || messages != 6 {
+			t.Errorf("ahead by %v: %q after %d messages, %v", ahead, answer, messages, err)
+		}
+		all := must[[]enroll.Record](t)(p.office.List(context.Background()))
+		if err := p.office.RevokeDevice(context.Background(), all[0].ID, "stolen"); err != nil {
+			t.Fatal(err)
+		}
+		_, revoked := p.network(t)
+		revoked.Time = client.Time
+		_, _, err := say(revoked, "hello")
+		var peer *msl.PeerError
+		if !errors.As(err, &peer) || peer.Code != msl.ErrKeyXIncorrectData {
+			t.Errorf("after the revocation: %v", err)
+		}
+		client.Close()
+	}
+}
+
 // TestTPMCustody has a side that must not see session keys.
 func TestTPMCustody(t *testing.T) {
 	p := newPair(t, nil)

@@ -113,3 +113,33 @@ func TestFields(t *testing.T) {
 		})
 	}
 }
+
+// TestCriticalFields takes certificates with critical extensions that forbid nothing, and no
+// others, in strict DER and not.
+func TestCriticalFields(t *testing.T) {
+	m, f := newMaker(t, "Maker"), newForger(t)
+	for _, tt := range []struct {
+		oid    string
+		unused string // the extension, or nothing if the certificate admits the device
+	}{
+		{"\x06\x03\x55\x1d\x12", ""},                     // another name of the issuer
+		{"\x06\x03\x55\x1d\x2e", ""},                     // where to find a list
+		{"\x06\x08\x2b\x06\x01\x05\x05\x07\x01\x0b", ""}, // where to find more
+		{"\x06\x03\x55\x1d\x10", "2.5.29.16"},
+		{"\x06\x03\x2a\x03\x04", "1.2.3.4"},
+	} {
+		for _, serial := range [][]byte{{2, 1, 7}, {2, 1, 0x80}} {
+			o := newOffice(t, Policy{Bundle: bundleOf(t, []*x509.Certificate{m.cert})}, nil)
+			f.certificates = [][]byte{m.issueOdd(f.ek.Public(), func(p *parts) {
+				p.serial, p.extra = serial, slices.Concat(field(altNameOID, true, p.name...), field(tt.oid, true, 0x30, 0))
+				p.name = nil // its usual form is not in DER
+			})}
+			err := f.enroll(o)
+			if tt.unused == "" {
+				checkError(t, err, nil)
+			} else if waits := o.record(f.id()).Waits; !strings.Contains(waits, "it has the extension "+tt.unused+", which is not supported") {
+				t.Errorf("%x: %q", tt.oid, waits)
+			}
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,6 +57,30 @@ func TestBusy(t *testing.T) {
 			}
 		})
 	}
+}
+
+// silentTransport does not answer.
+type silentTransport struct{}
+
+func (silentTransport) RoundTrip(ctx context.Context, _ func(io.Writer) error) (io.ReadCloser, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestSilent gives up a server that accepts a message and does not answer.
+func TestSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := NewClient(nil, silentTransport{})
+		defer client.Close()
+		begin := time.Now()
+		_, err := Exchange(client, "server")(t.Context(), []byte("{}"))
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "the server did not answer within 1m0s: see whether it is well, and try again: ") {
+			t.Error(err)
+		}
+		if took := time.Since(begin); took != answerTime {
+			t.Errorf("took %v", took)
+		}
+	})
 }
 
 // TestBusyUntil reads a date, and ends with the context.

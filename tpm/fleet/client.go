@@ -3,7 +3,9 @@ package fleet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -26,14 +28,27 @@ func NewClient(peers []msl.EntityScheme, transport msl.Transport) *msl.Client {
 
 // Exchange carries the messages of identity.Device.Enroll and Renew to the endpoint of
 // the server with that identity. If a busy server says when to come back, it is asked
-// again for a while.
+// again for a while. A server that does not answer a message within a minute is given up
+// ([context.DeadlineExceeded]).
 func Exchange(client *msl.Client, recipient string) identity.Exchange {
 	return func(ctx context.Context, request []byte) ([]byte, error) {
 		return whenNotBusy(ctx, func() ([]byte, error) { return exchange(ctx, client, recipient, request) })
 	}
 }
 
-func exchange(ctx context.Context, client *msl.Client, recipient string, request []byte) ([]byte, error) {
+// answerTime is how long a server may take to answer one message.
+const answerTime = time.Minute
+
+func exchange(ctx context.Context, client *msl.Client, recipient string, request []byte) (answer []byte, err error) {
+	limited, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	if answer, err = ask(limited, client, recipient, request); err != nil && limited.Err() == context.DeadlineExceeded && ctx.Err() == nil {
+		err = fmt.Errorf("the server did not answer within %v: see whether it is well, and try again: %w", answerTime, err)
+	}
+	return answer, err
+}
+
+func ask(ctx context.Context, client *msl.Client, recipient string, request []byte) ([]byte, error) {
 	r, err := client.Do(ctx, &msl.Request{Encrypted: true, Authenticated: true, Recipient: recipient, Body: msl.BytesBody(request)})
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -70,6 +71,9 @@ func TestStops(t *testing.T) {
 			s.left.Store(running)
 			if err != nil && !errors.Is(err, errStop) {
 				t.Fatalf("%s, stopped at %d: %v", phase.name, n, err)
+			}
+			if err != nil && strings.Contains(err.Error(), "TPM command 0x") {
+				t.Errorf("%s, stopped at %d: a command without its name: %v", phase.name, n, err)
 			}
 			done = err == nil
 			if phase.name == "renew" && !done {

@@ -85,7 +85,7 @@ func useExtension(c *x509.Certificate, x pkix.Extension) (known bool, err error)
 // identifiers, alternative names of the issuer, policies (all are accepted), and where to
 // find other certificates and lists.
 func harmless() []string {
-	return []string{"2.5.29.9", "2.5.29.14", "2.5.29.18", "2.5.29.31", "2.5.29.32", "2.5.29.35", "1.3.6.1.5.5.7.1.1"}
+	return []string{"2.5.29.9", "2.5.29.14", "2.5.29.18", "2.5.29.31", "2.5.29.32", "2.5.29.35", "2.5.29.46", "1.3.6.1.5.5.7.1.1", "1.3.6.1.5.5.7.1.11"}
 }
 
 func nameConstraints() stdasn1.ObjectIdentifier { return stdasn1.ObjectIdentifier{2, 5, 29, 30} }

@@ -2,20 +2,14 @@ package admin
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/localsocket"
 )
 
 // Listen accepts requests until it is closed; closing waits briefly for requests in
@@ -29,7 +23,7 @@ func (s Service) Listen(log *slog.Logger) io.Closer {
 	if socket == "" {
 		return io.NopCloser(nil)
 	}
-	l, err := listenPrivately(socket)
+	l, err := localsocket.Listen(socket, log)
 	if err != nil {
 		log.Warn("commands cannot reach this server while it runs", "error", exit.OneLine(err))
 		return io.NopCloser(nil)
@@ -64,37 +58,6 @@ func (l listening) Close() error {
 		return nil
 	}
 	return l.Server.Close()
-}
-
-// listenPrivately makes a socket that only this user can access from the start:
-// connecting requires write permission. It replaces a socket on which nobody listens
-// anymore, and nothing else.
-func listenPrivately(path string) (net.Listener, error) {
-	if err := removeStale(path); err != nil {
-		return nil, err
-	}
-	old := unix.Umask(0o177)
-	defer unix.Umask(old)
-	return net.Listen("unix", path)
-}
-
-func removeStale(socket string) error {
-	info, err := os.Lstat(socket)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s exists and is not a socket: name another path, or remove it", socket)
-	}
-	if conn, err := net.DialTimeout("unix", socket, dialPatience); !errors.Is(err, syscall.ECONNREFUSED) {
-		if err == nil {
-			conn.Close()
-		}
-		return fmt.Errorf("another server uses the socket %s: name one for each", socket)
-	}
-	return os.Remove(socket)
 }
 
 func (s Service) requests() *http.ServeMux {

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,20 +24,4 @@ func TestSocketPlace(t *testing.T) {
 	if !strings.Contains(told.String(), "must not exceed 107 bytes: choose a shorter one") {
 		t.Errorf("a long path: %s", told.String())
 	}
-
-	first, err := listenPrivately(at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if l, err := listenPrivately(at); err == nil {
-		l.Close()
-		t.Error("a second server took the socket of the first")
-	}
-	first.(*net.UnixListener).SetUnlinkOnClose(false)
-	first.Close()
-	again, err := listenPrivately(at)
-	if err != nil {
-		t.Fatalf("a socket that was left: %v", err)
-	}
-	again.Close()
 }

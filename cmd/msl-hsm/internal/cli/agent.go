@@ -90,7 +90,7 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 	}
 	defer reporter.Close() // logs whatever it could not send
 	os.Remove(f.readyFile) // possibly left by an earlier agent
-	listener, err := listenLocally("--listen", c.Client.Agent.Listen)
+	listener, err := listenLocally("--listen", c.Client.Agent.Listen, log)
 	if err != nil {
 		return err
 	}

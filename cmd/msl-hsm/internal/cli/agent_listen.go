@@ -3,23 +3,23 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
+	"github.com/msl-hsm/msl-hsm/internal/localsocket"
 )
 
 const wantListen = "want unix:PATH or a loopback address with a port, such as 127.0.0.1:8090"
 
 // listenLocally listens at the address in that setting, where only programs on this
 // machine can connect.
-func listenLocally(setting, at string) (net.Listener, error) {
+func listenLocally(setting, at string, log *slog.Logger) (net.Listener, error) {
 	if at == "" {
 		dir := os.Getenv("RUNTIME_DIRECTORY") // of a systemd service
 		config.Override(&dir, os.Getenv("XDG_RUNTIME_DIR"))
@@ -32,7 +32,7 @@ func listenLocally(setting, at string) (net.Listener, error) {
 		if path == "" || path[0] == '@' { // any user may connect to an abstract socket
 			return nil, exit.Usagef("%s %q: want the path of a file", setting, at)
 		}
-		return listenUnix(path)
+		return listenUnix(setting, path, log)
 	}
 	address, err := loopback(setting, at)
 	if err != nil {
@@ -61,33 +61,16 @@ func loopback(setting, at string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// listenUnix makes a socket that only this user can connect to. A stale socket of an
-// earlier agent is removed.
-func listenUnix(path string) (net.Listener, error) {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return nil, err
-	case info.Mode().Type() != fs.ModeSocket:
-		return nil, exit.Usagef("--listen: %s exists and is not a socket", path)
-	default:
-		conn, err := net.Dial("unix", path)
-		if err == nil {
-			conn.Close()
-			return nil, exit.Usagef("--listen: another agent listens at %s", path)
-		}
-		if !errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, err
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
+// listenUnix listens where only this user can connect.
+func listenUnix(setting, path string, log *slog.Logger) (net.Listener, error) {
+	l, err := localsocket.Listen(path, log)
+	if errors.Is(err, localsocket.ErrTaken) {
+		return nil, exit.Usagef("%s: %w", setting, err)
 	}
-	before := syscall.Umask(0o177) // so that the socket is never open to others
-	l, err := net.Listen("unix", path)
-	syscall.Umask(before)
-	return l, err
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 // urlOf returns the URL at which a listener can be reached.

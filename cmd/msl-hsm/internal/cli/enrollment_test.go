@@ -111,6 +111,19 @@ func TestEnrollExitCodes(t *testing.T) {
 	}
 }
 
+// TestAfterEnrolling tells a device what to do about the answer of an authority.
+func TestAfterEnrolling(t *testing.T) {
+	for err, want := range map[error]string{
+		identity.ErrPending: ": enroll again after that; at the server, run msl-hsm enrollment approve 0123456789abcdef",
+		identity.ErrStale:   "challenge is not valid: run the command again; if there are several servers, compare their clocks",
+		identity.ErrPolicy:  identity.ErrPolicy.Error(),
+	} {
+		if got := afterEnrolling(err, "0123456789abcdef0123456789abcdef"); !errors.Is(got, err) || !strings.HasSuffix(got.Error(), want) {
+			t.Errorf("%v, want %s", got, want)
+		}
+	}
+}
+
 // TestAfterConflict tells the operator what to do where a name means something else.
 func TestAfterConflict(t *testing.T) {
 	for _, c := range []struct {

@@ -201,11 +201,16 @@ func (k *incomingKey) take(store keys.Store) (v keystore.Version, err error) {
 	case errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, keystore.ErrWrongKey):
 		return v, exit.Usagef("this key store does not import %v keys: make one in it with %s", k.algorithm, exit.Command("key create", k.label, "--algorithm "+k.algorithm.String()))
 	case errors.Is(err, keystore.ErrExists):
-		return v, fmt.Errorf("import key %q: %w; msl-hsm key destroy %s --yes makes room", k.label, err, k.label)
+		return v, k.taken(err)
 	case err != nil:
 		return v, fmt.Errorf("import key %q: %w", k.label, err)
 	}
 	return v, nil
+}
+
+// taken is the error for a label that has a key for something else.
+func (k *incomingKey) taken(err error) error {
+	return fmt.Errorf("import key %q: %w: give another label, or if nobody needs that key, make room with msl-hsm key destroy %s --yes", k.label, err, k.label)
 }
 
 func (k *incomingKey) readSecret(text []byte) (err error) {

@@ -65,7 +65,7 @@ func (k *incomingKey) takeTSS2(store keys.Store) (v keystore.Version, err error)
 	v, err = chip.ImportTSS2(k.label, k.algorithm, k.tss2)
 	switch {
 	case errors.Is(err, keystore.ErrExists):
-		return v, fmt.Errorf("import key %q: %w; msl-hsm key destroy %s --yes makes room", k.label, err, k.label)
+		return v, k.taken(err)
 	case errors.Is(err, tpm2.TPMRCHandle):
 		return v, fmt.Errorf("import key %q: %w; make its parent persistent there again, and import the file again", k.label, err)
 	case errors.Is(err, keystore.ErrPIN) && !errors.Is(err, tpm2.TPMRCLockout):

@@ -244,7 +244,7 @@ func openBeside(c *config.Config, live *serverside.Live, sockets sockets, log, p
 
 func besides(c *config.Config, live *serverside.Live, streams *serverside.Streams, log *slog.Logger, more *[]alsoServing) error {
 	if at := c.Server.Push.From; at != "" {
-		from, err := listenLocally("server.push.from", at)
+		from, err := listenLocally("server.push.from", at, log)
 		if err != nil {
 			return err
 		}
@@ -255,7 +255,7 @@ func besides(c *config.Config, live *serverside.Live, streams *serverside.Stream
 		if err != nil {
 			return err
 		}
-		from, err := listenLocally("server.admin.listen", at)
+		from, err := listenLocally("server.admin.listen", at, log)
 		if err != nil {
 			return err
 		}

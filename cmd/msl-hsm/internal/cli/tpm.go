@@ -211,10 +211,8 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 				err = apply(m.Identity, c.Context(), fleet.Exchange(client, cfg.Client.Recipient), progress(p.stderr))
 				s, statusErr := m.Identity.Status()
 				switch {
-				case errors.Is(err, identity.ErrPending):
-					return fmt.Errorf("%w; at the server, run msl-hsm enrollment approve %s", err, s.ID[:16])
 				case err != nil:
-					return err
+					return afterEnrolling(err, s.ID)
 				case statusErr == nil:
 					fmt.Fprintf(p.stdout, "%s as %s\n", done, exit.Printable(s.Name))
 				}
@@ -229,6 +227,17 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 	c.Flags().Lookup("pcr").DefValue = "" // which is not printed
 	c.Flags().StringVar(&eventLog, "event-log", "", "event log that goes with --pcr if the server asks for it, in this `FILE` (default that of the kernel, for a TPM in /dev)")
 	return c
+}
+
+// afterEnrolling says what to do about an answer of the authority to that device.
+func afterEnrolling(err error, id string) error {
+	switch {
+	case errors.Is(err, identity.ErrPending):
+		return fmt.Errorf("%w; at the server, run msl-hsm enrollment approve %s", err, id[:16])
+	case errors.Is(err, identity.ErrStale):
+		return fmt.Errorf("%w: run the command again; if there are several servers, compare their clocks", err)
+	}
+	return err
 }
 
 func tpmEnrollCommand(p *program) *cobra.Command {

@@ -256,6 +256,10 @@ func advice(e *msl.PeerError, c *config.Config) string {
 		return "the server's operator revoked it, the user has another password now, or it expired too long ago: log in again"
 	case msl.ErrUserAuthEntityIncorrectData, msl.ErrUserAuthEntityUserIncorrectData:
 		return "the server permits it by user-rules in its configuration, and by entity add --user-schemes"
+	case msl.ErrX509CertExpired:
+		return "get a new certificate for this entity; a device that was enrolled does with msl-hsm tpm renew"
+	case msl.ErrX509CertNotYetValid:
+		return "compare the clock of the server with that of whoever issued the certificate"
 	}
 	switch e.Response {
 	case msl.KeyXRequired:

@@ -15,3 +15,17 @@ func TestExplainNobody(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestExplainCertificate says what helps against a certificate that is not valid now.
+func TestExplainCertificate(t *testing.T) {
+	for code, want := range map[msl.Code]string{
+		msl.ErrX509CertExpired:            "msl-hsm tpm renew",
+		msl.ErrX509CertNotYetValid:        "compare the clock",
+		msl.ErrX509CertVerificationFailed: "check the keys",
+	} {
+		err := Explain(&msl.PeerError{Response: msl.EntityDataReauth, Code: code}, config.Default())
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}

@@ -1,0 +1,168 @@
+// Package localsocket listens at Unix sockets to which only the user of this process can
+// connect, for as long as the process runs.
+package localsocket
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// ErrTaken: there is something at the path that belongs to others. The error says what
+// to do.
+var ErrTaken = errors.New("the path is taken")
+
+const (
+	lookEvery = 5 * time.Second // for a socket that was removed
+	patience  = 2 * time.Second // with whoever listens at a path
+)
+
+// A Listener listens at a path. If the socket there is removed, as by a program that
+// cleans up, it is made again within a few seconds. Close removes it, but no other that
+// replaced it.
+type Listener struct {
+	path string
+	log  *slog.Logger
+	stop chan struct{}
+
+	mu    sync.Mutex
+	now   *net.UnixListener
+	made  fs.FileInfo
+	told  string // why the socket could not be made again
+	ended bool
+}
+
+// Listen makes a socket with mode 0600, which it has from the start. It replaces one at
+// which nobody listens anymore, and nothing else ([ErrTaken]). What happens to
+// the socket later is logged.
+func Listen(path string, log *slog.Logger) (*Listener, error) {
+	l := &Listener{path: path, log: log, stop: make(chan struct{})}
+	if err := l.open(); err != nil {
+		return nil, err
+	}
+	go l.keep()
+	return l, nil
+}
+
+func (l *Listener) open() error {
+	if err := removeStale(l.path); err != nil {
+		return err
+	}
+	before := syscall.Umask(0o177) // connecting requires write permission
+	made, err := net.ListenUnix("unix", &net.UnixAddr{Name: l.path, Net: "unix"})
+	syscall.Umask(before)
+	if err != nil {
+		return err
+	}
+	made.SetUnlinkOnClose(false) // it would remove whatever is at the path
+	info, err := os.Lstat(l.path)
+	if err != nil {
+		return errors.Join(err, made.Close())
+	}
+	l.now, l.made = made, info
+	return nil
+}
+
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return takenError(path + " exists and is not a socket: name another path, or remove it")
+	}
+	if conn, err := net.DialTimeout("unix", path, patience); !errors.Is(err, syscall.ECONNREFUSED) {
+		if err == nil {
+			conn.Close()
+		}
+		return takenError("another process listens at " + path + ": name another path")
+	}
+	return os.Remove(path)
+}
+
+// keep looks after the socket until the listener is closed.
+func (l *Listener) keep() {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-tick.C:
+			l.look()
+		}
+	}
+}
+
+// look makes the socket again if it was removed.
+func (l *Listener) look() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended || l.there() {
+		return
+	}
+	former := l.now
+	err := l.open()
+	if err == nil {
+		former.Close() // nobody can connect to it
+		l.told = ""
+		l.log.Warn("the socket was removed, and was made again", "path", l.path)
+	} else if err.Error() != l.told {
+		l.told = err.Error()
+		l.log.Error("the socket was removed, and cannot be made again yet: programs cannot connect", "path", l.path, "error", l.told)
+	}
+}
+
+// there reports whether the path leads to the socket.
+func (l *Listener) there() bool {
+	info, err := os.Lstat(l.path)
+	return err == nil && os.SameFile(info, l.made)
+}
+
+// Accept waits for the next connection.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		now := l.current()
+		conn, err := now.Accept()
+		if err == nil || now == l.current() {
+			return conn, err
+		}
+	}
+}
+
+func (l *Listener) current() *net.UnixListener {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.now
+}
+
+// Addr returns the path.
+func (l *Listener) Addr() net.Addr { return l.current().Addr() }
+
+// Close ends Accept and removes the socket. It can be called again.
+func (l *Listener) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return net.ErrClosed
+	}
+	l.ended = true
+	close(l.stop)
+	if l.there() {
+		os.Remove(l.path)
+	}
+	return l.now.Close()
+}
+
+// A takenError says what is at a path.
+type takenError string
+
+func (e takenError) Error() string { return string(e) }
+func (e takenError) Unwrap() error { return ErrTaken }

@@ -1,0 +1,141 @@
+package localsocket
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// listen returns a listener and what it logs.
+func listen(t *testing.T, path string) (l *Listener, told *bytes.Buffer) {
+	t.Helper()
+	told = &bytes.Buffer{}
+	l, err := Listen(path, slog.New(slog.NewTextHandler(told, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l, told
+}
+
+func checkConnects(t *testing.T, l *Listener, path string) {
+	t.Helper()
+	if info, err := os.Lstat(path); err != nil || info.Mode() != fs.ModeSocket|0o600 {
+		t.Errorf("the socket: %v, %v", info, err)
+	}
+	accepted := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			conn.Close()
+		}
+		accepted <- err
+	}()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if err := <-accepted; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTaken replaces a socket at which nobody listens, and nothing else.
+func TestTaken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	if err := os.WriteFile(path, []byte("data"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path, nil); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), "not a socket") {
+		t.Errorf("a file: %v", err)
+	}
+	os.Remove(path)
+	former, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path, nil); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), "another process listens at "+path) {
+		t.Errorf("a socket in use: %v", err)
+	}
+	former.SetUnlinkOnClose(false) // as one that was killed
+	former.Close()
+	l, _ := listen(t, path)
+	checkConnects(t, l, path)
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed again: %v", err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after it: %v", err)
+	}
+}
+
+// TestRemoved makes a socket again that was removed, while a program waits for connections.
+func TestRemoved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	path := filepath.Join(dir, "s")
+	mkdir := func() {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mkdir()
+	l, told := listen(t, path)
+	l.look()
+	if told.Len() > 0 {
+		t.Errorf("nothing happened: %s", told)
+	}
+	waiting := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			conn.Close()
+		}
+		waiting <- err
+	}()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	l.look()
+	l.look()
+	if strings.Count(told.String(), "cannot be made again yet") != 1 || !strings.Contains(told.String(), "no such file") {
+		t.Errorf("without its directory: %s", told)
+	}
+	mkdir()
+	l.look()
+	if strings.Count(told.String(), "was made again") != 1 {
+		t.Errorf("with its directory: %s", told)
+	}
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if err := <-waiting; err != nil {
+		t.Errorf("who waited: %v", err)
+	}
+	checkConnects(t, l, path)
+}
+
+// TestReplaced leaves a socket of others in place.
+func TestReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, told := listen(t, path)
+	os.Remove(path)
+	other, _ := listen(t, path)
+	l.look()
+	if !strings.Contains(told.String(), "another process listens") {
+		t.Errorf("logged %s", told)
+	}
+	l.Close()
+	checkConnects(t, other, path)
+}
