@@ -24,6 +24,7 @@ type DB struct {
 	finish func(kv.Tx) error // or nil
 	opened fs.FileInfo       // of the file, when it was opened
 	size   atomic.Int64      // the largest size seen: it never shrinks
+	newest atomic.Int64      // the number of the last transaction that changed it: it only grows
 	broken atomic.Pointer[error]
 }
 
@@ -131,10 +132,13 @@ func (d *DB) sound() error {
 // view reads. A crash before the transaction has started leaves a bbolt lock that nothing
 // releases, so the file is not used again.
 func (d *DB) view(fn func(*bbolt.Tx) error) error {
-	began := false
+	began, least := false, d.newest.Load()
 	return d.once(&began, func() error {
 		return d.db.View(func(t *bbolt.Tx) error {
 			began = true
+			if int64(t.ID()) < least {
+				return errWentBack()
+			}
 			return fn(t)
 		})
 	})
@@ -142,9 +146,22 @@ func (d *DB) view(fn func(*bbolt.Tx) error) error {
 
 // update writes. A crash anywhere leaves a lock.
 func (d *DB) update(fn func(*bbolt.Tx) error) error {
-	never := false
-	return d.once(&never, func() error { return d.db.Update(fn) })
+	never, number := false, int64(0)
+	err := d.once(&never, func() error {
+		return d.db.Update(func(t *bbolt.Tx) error {
+			if number = int64(t.ID()); number <= d.newest.Load() {
+				return errWentBack()
+			}
+			return fn(t)
+		})
+	})
+	if err == nil {
+		d.newest.Store(number)
+	}
+	return err
 }
+
+func errWentBack() error { return damage("an earlier copy was written over it while it was open") }
 
 // once runs a transaction. If it crashes while harmless is not set, all later ones fail
 // with its error.
