@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync/atomic"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 
@@ -157,6 +158,18 @@ func (d *DB) update(fn func(*bbolt.Tx) error) error {
 	})
 	if err == nil {
 		d.newest.Store(number)
+	}
+	return d.ofDisk(err)
+}
+
+// ofDisk adds the path to an error of fdatasync, and what to do about a failing disk. Errors of
+// functions that a transaction calls are unchanged.
+func (d *DB) ofDisk(err error) error {
+	if errno, ok := err.(syscall.Errno); ok {
+		err = &fs.PathError{Op: "sync", Path: d.path, Err: errno}
+	}
+	if at, ok := err.(*fs.PathError); ok && at.Err == syscall.EIO {
+		err = diskFails(err)
 	}
 	return err
 }
