@@ -174,7 +174,9 @@ func (d *DB) ofDisk(err error) error {
 	return err
 }
 
-func errWentBack() error { return damage("an earlier copy was written over it while it was open: end this process, restore the newest backup, and start again") }
+func errWentBack() error {
+	return damage("an earlier copy was written over it while it was open: end this process, restore the newest backup, and start again")
+}
 
 // once runs a transaction. If it crashes while harmless is not set, all later ones fail
 // with its error.
