@@ -3,6 +3,7 @@ package msl_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
@@ -41,9 +42,9 @@ func TestSpellings(t *testing.T) {
 				return true, nil
 			}
 			judged := ""
-			n.server.JudgeToken = func(_ context.Context, identity string, _ *msl.MasterToken) error {
+			n.server.CountSince = func(_ context.Context, identity string) (time.Time, error) {
 				judged = identity
-				return nil
+				return time.Time{}, nil
 			}
 			var m *msl.Message
 			n.handler = func(ctx context.Context, w *msl.ResponseWriter, got *msl.Message) error {

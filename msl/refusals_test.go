@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
@@ -129,7 +130,7 @@ func senderCases() []refusalCase {
 		{name: "revoked holder", code: msl.ErrMasterTokenIdentityRevoked, prepare: revoke("client1", msl.ErrMasterTokenIdentityRevoked), message: fromToken()},
 		{name: "refused token of a revoked user", code: msl.ErrMasterTokenIdentityRevoked, prepare: func(r *recorded) {
 			revoke("user1@foo.com", msl.ErrUserIDTokenRevoked)(r)
-			r.server.JudgeToken = func(context.Context, string, *msl.MasterToken) error { return msl.ErrMasterTokenIdentityRevoked }
+			r.server.CountSince = func(context.Context, string) (time.Time, error) { return time.Now().Add(time.Hour), nil }
 		}, message: fromToken(object{"useridtoken": userToken(nil)})},
 		{name: "revoked user", code: msl.ErrUserIDTokenRevoked, prepare: revoke("user1@foo.com", msl.ErrUserIDTokenRevoked), message: fromToken(object{"useridtoken": userToken(nil)})},
 		{name: "revoked user with a password", code: msl.ErrUserIDTokenRevoked, prepare: revoke("user1@foo.com", msl.ErrUserIDTokenRevoked), message: fromPSK(object{"userauthdata": password})},

@@ -27,11 +27,11 @@ type Server struct {
 	Custody      Custody     // what the key exchanges may see, and the form of master tokens
 	Issuer       *Issuer
 	State        State
-	// JudgeToken is an additional check of master tokens that State does not refuse. It
-	// returns nil or [ErrMasterTokenIdentityRevoked]; any other error means that it could
-	// not decide, and the peer is asked to send the message again later. A nil JudgeToken
-	// accepts all tokens. The identity is in the form of [CanonicalName].
-	JudgeToken func(ctx context.Context, identity string, t *MasterToken) error
+	// CountSince returns from what time on the master tokens of an entity count, in addition
+	// to what State says if it is a [TokenDates]: for the zero time and a nil CountSince,
+	// always. An error means that it could not be determined, and the peer is asked to send
+	// the message again later. The identity is in the form of [CanonicalName].
+	CountSince func(ctx context.Context, identity string) (time.Time, error)
 
 	// PermitUser reports whether a user may log in at an entity by a scheme. It is called
 	// twice: without a user, before its proof is looked at

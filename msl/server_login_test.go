@@ -63,10 +63,10 @@ func TestNoPasswordOracle(t *testing.T) {
 		{"revoked and not in the directory", revoked, byPSK("client1"), nil, []msl.Code{msl.ErrMasterTokenIdentityRevoked}},
 		{"revoked in the directory", func(r *recorded) { r.directory["client1"].Revoked = true }, byPSK("client1"), nil, []msl.Code{msl.ErrEntityRevoked}},
 		{"refused token", func(r *recorded) {
-			r.server.JudgeToken = func(context.Context, string, *msl.MasterToken) error { return msl.ErrMasterTokenIdentityRevoked }
+			r.server.CountSince = func(context.Context, string) (time.Time, error) { return time.Now().Add(time.Hour), nil }
 		}, byToken(nil), nil, []msl.Code{msl.ErrMasterTokenIdentityRevoked}},
 		{"token that nobody can judge now", func(r *recorded) {
-			r.server.JudgeToken = func(context.Context, string, *msl.MasterToken) error { return errors.New("no answer") }
+			r.server.CountSince = func(context.Context, string) (time.Time, error) { return time.Time{}, errors.New("no answer") }
 		}, byToken(nil), nil, []msl.Code{msl.ErrInternalException}},
 		{"revoked user", revoke("user1@foo.com", msl.ErrUserIDTokenRevoked), byToken(nil), nil, []msl.Code{msl.ErrUserIDTokenRevoked}},
 		{"revoked user of an entity", revoke("user1@foo.com", msl.ErrUserIDTokenRevoked), byPSK("client1"), nil, []msl.Code{msl.ErrUserIDTokenRevoked}},

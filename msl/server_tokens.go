@@ -49,11 +49,6 @@ func (s *Server) judgeTokens(ctx context.Context, in *incoming) error {
 	case s.Issuer.Issued(in.token).Before(entity):
 		return fail(ErrMasterTokenIdentityRevoked, "revocation", uncounted("entity", entity, s.Issuer.now()))
 	}
-	if s.JudgeToken != nil {
-		if err := s.JudgeToken(ctx, CanonicalName(in.session.Identity), in.token); err != nil {
-			return fail(codeOf(err), "revocation", err)
-		}
-	}
 	switch {
 	case userRevoked:
 		return fail(ErrUserIDTokenRevoked, "revocation", revoked)
@@ -67,11 +62,16 @@ func (s *Server) judgeTokens(ctx context.Context, in *incoming) error {
 
 // countSince returns from when on tokens of an entity and of a user count.
 func countSince(ctx context.Context, s *Server, identity, user string) (entity, ofUser time.Time, err error) {
-	dates, ok := s.State.(TokenDates)
-	if !ok {
-		return
+	if dates, ok := s.State.(TokenDates); ok {
+		entity, ofUser, err = dates.CountSince(ctx, identity, user)
 	}
-	if entity, ofUser, err = dates.CountSince(ctx, identity, user); err != nil {
+	if err == nil && s.CountSince != nil {
+		var also time.Time
+		if also, err = s.CountSince(ctx, CanonicalName(identity)); also.After(entity) {
+			entity = also
+		}
+	}
+	if err != nil {
 		err = fail(codeOf(err), "revocation", err)
 	}
 	return
@@ -84,7 +84,7 @@ const clocksApart = 12 * time.Minute
 // uncounted says why a token of an entity or of a user does not count.
 func uncounted(whose string, since, now time.Time) error {
 	if since.Sub(now) > clocksApart {
-		return fmt.Errorf("tokens of this %s count only from %s on, which is ahead of the clock here: correct the clock that is wrong; if it was that of the command that changed the %s, revoke and unrevoke it; if it was that of a command that restored or imported the whole state, repeat that", whose, since.UTC().Format(time.DateTime), whose)
+		return fmt.Errorf("tokens of this %s count only from %s on, which is ahead of the clock here: correct the clock that is wrong; if it was that of the command that changed the %s, revoke and unrevoke it; if a device with a TPM enrolled then, enroll it again; if it was that of a command that restored or imported the whole state, repeat that", whose, since.UTC().Format(time.DateTime), whose)
 	}
 	return fmt.Errorf("it was issued before the tokens of this %s were made invalid", whose)
 }

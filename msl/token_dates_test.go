@@ -151,16 +151,19 @@ func TestTokensCountSince(t *testing.T) {
 // TestTokensOfASlowClock has a server whose clock is ahead end the tokens of names: those
 // that another server issues then count at once.
 func TestTokensOfASlowClock(t *testing.T) {
-	for name, c := range map[string]struct{ entity, user time.Duration }{
+	for name, c := range map[string]struct{ entity, user, also time.Duration }{
+		"also":   {also: time.Minute},
+		"later":  {entity: time.Minute, also: 30 * time.Second},
 		"entity": {entity: 30 * time.Second},
 		"user":   {user: 30 * time.Second},
-		"both":   {30 * time.Second, time.Minute},
+		"both":   {entity: 30 * time.Second, user: time.Minute},
 		"shared": {entity: 11 * time.Minute, user: 6 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := softNetwork(t)
 			state := &datedState{MemoryState: n.state, entity: n.now.Add(c.entity), user: n.now.Add(c.user)}
 			n.server.State = state
+			n.server.CountSince = func(context.Context, string) (time.Time, error) { return n.now.Add(c.also), nil }
 			client := n.pskClient("device")
 			withUser := secret("hello")
 			withUser.User = "user@example.com"
@@ -171,7 +174,7 @@ func TestTokensOfASlowClock(t *testing.T) {
 			if serialOf(t, client) != serial {
 				t.Error("the first token did not count")
 			}
-			if least := n.now.Add(24*time.Hour + c.entity); state.until.Before(least) {
+			if least := n.now.Add(24*time.Hour + max(c.entity, c.also)); state.until.Before(least) {
 				t.Errorf("the state is told %v, want at least %v", state.until, least)
 			}
 		})

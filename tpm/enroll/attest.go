@@ -59,10 +59,8 @@ func (a attester) challenge(ctx context.Context, request []byte) (*proof.AttestC
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		return nil, err
 	}
-	c := &proof.AttestChallenge{
-		Type: proof.TypeAttestChallenge, Version: proof.Version, Nonce: random(proof.SecretSize),
-		Issued: max(a.now().UnixNano(), r.Newest+1), EventLog: b.EventLog && a.policy.EventLogs,
-	}
+	c := &proof.AttestChallenge{Type: proof.TypeAttestChallenge, Version: proof.Version, EventLog: b.EventLog && a.policy.EventLogs}
+	c.Nonce, c.Issued = issueAt(a.now(), r.Newest)
 	macs, err := a.challenges.macs()
 	if err != nil {
 		return nil, err
@@ -86,10 +84,7 @@ func (k *challenger) checkAttest(m *proof.Attestation, now time.Time) error {
 	if mine == nil {
 		return proof.Fail(ErrStale, "it was not made here for this device")
 	}
-	if age := now.UnixNano() - m.Challenge.Issued; age > int64(k.life) {
-		return proof.Fail(ErrStale, "it is older than %v", k.life)
-	}
-	return nil
+	return k.inTime(m.Challenge.Issued, m.Challenge.Nonce, now)
 }
 
 // take judges the state that an enrolled device proves. A state that is not allowed is

@@ -69,7 +69,7 @@ type challenger struct {
 // fill makes a credential that only a TPM with both the EK and the AK can open (TPM
 // 2.0 Library, Part 1, clause 24). The secret in it is a MAC over everything that makes
 // the challenge unique, so it need not be stored.
-func (k *challenger) fill(c *proof.Challenge, b *proof.Begin, o *proof.Offered, issued int64) error {
+func (k *challenger) fill(c *proof.Challenge, b *proof.Begin, o *proof.Offered, now time.Time, newest int64) error {
 	if fips140.Enforced() {
 		return fmt.Errorf("enroll: GODEBUG=fips140=only forbids AES-CFB, the cipher of TPM credentials: use fips140=on: %w", errors.ErrUnsupported)
 	}
@@ -78,7 +78,8 @@ func (k *challenger) fill(c *proof.Challenge, b *proof.Begin, o *proof.Offered, 
 		return err
 	}
 	mac := macs[0]
-	c.Type, c.Version, c.Nonce, c.Issued = proof.TypeChallenge, proof.Version, random(proof.SecretSize), issued
+	c.Type, c.Version = proof.TypeChallenge, proof.Version
+	c.Nonce, c.Issued = issueAt(now, newest)
 	secret, err := mac.secret(b, c)
 	if err != nil {
 		return err
@@ -92,6 +93,31 @@ func (k *challenger) fill(c *proof.Challenge, b *proof.Begin, o *proof.Offered, 
 	}
 	c.MAC, err = mac.tag(b, c)
 	return err
+}
+
+// issueAt returns a nonce, and the time at which a challenge counts as issued: later than the
+// newest one that its device used, even if that was with a clock that was ahead. The nonce ends
+// with the time that it is here.
+func issueAt(now time.Time, newest int64) (nonce []byte, issued int64) {
+	at := now.UnixNano()
+	return binary.BigEndian.AppendUint64(random(proof.SecretSize-8), uint64(at)), max(at, newest+1)
+}
+
+// inTime checks that a challenge is not older than its life. If it counts as issued far ahead
+// of the clock here, the time in its nonce decides.
+func (k *challenger) inTime(issued int64, nonce []byte, now time.Time) error {
+	life := int64(k.life)
+	age := now.UnixNano() - issued
+	if age < -life && len(nonce) >= 8 {
+		age = now.UnixNano() - int64(binary.BigEndian.Uint64(nonce[len(nonce)-8:]))
+	}
+	switch {
+	case age > life:
+		return proof.Fail(ErrStale, "it is older than %v", k.life)
+	case age < -life:
+		return proof.Fail(ErrStale, "it was made by a clock that was more than %v ahead of the one here", k.life)
+	}
+	return nil
 }
 
 // secret computes the secret in the credential.
@@ -130,8 +156,8 @@ func (k *challenger) check(p *proof.Proof, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if age := now.UnixNano() - p.Challenge.Issued; age > int64(k.life) {
-		return proof.Fail(ErrStale, "it is older than %v", k.life)
+	if err := k.inTime(p.Challenge.Issued, p.Challenge.Nonce, now); err != nil {
+		return err
 	}
 	want, err := mac.secret(&p.Begin, &p.Challenge)
 	if err != nil {

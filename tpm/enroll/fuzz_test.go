@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -98,7 +99,7 @@ func FuzzEK(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if err := o.challenges.fill(&proof.Challenge{}, &b, &n, 1); err != nil && !errors.Is(err, ErrKey) {
+		if err := o.challenges.fill(&proof.Challenge{}, &b, &n, time.Unix(0, 1), 0); err != nil && !errors.Is(err, ErrKey) {
 			t.Fatal(err)
 		}
 	})

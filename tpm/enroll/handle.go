@@ -81,7 +81,7 @@ func (a *Authority) begin(ctx context.Context, request []byte) (*proof.Challenge
 		return nil, err
 	}
 	c := &proof.Challenge{EventLog: b.EventLog && a.policy.EventLogs}
-	return c, a.challenges.fill(c, &b, &o, max(a.now().UnixNano(), r.Newest+1))
+	return c, a.challenges.fill(c, &b, &o, a.now(), r.Newest)
 }
 
 // enroll answers a proof: afterward the record of the device is pending, refused or

@@ -91,10 +91,10 @@ func (c *issuer) issue(r *Record, k proof.Public, now time.Time) error {
 	return nil
 }
 
-// fresh reports whether at least a third of a certificate's life is left.
+// fresh reports whether a certificate is valid, and at least a third of its life is left.
 func fresh(c *Certificate, now time.Time) bool {
 	x, err := x509.ParseCertificate(c.DER)
-	return err == nil && now.Before(x.NotAfter.Add(-x.NotAfter.Sub(x.NotBefore)/3))
+	return err == nil && !now.Before(x.NotBefore) && now.Before(x.NotAfter.Add(-x.NotAfter.Sub(x.NotBefore)/3))
 }
 
 // list signs a list of revoked certificates.

@@ -141,7 +141,8 @@ const (
 	maxIssued       = 64 // keys or certificates remembered per record
 	rememberRetired = 90 * 24 * time.Hour
 
-	clockSkew = 5 * time.Second // between servers; a clock further ahead is wrong
+	clockSkew   = 5 * time.Second  // between servers; a clock further ahead is wrong
+	clocksApart = 12 * time.Minute // so far ahead, a clock is wrong for tokens too: see package msl
 )
 
 func (r *Record) log(now time.Time, format string, args ...any) {
@@ -159,6 +160,10 @@ func (r *Record) touch(now time.Time) {
 		r.Updated = now
 	}
 }
+
+// early reports whether a device enrolled by a clock that was far ahead: as long as its tokens
+// do not count, it may enroll again as of now.
+func (r *Record) early(now time.Time) bool { return r.Since.Sub(now) > clocksApart }
 
 func (r *Record) key(name []byte) *Key {
 	for i := range r.Keys {

@@ -14,7 +14,7 @@
 //     state as an entity: by its identity key, and by the name in its certificates
 //     ([CertificateIdentity]).
 //   - [NewEndpoint] is the HTTP handler to which devices send their enrollment.
-//   - [Authority.TokenJudge] for msl.Server.JudgeToken, always: a name outlives the
+//   - [Authority.CountSince] for msl.Server.CountSince, always: a name outlives the
 //     TPM that proves it, and the old TPM still has tokens that name it.
 //   - [X509] instead of entityauth.X509 if the CA issues certificates.
 //   - [Verifier] for the key exchange TPM_IMPORT (keyx.TPMResponder.Verifier).
@@ -46,7 +46,7 @@
 //     from the server unchanged. The server has them in memory while it wraps them.
 //   - Master tokens have times in seconds, so a token that was issued in the second in
 //     which a name passed to another device is still accepted.
-//   - If records are in a file, [Authority.TokenJudge] knows only those operator
+//   - If records are in a file, [Authority.CountSince] knows only those operator
 //     decisions that were made through the same Authority: let a running server carry
 //     them out.
 //   - This package does not protect anything that tpm/enroll and tpm/identity do not

@@ -65,8 +65,8 @@ func Example_server() {
 	server := &msl.Server{
 		Name: "server", Local: entity, Issuer: issuer, State: state, Directory: state,
 		Peers:      []msl.EntityScheme{&entityauth.ECC{Directory: state}},
-		JudgeToken: authority.TokenJudge(issuer), // never without it
-		Custody:    msl.CustodyImported,          // the server wraps session keys for the TPMs
+		CountSince: authority.CountSince, // never without it
+		Custody:    msl.CustodyImported,  // the server wraps session keys for the TPMs
 		KeyExchanges: []msl.Responder{
 			&keyx.TPMResponder{Store: store, Verifier: fleet.Verifier{Authority: authority}},
 		},

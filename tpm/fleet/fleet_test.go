@@ -93,7 +93,7 @@ func TestCertificateRevoked(t *testing.T) {
 	now := time.Now()
 	token := &msl.MasterToken{RenewalWindow: now.Add(time.Hour), Expiration: now.Add(24 * time.Hour)}
 	judge := func() error {
-		return s.TokenJudge(&msl.Issuer{})(t.Context(), CertificateIdentity(b.name()), token)
+		return judged(s.Authority, &msl.Issuer{})(t.Context(), CertificateIdentity(b.name()), token)
 	}
 	if err := judge(); err != nil {
 		t.Fatal(err)

@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// TestTokenJudge judges tokens from before and after a name was given.
-func TestTokenJudge(t *testing.T) {
+// TestCountSince judges tokens from before and after a name was given.
+func TestCountSince(t *testing.T) {
 	since := time.Unix(1_800_000_000, 700_000_000)
 	token := func(issued time.Time, renewal, life time.Duration) *msl.MasterToken {
 		return &msl.MasterToken{RenewalWindow: issued.Add(renewal).Truncate(time.Second), Expiration: issued.Add(life).Truncate(time.Second)}
@@ -33,8 +33,8 @@ func TestTokenJudge(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	judge := a.TokenJudge(&msl.Issuer{})
-	short := a.TokenJudge(&msl.Issuer{RenewAfter: time.Minute, Lifetime: 12 * time.Hour})
+	judge := judged(a, &msl.Issuer{})
+	short := judged(a, &msl.Issuer{RenewAfter: time.Minute, Lifetime: 12 * time.Hour})
 	for what, c := range map[string]struct {
 		judge    func(context.Context, string, *msl.MasterToken) error
 		identity string
@@ -54,5 +54,16 @@ func TestTokenJudge(t *testing.T) {
 		if err := c.judge(t.Context(), c.identity, c.token); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// judged returns a function that judges a token as a server with that issuer does.
+func judged(a *Authority, issuer *msl.Issuer) func(context.Context, string, *msl.MasterToken) error {
+	return func(ctx context.Context, identity string, t *msl.MasterToken) error {
+		since, err := a.CountSince(ctx, identity)
+		if err == nil && issuer.Issued(t).Before(since) {
+			err = msl.ErrMasterTokenIdentityRevoked
+		}
+		return err
 	}
 }

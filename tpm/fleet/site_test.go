@@ -91,7 +91,7 @@ func (s *site) server(own msl.LocalEntity) *msl.Server {
 	}
 	return &msl.Server{
 		Name: "server", Local: own, Issuer: issuer, State: s.state, Directory: s.state,
-		JudgeToken:   s.TokenJudge(issuer),
+		CountSince:   s.CountSince,
 		Custody:      msl.CustodyImported,
 		Peers:        []msl.EntityScheme{&entityauth.ECC{Directory: s.state}, s.certificates()},
 		KeyExchanges: []msl.Responder{&keyx.TPMResponder{Store: store, Verifier: Verifier{s.Authority}}},

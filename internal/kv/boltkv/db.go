@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync/atomic"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 
@@ -24,6 +25,7 @@ type DB struct {
 	finish func(kv.Tx) error // or nil
 	opened fs.FileInfo       // of the file, when it was opened
 	size   atomic.Int64      // the largest size seen: it never shrinks
+	newest atomic.Int64      // the number of the last transaction that changed it: it only grows
 	broken atomic.Pointer[error]
 }
 
@@ -131,10 +133,13 @@ func (d *DB) sound() error {
 // view reads. A crash before the transaction has started leaves a bbolt lock that nothing
 // releases, so the file is not used again.
 func (d *DB) view(fn func(*bbolt.Tx) error) error {
-	began := false
+	began, least := false, d.newest.Load()
 	return d.once(&began, func() error {
 		return d.db.View(func(t *bbolt.Tx) error {
 			began = true
+			if int64(t.ID()) < least {
+				return errWentBack()
+			}
 			return fn(t)
 		})
 	})
@@ -142,8 +147,35 @@ func (d *DB) view(fn func(*bbolt.Tx) error) error {
 
 // update writes. A crash anywhere leaves a lock.
 func (d *DB) update(fn func(*bbolt.Tx) error) error {
-	never := false
-	return d.once(&never, func() error { return d.db.Update(fn) })
+	never, number := false, int64(0)
+	err := d.once(&never, func() error {
+		return d.db.Update(func(t *bbolt.Tx) error {
+			if number = int64(t.ID()); number <= d.newest.Load() {
+				return errWentBack()
+			}
+			return fn(t)
+		})
+	})
+	if err == nil {
+		d.newest.Store(number)
+	}
+	return d.ofDisk(err)
+}
+
+// ofDisk adds the path to an error of fdatasync, and what to do about a failing disk. Errors of
+// functions that a transaction calls are unchanged.
+func (d *DB) ofDisk(err error) error {
+	if errno, ok := err.(syscall.Errno); ok {
+		err = &fs.PathError{Op: "sync", Path: d.path, Err: errno}
+	}
+	if at, ok := err.(*fs.PathError); ok && at.Err == syscall.EIO {
+		err = diskFails(err)
+	}
+	return err
+}
+
+func errWentBack() error {
+	return damage("an earlier copy was written over it while it was open: end this process, restore the newest backup, and start again")
 }
 
 // once runs a transaction. If it crashes while harmless is not set, all later ones fail

@@ -49,7 +49,13 @@ func Open(path string, l Layout, how Opening) (*DB, error) {
 		return nil, l.Explain(path, located(path, err))
 	}
 	d := &DB{db: db, path: path, layout: l}
-	if d.opened, err = os.Stat(path); err != nil {
+	if d.opened, err = os.Stat(path); err == nil {
+		err = d.view(func(t *bbolt.Tx) error {
+			d.newest.Store(int64(t.ID()))
+			return nil
+		})
+	}
+	if err != nil {
 		return nil, l.Explain(path, errors.Join(located(path, err), db.Close()))
 	}
 	return d, nil

@@ -12,6 +12,8 @@ func TestAdvise(t *testing.T) {
 	const ended = "the connection ended, and it answered before: check that it is running, and the network in between"
 	for _, c := range []struct{ text, first, later string }{
 		{`connection error: desc = "error reading server preface: read tcp: use of closed network connection"`,
+			"it does not answer: check that most of its members run; if it expects TLS or a client certificate, use https, and configure one", ended},
+		{`connection error: desc = "error reading server preface: EOF"`,
 			"it may expect TLS or a client certificate: use https, and configure one", ended},
 		{"write tcp: broken pipe", "it ends the connection: if it asks for a client certificate, configure one", ended},
 		{"read tcp: connection reset by peer", "it ends the connection: if it asks for a client certificate, configure one", ended},

@@ -124,6 +124,7 @@ func certain() []symptom {
 func broken() []symptom {
 	return []symptom{
 		{"authentication handshake failed: EOF", "it does not speak TLS: use http, or give etcd a certificate"},
+		{"use of closed network connection", "it does not answer: check that most of its members run; if it expects TLS or a client certificate, use https, and configure one"}, // closed here: it was late, or had ended the connection
 		{"error reading server preface", "it may expect TLS or a client certificate: use https, and configure one"},
 		{"broken pipe", "it ends the connection: if it asks for a client certificate, configure one"},
 		{"authentication handshake failed: read", "it ends the connection: if it does not speak TLS, use http; if it asks for a client certificate, configure one"},

@@ -175,6 +175,9 @@ func fileSystems() map[string]string {
 	return map[string]string{
 		"no space left on device":             "make room on that disk, and try again: nothing was changed",
 		"disk quota exceeded":                 "make room in that quota, and try again: nothing was changed",
+		"file too large":                      "raise the limit of its size (ulimit -f, LimitFSIZE of systemd), and try again: nothing was changed",
+		"input/output error":                  "the disk or device fails: the kernel log says more",
+		"stale file handle":                   "mount its file system again",
 		"read-only file system":               "mount it for writing; if it became read-only on its own, the kernel log says why",
 		"it is not a regular file":            "name one",
 		"it is a directory":                   "name a file",

@@ -162,7 +162,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		Headers:       s.headers,
 	}
 	if s.Devices != nil {
-		s.MSL.JudgeToken = s.Devices.TokenJudge(issuer)
+		s.MSL.CountSince = s.Devices.CountSince
 	}
 	s.MSL.Users = userSchemes(c, s)
 	if s.MSL.Peers, err = entitySchemes(c, s, log); err == nil {

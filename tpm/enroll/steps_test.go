@@ -1,0 +1,58 @@
+package enroll
+
+import (
+	"context"
+	"crypto/x509"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+)
+
+// TestClockSteps sets the clock of a server that was ahead, or is behind, right again: its
+// challenges age from then on, and what it gave to a device by the wrong clock is replaced.
+func TestClockSteps(t *testing.T) {
+	o, f := newOffice(t, accepting(), nil), newForger(t)
+	stale := func(what string, answer []byte) {
+		t.Helper()
+		_, err := o.Handle(context.Background(), answer)
+		t.Log(what)
+		checkError(t, err, ErrStale)
+	}
+	day := 24 * time.Hour
+	o.now = o.now.Add(day)
+	if err := f.enroll(o); err != nil {
+		t.Fatal(err)
+	}
+	begin := f.begin()
+	ahead := proof.Encode(f.prove(begin, f.ask(o, begin)))
+	o.now = o.now.Add(-day)
+	stale("made while the clock was ahead", ahead)
+
+	late, attested := proof.Encode(f.prove(begin, f.ask(o, begin))), f.attestation(o, nil)
+	o.now = o.now.Add(11 * time.Minute)
+	stale("a challenge that is too old", late)
+	stale("one for an attestation", proof.Encode(&attested))
+	if err := f.attest(o, nil); err != nil {
+		t.Error(err)
+	}
+
+	if err := f.enroll(o); err != nil {
+		t.Fatal(err)
+	}
+	r := o.record(f.id())
+	c, err := x509.ParseCertificate(r.Certificates[len(r.Certificates)-1].DER)
+	if err != nil || c.NotBefore.After(o.now) {
+		t.Errorf("the certificate counts from %v on, and it is %v: %v", c.NotBefore, o.now, err)
+	}
+	if r.Since.After(o.now) {
+		t.Errorf("tokens count from %v on, and it is %v", r.Since, o.now)
+	}
+
+	made := proof.Encode(f.prove(begin, f.ask(o, begin)))
+	o.now = o.now.Add(-day)
+	stale("made before the clock went back", made)
+	if err := f.enroll(o); err != nil {
+		t.Errorf("with a clock that is behind: %v", err)
+	}
+}
