@@ -56,7 +56,11 @@ func TestExchangesOnToken(t *testing.T) {
 		for _, custody := range []msl.Custody{msl.CustodyImported, msl.CustodyShared} {
 			t.Run(name+"/"+custody.String(), func(t *testing.T) {
 				from := msl.Requester{Identity: "client", Custody: custody}
-				for range 3 { // a ladder climbs
+				rounds := 1
+				if _, ok := both.requester.(*keyx.LadderOfferer); ok {
+					rounds = 3 // it climbs
+				}
+				for range rounds {
 					offer, err := both.requester.Offer(ctx, from)
 					if err != nil {
 						t.Fatal(err)

@@ -76,7 +76,7 @@ func TestFaultsOfAdministration(t *testing.T) {
 	tried := 0
 	for name, op := range operations {
 		for _, function := range functions {
-			step := 3
+			step := 6
 			if soak() {
 				step = 1
 			}
@@ -176,7 +176,7 @@ func TestFaultsOfUse(t *testing.T) {
 			for mode, fault := range map[string]hsmtest.Fault{
 				"once": {Times: 1}, "after": {Times: 1, After: true}, "twice": {Times: 2}, "always": {},
 			} {
-				if !soak() && (i+j+len(mode))%4 != 0 {
+				if !soak() && (i+j+len(mode))%7 != 0 {
 					continue
 				}
 				n++

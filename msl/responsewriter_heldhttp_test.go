@@ -80,7 +80,7 @@ func readLong(t *testing.T, r *recorded, raw []byte) (data []byte, refusal *answ
 // TestHalfDuplexHTTP answers a client that writes its whole request before it
 // reads, with handlers that answer as they read.
 func TestHalfDuplexHTTP(t *testing.T) {
-	for name, handle := range answeringHandlers {
+	for name, handle := range racedHandlers() {
 		for _, chunked := range []bool{false, true} {
 			if chunked && name != "io.Copy" {
 				continue

@@ -15,6 +15,14 @@ import (
 // that the client holds back for a short message, and some chunks.
 const inFlight = 512 << 10
 
+// pressureRounds is how many MiB are read one by one.
+func pressureRounds() int64 {
+	if raceDetector {
+		return 2
+	}
+	return 5
+}
+
 // inBubbles runs a test with each carrier in fake time, where [synctest.Wait]
 // tells that nothing moves any more. What is left running at the end fails it.
 func inBubbles(t *testing.T, test func(*testing.T, *network, *msl.Client)) {
@@ -54,7 +62,7 @@ func TestStreamPressureAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 		var read int64
-		for range 5 {
+		for range pressureRounds() {
 			synctest.Wait()
 			if written < read || written > read+inFlight {
 				t.Fatalf("%d bytes were read and %d written", read, written)
@@ -93,7 +101,7 @@ func TestStreamPressureRequest(t *testing.T) {
 			_, err := c.Do(ctx, &msl.Request{Encrypted: true, Body: body.body})
 			done <- err
 		}()
-		for i := range int64(5) {
+		for i := range pressureRounds() {
 			synctest.Wait()
 			if had := i << 20; body.given < had || body.given > had+inFlight {
 				t.Fatalf("%d bytes were read and %d given", had, body.given)

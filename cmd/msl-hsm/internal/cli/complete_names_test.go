@@ -29,6 +29,7 @@ func TestNamesForShells(t *testing.T) {
 // TestShells has the shells that are installed read their scripts, and fish, which tells without
 // a terminal, complete with it.
 func TestShells(t *testing.T) {
+	skipWithRace(t)
 	for shell, c := range map[string]struct{ ask, want string }{
 		"bash": {"source ./script && declare -F __start_msl-hsm", "__start_msl-hsm"},
 		"zsh":  {"autoload -U compinit && compinit -u -D && source ./script && print $_comps[msl-hsm]", "_msl-hsm"},

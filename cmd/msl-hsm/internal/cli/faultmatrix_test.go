@@ -181,6 +181,7 @@ func TestFaultMatrix(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
+	skipWithRace(t)
 	t.Parallel()
 	f := newFaultBench(t, time.Second)
 	kinds := []string{"PSK", "returning", "RSA"}

@@ -19,6 +19,7 @@ var commandLine = regexp.MustCompile("(?:\\./)?msl-hsm (?:[a-z][^`\\n#|;>]*)")
 // TestDocumentedFlags looks for the flags of every command line in the documentation among
 // those that its verb has.
 func TestDocumentedFlags(t *testing.T) {
+	skipWithRace(t)
 	root := rootCommand(&program{defaults: cheap})
 	pages, err := filepath.Glob("../../../../docs/*.md")
 	if err != nil {
