@@ -161,9 +161,9 @@ func (r *Record) touch(now time.Time) {
 	}
 }
 
-// early reports whether a device enrolled by a clock that was far ahead: as long as its tokens
-// do not count, it may enroll again as of now.
-func (r *Record) early(now time.Time) bool { return r.Since.Sub(now) > clocksApart }
+// early reports whether a device enrolled, at since, by a clock that was far ahead: as long as
+// its tokens do not count, it may enroll again as of now.
+func early(since, now time.Time) bool { return since.Sub(now) > clocksApart }
 
 func (r *Record) key(name []byte) *Key {
 	for i := range r.Keys {
