@@ -3,7 +3,6 @@ package mslhttp
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -32,7 +31,7 @@ const (
 	http2PingAfter     = 30 * time.Second
 	http2PingPatience  = 15 * time.Second
 	http2WritePatience = time.Minute // for a peer that takes no byte of any stream
-	http2Dials         = 3           // connections made for one request
+	http2Dials         = 6           // connections made for one request, of which net/http may make two at a time
 )
 
 // AllowHTTP2 makes an HTTP server on the connections of a [TLSServer] with HTTP2 speak
@@ -138,7 +137,7 @@ type HTTP2Transport struct {
 
 var (
 	errNoHTTP2  = errors.New("mslhttp: the server does not speak HTTP/2")
-	errGoneAway = fmt.Errorf("mslhttp: the server ended %d connections before it took the request: try again later", http2Dials)
+	errGoneAway = errors.New("mslhttp: the server ended one connection after the other before it took the request: try again later")
 )
 
 // A dialsKey is the key of the number of connections made for a request, in its context.
