@@ -281,6 +281,13 @@ func (c *Client) serverTime() (now time.Time, known bool) {
 	return c.localTime().Add(c.clockAhead), c.clockKnown
 }
 
+// ahead is by how much the server's clock is ahead, as far as known.
+func (c *Client) ahead() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.clockAhead
+}
+
 // master is the master token that the client holds, or nil.
 func (c *Client) master() *MasterToken {
 	c.mu.Lock()

@@ -199,15 +199,15 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (again bool, err er
 	r := recoveries[e.Response]
 	newest, err := a.forget(ctx, r, a.proven == e)
 	a.messageID = next(e.MessageID)
+	if a.mistimed(e) {
+		return true, err // the same again
+	}
 	a.demands = a.demands.after(e.Response, a.plan, newest)
 	if e.Response == Replayed {
 		a.ids.overtaken++
 	}
 	if r.askUser {
 		a.reason, a.proof = e.Response, nil
-	}
-	if now, _ := a.client.serverTime(); a.proven == e && a.plan.keys && mistimed(e, a.offered, now) {
-		return true, err
 	}
 	// An unauthenticated refusal asks for no other entity: it could come from anyone who
 	// wants to see this side under another name.

@@ -40,7 +40,7 @@ type attempt struct {
 	us      string   // this side's identity in it
 	renewal *renewal // held
 	offers  offers
-	offered time.Time // by the server's clock
+	ahead   time.Duration // by how much the server's clock was, as far as known
 }
 
 // exchange sends one message and reads the answer. It returns no response if the message
@@ -356,8 +356,8 @@ func (a *attempt) addToData(ctx context.Context, h *header) error {
 // offer adds key requests, one of each key exchange that this side's keys can complete.
 func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
 	c := a.client
-	a.offered, _ = c.serverTime()
-	from := Requester{Identity: identity, Token: a.tokens.master(), Custody: c.Custody, MessageID: h.messageID, Time: a.offered}
+	a.ahead = c.ahead()
+	from := Requester{Identity: identity, Token: a.tokens.master(), Custody: c.Custody, MessageID: h.messageID, Time: c.localTime().Add(a.ahead)}
 	unable, err := a.offers.add(ctx, permitted(c.Custody, c.KeyExchanges), from)
 	if err != nil {
 		return fail(codeOf(err), "offer key exchange", err)

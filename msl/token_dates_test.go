@@ -174,6 +174,9 @@ func TestTokensOfASlowClock(t *testing.T) {
 			if serialOf(t, client) != serial {
 				t.Error("the first token did not count")
 			}
+			if issued := n.server.Issuer.Issued(client.Held().MasterToken).Sub(n.now); issued != max(c.entity, c.also) {
+				t.Errorf("issued %v ahead of the clock", issued)
+			}
 			if least := n.now.Add(24*time.Hour + max(c.entity, c.also)); state.until.Before(least) {
 				t.Errorf("the state is told %v, want at least %v", state.until, least)
 			}

@@ -55,8 +55,9 @@ type Record struct {
 	// Withdrawn says that this authority revoked what is registered under Name, and may
 	// therefore undo that when the device enrolls again.
 	Withdrawn bool `json:"withdrawn,omitempty"`
-	// Since is when the device last enrolled without an earlier key vouching for it.
-	// Anything issued to its name before may belong to another device.
+	// Since is when the device last enrolled without an earlier key vouching for it. Anything
+	// issued to its name before may belong to another device. To enroll again with the same
+	// keys changes it only if it is far ahead of the clock.
 	Since time.Time `json:"since,omitzero"`
 
 	Manufacturer string `json:"manufacturer,omitempty"` // of the EK certificate, as "id:53544D20"
@@ -160,10 +161,6 @@ func (r *Record) touch(now time.Time) {
 		r.Updated = now
 	}
 }
-
-// early reports whether a device enrolled, at since, by a clock that was far ahead: as long as
-// its tokens do not count, it may enroll again as of now.
-func early(since, now time.Time) bool { return since.Sub(now) > clocksApart }
 
 func (r *Record) key(name []byte) *Key {
 	for i := range r.Keys {

@@ -56,3 +56,24 @@ func TestClockSteps(t *testing.T) {
 		t.Errorf("with a clock that is behind: %v", err)
 	}
 }
+
+// TestRenewalByAClockBehind renews a device while the clock of the server is behind: what another
+// device got in its name, before the name was its own, does not count again.
+func TestRenewalByAClockBehind(t *testing.T) {
+	o, f := newOffice(t, accepting(), nil), newForger(t)
+	if err := f.enroll(o); err != nil {
+		t.Fatal(err)
+	}
+	since := o.record(f.id()).Since
+	o.now = o.now.Add(-24 * time.Hour)
+	for _, change := range []func(){func() {}, f.newKey} {
+		old := f.key
+		change()
+		if err := f.renew(o, old); err != nil {
+			t.Fatal(err)
+		}
+		if r := o.record(f.id()); !r.Since.Equal(since) {
+			t.Errorf("tokens count from %v on, want %v", r.Since, since)
+		}
+	}
+}
