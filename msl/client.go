@@ -281,8 +281,8 @@ func (c *Client) serverTime() (now time.Time, known bool) {
 	return c.localTime().Add(c.clockAhead), c.clockKnown
 }
 
-// ahead is by how much the server's clock is ahead, as far as known.
-func (c *Client) ahead() time.Duration {
+// aheadOf is by how much the server's clock is ahead of a client's, as far as known.
+func aheadOf(c *Client) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.clockAhead

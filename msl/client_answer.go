@@ -199,7 +199,7 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (again bool, err er
 	r := recoveries[e.Response]
 	newest, err := a.forget(ctx, r, a.proven == e)
 	a.messageID = next(e.MessageID)
-	if a.mistimed(e) {
+	if mistimed(a, e) {
 		return true, err // the same again
 	}
 	a.demands = a.demands.after(e.Response, a.plan, newest)

@@ -356,7 +356,7 @@ func (a *attempt) addToData(ctx context.Context, h *header) error {
 // offer adds key requests, one of each key exchange that this side's keys can complete.
 func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
 	c := a.client
-	a.ahead = c.ahead()
+	a.ahead = aheadOf(c)
 	from := Requester{Identity: identity, Token: a.tokens.master(), Custody: c.Custody, MessageID: h.messageID, Time: c.localTime().Add(a.ahead)}
 	unable, err := a.offers.add(ctx, permitted(c.Custody, c.KeyExchanges), from)
 	if err != nil {

@@ -44,8 +44,8 @@ func afterRefusal(a *attempt, refused, err error) error {
 
 // mistimed reports whether a peer refused key requests that were made for another time than
 // its own, which it has told by refusing them: a device's clock may be wrong.
-func (a *attempt) mistimed(e *PeerError) bool {
-	return a.proven == e && a.plan.keys && e.Code == ErrKeyXIncorrectData && (a.client.ahead()-a.ahead).Abs() > time.Minute
+func mistimed(a *attempt, e *PeerError) bool {
+	return a.proven == e && a.plan.keys && e.Code == ErrKeyXIncorrectData && (aheadOf(a.client)-a.ahead).Abs() > time.Minute
 }
 
 // idUnchecked reports whether an error answer may have been made before the id
