@@ -20,6 +20,7 @@ type application struct {
 	was     version // of the stored record
 	verdict verdict
 	now     time.Time
+	early   bool // see [Authority.early]
 }
 
 // judge decides whether the device and its keys may be enrolled: by the record, which
@@ -62,7 +63,7 @@ func (n *application) checkRenewer() error {
 // that stay valid for some time, for example because the last answer was lost.
 func (n *application) complete(ca *issuer) bool {
 	r := &n.record
-	if r.State != Enrolled || r.Registered != r.Name || early(r.Since, n.now) || !sameLists(r.current(), n.offered.Names()) {
+	if r.State != Enrolled || r.Registered != r.Name || n.early || !sameLists(r.current(), n.offered.Names()) {
 		return false
 	}
 	for _, k := range n.offered.Keys {
@@ -145,7 +146,7 @@ func (n *application) contested() bool {
 func (n *application) begins() bool {
 	r := &n.record
 	same := r.State == Enrolled && sameLists(r.current(), n.offered.Names()) // only its certificates are new
-	return !same && n.proof.Renewal == nil || r.Registered != r.Name || early(r.Since, n.now)
+	return !same && n.proof.Renewal == nil || r.Registered != r.Name || n.early
 }
 
 // acceptKeys makes the offered keys the current ones, and retires the others.

@@ -96,12 +96,30 @@ func (a *Authority) enroll(ctx context.Context, request []byte) (n *application,
 		if n.record, n.was, err = a.find(ctx, n.offered.EKHash, n.now); err != nil {
 			return nil, nil, err
 		}
+		if n.early, err = a.early(ctx, &n.record, n.now); err != nil {
+			return nil, nil, err
+		}
 		err = a.decide(ctx, n)
 	}
 	if err == nil {
 		answer, err = n.result(a.ca)
 	}
 	return n, answer, err
+}
+
+// early reports whether a device enrolled by a clock that was far ahead: as long as its tokens do
+// not count, it may enroll again as of now. If another device had its name, it may not: the clock
+// that is wrong may be the one here, and then tokens of the other device would count again.
+func (a *Authority) early(ctx context.Context, r *Record, now time.Time) (early bool, err error) {
+	if r.Since.Sub(now) <= clocksApart {
+		return false, nil
+	}
+	err = a.records.View(ctx, func(tx Tx) error {
+		s, err := tx.Standing(r.Name)
+		early = !s.Shared
+		return err
+	})
+	return early, err
 }
 
 // decide decides about a device by its record. If the record has changed in the meantime,

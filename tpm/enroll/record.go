@@ -161,10 +161,6 @@ func (r *Record) touch(now time.Time) {
 	}
 }
 
-// early reports whether a device enrolled, at since, by a clock that was far ahead: as long as
-// its tokens do not count, it may enroll again as of now.
-func early(since, now time.Time) bool { return since.Sub(now) > clocksApart }
-
 func (r *Record) key(name []byte) *Key {
 	for i := range r.Keys {
 		if bytes.Equal(r.Keys[i].Name, name) {
