@@ -169,7 +169,7 @@ func (p *hierarchies) read(h hierarchy) (*lockedmem.Buffer, error) {
 	b, err := secret.Source(h.source).Read(what, maxPassword)
 	if err == nil && slices.Contains(b.Bytes(), 0) {
 		b.Close()
-		err = fmt.Errorf("it has a zero byte: give that hierarchy another one, with tpm2_changeauth -c %s -p file:OLD file:NEW", h.name[:1])
+		err = fmt.Errorf("it has a zero byte: give that hierarchy another one, with tpm2_changeauth -c %s -p file:OLD file:NEW, where OLD has hex: and the bytes of this one in hexadecimal", h.name[:1])
 	}
 	if err != nil {
 		return nil, keystore.NoPINf("tpm: cannot read the %s: %w", what, err)

@@ -155,7 +155,7 @@ func TestUnreadablePasswords(t *testing.T) {
 		_, err := d.InitStore(tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state")})
 		says(t, what, err, keystore.ErrPIN, "password of the TPM's owner hierarchy")
 		if what == "a zero byte" {
-			says(t, what, err, keystore.ErrPIN, "it has a zero byte: give that hierarchy another one, with tpm2_changeauth -c o -p file:OLD file:NEW")
+			says(t, what, err, keystore.ErrPIN, "it has a zero byte: give that hierarchy another one, with tpm2_changeauth -c o -p file:OLD file:NEW, where OLD has hex: and the bytes of this one in hexadecimal")
 		}
 	}
 }

@@ -3,11 +3,14 @@
 package localsocket
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -53,19 +56,60 @@ func (l *Listener) open() error {
 	if err := removeStale(l.path); err != nil {
 		return err
 	}
-	before := syscall.Umask(0o177) // connecting requires write permission
-	made, err := net.ListenUnix("unix", &net.UnixAddr{Name: l.path, Net: "unix"})
-	syscall.Umask(before)
+	listen := listenApart
+	if runtime.GOOS == "linux" {
+		listen = listenPrivately
+	}
+	made, err := listen(l.path)
 	if err != nil {
 		return err
 	}
-	made.SetUnlinkOnClose(false) // it would remove whatever is at the path
 	info, err := os.Lstat(l.path)
 	if err != nil {
 		return errors.Join(err, made.Close())
 	}
 	l.now, l.made = made, info
 	return nil
+}
+
+// listenPrivately gives the mode to the socket before the file is made, which gets it from the
+// socket on Linux (unix_bind in net/unix/af_unix.c). Connecting requires write permission.
+func listenPrivately(path string) (*net.UnixListener, error) {
+	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		return errors.Join(raw.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) }), err)
+	}}
+	made, err := c.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	l := made.(*net.UnixListener)
+	l.SetUnlinkOnClose(false) // it would remove whatever is at the path
+	return l, nil
+}
+
+// listenApart is for other systems: it makes the socket in a directory that only this user can
+// enter, and moves it to its path once it has its mode. The umask would do the same, but it is
+// that of the whole process: files and directories made elsewhere meanwhile would get it, too.
+func listenApart(path string) (*net.UnixListener, error) {
+	dir, err := os.MkdirTemp(filepath.Dir(path), "")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	apart := filepath.Join(dir, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: apart, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err = os.Chmod(apart, 0o600); err == nil {
+		err = os.Rename(apart, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
 }
 
 func removeStale(path string) error {
@@ -144,7 +188,7 @@ func (l *Listener) current() *net.UnixListener {
 }
 
 // Addr returns the path.
-func (l *Listener) Addr() net.Addr { return l.current().Addr() }
+func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
 // Close ends Accept and removes the socket. It can be called again.
 func (l *Listener) Close() error {

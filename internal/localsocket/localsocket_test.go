@@ -139,3 +139,62 @@ func TestReplaced(t *testing.T) {
 	l.Close()
 	checkConnects(t, other, path)
 }
+
+// TestOthersUndisturbed makes directories while sockets are made: they have the mode that they
+// would have without them.
+func TestOthersUndisturbed(t *testing.T) {
+	beside, path := filepath.Join(t.TempDir(), "d"), filepath.Join(t.TempDir(), "s")
+	stop, made := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				made <- nil
+				return
+			default:
+			}
+			err := os.Mkdir(beside, 0o700)
+			if info, errInfo := os.Lstat(beside); err == nil && errInfo == nil && info.Mode() != fs.ModeDir|0o700 {
+				err = errors.New(info.Mode().String())
+			}
+			if err = errors.Join(err, os.Remove(beside)); err != nil {
+				made <- err
+				return
+			}
+		}
+	}()
+	for range 500 {
+		l, err := Listen(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+	}
+	close(stop)
+	if err := <-made; err != nil {
+		t.Errorf("a directory that was made meanwhile: %v", err)
+	}
+}
+
+// TestApart makes a socket as on systems where its file does not get its mode.
+func TestApart(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	l, err := listenApart(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkConnects(t, &Listener{path: path, now: l}, path)
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenApart(filepath.Join(dir, "d")); err == nil {
+		t.Error("it replaced a directory")
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

@@ -20,6 +20,7 @@ type application struct {
 	was     version // of the stored record
 	verdict verdict
 	now     time.Time
+	early   bool // see [Authority.early]
 }
 
 // judge decides whether the device and its keys may be enrolled: by the record, which
@@ -62,7 +63,7 @@ func (n *application) checkRenewer() error {
 // that stay valid for some time, for example because the last answer was lost.
 func (n *application) complete(ca *issuer) bool {
 	r := &n.record
-	if r.State != Enrolled || r.Registered != r.Name || n.early() || !sameLists(r.current(), n.offered.Names()) {
+	if r.State != Enrolled || r.Registered != r.Name || n.early || !sameLists(r.current(), n.offered.Names()) {
 		return false
 	}
 	for _, k := range n.offered.Keys {
@@ -145,14 +146,7 @@ func (n *application) contested() bool {
 func (n *application) begins() bool {
 	r := &n.record
 	same := r.State == Enrolled && sameLists(r.current(), n.offered.Names()) // only its certificates are new
-	return !same && n.proof.Renewal == nil || r.Registered != r.Name || n.early()
-}
-
-// early reports whether the device enrolled by a clock that was far ahead: as long as its tokens
-// do not count, it may enroll again as of now. A renewal leaves that time as it is: if it is the
-// clock here that is behind, an earlier one would let what another device got count again.
-func (n *application) early() bool {
-	return n.proof.Renewal == nil && n.record.Since.Sub(n.now) > clocksApart
+	return !same && n.proof.Renewal == nil || r.Registered != r.Name || n.early
 }
 
 // acceptKeys makes the offered keys the current ones, and retires the others.

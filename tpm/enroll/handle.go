@@ -96,12 +96,31 @@ func (a *Authority) enroll(ctx context.Context, request []byte) (n *application,
 		if n.record, n.was, err = a.find(ctx, n.offered.EKHash, n.now); err != nil {
 			return nil, nil, err
 		}
+		if n.early, err = a.early(ctx, n); err != nil {
+			return nil, nil, err
+		}
 		err = a.decide(ctx, n)
 	}
 	if err == nil {
 		answer, err = n.result(a.ca)
 	}
 	return n, answer, err
+}
+
+// early reports whether the device enrolled by a clock that was far ahead: as long as its tokens
+// do not count, it may enroll again as of now. A renewal leaves that time as it is, and so does a
+// device whose name another one had: if it is the clock here that is behind, an earlier time would
+// let what the other device got count again.
+func (a *Authority) early(ctx context.Context, n *application) (early bool, err error) {
+	if n.proof.Renewal != nil || n.record.Since.Sub(n.now) <= clocksApart {
+		return false, nil
+	}
+	err = a.records.View(ctx, func(tx Tx) error {
+		s, err := tx.Standing(n.record.Name)
+		early = !s.Shared
+		return err
+	})
+	return early, err
 }
 
 // decide decides about a device by its record. If the record has changed in the meantime,

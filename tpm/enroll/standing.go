@@ -17,6 +17,8 @@ type Standing struct {
 	// Compromised is when a certificate with the name was last revoked without a
 	// replacement (RFC 5280 section 5.3.1, keyCompromise); the zero time if none was.
 	Compromised time.Time
+	// Shared says that several devices have or had the name.
+	Shared bool
 }
 
 // standingKey is the key of the standing that a record gives a name: a name may pass to
@@ -107,7 +109,7 @@ func decodeStanding(b []byte) (s Standing, err error) {
 
 // Standing implements [Tx]. With several devices, the latest times count.
 func (t storedTx) Standing(name string) (latest Standing, err error) {
-	prefix := standingPrefix(name)
+	n, prefix := 0, standingPrefix(name)
 	for p, err := range kv.All(t.tx, tableSince, prefix, kv.PrefixEnd(prefix)) {
 		if err != nil {
 			return Standing{}, err
@@ -116,6 +118,8 @@ func (t storedTx) Standing(name string) (latest Standing, err error) {
 		if err != nil {
 			return Standing{}, err
 		}
+		latest.Shared = n > 0
+		n++
 		latest.Since = later(latest.Since, s.Since)
 		latest.Compromised = later(latest.Compromised, s.Compromised)
 	}

@@ -77,3 +77,28 @@ func TestRenewalByAClockBehind(t *testing.T) {
 		}
 	}
 }
+
+// TestClockBehind has a device come to a server whose clock is behind: what another device got
+// under its name does not count again.
+func TestClockBehind(t *testing.T) {
+	o, former, f := newOffice(t, Policy{}, nil), newForger(t), newForger(t)
+	for _, step := range []struct {
+		device *forger
+		name   string
+	}{{former, "box"}, {former, "other"}, {f, "box"}} {
+		if err := o.Approve(t.Context(), step.device.id(), step.name, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := step.device.enroll(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	since := o.record(f.id()).Since
+	o.now = o.now.Add(-24 * time.Hour)
+	if err := f.enroll(o); err != nil {
+		t.Fatal(err)
+	}
+	if r := o.record(f.id()); !r.Since.Equal(since) {
+		t.Errorf("tokens count from %v on, not from %v", r.Since, since)
+	}
+}
