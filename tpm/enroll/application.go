@@ -20,7 +20,7 @@ type application struct {
 	was     version // of the stored record
 	verdict verdict
 	now     time.Time
-	early   bool // see [Authority.early]
+	early   bool // see the function early
 }
 
 // judge decides whether the device and its keys may be enrolled: by the record, which

@@ -96,7 +96,7 @@ func (a *Authority) enroll(ctx context.Context, request []byte) (n *application,
 		if n.record, n.was, err = a.find(ctx, n.offered.EKHash, n.now); err != nil {
 			return nil, nil, err
 		}
-		if n.early, err = a.early(ctx, n); err != nil {
+		if n.early, err = early(ctx, a, n); err != nil {
 			return nil, nil, err
 		}
 		err = a.decide(ctx, n)
@@ -111,7 +111,7 @@ func (a *Authority) enroll(ctx context.Context, request []byte) (n *application,
 // do not count, it may enroll again as of now. A renewal leaves that time as it is, and so does a
 // device whose name another one had: if it is the clock here that is behind, an earlier time would
 // let what the other device got count again.
-func (a *Authority) early(ctx context.Context, n *application) (early bool, err error) {
+func early(ctx context.Context, a *Authority, n *application) (early bool, err error) {
 	if n.proof.Renewal != nil || n.record.Since.Sub(n.now) <= clocksApart {
 		return false, nil
 	}
