@@ -15,12 +15,11 @@ type measure struct {
 	began, ran time.Time
 }
 
-// measured begins with the wait for a session, for whoever is told.
-func measured(told func(keystore.Call)) measure {
-	if told == nil {
-		return measure{}
+// wait begins the wait for a session, unless it has begun. Most operations wait for nothing.
+func (m *measure) wait() {
+	if m.tell != nil && m.began.IsZero() {
+		m.began = time.Now()
 	}
-	return measure{tell: told, began: time.Now()}
 }
 
 // run ends the wait: what the session does next is measured.
@@ -28,6 +27,9 @@ func (m *measure) run(session uint) {
 	if m.tell != nil {
 		C.msl_began[session%64] = C.FN_count
 		m.ran = time.Now()
+		if m.began.IsZero() {
+			m.began = m.ran
+		}
 	}
 }
 

@@ -95,11 +95,14 @@ func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uin
 	if stuck := c.watch.stuck.Load(); stuck != nil {
 		return c.unreached(stuck.err())
 	}
-	m := measured(c.told)
-	own, err := c.take(p)
-	if err != nil {
-		m.giveUp(err)
-		return err
+	m := measure{tell: c.told}
+	own := p.pop()
+	if own == nil {
+		m.wait()
+		if own, err = c.take(p); err != nil {
+			m.giveUp(err)
+			return err
+		}
 	}
 	denied := false // by a token that has no more
 	defer func() {
@@ -113,7 +116,12 @@ func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uin
 
 // inside is once with a session. It reports whether the token has no more of them.
 func (c *connection) inside(p *pool, own *session, epoch uint64, m *measure, op func(session uint, epoch uint64) error) (denied bool, err error) {
-	if !c.mod.gate.enter(c.wait) {
+	entered := c.mod.gate.tryEnter()
+	if !entered {
+		m.wait()
+		entered = c.mod.gate.enter(c.wait)
+	}
+	if !entered {
 		m.giveUp(keystore.ErrBusy)
 		return false, fmt.Errorf("hsm: the PKCS #11 module has been restarting for %v: %w", c.wait, keystore.ErrBusy)
 	}
@@ -125,6 +133,7 @@ func (c *connection) inside(p *pool, own *session, epoch uint64, m *measure, op 
 	c.watch.begin(own)
 	defer own.since.Store(0)
 	if own.epoch != now.epoch || own.origin.isRetired() {
+		m.wait()
 		if err := c.fill(own, now); err != nil {
 			if denied = classOf(err) == classBusy; !denied {
 				m.giveUp(err)
