@@ -65,7 +65,7 @@ func (e *PasswordError) Error() string {
 	}
 	text := fmt.Sprintf("tpm: the password of the TPM's %s hierarchy is wrong, and was not tried again: %s", e.Hierarchy, codeName(e.Err))
 	if errors.Is(e.Err, tpm2.TPMRCLockout) {
-		text = fmt.Sprintf("tpm: the password of the TPM's %s hierarchy was wrong before, so the TPM takes none: %s", e.Hierarchy, codeName(e.Err))
+		text = fmt.Sprintf("tpm: the password of the TPM's %s hierarchy was wrong before, so the TPM accepts none: %s", e.Hierarchy, codeName(e.Err))
 	}
 	if e.Remedy != "" {
 		text += ": before the next try, " + e.Remedy

@@ -176,7 +176,7 @@ func TestResetLockout(t *testing.T) {
 	if err := d.ResetLockout(); err != nil {
 		t.Fatal(err)
 	}
-	for _, said := range []string{"is wrong, and was not tried again: TPM2_DictionaryAttackLockReset: TPM_RC_AUTH_FAIL", "was wrong before, so the TPM takes none: TPM2_DictionaryAttackLockReset: TPM_RC_LOCKOUT"} {
+	for _, said := range []string{"is wrong, and was not tried again: TPM2_DictionaryAttackLockReset: TPM_RC_AUTH_FAIL", "was wrong before, so the TPM accepts none: TPM2_DictionaryAttackLockReset: TPM_RC_LOCKOUT"} {
 		set(t, d, tpm.Passwords{Lockout: source(t, "wrong")})
 		says(t, "the wrong password", d.ResetLockout(), keystore.ErrPIN, said, ": before the next try, leave the machine on for 16m40s")
 	}

@@ -74,7 +74,7 @@ func TestSilent(t *testing.T) {
 		defer client.Close()
 		begin := time.Now()
 		_, err := Exchange(client, "server")(t.Context(), []byte("{}"))
-		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "the server did not answer within 1m0s: see whether it is well, and try again: ") {
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "the server did not answer within 1m0s: check that it is not overloaded, and try again: ") {
 			t.Error(err)
 		}
 		if took := time.Since(begin); took != answerTime {

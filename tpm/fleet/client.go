@@ -43,7 +43,7 @@ func exchange(ctx context.Context, client *msl.Client, recipient string, request
 	limited, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	if answer, err = ask(limited, client, recipient, request); err != nil && limited.Err() == context.DeadlineExceeded && ctx.Err() == nil {
-		err = fmt.Errorf("the server did not answer within %v: see whether it is well, and try again: %w", answerTime, err)
+		err = fmt.Errorf("the server did not answer within %v: check that it is not overloaded, and try again: %w", answerTime, err)
 	}
 	return answer, err
 }

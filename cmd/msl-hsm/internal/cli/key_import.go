@@ -210,7 +210,7 @@ func (k *incomingKey) take(store keys.Store) (v keystore.Version, err error) {
 
 // taken is the error for a label that has a key for something else.
 func (k *incomingKey) taken(err error) error {
-	return fmt.Errorf("import key %q: %w: give another label, or if nobody needs that key, make room with msl-hsm key destroy %s --yes", k.label, err, k.label)
+	return fmt.Errorf("import key %q: %w: give another label, or if nobody needs that key, make room with %s", k.label, err, exit.Command("key destroy", k.label, "--yes"))
 }
 
 func (k *incomingKey) readSecret(text []byte) (err error) {

@@ -257,7 +257,7 @@ func advice(e *msl.PeerError, c *config.Config) string {
 	case msl.ErrUserAuthEntityIncorrectData, msl.ErrUserAuthEntityUserIncorrectData:
 		return "the server permits it by user-rules in its configuration, and by entity add --user-schemes"
 	case msl.ErrX509CertExpired:
-		return "get a new certificate for this entity; a device that was enrolled does with msl-hsm tpm renew"
+		return "get a new certificate for this entity; an enrolled device gets one with msl-hsm tpm renew"
 	case msl.ErrX509CertNotYetValid:
 		return "compare the clock of the server with that of whoever issued the certificate"
 	}
