@@ -90,7 +90,7 @@ func (r *rings) confirmed(v version, value []byte) {
 }
 
 // confirmPair uses both halves of a pair: the public one may have been misread, or be that of
-// another pair with the same label. What the module does not have cannot be tried.
+// another pair with the same label. An operation that the module lacks cannot be tried.
 func confirmPair(i *inspector, session uint, e evidence, public crypto.PublicKey) error {
 	err := usePair(i, session, e, public)
 	switch {

@@ -1,7 +1,7 @@
 package hsm
 
 // The functions of a module that are not on the path of a message, one C_ call
-// each. What a module answers is bounded before it is believed: a count or a
+// each. A module's answers are checked against bounds before they are used: a count or a
 // length can be garbage.
 
 // #cgo noescape msl_find_init

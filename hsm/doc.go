@@ -15,8 +15,8 @@
 //
 // Session keys are born in the token, sensitive, and may be wrapped until they
 // are sealed; then the token itself refuses. Sealed keys come back as objects
-// that are neither extractable nor modifiable. What a sealing key or an
-// unwrapping key unwraps is bounded by its UNWRAP_TEMPLATE, so that nobody, even
+// that are neither extractable nor modifiable. Keys that a sealing key or an
+// unwrapping key unwraps are bound to its UNWRAP_TEMPLATE, so that nobody, even
 // with the PIN, can extract a key from the blobs in a state file or from recorded
 // traffic. Open and Lookup test this by trying, and refuse keys that fail.
 //

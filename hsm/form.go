@@ -47,10 +47,10 @@ const (
 //   - AES key wrap, with or without padding (RFC 3394, RFC 5649): a key comes back whole or
 //     not at all.
 //   - AES-GCM, if the module draws the initialization vector. If the caller chooses it, an
-//     attacker wraps a key of his own under that of a recorded one, and the difference of
+//     attacker wraps their own key under that of a recorded one, and the difference of
 //     the two ciphertexts is that of the keys.
-//   - AES-CBC with padding. An attacker cuts and alters what he unwraps, and whether the
-//     padding is right tells one byte of the key after another.
+//   - AES-CBC with padding. An attacker cuts and alters the data before unwrapping it, and
+//     whether the padding is right tells one byte of the key after another.
 func forms() []form {
 	return []form{
 		{mechanism: ckmKeyWrap, grows: 8},
@@ -76,8 +76,8 @@ func (e *entry) sealingForm() (form, error) {
 	return form{}, fmt.Errorf("%w: to seal keys the vendor would have to add CKM_AES_KEY_WRAP, CKM_AES_KEY_WRAP_KWP, or CKM_AES_GCM with an initialization vector that the module draws", noForm())
 }
 
-// keyWrap is AES key wrap (RFC 3394), which peers know too, as the module has it. What has
-// it seals with it.
+// keyWrap is AES key wrap (RFC 3394), which peers know too, as the module has it. A key
+// that can use it seals with it.
 func (e *entry) keyWrap() (form, error) {
 	switch f := e.seals.Load(); {
 	case f == nil:

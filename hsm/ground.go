@@ -37,7 +37,7 @@ func grounds() []ground {
 }
 
 // untold names the attributes from which one of the weaknesses follows only because the module
-// does not tell them, or tells what they cannot be. That is no evidence against the key.
+// does not tell them, or tells what they cannot be. That is not evidence against the key.
 func (e *evidence) untold(weaknesses []string) (names []string) {
 	for _, g := range grounds() {
 		follows := func(w string) bool { name, _, _ := strings.Cut(w, ":"); return name == g.weakness }

@@ -23,8 +23,8 @@ type mark struct {
 
 var constant = []byte("msl-hsm: is it you?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00") // two blocks of AES
 
-// markOf makes the mark of a key. One that only unwraps has its check value, as far
-// as the module tells one (PKCS #11 v2.40 section 4.10.2); a pair has its public
+// markOf makes the mark of a key. The mark of a key that only unwraps is its check value, if
+// the module reports one (PKCS #11 v2.40 section 4.10.2); a pair has its public
 // half, which is remembered besides.
 func (i *inspector) markOf(session uint, e evidence) (m mark, err error) {
 	switch a := e.Algorithm; a {

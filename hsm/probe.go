@@ -352,7 +352,7 @@ func (p *prober) tagOf(key uint) ([]byte, error) {
 }
 
 // keeps finds out whether the module keeps every attribute of an UNWRAP_TEMPLATE.
-// One that does not may still do so for the existing keys, so each is tried.
+// Even if it does not, it may do so for the existing keys, so each is tried.
 func (p *prober) keeps(free uint) {
 	k, err := p.kindOf(keystore.SealSession256)
 	if err != nil {

@@ -135,7 +135,7 @@ func (p *prober) makes(make making, more template) error {
 	return err
 }
 
-// strangers are the trusted wrapping keys in the token that are no sealing keys. One
+// strangers are the trusted wrapping keys in the token that are not sealing keys. One
 // without a name is looked at again for a moment: another process may be making it.
 func (p *prober) strangers() (names []string, err error) {
 	for try := range 6 {

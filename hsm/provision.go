@@ -172,7 +172,7 @@ func (p *provisioner) make(label string, id []byte, op maker) (omitted []uint, e
 		return p.on(p.sessions, 0, func(session uint, _ uint64) (err error) {
 			omitted, err = leavingOut(optionals(), func(omit []uint) error {
 				if tries++; tries > 1 {
-					// What a try that failed made all the same must not be there twice.
+					// A failed try may have made the key all the same: it must not be there twice.
 					if err := p.destroyNamed(session, label, id); err != nil {
 						return err
 					}

@@ -55,7 +55,7 @@ type vainAnswer struct {
 // data known to be good. If op fails again after check worked, its error is marked as
 // sound: the device is not at fault.
 //
-// That the token does not know a key is no loss of one that can be found or unsealed again.
+// If the token does not know a key that can be found or unsealed again, the key is not lost.
 func (r *recovery) attempt(op, check func() error, keys ...*object) error {
 	err := r.attempts(op, check, keys)
 	if err == nil {
@@ -262,7 +262,7 @@ func (r *recovery) due(now time.Time) bool {
 	return !now.Before(r.retry) && r.budget.TokensAt(now) >= 1
 }
 
-// note notes what came of a recovery. One that failed takes nothing of the budget: the pause
+// note records the result of a recovery. A failed one takes nothing from the budget: the pause
 // after it bounds the work. The caller holds the recovery's lock.
 func (r *recovery) note(now time.Time, err error) {
 	r.err = err

@@ -208,7 +208,7 @@ func (k *object) lock() error {
 	no, tried := template{}.flag(pkcs11.CKA_EXTRACTABLE, false), false
 	err := k.run(func(session, handle uint) error {
 		if tried {
-			// What failed may have locked it, and a locked key takes no more changes.
+			// The failed call may have locked it, and a locked key takes no more changes.
 			if m, err := k.store.set(session, handle, nil); err != nil || m.extractable == 0 {
 				return err
 			}

@@ -21,7 +21,7 @@ type session struct {
 	shown  atomic.Uint64 // the handle, for the watch
 }
 
-// take waits for a session, but not for ever.
+// take waits for a session, but not forever.
 func (c *connection) take(p *pool) (*session, error) {
 	if own := p.pop(); own != nil {
 		return own, nil
@@ -191,7 +191,7 @@ func abandon(c *connection, handle uint) {
 	}
 }
 
-// empty closes the session of a place in a pool. What is left of it is handed on last:
+// empty closes the session of a place in a pool. Its remains are handed on last:
 // the graves drop a session whose handle is still shown in a pool.
 func (c *connection) empty(own *session) {
 	if own.epoch == 0 {

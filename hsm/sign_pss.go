@@ -20,8 +20,8 @@ func signsRSA(k kind) bool {
 	return k.keyType == pkcs11.CKK_RSA && k.usages[0] == pkcs11.CKA_SIGN
 }
 
-// onlyPSS reports whether a key is only for RSASSA-PSS. One that does not say so is
-// taken for one that signs with PKCS #1 v1.5.
+// onlyPSS reports whether a key is only for RSASSA-PSS. If it does not say so, it
+// is assumed to sign with PKCS #1 v1.5.
 func onlyPSS(mechanisms []string) bool {
 	return len(mechanisms) == 1 && mechanisms[0] == mechanismsByName[pkcs11.CKM_RSA_PKCS_PSS]
 }

@@ -166,7 +166,7 @@ func closed(usage uint) []flagValue {
 }
 
 // pinned is what new provisioned keys demand of the keys that they unwrap, beyond
-// closed: that these are no token objects, which would outlive a change of the
+// closed: that these are not token objects, which would outlive a change of the
 // PIN, that they are hidden without the PIN, and that they have no usage but some
 // of may, so that nothing is derived from them. Keys of older versions do not say
 // it, and are not refused for that: see notes. Every template of unwrapped keys

@@ -22,7 +22,7 @@ type URI struct {
 	ModulePath, ModuleName string
 	PINSource              string
 
-	// Initialize is that of [Config], for what uses a token by its URI alone. It is no part
+	// Initialize is that of [Config], for programs that use a token only by its URI. It is not part
 	// of the text of a URI.
 	Initialize string
 }

@@ -14,7 +14,7 @@ import (
 
 // Numbers gives out a client's non-replayable ids so that none arrives too late. A peer
 // treats an id six or more behind the largest one as an attack and ends the session; an
-// id that is less late it asks for again. What counts is how far apart the ids are, not
+// id that is less late it asks for again. The limit concerns how far apart the ids are, not
 // how many messages are under way.
 //
 // A slow message holds up those after it, for numberPatience at most; they then ask for

@@ -79,7 +79,7 @@ func (e *PeerError) parseRest(o wire.Object, f *wire.Fields) (timestamp int64, e
 		}
 		e.InternalCode, e.Code = internal, codeNumbered(internal)
 	}
-	// An invalid text counts as absent, as in the reference stack: it is no reason to
+	// An invalid text counts as absent, as in the reference stack: it is not a reason to
 	// miss the code.
 	e.Message, _ = o.String("errormsg")
 	e.User, _ = o.String("usermsg")

@@ -14,8 +14,8 @@ import (
 // choices. It contains no key, password, authentication data, token or error text, and
 // nothing of the application data.
 //
-// A received header is reported once it is verified and parsed. What it says may still be
-// refused: an unknown user, for example, or a replay.
+// A received header is reported once it is verified and parsed. The message may still be
+// refused: for an unknown user, for example, or as a replay.
 type HeaderInfo struct {
 	Sent bool // by this side; false means received
 

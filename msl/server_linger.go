@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// What a refused message is charged: the time it took, within limits, since a sender may
+// A refused message is charged the time that it took, within these limits, since a sender may
 // be slow.
 const (
 	leastRefused = 50 * time.Microsecond

@@ -8,8 +8,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A server's memory of tokens relies only on what their issuer signed. What arrives under
-// a token that its sender has merely seen is not remembered: the server keeps a session
+// A server's memory of tokens relies only on what their issuer signed. A message under
+// a token that its sender has merely seen leaves no memory: the server keeps a session
 // only after a message has used it.
 
 // Sessions read messages under the tokens of an issuer, and cache the opened sessions.

@@ -39,7 +39,7 @@ func (t *Token) Clone(label string) (*Token, error) {
 	return &Token{Module: t.Module, Config: t.Config, Label: label, URI: uri.String(), PIN: t.PIN}, nil
 }
 
-// copyToken copies a token, but for its object, in one step for programs that list the tokens:
+// copyToken copies a token, except its object, in one step for programs that list the tokens:
 // SoftHSM completes what it finds incomplete, and ends a process that finds a serial number twice.
 func copyToken(from string, object []byte, to string) error {
 	hidden := filepath.Join(filepath.Dir(to), "..", filepath.Base(to))

@@ -58,7 +58,7 @@ func inspectAdopted(a keystore.Algorithm, public []byte) (evidence, error) {
 }
 
 // stays checks that a key cannot leave its TPM, and can be used only with its
-// authorization value. One that is not fixed stays there, too, if it has no policy:
+// authorization value. A key without fixedTPM stays there, too, if it has no policy:
 // TPM2_Duplicate needs one.
 func stays(p *tpm2.TPMTPublic) error {
 	a := p.ObjectAttributes

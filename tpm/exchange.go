@@ -69,7 +69,7 @@ func (p *ImportParent) Import(a keystore.Algorithm, d keystore.Duplicated) (keys
 		return nil, err
 	}
 	if !sealable(a) {
-		return nil, fmt.Errorf("tpm: import %v: it is no session key for data: %w", a, keystore.ErrWeakKey)
+		return nil, fmt.Errorf("tpm: import %v: it is not a session key for data: %w", a, keystore.ErrWeakKey)
 	}
 	o, err := p.store.storage.importDuplicate(p.object, p.check, a, d)
 	if err != nil {

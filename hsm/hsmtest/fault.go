@@ -118,8 +118,8 @@ type Fault struct {
 	Unknown bool
 	// As, if not 0, imitates the one mechanism of Mechanism, which the real module does
 	// not have, by a mechanism that it has: for C_WrapKey and C_UnwrapKey, and in
-	// C_GetMechanismList, C_GetMechanismInfo and CKA_ALLOWED_MECHANISMS. What is wrapped
-	// is longer by Pad bytes, up to 16: the beginning of the initialization vector, if
+	// C_GetMechanismList, C_GetMechanismInfo and CKA_ALLOWED_MECHANISMS. Wrapped
+	// data is longer by Pad bytes, up to 16: the beginning of the initialization vector, if
 	// there is one. With DrawsIV the module draws that, whatever it is given.
 	As      uint
 	Pad     int

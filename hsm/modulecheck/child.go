@@ -15,7 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// What a child inherits, besides its standard input, from which it reads a request: a
+// Descriptors that a child inherits, besides its standard input, from which it reads a request: a
 // module may write to the standard output.
 const (
 	eventFD = 3

@@ -29,7 +29,7 @@ func pairKinds() []keystore.Algorithm {
 	return []keystore.Algorithm{keystore.RSASign2048, keystore.RSADecrypt2048, keystore.ECDSAP256, keystore.ECDSAP384}
 }
 
-// What is signed and encrypted.
+// These are signed and encrypted.
 func digest() []byte         { d := sha256.Sum256([]byte("signed")); return d[:] }
 func secret() []byte         { return []byte("what is decrypted") }
 func oaep() *rsa.OAEPOptions { return &rsa.OAEPOptions{Hash: crypto.SHA1} }

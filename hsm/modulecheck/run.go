@@ -98,7 +98,7 @@ func (r *runner) suite(ctx context.Context) error {
 	}
 }
 
-// second asks for the second opinion. What fails there as a whole is one result.
+// second asks for the second opinion. If it fails as a whole, that is one result.
 func (r *runner) second(ctx context.Context) {
 	for _, step := range []struct{ name, check string }{
 		{stepMake, "made"}, {stepOther, "used-by-crypto11"}, {stepOurs, "used-by-msl-hsm"},

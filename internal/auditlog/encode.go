@@ -9,8 +9,8 @@ import (
 )
 
 // An encoder writes the fields of a line in the form of [encoding/json], in a third of
-// the time, since a server writes a line for each message. What does not print is escaped, since
-// people read logs on terminals.
+// the time, since a server writes a line for each message. Characters that do not print are escaped,
+// since people read logs on terminals.
 type encoder []byte
 
 // body appends what the chain value of a line covers.

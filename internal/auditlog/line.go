@@ -104,7 +104,7 @@ type line struct {
 type ownFields struct {
 	Log       string `json:"log,omitempty"`       // file: name of the log
 	Previous  string `json:"previous,omitempty"`  // file: chain value before it
-	Torn      int64  `json:"torn,omitempty"`      // file: bytes at the end of the file before that are no line
+	Torn      int64  `json:"torn,omitempty"`      // file: bytes at the end of the file before that are not a line
 	At        uint64 `json:"at,omitempty"`        // checkpoint: the mark that is signed
 	Signature []byte `json:"signature,omitempty"` // checkpoint
 }

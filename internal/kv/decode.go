@@ -8,7 +8,7 @@ import (
 
 // DecodeJSON decodes a record. A field that v does not have is [ErrNewer]: this version must
 // not ignore a restriction that a later one added, nor lose it when it writes the record
-// again. What cannot be decoded is [ErrDamaged].
+// again. The error is [ErrDamaged] if b cannot be decoded.
 func DecodeJSON(b []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()

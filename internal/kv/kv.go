@@ -23,7 +23,7 @@ const (
 	MaxValue = 1 << 20
 )
 
-// What every implementation accepts in one Update. An Update that changes more may return
+// Every implementation accepts this much in one Update. An Update that changes more may return
 // an error and change nothing.
 const (
 	MaxChanges = 100              // records put or deleted
@@ -65,7 +65,7 @@ type Store interface {
 	View(ctx context.Context, fn func(Reader) error) error
 	// Update calls fn. If fn returns nil, all its changes are durable when Update
 	// returns. If fn returns an error, that error is returned unchanged, and nothing is
-	// changed. What fn has read is not changed by others in the meantime. After an error
+	// changed. Others do not change records that fn has read in the meantime. After an error
 	// of the store, the change may or may not have been made. An Update that changes
 	// nothing costs no write.
 	Update(ctx context.Context, fn func(Tx) error) error

@@ -41,8 +41,8 @@ type Listener struct {
 }
 
 // Listen makes a socket with mode 0600, which it has from the start. It replaces one at
-// which nobody listens anymore, and nothing else ([ErrTaken]). What happens to
-// the socket later is logged.
+// which nobody listens anymore, and nothing else ([ErrTaken]). Later
+// events of the socket are logged.
 func Listen(path string, log *slog.Logger) (*Listener, error) {
 	l := &Listener{path: path, log: log, stop: make(chan struct{})}
 	if err := l.open(); err != nil {

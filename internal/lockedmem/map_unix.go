@@ -24,8 +24,8 @@ func allocate(n int) ([]byte, bool) {
 	return page, true
 }
 
-// Check returns why buffers cannot be kept out of swap space here, or nil. What else protects
-// them does not depend on it.
+// Check returns why buffers cannot be kept out of swap space here, or nil. Their other
+// protection does not depend on it.
 func Check() error {
 	size := os.Getpagesize()
 	page, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)

@@ -1,8 +1,8 @@
 // Package throwaway makes files and directories that are removed when the program ends,
 // even by a signal: [Sweep] removes all that are left, and is called by the code that
 // handles the signal. The package itself handles no signals, so that a program that
-// embeds a library decides that. What a process leaves that is killed (SIGKILL), or that loses
-// power, the same user's next process removes that makes something with the same prefix in
+// embeds a library decides that. After a process was killed (SIGKILL) or lost power, the remains
+// are removed by the same user's next process that makes something with the same prefix in
 // that directory, after an hour.
 package throwaway
 
@@ -60,7 +60,7 @@ const (
 
 // removeAbandoned removes what processes of this user that were killed left under a prefix. A
 // failure does not matter, and the next one tries again. Among temporary files are also those of
-// earlier versions, whose names ended in a number; elsewhere somebody may have numbered his own.
+// earlier versions, whose names ended in a number; elsewhere somebody may have numbered their own.
 func removeAbandoned(in, prefix string, temporary bool) {
 	all, _ := os.ReadDir(in)
 	for _, e := range all {

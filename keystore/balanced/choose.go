@@ -64,7 +64,7 @@ func on[T any](p *place, limit time.Duration, keys []*key, op func(p *place, on 
 }
 
 // choose returns the token to do an operation on: that of a key which is nowhere else, or
-// the one with the shortest queue. One that is in doubt is used if there is no other.
+// the one with the shortest queue. A token in doubt is used if there is no other.
 func (s *tokens) choose(keys []*key, tried []*place) (*place, error) {
 	if s.isClosed() {
 		return nil, errClosed

@@ -24,7 +24,7 @@ func (s *tokens) dropDestroyed(p *place) (dropped bool) {
 }
 
 // destroyed reports whether a token that is examined lacks a version, and so does another,
-// while none has it. One that does not answer shows nothing.
+// while none has it. A token that does not answer proves nothing.
 func (s *tokens) destroyed(p *place, label string, number uint32) bool {
 	if there, err := holds(p, label, number); there || err != nil {
 		return false

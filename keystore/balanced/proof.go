@@ -140,7 +140,7 @@ func apart(label string, number uint32, has, hasNot string) error {
 	return fmt.Errorf("balanced: key %q version %d is on token %s and not on token %s: %w; clone it there with the tools of the tokens' vendor", label, number, has, hasNot, ErrDifferent)
 }
 
-// A sample is a key that a token sealed. Who can unseal it has the same sealing keys.
+// A sample is a key that a token sealed. A token that can unseal it has the same sealing keys.
 type sample struct {
 	label   string
 	number  uint32
@@ -257,7 +257,7 @@ func (pr *proof) sealing(label string) uint32 {
 	return 0
 }
 
-// sealWith has a token seal with a version of a sealing key. One that cannot choose seals
+// sealWith has a token seal with a version of a sealing key. A token that cannot choose seals
 // with the newest.
 func sealWith(p *place, label string, number uint32) error {
 	if changing, ok := p.opened().(keystore.Changing); ok {

@@ -44,7 +44,7 @@ const defaultLimit = 10 * time.Second
 
 // A Store is a key store over several tokens. It is a [keystore.Store],
 // [keystore.Importer], [keystore.PeerWrapper], [keystore.RandomSource],
-// [keystore.Changing] and [keystore.Admin]. What the stores of the tokens are not is
+// [keystore.Changing] and [keystore.Admin]. Operations that the stores of the tokens lack return
 // errors.ErrUnsupported.
 type Store struct {
 	*tokens
@@ -126,7 +126,7 @@ func (s *tokens) isClosed() bool {
 	}
 }
 
-// Close closes the stores of all tokens. One that hangs is not waited for longer than the
+// Close closes the stores of all tokens. It waits for a hung one no longer than the
 // limit.
 func (s *Store) Close() (err error) {
 	s.closing.Do(func() {

@@ -3,9 +3,9 @@ package isolated
 import "encoding/binary"
 
 // A kind of lanes. Those of a processor have its number: their end in the child stays on it.
-// Whoever keeps the turn until the answer takes one of the processor that it runs on, which is
-// free meanwhile: to wake a thread on another one takes several times as long as the whole way
-// there and back on one.
+// A caller that keeps the turn until the answer takes a lane of the processor that it runs on,
+// which is free meanwhile: to wake a thread on another one takes several times as long as the whole
+// way there and back on one.
 type kind int
 
 const (

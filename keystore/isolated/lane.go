@@ -85,7 +85,7 @@ func newLane() (own *lane, theirs laneEnd, err error) {
 }
 
 // poll gives in to the poller, which takes only what does not block at that time. From then
-// on an answer wakes a thread that polls, if there is one. What it does not take blocks on.
+// on an answer wakes a thread that polls, if there is one. A lane that it does not take goes on blocking.
 func (l *lane) poll() {
 	syscall.SetNonblock(l.in, true)
 	l.file = os.NewFile(uintptr(l.in), "lane")
@@ -226,7 +226,7 @@ func (l *lane) rest() {
 	}
 }
 
-// close closes a lane that nobody uses. What a call was about that failed is left in it.
+// close closes a lane that nobody uses. The data of a failed call is left in it.
 func (l *lane) close() {
 	clear(l.input)
 	clear(l.output[:cap(l.output)])

@@ -34,8 +34,8 @@ func (p *process) watchMemory(limit int64) {
 	}
 }
 
-// openMemory opens what tells how much memory a child occupies (proc(5), statm), or returns
-// nil. What is open stays readable when the child has hidden itself (see [Hide]) from a
+// openMemory opens the file that tells how much memory a child occupies (proc(5), statm), or
+// returns nil. The open file stays readable when the child has hidden itself (see [Hide]) from a
 // /proc that is mounted with hidepid, and is never about another process.
 func openMemory(pid int) *os.File {
 	f, _ := os.Open(fmt.Sprintf("/proc/%d/statm", pid))

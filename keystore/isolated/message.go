@@ -28,8 +28,8 @@ func (m message) text(s string) message { return append(m.number(uint64(len(s)))
 
 var errMalformed = errors.New("isolated: a message between the processes is malformed")
 
-// A fields reads a message. What is missing or too long reads as nothing, and is told by
-// end.
+// A fields reads a message. A field that is missing or too long reads as empty, and end reports
+// that.
 type fields struct {
 	rest []byte
 	bad  bool

@@ -118,7 +118,7 @@ func renewPIN(s *server, f *fields, m message) (message, error) {
 	return m, store.TakePIN(fd)
 }
 
-// reread asks for the PIN again before another child starts. What cannot be read now is as it
+// reread asks for the PIN again before another child starts. If it cannot be read now, it is as it
 // was.
 func (s *supervisor) reread() {
 	if s.config.ReadPIN == nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// What a store over this one needs, whose sealing and wrapping keys are in a device: see
-// package keystore/split.
+// These functions are for a store over this one whose sealing and wrapping keys are in a device:
+// see package keystore/split.
 
 // Leave calls use with the bytes of a session key that may leave, to be wrapped elsewhere.
 // They are in locked memory, and wiped when use returns. A key that may not leave is

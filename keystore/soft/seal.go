@@ -140,8 +140,8 @@ func authentic(ring []record, sealed keystore.Sealed, context []byte) (bool, err
 	return false, nil
 }
 
-// openSealed unwraps with the version that a blob names. One that is retired makes
-// the blob foreign.
+// openSealed unwraps with the version that a blob names. If that is retired, the
+// blob is foreign.
 func openSealed(ring []record, sealed keystore.Sealed) ([]byte, error) {
 	for _, r := range ring {
 		if r.Version != sealed.KEKVersion {

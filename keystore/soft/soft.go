@@ -52,7 +52,7 @@ type Config struct {
 	SealPrefix string
 	// Rand is the source of the secret keys that Generate and Create make; nil means
 	// crypto/rand. RSA and EC keys, and the sealing keys of a new store, have
-	// crypto/rand alone: since Go 1.24 crypto/rsa and crypto/ecdsa ignore another
+	// crypto/rand only: since Go 1.24 crypto/rsa and crypto/ecdsa ignore another
 	// source.
 	Rand io.Reader
 	// Cost is of the files that Create makes, and those that Open opens are written with
@@ -69,7 +69,7 @@ type Config struct {
 	CheapForTests bool
 }
 
-// New makes an empty store with fresh sealing keys. What it seals cannot be
+// New makes an empty store with fresh sealing keys. Keys that it seals cannot be
 // unsealed after Close.
 func New() *Store { return Config{}.New() }
 

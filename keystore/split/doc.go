@@ -3,7 +3,7 @@
 // is a token object, so that they hold the identity of a server and the keys of its tokens,
 // but no session.
 //
-// What is sealed is encrypted (AES-256-CBC) and then authenticated (HMAC-SHA256) by keys
+// Sealed data is encrypted (AES-256-CBC) and then authenticated (HMAC-SHA256) by keys
 // that the device made and that never leave it. So whoever reads a state or a recorded
 // token needs the device; but unlike the sealing keys of a device that makes session keys,
 // these give what was sealed in clear to whoever may use them.

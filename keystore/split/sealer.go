@@ -32,8 +32,8 @@ type sealing struct {
 }
 
 // sealsNow returns the version of a sealing key that seals, the newest or the one that was
-// chosen, and of the MAC key. One that the MAC key does not have yet cannot: a rotation is
-// under way, or was cut off.
+// chosen, and of the MAC key. A version that the MAC key does not have yet cannot seal: a rotation
+// is under way, or was cut off.
 func (s *sealer) sealsNow(role keystore.Role) (kek, mac sealing, err error) {
 	label, macLabel := role.Label(s.prefix), keystore.RoleSealMAC.Label(s.prefix)
 	keks, err := s.sealingRing(label)
@@ -55,7 +55,7 @@ func (s *sealer) sealsNow(role keystore.Role) (kek, mac sealing, err error) {
 	return kek, mac, fmt.Errorf("split: %s and %s have no version in common: %w", label, macLabel, keystore.ErrNotFound)
 }
 
-// sealedWith returns one version of a sealing key. One that is not known may have been made
+// sealedWith returns one version of a sealing key. An unknown one may have been made
 // by another program since.
 func (s *sealer) sealedWith(role keystore.Role, version uint32) (sealing, error) {
 	label := role.Label(s.prefix)

@@ -40,8 +40,8 @@ func stored(a keystore.Algorithm) keystore.Algorithm {
 	return a
 }
 
-// meant is the inverse of placeOf: what a key is for that is in the device under a label
-// with the mark. One that no store of this kind made is [keystore.ErrWrongKey].
+// meant is the inverse of placeOf: the purpose of a key that is in the device under a label
+// with the mark. The error is [keystore.ErrWrongKey] if no store of this kind made it.
 func (s *Store) meant(in place) (label string, a keystore.Algorithm, err error) {
 	label = strings.TrimPrefix(in.label, mark)
 	for _, a := range keystore.Algorithms() {

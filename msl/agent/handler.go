@@ -126,7 +126,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // report reports an exchange, and returns the response to the program, or nil if there
-// is no failure or the program is gone.
+// was no failure or the program is gone.
 func (h *Handler) report(r *http.Request, e Exchange) (refused *refusal) {
 	if e.Err != nil && r.Context().Err() == nil {
 		refused = h.refusal(e.Err)

@@ -15,7 +15,7 @@
 //	PROVISIONED    no name, one is assigned: neither
 //	MT_PROTECTED   any other one, hidden by a master token: counts as neither
 //
-// What a scheme does not protect: PSK and MGK keys of a peer are in the key store of this
+// The schemes do not protect everything: PSK and MGK keys of a peer are in the key store of this
 // process while they are in use, and MGK keys in its memory while they are derived; NONE,
 // NONE_SUFFIXED and PROVISIONED prove nothing at all. MGK was never tested with another
 // implementation.

@@ -13,7 +13,7 @@ import (
 
 // HTTPRules says what an [HTTPGateway] forwards. Everything else is refused or left out.
 type HTTPRules struct {
-	// Paths are the paths that may be requested. One that ends with a slash stands for
+	// Paths are the paths that may be requested. A path that ends with a slash stands for
 	// everything below it, any other for itself and everything below it. No paths means
 	// none. A path that the service could read as another one is refused, whatever Paths
 	// says: one with dot segments, empty segments, a backslash or a control character, or

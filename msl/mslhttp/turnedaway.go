@@ -10,7 +10,7 @@ import (
 )
 
 // A Reason is why a connection or a request was turned away before a message in it was
-// read, so that no [msl.Served] tells of it.
+// read, so that no [msl.Served] reports it.
 type Reason string
 
 // The reasons.

@@ -13,7 +13,7 @@ import (
 
 // An event log is walked through before it is parsed: the parser makes room for a digest once
 // for each entry of its algorithm, of the size that is told there, so that a short log could have
-// it work for minutes. What is wrong is told by the number of the event.
+// it work for minutes. Errors name the number of the event.
 
 const (
 	maxBanks             = 16     // algorithms that a log has digests of: no TPM has as many banks

@@ -37,7 +37,7 @@ func lastClock(r *Record, ak []byte) (c Clock, ok bool) {
 }
 
 // changes says what has changed about the TPM of a device since it last signed something for
-// its record, and when it did so now. What it signed was checked.
+// its record, and when it did so now. The signature was checked before.
 func changes(r *Record, ak, attest []byte) (now Clock, list []string) {
 	now, err := proof.ReadClock(attest)
 	before, ok := lastClock(r, ak)

@@ -58,7 +58,7 @@ func (rules PCRRules) allow(index uint, value []byte) bool {
 }
 
 // disprove reports whether a device attested to a value that neither the rules allow nor
-// a person approved. What it left out proves nothing: it could as well send nothing.
+// a person approved. A value that it left out proves nothing: it could as well send nothing.
 func (rules PCRRules) disprove(r *Record) bool {
 	approved, err := r.PCRs()
 	if err != nil || measurementOf(approved) != r.Measured {

@@ -63,7 +63,7 @@ func (t *throttle) allow(ctx context.Context) (bool, error) {
 
 // ask takes a tenth of a second's share of the window. If the window is empty or does not
 // answer, a flood of messages does not cause a flood of requests, and waiting messages do
-// not each wait for a separate answer. What a lost answer took is not used.
+// not each wait for a separate answer. Units that a lost answer took are not used.
 func (t *throttle) ask(ctx context.Context) error {
 	const pause = 100 * time.Millisecond
 	want := max(1, int(math.Ceil(t.perSecond*pause.Seconds())))

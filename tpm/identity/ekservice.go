@@ -19,7 +19,7 @@ import (
 )
 
 // addCertificates asks the manufacturer's service for the certificates of an EK that has
-// none in the TPM, in the file or in the state file. A missing answer is no reason to
+// none in the TPM, in the file or in the state file. A missing answer is not a reason to
 // stop.
 func (i *initialization) addCertificates(ctx context.Context, next *ekState) error {
 	old := i.file.state.EK

@@ -73,7 +73,7 @@ func (p Place) empty(ctx context.Context, db *etcdkv.DB, otherwise error) error 
 	return err
 }
 
-// begun opens a store that exists. One that was made, and to which nothing more happened, is
+// begun opens a store that exists. If nothing has happened to it since it was made, the error is
 // [kv.ErrEmpty].
 func (p Place) begun(ctx context.Context) (*etcdkv.DB, error) {
 	db, err := p.Open(ctx, etcdkv.OpenExisting)

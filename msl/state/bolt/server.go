@@ -117,7 +117,7 @@ const (
 	lastingVersion       = 3
 )
 
-// guard authenticates the records. Whoever only judges a file leaves it as it is.
+// guard authenticates the records. A caller that only judges a file leaves it as it is.
 func (f Files) guard(s *Server) error {
 	store, verdict, err := f.Guard.Over(context.Background(), s.db, state.LastingTables(), state.TokenTables())
 	if err == nil && verdict.Authentic {

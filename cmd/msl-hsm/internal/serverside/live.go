@@ -156,8 +156,8 @@ func (l *Live) again() (r Reloaded, err error) {
 	return r, nil
 }
 
-// pair records the current versions of the keys. What fails here is tried again at the
-// next start.
+// pair records the current versions of the keys. After a failure, the next start
+// tries again.
 func (l *Live) pair(g *generation) {
 	if _, err := g.State.Pair(&g.config, g.Store); err != nil {
 		l.Log.Warn("it could not be recorded which keys the state belongs to", "error", exit.OneLine(err))
