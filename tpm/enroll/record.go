@@ -215,11 +215,24 @@ func (r *Record) supersede(names [][]byte, now time.Time) {
 // revokeCertificates revokes the certificates of a key, or all for a nil key.
 func (r *Record) revokeCertificates(key []byte, why Revocation) {
 	for i := range r.Certificates {
-		c := &r.Certificates[i]
-		if (key == nil || bytes.Equal(c.Key, key)) && c.Revoked == nil {
-			c.Revoked = &why
+		if c := &r.Certificates[i]; key == nil || bytes.Equal(c.Key, key) {
+			c.revoke(why)
 		}
 	}
+}
+
+// revoke revokes a certificate, once. If a person does it again, a time far ahead is corrected:
+// nothing counts before it that is issued to the name ([Standing.Compromised]).
+func (c *Certificate) revoke(why Revocation) (changed bool) {
+	switch {
+	case c.Revoked == nil:
+		c.Revoked = &why
+	case c.Revoked.Reason == keyCompromise && why.Reason == keyCompromise && c.Revoked.Time.Sub(why.Time) > clocksApart:
+		c.Revoked.Time = why.Time
+	default:
+		return false
+	}
+	return true
 }
 
 // prune removes expired certificates, and keys that were retired long ago. Recently
