@@ -256,6 +256,29 @@ func (r *Record) issued() int {
 	return max(keys, len(r.Certificates))
 }
 
+// full is the error of a device that would have more keys or certificates than a record may. It
+// says when enough of those it has are forgotten.
+func (r *Record) full(more int) error {
+	var keys, certificates []time.Time
+	for _, k := range r.Keys {
+		if k.Revoked == nil && k.Retired != nil {
+			keys = append(keys, k.Retired.Add(rememberRetired))
+		}
+	}
+	for _, c := range r.Certificates {
+		certificates = append(certificates, c.Expires)
+	}
+	var until time.Time
+	for _, ends := range [][]time.Time{keys, certificates} {
+		slices.SortFunc(ends, time.Time.Compare)
+		if over := len(ends) + more - maxIssued; over > 0 {
+			until = later(until, ends[min(over, len(ends))-1])
+		}
+	}
+	return proof.Fail(ErrBusy, "EK hash %s has %d keys or certificates: try again after %s, and then less often",
+		r.ID, maxIssued, until.UTC().Format(time.DateTime))
+}
+
 // Identity returns the device with all its keys, even if they are revoked, and the
 // newest certificates of those in use.
 func (r *Record) Identity() (Identity, error) {
