@@ -44,7 +44,7 @@ func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
 func (k keyring) quote(qualifying []byte, pcrs []uint) (q proof.Quote, err error) {
 	for _, i := range pcrs {
 		if i >= numberPCRs {
-			return q, fmt.Errorf("enroll: there is no PCR %d", i)
+			return q, fmt.Errorf("enroll: there is no PCR %d: name some of 0 to 23", i)
 		}
 	}
 	ak, err := proof.ParsePublic(k.file.state.AK.Public)
