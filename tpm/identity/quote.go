@@ -26,7 +26,7 @@ func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
 	}
 	defer d.mu.Unlock()
 	if len(nonce) < minNonce || len(nonce) > maxNonce {
-		return nil, fmt.Errorf("enroll: a nonce must be %d to %d bytes long", minNonce, maxNonce)
+		return nil, fmt.Errorf("enroll: a nonce must be %d to %d bytes long: get a new one from whoever checks the quote", minNonce, maxNonce)
 	}
 	q, err := d.quote(nonce, pcrs)
 	if err != nil {

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -166,7 +167,7 @@ the quote is older than that, and if the TPM lost its power without being shut d
 				return err
 			}
 			return p.withEnrollments(false, func(s admin.Enrollments) error {
-				return verifyQuote(p, s, quoted{args[0], evidence, n, eventLog})
+				return advised(args[1], verifyQuote(p, s, quoted{args[0], evidence, n, eventLog}))
 			})
 		},
 	}
@@ -254,6 +255,21 @@ func verifyQuote(p *program, s admin.Enrollments, q quoted) error {
 		verdict = "; server.enrollment.pcr has no rules"
 	}
 	_, err = fmt.Fprintf(p.stdout, "signed by %s%s\n", exit.Printable(r.Name), verdict)
+	return err
+}
+
+// advised adds to why the quote in a file does not verify what to do.
+func advised(file string, err error) error {
+	switch {
+	case exit.IsAny(err, enroll.ErrMalformed, enroll.ErrSignature):
+		return fmt.Errorf("%s: %w: have the device make it again with msl-hsm tpm quote", exit.Printable(file), err)
+	case errors.Is(err, enroll.ErrKey):
+		return fmt.Errorf("%s: %w: name the device that made it, or run msl-hsm tpm enroll there, since its TPM may have been cleared", exit.Printable(file), err)
+	case errors.Is(err, enroll.ErrState):
+		return fmt.Errorf("%w: approve or reinstate it, and run msl-hsm tpm enroll there", err)
+	case errors.Is(err, enroll.ErrEventLog):
+		return fmt.Errorf("%w: name the log of this start of the device with --event-log, or have it make a quote without one", err)
+	}
 	return err
 }
 
