@@ -38,10 +38,14 @@ which event of another device differs.`,
 				return exit.Usagef("enrollment learn needs a DEVICE, or several")
 			}
 			return p.withEnrollments(false, func(s admin.Enrollments) error {
-				if err := learn(p, s, args, only); err != nil || events == "" {
-					return err
+				setting, err := learn(s, args, only)
+				if err == nil && events != "" {
+					err = learnEvents(s, args, only, events)
 				}
-				return learnEvents(s, args, only, events)
+				if err == nil {
+					_, err = io.WriteString(p.stdout, setting)
+				}
+				return err
 			})
 		},
 	}
@@ -51,12 +55,13 @@ which event of another device differs.`,
 	return c
 }
 
-func learn(p *program, s admin.Enrollments, devices []string, only []uint) error {
+// learn returns the setting that allows the states of reference devices.
+func learn(s admin.Enrollments, devices []string, only []uint) (string, error) {
 	learned := map[uint][]string{}
 	for _, device := range devices {
 		found, err := provedBy(s, device, only)
 		if err != nil {
-			return err
+			return "", err
 		}
 		for i, value := range found {
 			if !slices.Contains(learned[i], value) {
@@ -64,11 +69,11 @@ func learn(p *program, s admin.Enrollments, devices []string, only []uint) error
 			}
 		}
 	}
-	fmt.Fprint(p.stdout, "server:\n  enrollment:\n    pcr:\n")
+	setting := "server:\n  enrollment:\n    pcr:\n"
 	for _, i := range slices.Sorted(maps.Keys(learned)) {
-		fmt.Fprintf(p.stdout, "      %d: [%s]\n", i, strings.Join(learned[i], ", "))
+		setting += fmt.Sprintf("      %d: [%s]\n", i, strings.Join(learned[i], ", "))
 	}
-	return nil
+	return setting, nil
 }
 
 // learnEvents writes the start events of reference devices to a file, all or nothing.
