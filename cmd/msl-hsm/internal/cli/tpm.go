@@ -114,7 +114,7 @@ func initTPM(p *program, ctx context.Context, o identity.InitOptions, service st
 		return err
 	}
 	o.Uncertified = func(err error) {
-		fmt.Fprintf(p.stderr, "msl-hsm: no certificate of the endorsement key: %s; without it, an operator must approve this machine: run msl-hsm tpm init again to retry\n", exit.Printable(err.Error()))
+		fmt.Fprintf(p.stderr, "msl-hsm: no certificate of the endorsement key: %s; without it, an operator must approve this machine: run msl-hsm tpm init again to retry\n", exit.Printable(exit.OneLine(err)))
 	}
 	m, err := keys.InitDevice(c, o.Replace, func(lost string) {
 		fmt.Fprintf(p.stderr, "msl-hsm: the file with the keys that the TPM lost is kept as %s\n", exit.Printable(lost))
