@@ -156,7 +156,7 @@ func (n *application) acceptKeys(ca *issuer) error {
 	r.renamed(n.now)
 	r.prune(n.now)
 	if r.issued()+len(n.offered.Keys) > maxIssued {
-		return r.full(len(n.offered.Keys))
+		return full(r, len(n.offered.Keys))
 	}
 	for _, k := range n.offered.Keys {
 		if old := r.key(k.Name); old != nil {

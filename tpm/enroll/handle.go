@@ -258,7 +258,7 @@ func (a *Authority) note(ctx context.Context, n *application) (err error) {
 		r.Since = n.now
 	}
 	if r.prune(n.now); r.issued() > maxIssued {
-		return r.full(len(n.offered.Keys))
+		return full(&r, len(n.offered.Keys))
 	}
 	if r.State == "" || r.State == Refused {
 		r.State, r.Waits = Pending, "its registration was not completed: it must enroll again"

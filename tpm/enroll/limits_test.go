@@ -3,6 +3,7 @@ package enroll
 import (
 	"crypto/x509"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,5 +73,33 @@ func TestLimits(t *testing.T) {
 				t.Errorf("%s, serial numbers %x: %v", name, odd, err)
 			}
 		}
+	}
+}
+
+// maxIssued bounds what one device makes the CA sign.
+func TestManyCertificates(t *testing.T) {
+	o, f := newOffice(t, accepting(), nil), newForger(t)
+	for range maxIssued {
+		if err := f.enroll(o); err != nil {
+			t.Fatal(err)
+		}
+		f.newKey()
+	}
+	err := f.enroll(o)
+	checkError(t, err, ErrBusy)
+	_, text, _ := strings.Cut(err.Error(), "64 keys or certificates: try again after ")
+	day, _, _ := strings.Cut(text, ",")
+	until, err := time.Parse(time.DateTime, day)
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	o.now = until.Add(-time.Hour)
+	checkError(t, f.enroll(o), ErrBusy)
+	o.now = until.Add(time.Second)
+	if err := f.enroll(o); err != nil {
+		t.Error(err)
+	}
+	if r := o.record(f.id()); len(r.Certificates) != 1 || len(r.Keys) != 2 || len(r.Log) != maxEvents {
+		t.Errorf("%d certificates, %d keys, %d events", len(r.Certificates), len(r.Keys), len(r.Log))
 	}
 }

@@ -258,7 +258,7 @@ func (r *Record) issued() int {
 
 // full is the error of a device that would have more keys or certificates than a record may. It
 // says when enough of those it has are forgotten.
-func (r *Record) full(more int) error {
+func full(r *Record, more int) error {
 	var keys, certificates []time.Time
 	for _, k := range r.Keys {
 		if k.Revoked == nil && k.Retired != nil {
