@@ -163,7 +163,8 @@ func alone(dir string) (done func()) {
 	if err != nil {
 		return func() {}
 	}
-	for end := time.Now().Add(patience); syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil && time.Now().Before(end); {
+	lock := func() error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
+	for end := time.Now().Add(patience); errors.Is(lock(), syscall.EWOULDBLOCK) && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	return func() { f.Close() }
