@@ -84,7 +84,7 @@ const clocksApart = 12 * time.Minute
 // uncounted says why a token of an entity or of a user does not count.
 func uncounted(whose string, since, now time.Time) error {
 	if since.Sub(now) > clocksApart {
-		return fmt.Errorf("tokens of this %s count only from %s on, which is ahead of the clock here: correct the clock that is wrong; if it was that of the command that changed the %s, revoke and unrevoke it; if a device with a TPM enrolled then, enroll it again; if it was that of a command that restored or imported the whole state, repeat that", whose, since.UTC().Format(time.DateTime), whose)
+		return fmt.Errorf("tokens of this %s count only from %s on, which is ahead of the clock here: correct the clock that is wrong; if it was that of the command that changed the %s, revoke and unrevoke it; if a device with a TPM enrolled then, enroll it again; if it, a key or a certificate of it was revoked then, or another device had its name, revoke each of these devices again, then reinstate it and enroll it; if it was that of a command that restored or imported the whole state, repeat that", whose, since.UTC().Format(time.DateTime), whose)
 	}
 	return fmt.Errorf("it was issued before the tokens of this %s were made invalid", whose)
 }

@@ -34,7 +34,15 @@ func whenFree[T any](taken syscall.Errno, patience time.Duration, open func() (T
 // dialUnix connects to a socket, and waits while its connection queue is full, in which
 // case Linux refuses immediately.
 func dialUnix(path string, patience time.Duration) (io.ReadWriteCloser, error) {
-	return whenFree(syscall.EAGAIN, patience, func() (net.Conn, error) { return net.DialTimeout("unix", path, patience) })
+	return whenFree(syscall.EAGAIN, patience, func() (io.ReadWriteCloser, error) { return dialNet("unix", path, patience) })
+}
+
+func dialNet(network, address string, timeout time.Duration) (io.ReadWriteCloser, error) {
+	c, err := net.DialTimeout(network, address, timeout)
+	if err != nil {
+		return nil, fmt.Errorf("%w%s", err, absent(err))
+	}
+	return c, nil
 }
 
 // A connection carries the bytes of commands to a TPM and of responses back, without

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"net"
 	"path/filepath"
 	"strings"
 	"time"
@@ -49,7 +48,7 @@ func (u *URI) open() (*Device, error) {
 		dial := func() (io.ReadWriteCloser, error) { return dialUnix(u.Unix, timeout) }
 		return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: true}, false)
 	case u.TCP != "":
-		dial := func() (io.ReadWriteCloser, error) { return net.DialTimeout("tcp", u.TCP, timeout) }
+		dial := func() (io.ReadWriteCloser, error) { return dialNet("tcp", u.TCP, timeout) }
 		return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: true}, false)
 	}
 	path := cmp.Or(u.Device, defaultDevice)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -136,7 +137,25 @@ type linkError struct {
 }
 
 func (e *linkError) Error() string {
-	return fmt.Sprintf("tpm: %s: no answer from the TPM: %v", commandName(e.command), e.err)
+	next := "check that this is a TPM, and try again; if that does not help, restart the TPM"
+	if e.timeout() {
+		next = occupied
+	}
+	return fmt.Sprintf("tpm: %s: no answer from the TPM: %v; %s", commandName(e.command), e.err, next)
+}
+
+// occupied is what to do about a TPM that does not answer in time.
+const occupied = "another program may be using it: end that, or try again later; if there is none, restart the TPM"
+
+// absent is what to do if a socket does not lead to a TPM.
+func absent(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
+		return "; start the program that is the TPM, or correct its address"
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
+		return "; " + occupied
+	}
+	return ""
 }
 
 // timeout reports whether the TPM did not answer in time. Such a command is not repeated.

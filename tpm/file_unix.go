@@ -47,6 +47,8 @@ func openFile(path string) (*file, error) {
 		return nil, fmt.Errorf("%s: %w: add this user to the group tss, or run as another user", path, err)
 	case unix.EBUSY:
 		return nil, fmt.Errorf("%s: %w: another process has it; use /dev/tpmrm0", path, err)
+	case unix.EISDIR, unix.ENOTDIR, unix.ENXIO, unix.ENODEV:
+		return nil, fmt.Errorf("%s: %w: name the device of a TPM, such as %s", path, err, defaultDevice)
 	}
 	return nil, &os.PathError{Op: "open", Path: path, Err: err}
 }

@@ -53,6 +53,7 @@ func Listen(path string, log *slog.Logger) (*Listener, error) {
 }
 
 func (l *Listener) open() error {
+	defer alone(filepath.Dir(l.path))()
 	if err := removeStale(l.path); err != nil {
 		return err
 	}
@@ -61,6 +62,9 @@ func (l *Listener) open() error {
 		listen = listenPrivately
 	}
 	made, err := listen(l.path)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return owned(l.path, nil)
+	}
 	if err != nil {
 		return err
 	}
@@ -122,13 +126,48 @@ func removeStale(path string) error {
 	case info.Mode().Type() != fs.ModeSocket:
 		return takenError(path + " exists and is not a socket: name another path, or remove it")
 	}
-	if conn, err := net.DialTimeout("unix", path, patience); !errors.Is(err, syscall.ECONNREFUSED) {
-		if err == nil {
-			conn.Close()
-		}
-		return takenError("another process listens at " + path + ": name another path")
+	conn, err := net.DialTimeout("unix", path, patience)
+	if err == nil {
+		conn.Close()
 	}
-	return os.Remove(path)
+	if err := owned(path, err); err != nil {
+		return err
+	}
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// owned returns whose socket is at a path, by the error of connecting to it, and nil if nobody
+// listens there anymore.
+func owned(path string, err error) error {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err == nil, errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
+		return takenError("another process listens at " + path + ": name another path")
+	case errors.Is(err, fs.ErrPermission):
+		return takenError(path + " is a socket of another user: name another path, or remove it")
+	case errors.Is(err, syscall.EPROTOTYPE):
+		return takenError(path + " is a socket of another kind: name another path, or remove it")
+	}
+	return err
+}
+
+// alone gives this process its turn to replace sockets in a directory: otherwise, of two that
+// start at once, one would remove what the other has just made. Everyone who may read the
+// directory can keep it locked, so a turn that does not come is done without.
+func alone(dir string) (done func()) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return func() {}
+	}
+	lock := func() error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
+	for end := time.Now().Add(patience); errors.Is(lock(), syscall.EWOULDBLOCK) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	return func() { f.Close() }
 }
 
 // keep looks after the socket until the listener is closed.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -77,6 +78,84 @@ func TestTaken(t *testing.T) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("after it: %v", err)
 	}
+}
+
+// TestOneOfMany starts several listeners at a socket at which nobody listens: one gets the path.
+func TestOneOfMany(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for range 100 {
+		former, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		former.SetUnlinkOnClose(false)
+		former.Close()
+		start, made := make(chan struct{}), make(chan *Listener)
+		for range 8 {
+			go func() {
+				<-start
+				l, err := Listen(path, nil)
+				if err != nil && !errors.Is(err, ErrTaken) {
+					t.Error(err)
+				}
+				made <- l
+			}()
+		}
+		close(start)
+		var all []*Listener
+		for range 8 {
+			if l := <-made; l != nil {
+				all = append(all, l)
+			}
+		}
+		if len(all) != 1 || !all[0].there() {
+			t.Errorf("%d listen", len(all))
+		}
+		for _, l := range all {
+			l.Close()
+		}
+		os.Remove(path)
+	}
+}
+
+// TestWhoseSocket says what is known about a socket from trying to connect to it.
+func TestWhoseSocket(t *testing.T) {
+	const listens = "another process listens at s: name another path"
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{nil, listens},
+		{syscall.EAGAIN, listens},
+		{os.ErrDeadlineExceeded, listens},
+		{syscall.EACCES, "s is a socket of another user: name another path, or remove it"},
+		{syscall.EPROTOTYPE, "s is a socket of another kind: name another path, or remove it"},
+		{syscall.ENOENT, ""},
+		{syscall.ECONNREFUSED, ""},
+	} {
+		if err := owned("s", c.err); (c.want == "") != (err == nil) || err != nil && (err.Error() != c.want || !errors.Is(err, ErrTaken)) {
+			t.Errorf("%v: %v", c.err, err)
+		}
+	}
+	if err := owned("s", syscall.EMFILE); !errors.Is(err, syscall.EMFILE) {
+		t.Error(err)
+	}
+}
+
+// TestLockedByOthers makes a socket in a directory that another process has locked for ever.
+func TestLockedByOthers(t *testing.T) {
+	dir := t.TempDir()
+	other, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := syscall.Flock(int(other.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "s")
+	l, _ := listen(t, path)
+	checkConnects(t, l, path)
 }
 
 // TestRemoved makes a socket again that was removed, while a program waits for connections.

@@ -156,7 +156,7 @@ func (n *application) acceptKeys(ca *issuer) error {
 	r.renamed(n.now)
 	r.prune(n.now)
 	if r.issued()+len(n.offered.Keys) > maxIssued {
-		return proof.Fail(ErrBusy, "EK hash %s was recently given %d keys or certificates", r.ID, r.issued())
+		return full(r, len(n.offered.Keys))
 	}
 	for _, k := range n.offered.Keys {
 		if old := r.key(k.Name); old != nil {

@@ -234,25 +234,6 @@ func TestHoldChanged(t *testing.T) {
 	o.verify(nil)
 }
 
-// maxIssued bounds what one device makes the CA sign.
-func TestManyCertificates(t *testing.T) {
-	o, f := newOffice(t, accepting(), nil), newForger(t)
-	for range maxIssued {
-		if err := f.enroll(o); err != nil {
-			t.Fatal(err)
-		}
-		f.newKey()
-	}
-	checkError(t, f.enroll(o), ErrBusy)
-	o.now = o.now.Add(366 * 24 * time.Hour)
-	if err := f.enroll(o); err != nil {
-		t.Error(err)
-	}
-	if r := o.record(f.id()); len(r.Certificates) != 1 || len(r.Keys) != 2 || len(r.Log) != maxEvents {
-		t.Errorf("%d certificates, %d keys, %d events", len(r.Certificates), len(r.Keys), len(r.Log))
-	}
-}
-
 // TestRegisterFirst lets the directory fail: the record must not say that the
 // device is enrolled.
 func TestRegisterFirst(t *testing.T) {

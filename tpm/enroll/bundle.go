@@ -24,8 +24,8 @@ type Bundle struct {
 	plain *network // of both, set by ParseBundle
 }
 
-// ParseBundle reads certificates in PEM or DER. Self-issued certificates are roots, the
-// others intermediates. At least one root is required.
+// ParseBundle reads certificates in PEM or DER. Self-issued certificates of authorities are
+// roots, the others intermediates. At least one root is required.
 func ParseBundle(texts ...[]byte) (Bundle, error) {
 	b := Bundle{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), plain: newNetwork()}
 	for _, text := range texts {
@@ -45,7 +45,7 @@ func ParseBundle(texts ...[]byte) (Bundle, error) {
 
 func (b *Bundle) add(c *x509.Certificate) {
 	plain := plainly(c)
-	if bytes.Equal(plain.RawIssuer, plain.RawSubject) {
+	if bytes.Equal(plain.RawIssuer, plain.RawSubject) && (plain.IsCA || !plain.BasicConstraintsValid) {
 		b.Roots.AddCert(c)
 		b.plain.roots.AddCert(plain)
 	} else {

@@ -15,6 +15,7 @@ func TestBundles(t *testing.T) {
 	a, b := newMaker(t, "A").cert, newMaker(t, "B").cert
 	text, more := PEM("CERTIFICATE", a.Raw), PEM("CERTIFICATE", b.Raw)
 	ending := endingInSpace(t)
+	m, alone := newMaker(t, "alone"), &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "alone"}, BasicConstraintsValid: true}
 	for name, tt := range map[string]struct {
 		text []byte
 		want string
@@ -32,6 +33,7 @@ func TestBundles(t *testing.T) {
 		"joined, second": {append(append(bytes.Clone(more), bytes.TrimSpace(text)...), more...), "line " + strconv.Itoa(1+bytes.Count(more, []byte("\n"))) + ":"},
 		"cut off":        {append(bytes.Clone(text), more[:100]...), "a damaged block"},
 		"a key":          {append(bytes.Clone(text), PEM("PRIVATE KEY", []byte{1})...), "PRIVATE KEY"},
+		"no authority":   {m.issue(alone, m.key.Public(), alone).Raw, "no root"},
 		"empty":          {nil, "no root"},
 		"words":          {[]byte("none"), "malformed"},
 	} {

@@ -257,8 +257,8 @@ func (a *Authority) note(ctx context.Context, n *application) (err error) {
 	if n.begins() {
 		r.Since = n.now
 	}
-	if r.prune(n.now); len(r.Keys) > maxIssued {
-		return proof.Fail(ErrBusy, "EK hash %s recently offered %d keys", r.ID, len(r.Keys))
+	if r.prune(n.now); r.issued() > maxIssued {
+		return full(&r, len(n.offered.Keys))
 	}
 	if r.State == "" || r.State == Refused {
 		r.State, r.Waits = Pending, "its registration was not completed: it must enroll again"

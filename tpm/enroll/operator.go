@@ -176,6 +176,9 @@ func (a *Authority) end(ctx context.Context, id ID, state State, reason int, not
 		if r.Created.IsZero() { // otherwise it may have given up its name
 			r.Name, r.Created = defaultName(id), now
 		}
+		if reason == keyCompromise && r.Since.Sub(now) > clocksApart { // not by the policy
+			r.Since = now
+		}
 		r.State, r.Approved, r.Waits, r.Withdrawn = state, false, "", true
 		r.revokeCertificates(nil, Revocation{Time: now, Reason: reason, Note: proof.Shorten(note)})
 		r.log(now, "%s%s", state, remark(note))

@@ -215,11 +215,24 @@ func (r *Record) supersede(names [][]byte, now time.Time) {
 // revokeCertificates revokes the certificates of a key, or all for a nil key.
 func (r *Record) revokeCertificates(key []byte, why Revocation) {
 	for i := range r.Certificates {
-		c := &r.Certificates[i]
-		if (key == nil || bytes.Equal(c.Key, key)) && c.Revoked == nil {
-			c.Revoked = &why
+		if c := &r.Certificates[i]; key == nil || bytes.Equal(c.Key, key) {
+			c.revoke(why)
 		}
 	}
+}
+
+// revoke revokes a certificate, once. If a person does it again, a time far ahead is corrected:
+// nothing counts before it that is issued to the name ([Standing.Compromised]).
+func (c *Certificate) revoke(why Revocation) (changed bool) {
+	switch {
+	case c.Revoked == nil:
+		c.Revoked = &why
+	case c.Revoked.Reason == keyCompromise && why.Reason == keyCompromise && c.Revoked.Time.Sub(why.Time) > clocksApart:
+		c.Revoked.Time = why.Time
+	default:
+		return false
+	}
+	return true
 }
 
 // prune removes expired certificates, and keys that were retired long ago. Recently
@@ -241,6 +254,29 @@ func (r *Record) issued() int {
 		}
 	}
 	return max(keys, len(r.Certificates))
+}
+
+// full is the error of a device that would have more keys or certificates than a record may. It
+// says when enough of those it has are forgotten.
+func full(r *Record, more int) error {
+	var keys, certificates []time.Time
+	for _, k := range r.Keys {
+		if k.Revoked == nil && k.Retired != nil {
+			keys = append(keys, k.Retired.Add(rememberRetired))
+		}
+	}
+	for _, c := range r.Certificates {
+		certificates = append(certificates, c.Expires)
+	}
+	var until time.Time
+	for _, ends := range [][]time.Time{keys, certificates} {
+		slices.SortFunc(ends, time.Time.Compare)
+		if over := len(ends) + more - maxIssued; over > 0 {
+			until = later(until, ends[min(over, len(ends))-1])
+		}
+	}
+	return proof.Fail(ErrBusy, "EK hash %s has %d keys or certificates: try again after %s, and then less often",
+		r.ID, maxIssued, until.UTC().Format(time.DateTime))
 }
 
 // Identity returns the device with all its keys, even if they are revoked, and the

@@ -21,6 +21,9 @@ const (
 
 // RevokeCertificate revokes one certificate, by its serial number in hexadecimal. Another
 // one may be issued for its key. An unknown number is [ErrUnknown].
+//
+// To revoke a certificate, a key or a device again corrects the times from which the name counts
+// that are far ahead, because the clock was.
 func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) error {
 	serial = strings.ToLower(strings.TrimLeft(strings.ReplaceAll(serial, ":", ""), "0"))
 	a.mu.Lock()
@@ -36,8 +39,8 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 		}
 		now := a.now()
 		for i := range r.Certificates {
-			if c := &r.Certificates[i]; c.Serial == serial && c.Revoked == nil {
-				c.Revoked = &Revocation{Time: now, Reason: keyCompromise, Note: proof.Shorten(note)}
+			c := &r.Certificates[i]
+			if c.Serial == serial && c.revoke(Revocation{Time: now, Reason: keyCompromise, Note: proof.Shorten(note)}) {
 				r.log(now, "certificate %s revoked%s", serial, remark(note))
 			}
 		}

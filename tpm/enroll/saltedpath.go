@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
 	"slices"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -71,6 +72,11 @@ func checkClimbed(below, upper []*x509.Certificate, options x509.VerifyOptions) 
 		}
 	}
 	chain := slices.Concat(below, upper)
+	for _, c := range chain[:len(chain)-1] {
+		if c.RequireExplicitPolicy > 0 || c.RequireExplicitPolicyZero {
+			return nil, errors.New("a certificate requires policies, which is not supported above or below such an RSA-PSS signature")
+		}
+	}
 	for i, a := range chain[1:] {
 		switch {
 		case a.Version == 3 && !a.BasicConstraintsValid, a.BasicConstraintsValid && !a.IsCA,

@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"crypto/x509"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,6 +71,24 @@ func TestSaltedPaths(t *testing.T) {
 		e.RawTBSCertificate = append([]byte{0}, e.RawTBSCertificate...)
 		if _, err := known.verify(e, nil, at); err == nil {
 			t.Errorf("%s: another content verifies", name)
+		}
+	}
+}
+
+// TestSaltedPolicies refuses a path on which policies are required, since they are not compared.
+func TestSaltedPolicies(t *testing.T) {
+	now := time.Now()
+	ca := func(required bool) *x509.Certificate {
+		return &x509.Certificate{Version: 3, IsCA: true, BasicConstraintsValid: true, MaxPathLen: -1,
+			NotBefore: now, NotAfter: now, RequireExplicitPolicyZero: required}
+	}
+	for _, required := range []bool{false, true} {
+		for at := range 2 {
+			chain := []*x509.Certificate{ca(required && at == 0), ca(required && at == 1), ca(false)}
+			_, err := checkClimbed(chain[:1], chain[1:], x509.VerifyOptions{CurrentTime: now})
+			if (err != nil) != required {
+				t.Errorf("required: %t, %v", required, err)
+			}
 		}
 	}
 }

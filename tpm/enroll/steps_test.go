@@ -3,6 +3,7 @@ package enroll
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"testing"
 	"time"
 
@@ -54,6 +55,55 @@ func TestClockSteps(t *testing.T) {
 	stale("made before the clock went back", made)
 	if err := f.enroll(o); err != nil {
 		t.Errorf("with a clock that is behind: %v", err)
+	}
+}
+
+// TestClockAhead does what decides since when a name counts by a clock far ahead. The advice about
+// that makes tokens of the name count again.
+func TestClockAhead(t *testing.T) {
+	enroll := func(o *office, f, _ *forger) error { return f.enroll(o) }
+	reinstate := func(o *office, f, former *forger) error {
+		return errors.Join(o.RevokeDevice(o.t.Context(), former.id(), ""), o.RevokeDevice(o.t.Context(), f.id(), ""),
+			o.Reinstate(o.t.Context(), f.id(), ""), o.Approve(o.t.Context(), f.id(), "", ""), f.enroll(o))
+	}
+	ctx := t.Context()
+	for what, c := range map[string]struct {
+		ahead  func(o *office, f, former *forger) error
+		advice []func(o *office, f, former *forger) error
+	}{
+		"enrolled": {enroll, []func(*office, *forger, *forger) error{enroll, reinstate}},
+		"certificate": {func(o *office, f, _ *forger) error {
+			return errors.Join(f.enroll(o), o.RevokeCertificate(ctx, o.record(f.id()).Certificates[0].Serial, ""))
+		}, []func(*office, *forger, *forger) error{reinstate, func(o *office, f, _ *forger) error {
+			return errors.Join(o.RevokeCertificate(ctx, o.record(f.id()).Certificates[0].Serial, ""), f.enroll(o))
+		}}},
+		"key": {func(o *office, f, _ *forger) error {
+			err := errors.Join(f.enroll(o), o.RevokeKey(ctx, f.id(), o.record(f.id()).Keys[0].Name, ""))
+			f.newKey()
+			return err
+		}, []func(*office, *forger, *forger) error{reinstate, func(o *office, f, _ *forger) error {
+			return errors.Join(o.RevokeKey(ctx, f.id(), o.record(f.id()).Keys[0].Name, ""), f.enroll(o))
+		}}},
+		"device": {reinstate, []func(*office, *forger, *forger) error{reinstate}},
+		"replaced": {func(o *office, f, former *forger) error {
+			return errors.Join(f.enroll(o), o.Approve(ctx, former.id(), "", ""), former.enroll(o), o.Merge(ctx, former.id(), f.id(), ""), f.enroll(o))
+		}, []func(*office, *forger, *forger) error{reinstate}},
+	} {
+		for i, advice := range c.advice {
+			o, f, former := newOffice(t, accepting(), nil), newForger(t), newForger(t)
+			o.now = o.now.Add(24 * time.Hour)
+			if err := c.ahead(o, f, former); err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			o.now = o.now.Add(-24 * time.Hour)
+			if err := advice(o, f, former); err != nil {
+				t.Errorf("%s, %d: %v", what, i, err)
+			}
+			s, err := o.Standing(ctx, o.record(f.id()).Name)
+			if err != nil || s.Since.After(o.now) || s.Compromised.After(o.now) {
+				t.Errorf("%s, %d: it is %v, and the name counts since %+v: %v", what, i, o.now, s, err)
+			}
+		}
 	}
 }
 

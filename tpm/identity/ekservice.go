@@ -57,7 +57,7 @@ func (i *initialization) ask(ctx context.Context, next *ekState) ([][]byte, erro
 		return err == nil && proof.SameKey(c.PublicKey, key)
 	})
 	if own < 0 {
-		return nil, proof.Fail(ErrEKCertificate, "the answer has %d certificates, and none for this EK", len(list))
+		return nil, proof.Fail(ErrEKCertificate, "the answer has no certificate of this EK")
 	}
 	list = slices.Concat(list[own:own+1], list[:own], list[own+1:])
 	return list[:min(len(list), proof.MaxCertificates)], nil

@@ -26,7 +26,7 @@ func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
 	}
 	defer d.mu.Unlock()
 	if len(nonce) < minNonce || len(nonce) > maxNonce {
-		return nil, fmt.Errorf("enroll: a nonce must be %d to %d bytes long", minNonce, maxNonce)
+		return nil, fmt.Errorf("enroll: a nonce must be %d to %d bytes long: get a new one from whoever checks the quote", minNonce, maxNonce)
 	}
 	q, err := d.quote(nonce, pcrs)
 	if err != nil {
@@ -44,7 +44,7 @@ func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
 func (k keyring) quote(qualifying []byte, pcrs []uint) (q proof.Quote, err error) {
 	for _, i := range pcrs {
 		if i >= numberPCRs {
-			return q, fmt.Errorf("enroll: there is no PCR %d", i)
+			return q, fmt.Errorf("enroll: there is no PCR %d: name some of 0 to 23", i)
 		}
 	}
 	ak, err := proof.ParsePublic(k.file.state.AK.Public)

@@ -35,7 +35,7 @@ func readExtensions(c *x509.Certificate, in cryptobyte.String) error {
 		if err != nil {
 			return err
 		}
-		if !known && (x.Critical || x.Id.Equal(nameConstraints())) {
+		if !known {
 			c.UnhandledCriticalExtensions = append(c.UnhandledCriticalExtensions, x.Id)
 		}
 	}
@@ -57,8 +57,8 @@ func readExtension(list *cryptobyte.String) (x pkix.Extension, err error) {
 	return x, nil
 }
 
-// useExtension reports whether an extension is known. The subject alternative name is left
-// to the caller.
+// useExtension reports whether an extension forbids nothing that goes unnoticed. The subject
+// alternative name is left to the caller.
 func useExtension(c *x509.Certificate, x pkix.Extension) (known bool, err error) {
 	const keyUsage, basicConstraints, extKeyUsage = "2.5.29.15", "2.5.29.19", "2.5.29.37"
 	const authorityInfo = "1.3.6.1.5.5.7.1.1"
@@ -72,8 +72,15 @@ func useExtension(c *x509.Certificate, x pkix.Extension) (known bool, err error)
 		ok = readExtKeyUsage(c, in)
 	case authorityInfo:
 		readAuthorityInfo(c, in)
+	case names:
+		readNames(c, x)
+		return !x.Critical, nil
+	case policies:
+		readLimits(c, x) // without policies, it is below no authority that requires one
+	case namesLimited, policiesMapped, policiesLimited, anyInhibited:
+		return readLimits(c, x), nil
 	default:
-		return slices.Contains(harmless(), id), nil
+		return !x.Critical || slices.Contains(harmless(), id), nil
 	}
 	if !ok {
 		return true, errors.New("malformed extension " + x.Id.String())
@@ -87,8 +94,6 @@ func useExtension(c *x509.Certificate, x pkix.Extension) (known bool, err error)
 func harmless() []string {
 	return []string{"2.5.29.9", "2.5.29.14", "2.5.29.18", "2.5.29.31", "2.5.29.32", "2.5.29.35", "2.5.29.46", "1.3.6.1.5.5.7.1.1", "1.3.6.1.5.5.7.1.11"}
 }
-
-func nameConstraints() stdasn1.ObjectIdentifier { return stdasn1.ObjectIdentifier{2, 5, 29, 30} }
 
 // limitsOtherNames reports whether NameConstraints (RFC 5280 section 4.2.1.10) have names that
 // the standard library does not compare: those in certificates of TPMs are directory names.

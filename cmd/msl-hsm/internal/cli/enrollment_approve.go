@@ -193,5 +193,5 @@ func (a *approver) flush() error {
 func (a *approver) refuse(line int, err error) {
 	a.wrong++
 	a.line.clear()
-	fmt.Fprintf(a.p.stderr, "%s:%d: %s\n", exit.Printable(a.file), line, exit.Printable(err.Error()))
+	fmt.Fprintf(a.p.stderr, "%s:%d: %s\n", exit.Printable(a.file), line, exit.Printable(exit.OneLine(err)))
 }

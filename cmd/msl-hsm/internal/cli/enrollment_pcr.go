@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -37,10 +38,14 @@ which event of another device differs.`,
 				return exit.Usagef("enrollment learn needs a DEVICE, or several")
 			}
 			return p.withEnrollments(false, func(s admin.Enrollments) error {
-				if err := learn(p, s, args, only); err != nil || events == "" {
-					return err
+				setting, err := learn(s, args, only)
+				if err == nil && events != "" {
+					err = learnEvents(s, args, only, events)
 				}
-				return learnEvents(s, args, only, events)
+				if err == nil {
+					_, err = io.WriteString(p.stdout, setting)
+				}
+				return err
 			})
 		},
 	}
@@ -50,12 +55,13 @@ which event of another device differs.`,
 	return c
 }
 
-func learn(p *program, s admin.Enrollments, devices []string, only []uint) error {
+// learn returns the setting that allows the states of reference devices.
+func learn(s admin.Enrollments, devices []string, only []uint) (string, error) {
 	learned := map[uint][]string{}
 	for _, device := range devices {
 		found, err := provedBy(s, device, only)
 		if err != nil {
-			return err
+			return "", err
 		}
 		for i, value := range found {
 			if !slices.Contains(learned[i], value) {
@@ -63,11 +69,11 @@ func learn(p *program, s admin.Enrollments, devices []string, only []uint) error
 			}
 		}
 	}
-	fmt.Fprint(p.stdout, "server:\n  enrollment:\n    pcr:\n")
+	setting := "server:\n  enrollment:\n    pcr:\n"
 	for _, i := range slices.Sorted(maps.Keys(learned)) {
-		fmt.Fprintf(p.stdout, "      %d: [%s]\n", i, strings.Join(learned[i], ", "))
+		setting += fmt.Sprintf("      %d: [%s]\n", i, strings.Join(learned[i], ", "))
 	}
-	return nil
+	return setting, nil
 }
 
 // learnEvents writes the start events of reference devices to a file, all or nothing.
@@ -166,7 +172,7 @@ the quote is older than that, and if the TPM lost its power without being shut d
 				return err
 			}
 			return p.withEnrollments(false, func(s admin.Enrollments) error {
-				return verifyQuote(p, s, quoted{args[0], evidence, n, eventLog})
+				return advised(args[1], verifyQuote(p, s, quoted{args[0], evidence, n, eventLog}))
 			})
 		},
 	}
@@ -254,6 +260,21 @@ func verifyQuote(p *program, s admin.Enrollments, q quoted) error {
 		verdict = "; server.enrollment.pcr has no rules"
 	}
 	_, err = fmt.Fprintf(p.stdout, "signed by %s%s\n", exit.Printable(r.Name), verdict)
+	return err
+}
+
+// advised adds to why the quote in a file does not verify what to do.
+func advised(file string, err error) error {
+	switch {
+	case exit.IsAny(err, enroll.ErrMalformed, enroll.ErrSignature):
+		return fmt.Errorf("%s: %w: have the device make it again with msl-hsm tpm quote", exit.Printable(file), err)
+	case errors.Is(err, enroll.ErrKey):
+		return fmt.Errorf("%s: %w: name the device that made it, or run msl-hsm tpm enroll there, since its TPM may have been cleared", exit.Printable(file), err)
+	case errors.Is(err, enroll.ErrState):
+		return fmt.Errorf("%w: approve or reinstate it, and run msl-hsm tpm enroll there", err)
+	case errors.Is(err, enroll.ErrEventLog):
+		return fmt.Errorf("%w: name the log of this start of the device with --event-log, or have it make a quote without one", err)
+	}
 	return err
 }
 

@@ -40,12 +40,17 @@ func newProgress(log io.Writer) *progressLine {
 	return g
 }
 
-// slowOn shows on a terminal what takes longer than two seconds, until done is called.
+// slowOn shows on a terminal what takes longer than two seconds, until done is called. Without
+// a terminal it says once what takes longer than ten.
 func slowOn(log io.Writer) func(what string) (done func()) {
 	return func(what string) (done func()) {
-		line, shown := newProgress(log), make(chan struct{})
-		timer := time.AfterFunc(quiet, func() {
-			line.tell("%s", what)
+		line, shown, wait := newProgress(log), make(chan struct{}), quiet
+		tell := func() { line.tell("%s", what) }
+		if line.screen == nil {
+			tell, wait = func() { fmt.Fprintln(log, "msl-hsm:", what) }, 10*time.Second
+		}
+		timer := time.AfterFunc(wait, func() {
+			tell()
 			close(shown)
 		})
 		return func() {

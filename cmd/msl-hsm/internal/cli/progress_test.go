@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -35,6 +36,20 @@ func TestProgress(t *testing.T) {
 	if g.clear(); screen.String() != clearLine {
 		t.Errorf("at the end: %q", &screen)
 	}
+}
+
+// TestSlow wants one line, after ten seconds, where there is no terminal.
+func TestSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for took, want := range map[time.Duration]string{9 * time.Second: "", time.Minute: "msl-hsm: waiting\n"} {
+			var out bytes.Buffer
+			done := slowOn(&out)("waiting")
+			time.Sleep(took)
+			if done(); out.String() != want {
+				t.Errorf("after %v: %q, want %q", took, &out, want)
+			}
+		}
+	})
 }
 
 // TestNoProgress wants nothing where there is no terminal.

@@ -16,7 +16,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/internal/strictpem"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
@@ -115,7 +114,7 @@ func initTPM(p *program, ctx context.Context, o identity.InitOptions, service st
 		return err
 	}
 	o.Uncertified = func(err error) {
-		fmt.Fprintf(p.stderr, "msl-hsm: no certificate of the endorsement key: %s; without it, an operator must approve this machine: run msl-hsm tpm init again to retry\n", exit.Printable(err.Error()))
+		fmt.Fprintf(p.stderr, "msl-hsm: no certificate of the endorsement key: %s; without it, an operator must approve this machine: run msl-hsm tpm init again to retry\n", exit.Printable(exit.OneLine(err)))
 	}
 	m, err := keys.InitDevice(c, o.Replace, func(lost string) {
 		fmt.Fprintf(p.stderr, "msl-hsm: the file with the keys that the TPM lost is kept as %s\n", exit.Printable(lost))
@@ -195,6 +194,9 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 		Long:  long,
 		Args:  want(),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if eventLog != "" && len(pcrs) == 0 {
+				return exit.Usagef("--event-log goes with --pcr NUMBERS: add that, or omit both")
+			}
 			return p.withDevice(func(cfg *config.Config, m *keys.Device) error {
 				overrideClient(&cfg.Client, over)
 				config.Override(&cfg.Client.URL, over.URL)
@@ -208,7 +210,7 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 						return err
 					}
 				}
-				err = apply(m.Identity, c.Context(), fleet.Exchange(client, cfg.Client.Recipient), progress(p.stderr))
+				err = apply(m.Identity, c.Context(), clientside.EnrollmentExchange(client, cfg), progress(p.stderr))
 				s, statusErr := m.Identity.Status()
 				switch {
 				case err != nil:

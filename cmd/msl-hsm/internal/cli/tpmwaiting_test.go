@@ -13,6 +13,26 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
 )
 
+// TestOccupiedTPM has another program keep a TPM for too long: the error says that.
+func TestOccupiedTPM(t *testing.T) {
+	t.Parallel()
+	at := tpmtest.Serve(t) + "&timeout=100ms"
+	uri, err := url.Parse(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := net.Dial("unix", uri.Query().Get("unix"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	var out, text bytes.Buffer
+	code := runCheaply([]string{"tpm", "init", "--keystore", at + "&state=" + filepath.Join(t.TempDir(), "keys")}, strings.NewReader(""), &out, &text)
+	if want := "another program may be using it: end that, or try again later; if there is none, restart the TPM\n"; code != 4 || !strings.HasSuffix(text.String(), want) {
+		t.Errorf("exit code %d, %q", code, &text)
+	}
+}
+
 // TestWaitingForTPM has another program keep a TPM with one user at a time until a verb shows that it
 // waits for it. Then the verb gets it, and the line is gone.
 func TestWaitingForTPM(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
-	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
@@ -109,7 +108,7 @@ func (a *Agent) attestOnce(ctx context.Context, eventLog []byte) (err error) {
 	defer client.Close()
 	m := a.Client.device
 	m.Identity.PCRs, m.Identity.EventLog = own.Client.Attest.PCR, eventLog
-	err = m.Identity.Attest(ctx, fleet.Exchange(client, own.Client.Recipient))
+	err = m.Identity.Attest(ctx, EnrollmentExchange(client, &own))
 	if errors.Is(err, identity.ErrMalformed) {
 		return errors.Join(err, errors.New("the server may be older than this agent"))
 	}

@@ -1,6 +1,10 @@
 package clientside
 
 import (
+	"context"
+	"errors"
+	"fmt"
+
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
@@ -8,6 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
 // machineEntity returns this machine's entity as enrolled at a server: by its first key,
@@ -47,4 +52,21 @@ func NewcomerClient(c *config.Config) (*msl.Client, error) {
 		return nil, err
 	}
 	return fleet.NewClient(peers, &mslhttp.Transport{URL: c.Client.URL, Client: web}), nil
+}
+
+// EnrollmentExchange is [fleet.Exchange] for the server in the configuration. Its errors say
+// what to do.
+func EnrollmentExchange(client *msl.Client, c *config.Config) identity.Exchange {
+	exchange := fleet.Exchange(client, c.Client.Recipient)
+	return func(ctx context.Context, request []byte) ([]byte, error) {
+		answer, err := exchange(ctx, request)
+		var peer *msl.PeerError
+		switch {
+		case err == nil:
+			return answer, nil
+		case errors.As(err, &peer) && peer.Code == msl.ErrEntityAuthFactoryNotFound:
+			return nil, fmt.Errorf("the server has no enrollment at this URL: add /enroll, or what server.enrollment.path names there: %w", err)
+		}
+		return nil, Explain(err, c)
+	}
 }

@@ -90,6 +90,8 @@ func pcrRules(values config.PCRValues) (enroll.PCRRules, error) {
 	return rules, nil
 }
 
+const wantRoots = "name a file with the certificates of makers and their roots, in PEM or DER"
+
 // makerRoots reads the certificates of trusted manufacturers, if any.
 func makerRoots(setting string, names config.RootList) (b enroll.Bundle, err error) {
 	var texts [][]byte
@@ -103,17 +105,17 @@ func makerRoots(setting string, names config.RootList) (b enroll.Bundle, err err
 			return b, exit.Usagef("server.enrollment.%s: %w", setting, err)
 		}
 		if texts = append(texts, text); len(text) == 0 {
-			return b, exit.Usagef("server.enrollment.%s: %s is empty", setting, name)
+			return b, exit.Usagef("server.enrollment.%s: %s is empty: %s", setting, name, wantRoots)
 		}
 		if b, err = enroll.ParseBundle(makers.PEM(), text); err != nil { // only for the name of the file
-			return b, exit.Usagef("server.enrollment.%s: %s: %w", setting, name, err)
+			return b, exit.Usagef("server.enrollment.%s: %s: %w: %s", setting, name, err, wantRoots)
 		}
 	}
 	if len(texts) == 0 {
 		return enroll.Bundle{}, nil
 	}
 	if b, err = enroll.ParseBundle(texts...); err != nil {
-		return b, exit.Usagef("server.enrollment.%s: %s: %w", setting, strings.Join(names, ", "), err)
+		return b, exit.Usagef("server.enrollment.%s: %s: %w: %s", setting, strings.Join(names, ", "), err, wantRoots)
 	}
 	return b, nil
 }
