@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -61,4 +62,14 @@ func (s *Server) ClockApart() time.Duration {
 		return 0
 	}
 	return c.apart
+}
+
+// Ahead returns by how much the time that a server noted last is ahead of the clock here, or zero
+// if it is not by more than five minutes. Of a shared state that no server uses, that time is old.
+func (s *Server) Ahead(ctx context.Context) (time.Duration, error) {
+	noted, err := s.noted(ctx)
+	if ahead := time.Until(noted); err == nil && ahead > mostApart {
+		return ahead, nil
+	}
+	return 0, err
 }

@@ -155,6 +155,10 @@ func TestClockOfAnother(t *testing.T) {
 				t.Errorf("%v apart, want %v", got, want)
 			}
 			o.StopPruning()
+			wantErr(t, s.note(t.Context(), time.Now().Add(ahead)), nil)
+			if got, err := s.Ahead(t.Context()); err != nil || got != max(want, 0) && (got-want).Abs() > time.Second {
+				t.Errorf("%v ahead, want %v: %v", got, want, err)
+			}
 			time.Sleep(5 * time.Minute)
 			if got := s.ClockApart(); got != 0 {
 				t.Errorf("%v apart from a server that has ended", got)
