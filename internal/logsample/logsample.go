@@ -127,7 +127,7 @@ func kindOf(r slog.Record) kind {
 // isOurs reports whether a fault of package msl, or a class of failures of package mslhttp, is of
 // this side.
 func isOurs(fault string) bool {
-	return slices.Contains([]string{"server", "keystore", "application", "load", "tls_key", "device", "internal"}, fault)
+	return slices.Contains([]string{"server", "keystore", "application", "load", "tls_key", "device", "no_answer", "internal"}, fault)
 }
 
 // take counts a line, and reports whether it may be written.

@@ -64,9 +64,13 @@ func TestOutage(t *testing.T) {
 			if i%10000 == 0 {
 				log.Error("refused", "entity", fmt.Sprint(i), "authenticated", true, "fault", "peer")
 			}
+			log.Warn("no answer", "class", "no_answer")
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(2 * summary)
+		if n := out.count("msg=\"no answer\" class="); n > 7*perSecond {
+			t.Errorf("%d lines of a class", n)
+		}
 		for _, fault := range []string{"keystore", "server"} {
 			lines, more := out.count("authenticated=true fault="+fault), out.count("fault="+fault)
 			if more -= lines; lines < 6*perSecond || lines > 7*perSecond || more < 6 || more > 7 {

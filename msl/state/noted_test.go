@@ -151,7 +151,7 @@ func TestClockOfAnother(t *testing.T) {
 			if ahead.Abs() < mostApart {
 				want, lines = 0, 0
 			}
-			if got := s.ClockApart(); (got - want).Abs() > 2*time.Second || want == 0 && got != 0 {
+			if got := s.ClockApart(); (got-want).Abs() > 2*time.Second || want == 0 && got != 0 {
 				t.Errorf("%v apart, want %v", got, want)
 			}
 			o.StopPruning()
