@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Clocks compares the clock here with those of the servers that share a state, by the times that
+// clocks compares the clock here with those of the servers that share a state, by the times that
 // they note. One time that is off decides nothing: this process may have been paused.
 type clocks struct {
 	mu      sync.Mutex
@@ -54,8 +54,7 @@ func (c *clocks) compare(noted, now time.Time, log *slog.Logger) {
 // ClockApart returns by how much the clock of another server that shares the state is ahead of the
 // one here, negative if it is behind; or zero if they are at most five minutes apart, or no other
 // server has noted the time for two minutes. It takes them two minutes to notice a difference.
-func (s *Server) ClockApart() time.Duration {
-	c := &s.clocks
+func (c *clocks) ClockApart() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.certain || time.Since(c.at) > 2*noteEvery+restAfterError {
@@ -66,8 +65,8 @@ func (s *Server) ClockApart() time.Duration {
 
 // Ahead returns by how much the time that a server noted last is ahead of the clock here, or zero
 // if it is not by more than five minutes. Of a shared state that no server uses, that time is old.
-func (s *Server) Ahead(ctx context.Context) (time.Duration, error) {
-	noted, err := s.noted(ctx)
+func (r records) Ahead(ctx context.Context) (time.Duration, error) {
+	noted, err := r.noted(ctx)
 	if ahead := time.Until(noted); err == nil && ahead > mostApart {
 		return ahead, nil
 	}

@@ -30,22 +30,22 @@ const (
 
 // noteUntil notes the time until ctx ends, if the state is shared, and compares the clock with
 // those of the others. An error is that of etcd, which others report: the next one tries again.
-func (s *Server) noteUntil(ctx context.Context, log *slog.Logger) {
-	if _, shared := s.store.(kv.Shared); !shared {
+func (r records) noteUntil(ctx context.Context, clocks *clocks, log *slog.Logger) {
+	if _, shared := r.store.(kv.Shared); !shared {
 		return
 	}
 	var last time.Time
 	var heeded []byte
 	for ctx.Err() == nil {
 		rest := heedEvery
-		asked, noted, err := s.asked(ctx)
+		asked, noted, err := r.asked(ctx)
 		if err == nil {
-			s.clocks.compare(noted, time.Now(), log)
+			clocks.compare(noted, time.Now(), log)
 		}
 		if err == nil && (last.IsZero() || time.Since(last) >= noteEvery || !bytes.Equal(asked, heeded)) {
 			now := time.Now()
-			s.clocks.own(now)
-			if s.note(ctx, now) == nil {
+			clocks.own(now)
+			if r.note(ctx, now) == nil {
 				last, heeded = now, asked
 			} else {
 				rest = restAfterError

@@ -42,7 +42,7 @@ type Server struct {
 	*Tokens
 	pruning pruning
 	aging   *aging
-	clocks  clocks
+	clocks
 }
 
 var (

@@ -135,6 +135,15 @@ func TestStateHealth(t *testing.T) {
 	}
 }
 
+func TestClockHealth(t *testing.T) {
+	for apart, want := range map[time.Duration]string{0: "", 11 * time.Minute: "is 11m0s ahead of the one here", -24 * time.Hour: "is 24h0m0s behind the one here"} {
+		got := checkClock(apart)
+		if (len(got) == 0) != (want == "") || want != "" && (got[0].Verdict != Warning || !strings.Contains(got[0].Detail, want)) {
+			t.Errorf("%v apart: %+v", apart, got)
+		}
+	}
+}
+
 // TestStateOutage has every message fail while the disk does: the log says that once, and once that
 // it is over.
 func TestStateOutage(t *testing.T) {
