@@ -292,14 +292,15 @@ func (r *recovery) tell(err error) {
 
 // renewNow opens the sessions anew; where that fails, or the caller knows that it
 // would, it initializes the module first, unless another store of this process
-// did so already, or is to be spared.
+// did so already, or is to be spared. That helps against no refused PIN, but against a
+// token that was misread and has none.
 func (r *recovery) renewNow(restart bool) error {
 	now := r.life.Load()
 	moved := now != nil && now.generation != r.mod.generation.Load()
 	spare := r.mod.spares(r.connection)
 	if !restart || moved || spare {
 		err := r.guardedStart()
-		if err == nil || spare || errors.Is(err, keystore.ErrPIN) || errors.Is(err, keystore.ErrClosed) {
+		if err == nil || spare || errors.Is(err, keystore.ErrPIN) && !passing(err) || errors.Is(err, keystore.ErrClosed) {
 			return err
 		}
 	}

@@ -39,6 +39,29 @@ func TestDeadSessions(t *testing.T) {
 	}
 }
 
+// TestMisreadToken has a module that read the token while another process wrote to it: until
+// C_Finalize it has no PIN, or is not there.
+func TestMisreadToken(t *testing.T) {
+	for _, fault := range []hsmtest.Fault{
+		//		{Function: "C_Login", Code: pkcs11.CKR_USER_PIN_NOT_INITIALIZED, UntilFinalize: true},
+		{Function: "C_OpenSession", Code: pkcs11.CKR_TOKEN_NOT_RECOGNIZED, UntilFinalize: true},
+		{Function: "C_GetSlotList", Code: pkcs11.CKR_GENERAL_ERROR, UntilFinalize: true},
+	} {
+		t.Run(fault.Function, func(t *testing.T) {
+			s, m := newFaulty(t, hsm.Config{})
+			u := newUse(t, s)
+			m.Inject(fault, hsmtest.Fault{Function: "C_Sign", VanishSessions: true, Times: 1})
+			var err error
+			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				if err = u.same(u.mac); err == nil {
+					return
+				}
+			}
+			t.Error(err)
+		})
+	}
+}
+
 // TestLogins has a device that fails for ever: logins are bounded.
 func TestLogins(t *testing.T) {
 	s, m := newFaulty(t, hsm.Config{})

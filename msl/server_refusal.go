@@ -33,7 +33,7 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 	message, tell, err := errorMessage(ctx, s, answer.withUserMessage(s.Messages, in, cause), id, in.watch)
 	if err != nil {
 		if s.Log != nil {
-			s.Log.LogAttrs(ctx, slog.LevelError, "cannot make an error message", slog.Any("error", err))
+			s.Log.LogAttrs(ctx, slog.LevelError, "cannot make an error message", slog.String("fault", in.refusalFault(ctx, ErrInternalException, err).String()), slog.Any("error", err))
 		}
 		return noAnswer(answer)
 	}

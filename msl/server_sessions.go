@@ -19,11 +19,14 @@ type sessions struct {
 	cache  *keycache.Cache[tokenHash, *Session]
 	since  atomic.Uint64 // sessions opened earlier are not used
 
-	hits, misses atomic.Uint64 // of messages in the cache
+	*lookups
 }
 
+// Lookups counts the messages whose session was in the cache, and was not.
+type lookups struct{ hits, misses atomic.Uint64 }
+
 func newSessions(issuer *Issuer, shared bool, size int) *sessions {
-	return &sessions{issuer: issuer, shared: shared, cache: keycache.New[tokenHash](size, func(v *Session) bool { return v.Token.expired(issuer.now()) })}
+	return &sessions{issuer: issuer, shared: shared, lookups: &lookups{}, cache: keycache.New[tokenHash](size, func(v *Session) bool { return v.Token.expired(issuer.now()) })}
 }
 
 // findSession returns the remembered session of a master token, or the token.

@@ -32,7 +32,7 @@ const (
 
 // A throttle limits the guesses of secrets, by the user guessed and by the entity
 // guessing. A user who has logged in from an entity before has a separate count there,
-// which others cannot use up. The counts end with the process.
+// which others cannot use up. The counts end with the process ([Server.Continue]).
 type throttle struct {
 	now  func() time.Time
 	salt [sha256.Size]byte // for the hashes of wrong messages

@@ -1,25 +1,29 @@
 // Package logsample keeps a flood of similar lines from filling a log. The first few of
 // each kind in a second are written; the rest are counted, and one line reports their
-// number.
+// number. Failures of this side, which an outage repeats for each message, have ten seconds
+// instead of one.
 package logsample
 
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 )
 
 const (
-	perSecond = 5                // lines of one kind
+	perSecond = 5                // lines of one kind; for failures of this side, per summary
 	summary   = 10 * time.Second // between two lines that report how many were suppressed
 	maxKinds  = 256              // tracked concurrently; beyond that all new lines share one kind
 )
 
 // A Handler passes records on to another handler. Records are of one kind if they share
 // the level and the message and, if the attribute "authenticated" is true, the
-// attribute "entity": an authenticated sender does not share a limit with others.
+// attribute "entity": an authenticated sender does not share a limit with others. If the
+// attribute "fault" or "class" says that this side failed, all senders share one, since the
+// cause is the same.
 type Handler struct {
 	next  slog.Handler
 	kinds *kinds // shared with the handlers returned by WithAttrs and WithGroup
@@ -34,13 +38,22 @@ type kind struct {
 	level   slog.Level
 	message string
 	entity  string
+	ours    [2]string // the attribute that says that this side failed, or empty
+}
+
+// period is for how many seconds the allowance of lines is.
+func (k kind) period() int64 {
+	if k.ours[0] != "" {
+		return int64(summary / time.Second)
+	}
+	return 1
 }
 
 // A count counts the lines of one kind.
 type count struct {
-	second int64
-	lines  int // in that second
-	more   int // not written
+	period int64 // the number of the newest one since 1970
+	lines  int   // in that period
+	more   int   // not written
 	next   slog.Handler
 	timer  *time.Timer // until they are reported
 }
@@ -98,13 +111,23 @@ func kindOf(r slog.Record) kind {
 			proven = a.Value.Kind() == slog.KindBool && a.Value.Bool()
 		case "entity":
 			entity = a.Value.String()
+		case "fault", "class":
+			if isOurs(a.Value.String()) {
+				k.ours = [2]string{a.Key, a.Value.String()}
+			}
 		}
 		return true
 	})
-	if proven {
+	if proven && k.ours[0] == "" {
 		k.entity = strings.Clone(entity)
 	}
 	return k
+}
+
+// isOurs reports whether a fault of package msl, or a class of failures of package mslhttp, is of
+// this side.
+func isOurs(fault string) bool {
+	return slices.Contains([]string{"server", "keystore", "application", "load", "tls_key", "device", "no_answer", "internal"}, fault)
 }
 
 // take counts a line, and reports whether it may be written.
@@ -123,8 +146,8 @@ func (k *kinds) take(of kind, next slog.Handler) bool {
 			k.all[of] = c
 		}
 	}
-	if c.second != now {
-		c.second, c.lines = now, 0
+	if period := now / of.period(); c.period != period {
+		c.period, c.lines = period, 0
 	}
 	if c.lines++; c.lines <= perSecond {
 		return true
@@ -142,7 +165,7 @@ func (k *kinds) sweep(now int64) {
 		return
 	}
 	for of, c := range k.all {
-		if c.more == 0 && c.second != now {
+		if c.more == 0 && c.period != now/of.period() {
 			delete(k.all, of)
 		}
 	}
@@ -164,6 +187,9 @@ func (k *kinds) tell(of kind) {
 	r.AddAttrs(slog.Int("more", more))
 	if of.entity != "" {
 		r.AddAttrs(slog.String("entity", of.entity))
+	}
+	if of.ours[0] != "" {
+		r.AddAttrs(slog.String(of.ours[0], of.ours[1]))
 	}
 	_ = next.Handle(context.Background(), r) // an error could not be reported anywhere
 }

@@ -52,6 +52,37 @@ func TestFlood(t *testing.T) {
 	})
 }
 
+// TestOutage has a server refuse many devices because its own device or disk fails: few lines say
+// so, and none of what a device did wrong is lost.
+func TestOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out safeBuffer
+		log := slog.New(New(slog.NewTextHandler(&out, nil)))
+		for i := range 60000 {
+			fault := []string{"keystore", "server"}[i%2]
+			log.Error("refused", "entity", fmt.Sprint(i%100), "authenticated", true, "fault", fault)
+			if i%10000 == 0 {
+				log.Error("refused", "entity", fmt.Sprint(i), "authenticated", true, "fault", "peer")
+			}
+			log.Warn("no answer", "class", "no_answer")
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(2 * summary)
+		if n := out.count("msg=\"no answer\" class="); n > 7*perSecond {
+			t.Errorf("%d lines of a class", n)
+		}
+		for _, fault := range []string{"keystore", "server"} {
+			lines, more := out.count("authenticated=true fault="+fault), out.count("fault="+fault)
+			if more -= lines; lines < 6*perSecond || lines > 7*perSecond || more < 6 || more > 7 {
+				t.Errorf("%s: %d lines, and %d that tell of more", fault, lines, more)
+			}
+		}
+		if n := out.count("fault=peer"); n != 6 {
+			t.Errorf("%d lines of others", n)
+		}
+	})
+}
+
 func TestFlushTellsAll(t *testing.T) {
 	var out safeBuffer
 	h := New(slog.NewTextHandler(&out, nil))

@@ -156,7 +156,7 @@ func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, err error)
 		askAgain(w, r)
 		h.unreported(r)
 	}
-	h.log(r, "no complete answer", err)
+	h.log(r, "no complete answer", err, slog.String("class", Classify(err).Name))
 	w.WriteHeader(status)
 }
 
@@ -175,9 +175,9 @@ func (h *Handler) unreported(r *http.Request) {
 	}
 }
 
-func (h *Handler) log(r *http.Request, what string, err error) {
+func (h *Handler) log(r *http.Request, what string, err error, more ...slog.Attr) {
 	if h.Log != nil {
-		h.Log.LogAttrs(r.Context(), slog.LevelWarn, what, slog.String("source", h.source(r)), slog.Any("error", err))
+		h.Log.LogAttrs(r.Context(), slog.LevelWarn, what, append(more, slog.String("source", h.source(r)), slog.Any("error", err))...)
 	}
 }
 

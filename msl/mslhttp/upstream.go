@@ -114,6 +114,23 @@ func (u *Upstream) Start(ctx context.Context) error {
 	return nil
 }
 
+// Continue makes u use what former, which it replaces, knows about the targets that both
+// have: an outage that began earlier is not news, and a failed target is not tried first.
+// If only former checks its targets, they start anew. Call it before Start and the first
+// request.
+func (u *Upstream) Continue(former *Upstream) {
+	if u.open() != nil || former.open() != nil || u.Check.Path == "" && former.Check.Path != "" {
+		return
+	}
+	for _, p := range u.places {
+		for _, old := range former.places {
+			if old.String() == p.String() {
+				p.condition = old.condition
+			}
+		}
+	}
+}
+
 func (u *Upstream) open() error {
 	u.once.Do(func() {
 		u.err = u.checkFixed()
@@ -128,7 +145,7 @@ func (u *Upstream) open() error {
 		}
 		for _, t := range u.Targets {
 			u.err = errors.Join(u.err, t.check())
-			p := &place{Target: t, transport: u.Transport}
+			p := &place{Target: t, transport: u.Transport, condition: &condition{}}
 			if u.Transport == nil {
 				own, err := u.transport(t)
 				u.err = errors.Join(u.err, err)

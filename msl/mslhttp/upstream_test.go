@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -285,6 +286,56 @@ func TestUpstreamHealth(t *testing.T) {
 	settle()
 	if n := count(); n != 3 {
 		t.Errorf("%d of 6 at a target that is well again", n)
+	}
+}
+
+// TestUpstreamContinues replaces an upstream while its target is down: the outage is logged once,
+// and so is its end. What health checks found counts as long as there are any.
+func TestUpstreamContinues(t *testing.T) {
+	at := porttest.Address(t)
+	var log bytes.Buffer
+	down := &Upstream{Targets: []Target{target(t, "http://"+at)}, Rest: time.Hour}
+	again := func() {
+		next := &Upstream{Targets: []Target{target(t, "http://other.invalid"), down.Targets[len(down.Targets)-1]}, Rest: time.Hour, Log: slog.New(slog.NewTextHandler(&log, nil))}
+		next.Continue(down)
+		down = next
+	}
+	try := func() {
+		p := down.places[len(down.places)-1]
+		if r, err := p.transport.RoundTrip(&http.Request{URL: p.URL, Header: http.Header{}}); err != nil {
+			down.failed(p, err)
+		} else {
+			r.Body.Close()
+			down.returned(p)
+		}
+	}
+	for range 3 {
+		again()
+		try()
+	}
+	again()
+	if found := down.States()[1]; found.Err == nil || down.places[1].fit(time.Now()) || !down.places[0].fit(time.Now()) {
+		t.Errorf("forgotten: %+v", found)
+	}
+	s := &httptest.Server{Listener: porttest.Listen(t, at), Config: &http.Server{Handler: http.NotFoundHandler()}}
+	s.Start()
+	t.Cleanup(s.Close)
+	for range 3 {
+		try()
+		again()
+	}
+	if got := log.String(); strings.Count(got, "cannot be reached") != 1 || strings.Count(got, "can be reached again") != 1 {
+		t.Error(got)
+	}
+	for path, want := range map[string]bool{"": true, "/healthz": false} {
+		former := &Upstream{Targets: down.Targets, Check: HealthCheck{Path: "/"}}
+		next := &Upstream{Targets: down.Targets, Check: HealthCheck{Path: path}}
+		former.open()
+		former.diagnose(former.places[1], errors.New("sick"))
+		next.Continue(former)
+		if next.places[1].fit(time.Now()) != want {
+			t.Errorf("after a failed check, with check %q: %v, want %v", path, !want, want)
+		}
 	}
 }
 

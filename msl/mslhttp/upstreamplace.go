@@ -16,11 +16,16 @@ import (
 	"time"
 )
 
-// A place is a target and its state.
+// A place is a target, how requests get there, and what is known about it.
 type place struct {
 	Target
 	transport http.RoundTripper
-	busy      atomic.Int32 // requests under way
+	*condition
+}
+
+// A condition is what is known about a target. Upstreams that replace each other share it.
+type condition struct {
+	busy atomic.Int32 // requests under way
 
 	mu    sync.Mutex
 	spare time.Time // until then it is tried only if all others fail

@@ -19,7 +19,7 @@ func TestUpstreamTrace(t *testing.T) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
-	p := &place{Target: target, transport: http.DefaultTransport}
+	p := &place{condition: &condition{}, Target: target, transport: http.DefaultTransport}
 	var recorder tracetest.Recorder
 	for _, c := range []struct {
 		path   string
@@ -65,7 +65,7 @@ func TestUpstreamTrace(t *testing.T) {
 	closed.URL.Host = "127.0.0.1:1"
 	ctx, _ := recorder.Tracer("").Start(t.Context(), "message")
 	out, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://127.0.0.1:1/", strings.NewReader("data"))
-	if _, err := newAttempt(&place{Target: closed, transport: http.DefaultTransport}, out).run(); err == nil {
+	if _, err := newAttempt(&place{condition: &condition{}, Target: closed, transport: http.DefaultTransport}, out).run(); err == nil {
 		t.Fatal("nobody answers there")
 	}
 	spans := recorder.Spans()

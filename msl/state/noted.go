@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
@@ -27,9 +28,9 @@ const (
 	answerTime = 2 * time.Second
 )
 
-// noteUntil notes the time until ctx ends, if the state is shared. An error is that of etcd,
-// which others report: the next one tries again.
-func (r records) noteUntil(ctx context.Context) {
+// noteUntil notes the time until ctx ends, if the state is shared, and compares the clock with
+// those of the others. An error is that of etcd, which others report: the next one tries again.
+func (r records) noteUntil(ctx context.Context, clocks *clocks, log *slog.Logger) {
 	if _, shared := r.store.(kv.Shared); !shared {
 		return
 	}
@@ -37,10 +38,15 @@ func (r records) noteUntil(ctx context.Context) {
 	var heeded []byte
 	for ctx.Err() == nil {
 		rest := heedEvery
-		asked, err := r.asked(ctx)
+		asked, noted, err := r.asked(ctx)
+		if err == nil {
+			clocks.compare(noted, time.Now(), log)
+		}
 		if err == nil && (last.IsZero() || time.Since(last) >= noteEvery || !bytes.Equal(asked, heeded)) {
-			if r.note(ctx, time.Now()) == nil {
-				last, heeded = time.Now(), asked
+			now := time.Now()
+			clocks.own(now)
+			if r.note(ctx, now) == nil {
+				last, heeded = now, asked
 			} else {
 				rest = restAfterError
 			}
@@ -52,13 +58,16 @@ func (r records) noteUntil(ctx context.Context) {
 	}
 }
 
-func (r records) asked(ctx context.Context) (value []byte, err error) {
+// asked returns what changes when a command asks for the time, and the time noted last.
+func (r records) asked(ctx context.Context) (value []byte, noted time.Time, err error) {
 	err = r.recall(ctx, "see who asks for the time", func(tx kv.Reader) error {
 		found, err := tx.Get(kv.Settings, []byte(askedKey))
-		value = bytes.Clone(found)
+		if value = bytes.Clone(found); err == nil {
+			noted, err = readTime(tx, notedKey)
+		}
 		return err
 	})
-	return value, err
+	return value, noted, err
 }
 
 func (r records) note(ctx context.Context, now time.Time) error {

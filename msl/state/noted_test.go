@@ -1,8 +1,11 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -126,6 +129,43 @@ func TestClockOfOneServer(t *testing.T) {
 				if off := time.Until(now); err != nil || off < mostApart-time.Second || off > mostApart+noteEvery {
 					t.Errorf("by %v: %v ahead, %v", ahead, off, err)
 				}
+			}
+		})
+	}
+}
+
+// TestClockOfAnother has another server whose clock is off: the one here knows by how much, until the
+// clocks agree or the other one ends.
+func TestClockOfAnother(t *testing.T) {
+	for _, ahead := range []time.Duration{0, 4 * time.Minute, -4 * time.Minute, 11 * time.Minute, -11 * time.Minute, day} {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			store := &quickStore{}
+			other := &wrongClock{store, ahead}
+			s, o := serverIn(t, store), serverIn(t, other)
+			s.StartPruning(Pruning{Keep: day, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			time.Sleep(20*time.Second + 70*time.Millisecond)
+			o.StartPruning(Pruning{Keep: day})
+			time.Sleep(5 * time.Minute)
+			want, lines := ahead, 1
+			if ahead.Abs() < mostApart {
+				want, lines = 0, 0
+			}
+			if got := s.ClockApart(); (got-want).Abs() > 2*time.Second || want == 0 && got != 0 {
+				t.Errorf("%v apart, want %v", got, want)
+			}
+			o.StopPruning()
+			wantErr(t, s.note(t.Context(), time.Now().Add(ahead)), nil)
+			if got, err := s.Ahead(t.Context()); err != nil || got != max(want, 0) && (got-want).Abs() > time.Second {
+				t.Errorf("%v ahead, want %v: %v", got, want, err)
+			}
+			time.Sleep(5 * time.Minute)
+			if got := s.ClockApart(); got != 0 {
+				t.Errorf("%v apart from a server that has ended", got)
+			}
+			s.StopPruning()
+			if n := strings.Count(log.String(), "level=WARN msg=\"the clock here and that of another server of this state differ"); n != lines {
+				t.Errorf("by %v: %s", ahead, log.String())
 			}
 		})
 	}

@@ -71,7 +71,7 @@ func (s *Server) StopPruning() {
 func (s *Server) pruneUntil(ctx context.Context, p Pruning, done chan<- struct{}) {
 	defer close(done)
 	var noting sync.WaitGroup
-	noting.Go(func() { s.records.noteUntil(ctx) })
+	noting.Go(func() { s.records.noteUntil(ctx, &s.clocks, p.Log) })
 	defer noting.Wait()
 	p.Log.Debug("old records are removed from the state", "kept", p.Keep, "every", max(p.Interval, leastInterval))
 	if err := s.aging.begin(ctx); err != nil && ctx.Err() == nil {

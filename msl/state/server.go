@@ -42,6 +42,7 @@ type Server struct {
 	*Tokens
 	pruning pruning
 	aging   *aging
+	clocks
 }
 
 var (

@@ -113,7 +113,7 @@ func (k *challenger) inTime(issued int64, nonce []byte, now time.Time) error {
 	}
 	switch {
 	case age > life:
-		return proof.Fail(ErrStale, "it is older than %v", k.life)
+		return proof.Fail(ErrStale, "it is older than %v, or was made by a clock that was behind the one here", k.life)
 	case age < -life:
 		return proof.Fail(ErrStale, "it was made by a clock that was more than %v ahead of the one here", k.life)
 	}

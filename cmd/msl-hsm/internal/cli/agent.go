@@ -105,6 +105,7 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 		return err
 	}
 	defer func() {
+		a.Failures.Flush()
 		p.stop.during("the key store to close")
 		exit.Closing(&err, a.Client)
 	}()

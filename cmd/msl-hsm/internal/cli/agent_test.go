@@ -57,6 +57,26 @@ func programs(a *running, n int, headers ...string) {
 	all.Wait()
 }
 
+// TestAgentOutage has programs send while the server cannot be reached: a few lines say so, and not
+// one for each request.
+func TestAgentOutage(t *testing.T) {
+	s := newSite(t)
+	a := s.agent(s.device("client:", "  url: http://127.0.0.1:1/", "  psk: camera.psk", "  server-key: server.pem", "  agent: {listen: '127.0.0.1:0'}"))
+	for range 30 {
+		if r, _ := a.post("x"); r.StatusCode != http.StatusBadGateway {
+			t.Fatalf("status %d", r.StatusCode)
+		}
+	}
+	a.stop()
+	log := a.log.String()
+	if n := strings.Count(log, `"msg":"no complete answer","fault":"server","status":502`); n < 1 || n > 10 {
+		t.Errorf("%d lines", n)
+	}
+	if !strings.Contains(log, `"msg":"no complete answer","more":2`) {
+		t.Error("nothing tells how many there were")
+	}
+}
+
 func TestAgentHeaders(t *testing.T) {
 	s := newSite(t)
 	s.command("user", "add", "ada@example.com", "--password-source", "file:"+s.path("password"))

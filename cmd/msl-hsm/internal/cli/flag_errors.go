@@ -10,8 +10,11 @@ import (
 )
 
 // wrongFlag suggests the flag meant by one that does not exist, or says what the value of
-// an existing one looks like.
+// an existing one looks like. The flags of a mistyped verb are those of the one that is meant.
 func wrongFlag(c *cobra.Command, err error) error {
+	if args := c.Flags().Args(); c.HasSubCommands() && len(args) > 0 {
+		return unknownCommand(c, args[0])
+	}
 	var unknown *pflag.NotExistError
 	var invalid *pflag.InvalidValueError
 	switch {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/msl-hsm/msl-hsm/internal/logsample"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 
@@ -27,6 +28,7 @@ import (
 type Agent struct {
 	config    *config.Config
 	Client    *Client
+	Failures  *logsample.Handler // of requests, which an outage repeats: flush it at the end
 	log       *slog.Logger
 	reporter  *failurelog.Reporter
 	transport *mslhttp.Transport
@@ -56,7 +58,7 @@ func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter
 		k.Close()
 		return nil, err
 	}
-	return &Agent{config: c, Client: k, log: log, reporter: reporter, transport: transport}, nil
+	return &Agent{config: c, Client: k, Failures: logsample.New(log.Handler()), log: log, reporter: reporter, transport: transport}, nil
 }
 
 // agentTransport returns the transport to the server.
@@ -157,5 +159,16 @@ func (a *Agent) report(_ context.Context, e agent.Exchange) {
 		a.log.Debug("request abandoned", "took", e.Took)
 		return
 	}
-	a.log.Warn("no complete answer", "status", e.Status, "begun", e.Begun, "took", e.Took, slog.Any("error", settingOf(e.Err)))
+	slog.New(a.Failures).Warn("no complete answer", "fault", faultOf(e), "status", e.Status, "begun", e.Begun, "took", e.Took, slog.Any("error", settingOf(e.Err)))
+}
+
+// faultOf says who has to act: an outage fails each request for the same reason.
+func faultOf(e agent.Exchange) string {
+	switch {
+	case exit.IsAny(e.Err, keystore.ErrUnavailable, keystore.ErrBusy, keystore.ErrLost, keystore.ErrClosed):
+		return "keystore"
+	case e.Status >= http.StatusInternalServerError:
+		return "server"
+	}
+	return "program"
 }

@@ -99,7 +99,7 @@ func (a *Agent) renewed(c *config.Config) (*Agent, error) {
 		}
 	}
 	transport, err := agentTransport(c, a.Client.store)
-	return &Agent{config: c, Client: a.Client, log: a.log, reporter: a.reporter, transport: transport}, err
+	return &Agent{config: c, Client: a.Client, Failures: a.Failures, log: a.log, reporter: a.reporter, transport: transport}, err
 }
 
 // Watch reloads the configuration when it or a file that it names was replaced, until the

@@ -23,14 +23,17 @@ func Application(ctx context.Context, c *config.Config, s *Service, log *slog.Lo
 			return nil, err
 		}
 	}
-	if c.Server.Upstream.IsZero() {
+	former := s.upstream
+	if s.upstream = nil; c.Server.Upstream.IsZero() {
 		return mslhttp.RefuseHTTP(httpIsOff, echoApplication), nil
 	}
 	u, err := Upstream(c, s.Store, log)
 	if err != nil {
 		return nil, err
 	}
-	s.upstream, u.Report = u, s.reportUpstream
+	if s.upstream, u.Report = u, s.reportUpstream; former != nil {
+		u.Continue(former)
+	}
 	if err := u.Start(ctx); err != nil {
 		return nil, exit.Usagef("server.upstream: %w", err)
 	}

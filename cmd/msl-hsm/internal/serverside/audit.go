@@ -154,9 +154,13 @@ func (s auditedState) Revoked(ctx context.Context, identity, user string) error 
 	return s.serverState.Revoked(ctx, identity, user)
 }
 
-// stateFor returns the state as seen by the messages of a server.
-func stateFor(s *Service) serverState {
-	metered := meteredState{s.State, s.Metrics, &s.stateFailed}
+// stateFor returns the state as seen by the messages of a server. What is shared logs its
+// outages itself.
+func stateFor(s *Service, log *slog.Logger) serverState {
+	if s.State.File == nil {
+		log = nil
+	}
+	metered := meteredState{s.State, s.Metrics, &s.stateFailed, &s.stateOutage, log}
 	if !s.audit.required {
 		return metered
 	}

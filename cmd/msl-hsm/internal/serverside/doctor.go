@@ -102,6 +102,9 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 	}
 	defer s.Close()
 	d.members(s)
+	if ahead, err := s.Ahead(context.Background()); err == nil && ahead > 0 {
+		d.say("clocks of servers", Warning, "that of a server of this state is %v ahead of the one here: correct the one that is wrong, and let a time service keep it", ahead.Round(time.Second))
+	}
 	if running != nil {
 		return // it was asked about everything else
 	}

@@ -91,10 +91,22 @@ func (f *follower) leave(log *slog.Logger) {
 
 // step follows the newest rotation, and records that.
 func (f *follower) step(ctx context.Context, log *slog.Logger, first bool) error {
+	if done, err := f.follow(ctx, log, first); !done {
+		return err
+	}
+	f.presence.Beat++
+	return f.live.Service().State.SetPresence(ctx, f.id, f.presence)
+}
+
+// follow follows the newest rotation, unless that was done or its record cannot be read. A
+// reload must not replace the service meanwhile.
+func (f *follower) follow(ctx context.Context, log *slog.Logger, first bool) (done bool, err error) {
+	f.live.reloading.Lock()
+	defer f.live.reloading.Unlock()
 	s := f.live.Service()
 	r, err := s.State.Rotation(ctx)
 	if err != nil || !first && f.settled && r.Number == f.presence.Number {
-		return err
+		return false, err
 	}
 	problem := ""
 	if err := follow(s, r); err != nil {
@@ -109,9 +121,8 @@ func (f *follower) step(ctx context.Context, log *slog.Logger, first bool) error
 	if problem == "" && !r.Pending() && !first {
 		f.live.pair(f.live.now.Load())
 	}
-	f.presence.Beat++
 	f.settled = problem == "" && (r.Step == state.StepDone || r.Step == "")
-	return s.State.SetPresence(ctx, f.id, f.presence)
+	return true, nil
 }
 
 func (f *follower) tell(log *slog.Logger, s *Service, r state.Rotation, problem string) {

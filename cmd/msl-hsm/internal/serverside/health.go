@@ -60,6 +60,7 @@ func (s *Service) Ready(ctx context.Context) Readiness {
 	if who := s.stateBehind.Load(); who != nil {
 		checks = append(checks, Check{"state is behind", Warning, "entity " + exit.Printable(*who) + ": " + behindText})
 	}
+	checks = append(checks, checkClock(s.State.ClockApart())...)
 	checks = append(checks, checkTokens(s.Store)...)
 	checks = append(checks, s.checkCertificates(time.Now())...)
 	checks = append(checks, s.checkUpstream()...)
@@ -165,6 +166,19 @@ func (s *Service) checkState(ctx context.Context) Check {
 		return Check{"state", Failure, silent}
 	}
 	return Check{"state", OK, "it can be read"}
+}
+
+// checkClock warns if the clock of another server is too far from the one here.
+func checkClock(apart time.Duration) []Check {
+	if apart == 0 {
+		return nil
+	}
+	where := "ahead of"
+	if apart < 0 {
+		where = "behind"
+	}
+	return []Check{{"clock", Warning, fmt.Sprintf("that of another server of this state is %v %s the one here, which says %s: correct the one that is wrong, and let a time service keep it; beyond ten minutes, some enrollments of devices and renewals of their certificates fail",
+		apart.Abs().Round(time.Second), where, time.Now().UTC().Format(time.DateTime))}}
 }
 
 // readState reads what messages are judged by.

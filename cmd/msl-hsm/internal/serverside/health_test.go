@@ -1,6 +1,7 @@
 package serverside
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -113,7 +114,7 @@ func TestCertificateHealth(t *testing.T) {
 func TestStateHealth(t *testing.T) {
 	s := &Service{base: &base{}}
 	failed := errors.New("no space left on device")
-	metered := meteredState{nil, metrics.New("", ""), &s.stateFailed}
+	metered := meteredState{nil, metrics.New("", ""), &s.stateFailed, &s.stateOutage, nil}
 	metered.note("renew", time.Now(), failed)
 	if got := s.checkState(t.Context()); got.Verdict != Failure || !strings.Contains(got.Detail, "renew failed") || !strings.Contains(got.Detail, "no space left") {
 		t.Errorf("%+v", got)
@@ -131,6 +132,43 @@ func TestStateHealth(t *testing.T) {
 	metered.note("renew", time.Now(), failed)
 	if s.recentFailure() == nil {
 		t.Error("it failed since the state is back, and is forgotten")
+	}
+}
+
+func TestClockHealth(t *testing.T) {
+	for apart, want := range map[time.Duration]string{0: "", 11 * time.Minute: "is 11m0s ahead of the one here", -24 * time.Hour: "is 24h0m0s behind the one here"} {
+		got := checkClock(apart)
+		if (len(got) == 0) != (want == "") || want != "" && (got[0].Verdict != Warning || !strings.Contains(got[0].Detail, want)) {
+			t.Errorf("%v apart: %+v", apart, got)
+		}
+	}
+}
+
+// TestStateOutage has every message fail while the disk does: the log says that once, and once that
+// it is over.
+func TestStateOutage(t *testing.T) {
+	var log bytes.Buffer
+	s := &Service{base: &base{}}
+	metered := meteredState{nil, metrics.New("", ""), &s.stateFailed, &s.stateOutage, slog.New(slog.NewTextHandler(&log, nil))}
+	step := func(err error) {
+		began := time.Now()
+		metered.note("accept-id", began, err)
+		metered.wrote(began, err)
+	}
+	step(context.DeadlineExceeded) // of a slow peer
+	for range 3 {
+		step(errors.New("no space left on device"))
+	}
+	step(msl.ErrMessageReplayed) // is found without writing
+	if got := log.String(); strings.Count(got, "level=ERROR msg=\"the state cannot be used: free disk space, ") != 1 || strings.Count(got, "\n") != 1 {
+		t.Error(got)
+	}
+	for range 3 {
+		step(nil)
+	}
+	step(errors.New("no space left on device"))
+	if got := log.String(); strings.Count(got, "level=INFO msg=\"the state can be used again\"") != 1 || strings.Count(got, "\n") != 3 {
+		t.Error(got)
 	}
 }
 

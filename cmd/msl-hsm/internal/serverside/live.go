@@ -142,6 +142,7 @@ func (l *Live) again() (r Reloaded, err error) {
 	}
 	l.pair(g)
 	g.config = asRead
+	g.MSL.Continue(old.MSL)
 	l.now.Store(g)
 	l.files.Took(seen.Of(l.watched()...))
 	old.stop()
@@ -204,7 +205,7 @@ func (s *Service) renewed(c *config.Config, log *slog.Logger) (*Service, error) 
 	if err != nil {
 		return nil, err
 	}
-	next := &Service{base: s.base, crls: maps.Clone(s.crls)}
+	next := &Service{base: s.base, crls: maps.Clone(s.crls), upstream: s.upstream}
 	if err = assemble(c, next, log); err == nil && c.Server.Identity != s.MSL.Name {
 		err = exit.Usagef("server.certificate: %s is of %q, and this server is %q: restart the server if it is to change its identity", c.Server.Certificate, c.Server.Identity, s.MSL.Name)
 	}

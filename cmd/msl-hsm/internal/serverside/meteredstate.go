@@ -3,6 +3,7 @@ package serverside
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -18,11 +19,14 @@ type serverState interface {
 	msl.Forgetter
 }
 
-// A meteredState measures the steps in a state, and remembers the last one that failed.
+// A meteredState measures the steps in a state, and remembers the last one that failed. An outage
+// is logged when it begins, and when something was written again.
 type meteredState struct {
 	serverState
 	to     *metrics.Set
 	failed *atomic.Pointer[stateFailure]
+	outage *atomic.Pointer[stateFailure] // the first one of the outage, if there is one
+	log    *slog.Logger                  // nil if the state itself logs its outages
 }
 
 // A stateFailure is a step in the state that failed.
@@ -39,13 +43,21 @@ func (s meteredState) note(operation string, began time.Time, err error) {
 	}
 	now := time.Now()
 	s.to.State(operation, now.Sub(began), err)
-	if err != nil {
-		s.failed.Store(&stateFailure{operation, err, began, now})
+	if err == nil {
+		return
+	}
+	failure := &stateFailure{operation, err, began, now}
+	s.failed.Store(failure)
+	if s.log != nil && !errors.Is(err, context.DeadlineExceeded) && s.outage.CompareAndSwap(nil, failure) {
+		s.log.Error("the state cannot be used: free disk space, or fix the cause of the error", "error", err)
 	}
 }
 
 // wrote forgets a failure that precedes a step written since then.
 func (s meteredState) wrote(began time.Time, err error) {
+	if outage := s.outage.Load(); err == nil && outage != nil && outage.at.Before(began) && s.outage.CompareAndSwap(outage, nil) {
+		s.log.Info("the state can be used again")
+	}
 	if failed := s.failed.Load(); err == nil && failed != nil && failed.at.Before(began) {
 		s.failed.CompareAndSwap(failed, nil)
 	}

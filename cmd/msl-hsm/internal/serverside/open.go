@@ -151,7 +151,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		KeyExchanges:  exchanges,
 		Custody:       custody,
 		Issuer:        issuer,
-		State:         stateFor(s),
+		State:         stateFor(s, log),
 		PermitUser:    permitter(c.Server.UserRules),
 		Directory:     s.State,
 		ServiceTokens: s.services.ServiceTokenKeys(c.Server.Identity),

@@ -58,7 +58,15 @@ func chooseNow(s *Service) error {
 	if err != nil {
 		return err
 	}
+	retire(s, r)
 	return choose(s, r)
+}
+
+// retire makes versions that were retired open nothing.
+func retire(s *Service, r state.Rotation) {
+	for _, of := range rings(s) {
+		of.Since(r.Least[of.labels[1]])
+	}
 }
 
 // look finds the versions that a rotation made, and no longer any others.
@@ -85,9 +93,7 @@ func look(s *Service, r state.Rotation) error {
 
 // follow does what a rotation requires.
 func follow(s *Service, r state.Rotation) error {
-	for _, of := range rings(s) {
-		of.Since(r.Least[of.labels[1]])
-	}
+	retire(s, r)
 	if r.Step == state.StepAnnounced {
 		return choose(s, r)
 	}

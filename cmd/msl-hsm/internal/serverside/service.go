@@ -30,7 +30,7 @@ type Service struct {
 	prefix       string             // of the labels of the keys
 	services     *msl.Versions      // of the keys of service tokens
 	tls          *mslhttp.TLSServer // below MSL, or nil
-	upstream     *mslhttp.Upstream  // behind the server, or nil
+	upstream     *mslhttp.Upstream  // behind the server, or nil; at first, that of the service before this one
 	certificates []certificateFile  // presented by the server
 	heartbeat    heartbeat
 	crls         map[string]*keys.CRLFile // in use, by setting; at first, those of the service before this one
@@ -63,6 +63,7 @@ type base struct {
 
 	leaving     atomic.Bool
 	stateFailed atomic.Pointer[stateFailure]
+	stateOutage atomic.Pointer[stateFailure]
 	keysFailed  atomic.Pointer[keysFailure]
 	stateSince  atomic.Pointer[time.Time] // when etcd came back after it was lost
 	stateBehind atomic.Pointer[string]    // whose token is newer than the state
