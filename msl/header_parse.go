@@ -2,6 +2,7 @@ package msl
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -162,7 +163,9 @@ func (h *header) parseServiceTokens(f *wire.Fields, rules headerRules, mt *Maste
 	}
 	for _, o := range list {
 		t, err := parseServiceToken(o, rules.serviceTokens, mt, h.userIDToken)
-		h.serviceTokens = putServiceToken(h.serviceTokens, t)
+		if t != nil {
+			h.serviceTokens = append(h.serviceTokens, t)
+		}
 		if err != nil {
 			return err
 		}
@@ -170,11 +173,8 @@ func (h *header) parseServiceTokens(f *wire.Fields, rules headerRules, mt *Maste
 	return nil
 }
 
-// putServiceToken adds a token, unless it is nil, replacing an earlier one.
+// putServiceToken adds a token, replacing an earlier one.
 func putServiceToken(list []*ServiceToken, t *ServiceToken) []*ServiceToken {
-	if t == nil {
-		return list
-	}
 	for i, old := range list {
 		if old.sameAs(t) {
 			list[i] = t
@@ -200,6 +200,7 @@ func (h *header) parseKeyRequests(f *wire.Fields, rules headerRules) error {
 		switch {
 		case err != nil:
 			return err
+		case unanswerable == nil && slices.ContainsFunc(h.keyRequests, data.equal): // a set, as in the reference stacks
 		case unanswerable == nil:
 			h.keyRequests = append(h.keyRequests, data)
 		case h.unanswerable == nil:

@@ -251,7 +251,7 @@ func (in *incoming) inflation(ctx context.Context, what occupant) wire.Inflation
 }
 
 // inflateTokens decompresses the message's service tokens, together to no more than one
-// chunk may have.
+// chunk may have. Of equal ones it keeps the first.
 func (in *incoming) inflateTokens(ctx context.Context) error {
 	h := &in.header
 	if len(h.serviceTokens)+len(h.peer.services) == 0 {
@@ -267,6 +267,7 @@ func (in *incoming) inflateTokens(ctx context.Context) error {
 		used += len(t.Data)
 		bounds.Most = max(in.limits.Chunk-used, 1)
 	}
+	h.serviceTokens, h.peer.services = setOf(h.serviceTokens), setOf(h.peer.services)
 	return nil
 }
 

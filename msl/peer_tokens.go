@@ -51,7 +51,9 @@ func (p *peerTokens) parse(f *wire.Fields, delivered *keyResponse, rules headerR
 	}
 	for _, o := range list {
 		t, err := parseServiceToken(o, rules.peerServices, mt, p.user)
-		p.services = putServiceToken(p.services, t)
+		if t != nil {
+			p.services = append(p.services, t)
+		}
 		if err != nil {
 			return err
 		}

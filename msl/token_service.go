@@ -1,6 +1,8 @@
 package msl
 
 import (
+	"slices"
+
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
@@ -224,6 +226,17 @@ func (t *ServiceToken) boundTo(mt *MasterToken, uit *UserIDToken) error {
 // sameAs reports whether t replaces u: same name, same binding.
 func (t *ServiceToken) sameAs(u *ServiceToken) bool {
 	return t.Name == u.Name && t.MasterToken == u.MasterToken && t.UserIDToken == u.UserIDToken
+}
+
+// setOf returns the first of each name and binding: the reference stacks read the tokens of a
+// message into a set, which keeps them.
+func setOf(list []*ServiceToken) (set []*ServiceToken) {
+	for _, t := range list {
+		if !slices.ContainsFunc(set, t.sameAs) {
+			set = append(set, t)
+		}
+	}
+	return set
 }
 
 // newServiceToken makes the token of a change, with the serial numbers that it is bound
