@@ -18,6 +18,7 @@ type headerRules struct {
 	delivers      func(scheme string) bool // whether a key response may have it
 	peerToPeer    bool
 	peerServices  ServiceTokenKeys // for this side's own service tokens, issued by a peer
+	search        *versionSearch   // for the versions of both
 	openUser      func(wire.Object) (*UserIDToken, error)
 }
 
@@ -162,7 +163,7 @@ func (h *header) parseServiceTokens(f *wire.Fields, rules headerRules, mt *Maste
 		return err
 	}
 	for _, o := range list {
-		t, err := parseServiceToken(o, rules.serviceTokens, mt, h.userIDToken)
+		t, err := parseServiceToken(o, rules.serviceTokens, rules.search, mt, h.userIDToken)
 		if t != nil {
 			h.serviceTokens = append(h.serviceTokens, t)
 		}
