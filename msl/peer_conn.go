@@ -349,13 +349,13 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 		side.account.movement.came()
 	}
 	in, err := side.read(ctx, o, err, c.in)
-	if err != nil {
+	if err != nil || in.err != nil && a == nil {
 		return in, err
 	}
+	if err := in.checkMirrored(c.Server.Name); err != nil {
+		return in, withID(err, in.messageID)
+	}
 	if in.err != nil {
-		if a == nil {
-			return in, nil
-		}
 		return in, a.judgeError(in)
 	}
 	returned := false
