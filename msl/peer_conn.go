@@ -369,9 +369,10 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	return in, withID(err, in.messageID)
 }
 
-// checkRequest checks a message that does not answer one.
+// checkRequest checks a message that does not answer one. Service tokens in it are kept if its
+// sender is authenticated: anyone could otherwise delete those of others, or leave no room.
 func (c *Conn) checkRequest(ctx context.Context, in *incoming) error {
-	if err := c.Server.accept(ctx, in); err != nil {
+	if err := c.Server.accept(ctx, in); err != nil || !in.sender.Authenticated {
 		return err
 	}
 	c.Client.believeClock(in)
