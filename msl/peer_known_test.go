@@ -3,6 +3,7 @@ package msl_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -72,4 +73,20 @@ func (p *writingPeer) protection() rawKeys {
 		return sessionRaw
 	}
 	return pskClient1
+}
+
+// TestPeerAnswerRefused refuses an answer that brings keys, for another reason: the keys are
+// destroyed.
+func TestPeerAnswerRefused(t *testing.T) {
+	one, two := newSides(t, "RSA", "PSK")
+	before, _ := one.store.Live()
+	asks, answers := connect(t, one, two)
+	serveAll(answers, echo, 1)
+	_, err := asks.Request(t.Context(), &msl.Request{Recipient: "another", Encrypted: true, RequestTokens: true, Body: msl.BytesBody([]byte("hello"))})
+	if !errors.Is(err, msl.ErrMessageSenderMismatch) {
+		t.Error(err)
+	}
+	if after, _ := one.store.Live(); after != before {
+		t.Errorf("%d keys, were %d", after, before)
+	}
 }
