@@ -124,15 +124,18 @@ func (r KeyRing) verified(data, signature, content []byte, search *versionSearch
 
 // likely returns the versions, with the one that content names first, or else the recent one.
 func (r KeyRing) likely(content []byte, recent string) KeyRing {
-	for _, name := range []string{hint(content), recent} {
-		if n := slices.IndexFunc(r, func(k SymmetricKey) bool { return k.KeyID == name }); n > 0 {
-			r = slices.Clone(r)
-			r[0], r[n] = r[n], r[0]
-			return r
-		} else if n == 0 {
-			return r
-		}
+	if len(r) < 2 {
+		return r
 	}
+	at := func(name string) int {
+		return slices.IndexFunc(r, func(k SymmetricKey) bool { return k.KeyID == name })
+	}
+	n := at(hint(content))
+	if n < 0 {
+		n = max(at(recent), 0)
+	}
+	r = slices.Clone(r)
+	r[0], r[n] = r[n], r[0]
 	return r
 }
 
