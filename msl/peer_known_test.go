@@ -90,3 +90,21 @@ func TestPeerAnswerRefused(t *testing.T) {
 		t.Errorf("%d keys, were %d", after, before)
 	}
 }
+
+// TestPeersRemember has each side remember the sessions of the tokens that it gives, before the
+// other side first uses them, also where a handshake brought them.
+func TestPeersRemember(t *testing.T) {
+	for _, scheme := range []string{"PSK", "RSA"} {
+		one, two := newSides(t, scheme, "RSA")
+		asks, answers := connect(t, one, two)
+		serveAll(answers, echo, 2)
+		for range 2 {
+			ask(t, asks, &msl.Request{Encrypted: true, RequestTokens: true, Body: msl.BytesBody([]byte("hello"))})
+		}
+		for _, s := range []*side{one, two} {
+			if stats := s.server.Stats(); stats.Misses > 0 || stats.Hits == 0 {
+				t.Errorf("%s, %s: %d sessions of messages were remembered, %d were not", scheme, s.identity, stats.Hits, stats.Misses)
+			}
+		}
+	}
+}
