@@ -192,7 +192,7 @@ func (t *tokens) withServices(list [][]byte) (*tokens, error) {
 		if err != nil {
 			return nil, fmt.Errorf("msl: stored service token: %w", err)
 		}
-		s, err := parseServiceToken(o, nil, t.master(), t.anyUser(o)) // they are only sent again
+		s, err := parseServiceToken(o, nil, nil, t.master(), t.anyUser(o)) // they are only sent again
 		if err != nil {
 			continue // its master token or user ID token is gone
 		}

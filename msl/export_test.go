@@ -129,7 +129,7 @@ func ParseServiceToken(b []byte, keys ServiceTokenKeys, mt *MasterToken, uit *Us
 	if err != nil {
 		return nil, err
 	}
-	token, err := parseServiceToken(o, keys, mt, uit)
+	token, err := parseServiceToken(o, keys, everyVersion(), mt, uit)
 	if err == nil {
 		err = token.inflate(Limits{}.withDefaults().inflation())
 	}

@@ -91,6 +91,14 @@ func (f *faultyStore) Create(label string, a keystore.Algorithm) (keystore.Versi
 	return v, err
 }
 
+func (f *faultyStore) Lookup(label string) ([]keystore.Version, error) {
+	list, err := f.Store.Lookup(label)
+	for i := range list {
+		list[i].Key, _ = f.watched(list[i].Key, nil)
+	}
+	return list, err
+}
+
 func (f *faultyStore) provisionPair(t testing.TB, label string, a keystore.Algorithm, pair crypto.Signer) keystore.Key {
 	t.Helper()
 	return must(f.watched(provisionPair(t, f.Store, label, a, pair), nil))

@@ -2,6 +2,7 @@ package msl
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -17,6 +18,7 @@ type headerRules struct {
 	delivers      func(scheme string) bool // whether a key response may have it
 	peerToPeer    bool
 	peerServices  ServiceTokenKeys // for this side's own service tokens, issued by a peer
+	search        *versionSearch   // for the versions of both
 	openUser      func(wire.Object) (*UserIDToken, error)
 }
 
@@ -161,8 +163,10 @@ func (h *header) parseServiceTokens(f *wire.Fields, rules headerRules, mt *Maste
 		return err
 	}
 	for _, o := range list {
-		t, err := parseServiceToken(o, rules.serviceTokens, mt, h.userIDToken)
-		h.serviceTokens = putServiceToken(h.serviceTokens, t)
+		t, err := parseServiceToken(o, rules.serviceTokens, rules.search, mt, h.userIDToken)
+		if t != nil {
+			h.serviceTokens = append(h.serviceTokens, t)
+		}
 		if err != nil {
 			return err
 		}
@@ -170,11 +174,8 @@ func (h *header) parseServiceTokens(f *wire.Fields, rules headerRules, mt *Maste
 	return nil
 }
 
-// putServiceToken adds a token, unless it is nil, replacing an earlier one.
+// putServiceToken adds a token, replacing an earlier one.
 func putServiceToken(list []*ServiceToken, t *ServiceToken) []*ServiceToken {
-	if t == nil {
-		return list
-	}
 	for i, old := range list {
 		if old.sameAs(t) {
 			list[i] = t
@@ -200,6 +201,7 @@ func (h *header) parseKeyRequests(f *wire.Fields, rules headerRules) error {
 		switch {
 		case err != nil:
 			return err
+		case unanswerable == nil && slices.ContainsFunc(h.keyRequests, data.equal): // a set, as in the reference stacks
 		case unanswerable == nil:
 			h.keyRequests = append(h.keyRequests, data)
 		case h.unanswerable == nil:

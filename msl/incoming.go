@@ -139,12 +139,25 @@ func (r *receiver) readHeader(ctx context.Context, in *incoming, o wire.Object, 
 		in.err, in.timestamp, err = parseError(inside, in.sender.proven())
 		return err
 	}
-	in.header, err = parseHeader(inside, r.rulesFor(in))
+	in.header, err = r.readInside(ctx, in, inside)
 	if err != nil || in.header.refused() {
 		err = withID(in.damageOr(ctx, err), in.header.messageID)
 	}
 	in.body = in.payload.begin(ctx, in, decoder, first)
 	return err
+}
+
+// readInside reads the inside of a header. The device verifies the tokens in it, once the
+// message is admitted.
+func (r *receiver) readInside(ctx context.Context, in *incoming, inside wire.Object) (header, error) {
+	if inside.Has("useridtoken") || inside.Has("servicetokens") || inside.Has("peerservicetokens") {
+		leave, err := in.admittedToKeys(ctx)
+		if err != nil {
+			return header{messageID: absent}, err
+		}
+		defer leave()
+	}
+	return parseHeader(inside, r.rulesFor(in))
 }
 
 // identifyAndOpen finds the sender and opens the header, once the message is admitted.
@@ -238,7 +251,10 @@ func (r *receiver) prove(ctx context.Context, identity string) error {
 // rulesFor are the rules for the header of a message whose sender is known.
 func (r *receiver) rulesFor(in *incoming) headerRules {
 	rules := r.rules
-	rules.token, rules.encrypted = in.token, in.sender.Encrypted
+	rules.token, rules.encrypted, rules.search = in.token, in.sender.Encrypted, everyVersion()
+	if !in.sender.Authenticated {
+		rules.search.others = strangersVersions
+	}
 	rules.openUser = func(o wire.Object) (*UserIDToken, error) { return r.tokens.openUser(in, o) }
 	return rules
 }
@@ -251,7 +267,7 @@ func (in *incoming) inflation(ctx context.Context, what occupant) wire.Inflation
 }
 
 // inflateTokens decompresses the message's service tokens, together to no more than one
-// chunk may have.
+// chunk may have. Of equal ones it keeps the first.
 func (in *incoming) inflateTokens(ctx context.Context) error {
 	h := &in.header
 	if len(h.serviceTokens)+len(h.peer.services) == 0 {
@@ -267,6 +283,7 @@ func (in *incoming) inflateTokens(ctx context.Context) error {
 		used += len(t.Data)
 		bounds.Most = max(in.limits.Chunk-used, 1)
 	}
+	h.serviceTokens, h.peer.services = setOf(h.serviceTokens), setOf(h.peer.services)
 	return nil
 }
 

@@ -235,7 +235,7 @@ func (m *inspected) token(name string, o wire.Object) Part {
 	if kind == "service token" {
 		tokenName, _ := data.String("name")
 		if key, ok := m.ServiceTokens.of(tokenName); ok {
-			opener, _ = verifiedToken(key, sealed.tokenData, sealed.signature, content)
+			opener, _ = verifiedToken(key, sealed.tokenData, sealed.signature, content, everyVersion())
 		}
 	} else if m.Issuer != nil {
 		if key, _, err := m.Issuer.verify(sealed, content); err == nil {

@@ -16,7 +16,7 @@ type Limits struct {
 	Chunk            int // bytes of a payload chunk object; default 16 MiB, for a client 64 MiB
 	Depth            int // nesting of objects; default 32
 	Held             int // bytes of an answer that waits for the end of its request, and of the request; default 16 MiB
-	Tokens           int // service tokens per message, and key requests, of which eight are tried; default 64
+	Tokens           int // service tokens per message, and key requests, of which eight are tried; default 64. From a sender that proved nothing, one version of the keys is tried for each token, and 64 others in all
 	Inflate          int // growth factor of a compressed part; default 200
 	Sessions         int // opened master tokens remembered; default 10,000
 	ErrorsPerSecond  int // signed answers per second to senders that proved nothing, and as many refusals of senders that did; default 200

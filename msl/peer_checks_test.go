@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"testing"
 
@@ -88,6 +89,43 @@ func TestPeerTokenChecks(t *testing.T) {
 			got := r.refusal(t, exchanged{served: err, wire: wire.Bytes()})
 			if called || got.InternalCode != c.want.Internal() || *got.MessageID != 2 {
 				t.Errorf("called %v, %+v, want %v", called, got, c.want)
+			}
+		})
+	}
+}
+
+// TestPeerServiceTokensKept has senders give this side service tokens, delete them, and fill the
+// room for them: one that proves nothing cannot.
+func TestPeerServiceTokensKept(t *testing.T) {
+	many := make([]any, 64)
+	for i := range many {
+		many[i] = serviceToken(object{"name": fmt.Sprint(i), "servicedata": []byte("x")})
+	}
+	for name, c := range map[string]struct {
+		list       []any
+		held, kept int // after a message of a stranger, and of a sender with a session
+	}{
+		"new":      {[]any{serviceToken(object{"name": "new", "servicedata": []byte("x")})}, 1, 2},
+		"deletion": {[]any{serviceToken(nil)}, 1, 0},
+		"many":     {many[:63], 1, 64},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecorded(t)
+			members := object{"peerservicetokens": c.list}
+			stranger := rawKeys{}.message(byScheme("NONE", object{"identity": "client3"}), one(members), hello)
+			first := fromToken(object{"peerservicetokens": []any{serviceToken(object{"servicedata": []byte("kept")})}})
+			conn, _ := r.peerTo(t, nil)
+			client := conn.Client
+			for i, message := range [][]byte{first, stranger, fromToken(members)} {
+				conn := msl.NewConn(&fixedConn{Reader: bytes.NewReader(message)}, r.server, client)
+				err := conn.Serve(t.Context(), func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+					w.Encrypted, w.Authenticated = false, false
+					return nil
+				})
+				want := []int{1, c.held, c.kept}[i]
+				if held := client.Held().ServiceTokens; err != nil || len(held) != want {
+					t.Errorf("message %d: %d tokens are held, %v", i, len(held), err)
+				}
 			}
 		})
 	}

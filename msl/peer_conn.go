@@ -349,13 +349,13 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 		side.account.movement.came()
 	}
 	in, err := side.read(ctx, o, err, c.in)
-	if err != nil {
+	if err != nil || in.err != nil && a == nil {
 		return in, err
 	}
+	if err := in.checkMirrored(c.Server.Name); err != nil {
+		return in, withID(err, in.messageID)
+	}
 	if in.err != nil {
-		if a == nil {
-			return in, nil
-		}
 		return in, a.judgeError(in)
 	}
 	returned := false
@@ -369,9 +369,10 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	return in, withID(err, in.messageID)
 }
 
-// checkRequest checks a message that does not answer one.
+// checkRequest checks a message that does not answer one. Service tokens in it are kept if its
+// sender is authenticated: anyone could otherwise delete those of others, or leave no room.
 func (c *Conn) checkRequest(ctx context.Context, in *incoming) error {
-	if err := c.Server.accept(ctx, in); err != nil {
+	if err := c.Server.accept(ctx, in); err != nil || !in.sender.Authenticated {
 		return err
 	}
 	c.Client.believeClock(in)

@@ -3,6 +3,7 @@ package msl_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -72,4 +73,38 @@ func (p *writingPeer) protection() rawKeys {
 		return sessionRaw
 	}
 	return pskClient1
+}
+
+// TestPeerAnswerRefused refuses an answer that brings keys, for another reason: the keys are
+// destroyed.
+func TestPeerAnswerRefused(t *testing.T) {
+	one, two := newSides(t, "RSA", "PSK")
+	before, _ := one.store.Live()
+	asks, answers := connect(t, one, two)
+	serveAll(answers, echo, 1)
+	_, err := asks.Request(t.Context(), &msl.Request{Recipient: "another", Encrypted: true, RequestTokens: true, Body: msl.BytesBody([]byte("hello"))})
+	if !errors.Is(err, msl.ErrMessageSenderMismatch) {
+		t.Error(err)
+	}
+	if after, _ := one.store.Live(); after != before {
+		t.Errorf("%d keys, were %d", after, before)
+	}
+}
+
+// TestPeersRemember has each side remember the sessions of the tokens that it gives, before the
+// other side first uses them, also where a handshake brought them.
+func TestPeersRemember(t *testing.T) {
+	for _, scheme := range []string{"PSK", "RSA"} {
+		one, two := newSides(t, scheme, "RSA")
+		asks, answers := connect(t, one, two)
+		serveAll(answers, echo, 2)
+		for range 2 {
+			ask(t, asks, &msl.Request{Encrypted: true, RequestTokens: true, Body: msl.BytesBody([]byte("hello"))})
+		}
+		for _, s := range []*side{one, two} {
+			if stats := s.server.Stats(); stats.Misses > 0 || stats.Hits == 0 {
+				t.Errorf("%s, %s: %d sessions of messages were remembered, %d were not", scheme, s.identity, stats.Hits, stats.Misses)
+			}
+		}
+	}
 }

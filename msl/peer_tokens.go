@@ -50,8 +50,10 @@ func (p *peerTokens) parse(f *wire.Fields, delivered *keyResponse, rules headerR
 		return err
 	}
 	for _, o := range list {
-		t, err := parseServiceToken(o, rules.peerServices, mt, p.user)
-		p.services = putServiceToken(p.services, t)
+		t, err := parseServiceToken(o, rules.peerServices, rules.search, mt, p.user)
+		if t != nil {
+			p.services = append(p.services, t)
+		}
 		if err != nil {
 			return err
 		}

@@ -39,3 +39,13 @@ func (in *incoming) checkSender(us string) error {
 	}
 	return fail(ErrUnexpectedLocalMessageSender, "header", errors.New("somebody sent a message of this side back to it"))
 }
+
+// checkMirrored refuses a message by which this side would authenticate itself as its own peer: its
+// pre-shared keys are the same in both directions, and its directory may have its public key.
+// The two sides of a connection have different names.
+func (in *incoming) checkMirrored(us string) error {
+	if in.token != nil || !in.sender.Authenticated || !sameName(in.sender.Identity, us) {
+		return nil
+	}
+	return fail(ErrUnexpectedLocalMessageSender, "header", errors.New("the other side has the name of this side, or somebody sent its own message back to it"))
+}

@@ -2,6 +2,7 @@ package msl_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"testing"
@@ -52,5 +53,35 @@ func TestRequestSentBack(t *testing.T) {
 		t.Errorf("the client got its own %q", data)
 	} else if !errors.Is(err, msl.ErrUnexpectedLocalMessageSender) {
 		t.Error(err)
+	}
+}
+
+// TestPeerSentBack joins two connections of one side, whose directory has the side itself, as
+// somebody between it and its peers could do: it must not take itself for a peer.
+func TestPeerSentBack(t *testing.T) {
+	for _, scheme := range []string{"PSK", "RSA"} {
+		for name, req := range map[string]*msl.Request{
+			"keys":    {Encrypted: true, RequestTokens: true, Body: msl.BytesBody([]byte("mine"))},
+			"no keys": {Body: msl.BytesBody([]byte("mine"))},
+		} {
+			t.Run(scheme+" "+name, func(t *testing.T) {
+				one, called := &side{network: softNetwork(t), identity: "one", store: newStore(t)}, false
+				one.enrol(one, scheme)
+				other := &side{network: one.network, client: one.network.client(one.client.Local, one.client.KeyExchanges...)}
+				asks, answers := connect(t, one, other)
+				done := serveAll(answers, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+					called = true
+					return echo(ctx, w, m)
+				}, 1)
+				if r, err := asks.Request(t.Context(), req); err == nil {
+					t.Errorf("an answer of %q: %q", r.Identity, readAll(t, r.Body))
+				} else if !errors.Is(err, msl.ErrUnexpectedLocalMessageSender) {
+					t.Error(err)
+				}
+				if err := <-done; called {
+					t.Errorf("the application got its own message, %v", err)
+				}
+			})
+		}
 	}
 }

@@ -177,6 +177,10 @@ type schemeData struct {
 	data   []byte
 }
 
+func (d schemeData) equal(e schemeData) bool {
+	return d.scheme == e.scheme && bytes.Equal(d.data, e.data)
+}
+
 // parseSchemeData reads both. judge judges the name before the data is read, since the
 // data of an unknown scheme may be missing.
 func parseSchemeData(o wire.Object, dataName, op string, judge func(scheme string) error) (schemeData, error) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // steps runs steps of that length for as long, and returns how many there were.
@@ -170,6 +171,30 @@ func TestAdmissionStalled(t *testing.T) {
 		time.Sleep(time.Second)
 		if a.running != 0 {
 			t.Errorf("%d steps run", a.running)
+		}
+	})
+}
+
+// TestAdmissionOfTokens has tokens in a header, which the device verifies, wait for their turn.
+func TestAdmissionOfTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdmission(func() int { return 1 })
+		defer a.begin()()
+		time.Sleep(2 * time.Second)
+		leave, err := a.take(t.Context(), "slow", rankStranger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer leave()
+		for member, waits := range map[string]bool{"x": false, "useridtoken": true, "servicetokens": true, "peerservicetokens": true} {
+			inside, err := wire.Parse(fmt.Appendf(nil, `{"messageid":1,"renewable":false,%q:[]}`, member), wire.Limits{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = new(receiver).readInside(t.Context(), &incoming{admission: a}, inside)
+			if errors.Is(err, errAdmission) != waits {
+				t.Errorf("%s: %v", member, err)
+			}
 		}
 	})
 }

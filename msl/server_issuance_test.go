@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"slices"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -100,13 +99,18 @@ func (f failingResponder) Respond(context.Context, msl.Requester, []byte) (*msl.
 	return nil, nil, msl.ErrUnwrapError
 }
 
-// TestFailingKeyRequests sends many key requests that can only be tried: few of them are.
+// TestFailingKeyRequests sends many key requests that can only be tried: few of them are, and of
+// equal ones only the first.
 func TestFailingKeyRequests(t *testing.T) {
-	for _, c := range []struct{ bad, tried int }{{1, 1}, {7, 7}, {8, 8}, {63, 8}} {
+	for _, c := range []struct{ bad, kinds, tried int }{{1, 1, 1}, {7, 7, 7}, {8, 8, 8}, {63, 63, 8}, {63, 1, 1}, {63, 7, 7}} {
 		tried, r := 0, newRecorded(t)
 		r.server.KeyExchanges = append([]msl.Responder{failingResponder{&tried}}, r.server.KeyExchanges...)
-		message := fromPSK(requests(append(slices.Repeat([]any{keyRequest("DIFFIE_HELLMAN", object{})}, c.bad), pskRequest)...))
-		if c.bad >= 8 {
+		var list []any
+		for n := range c.bad {
+			list = append(list, keyRequest("DIFFIE_HELLMAN", object{"n": n % c.kinds}))
+		}
+		message := fromPSK(requests(append(list, pskRequest)...))
+		if c.kinds >= 8 {
 			r.mustRefuse(t, message, msl.ErrUnwrapError, 1)
 		} else if e := r.serve(message); e.served != nil || !e.called {
 			t.Errorf("%d requests: %v", c.bad, e.served)

@@ -67,24 +67,29 @@ func CheckNonReplayableID(largest, id int64) error {
 }
 
 // A Sequence is the newest sequence number that an issuer gave under a serial
-// number. Asked is the number in the request for that renewal; a client that lost
-// the answer repeats it.
+// number. Asked is the number in the request for that renewal. A client that lost the
+// answer repeats the request, and somebody may send copies of it, so the client may hold
+// any number from Asked on.
 type Sequence struct {
 	Newest int64
 	Asked  int64
 }
 
 // Renew returns the record after a renewal that was requested with the given sequence
-// number. known says whether a record existed before.
+// number. known says whether a record existed before. A number that shows that its client got
+// the answer to an earlier request makes that request useless.
 func (s Sequence) Renew(known bool, sequence int64) (Sequence, error) {
 	if !known {
 		return Sequence{Newest: next(sequence), Asked: sequence}, nil
 	}
-	if sequence != s.Newest && sequence != s.Asked {
+	if after(s.Asked, sequence) > after(s.Asked, s.Newest) {
 		return s, ErrMasterTokenSequenceNumberOutOfSync
 	}
 	return Sequence{Newest: next(s.Newest), Asked: sequence}, nil
 }
+
+// after returns how many renewals come after number a until number b; 0 follows 2^53.
+func after(a, b int64) int64 { return (b - a + maxNumber + 1) % (maxNumber + 1) }
 
 // A ClientState stores what a client must not forget: its tokens, the data that resumes
 // its session, and its counters. It is used by one client at a time.

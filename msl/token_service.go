@@ -1,6 +1,9 @@
 package msl
 
 import (
+	"math"
+	"slices"
+
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
@@ -72,7 +75,7 @@ func (r KeyRing) Sign(data []byte) ([]byte, error) {
 
 // Verify accepts a signature by any version.
 func (r KeyRing) Verify(data, signature []byte) error {
-	_, err := verified(r, data, signature)
+	_, err := r.verified(data, signature, nil, everyVersion())
 	return err
 }
 
@@ -86,33 +89,71 @@ func (r KeyRing) Decrypt(data []byte) ([]byte, error) {
 	return nil, fail(ErrEnvelopeKeyIDMismatch, "decrypt with a ring", nil)
 }
 
-// verified returns the key that made a signature: key itself, or one of its versions.
-// That key opens the rest, regardless of the key id in the rest.
-func verified(key Opener, data, signature []byte) (Opener, error) {
-	ring, ok := key.(KeyRing)
-	if !ok {
-		return key, key.Verify(data, signature)
-	}
-	for _, k := range ring {
-		if err := k.Verify(data, signature); err != errSignature {
+// A versionSearch is for the service tokens of one message: each signature costs an operation of
+// the device for every version of the keys that is tried.
+type versionSearch struct {
+	recent string // made the last token, and is tried first for one that names no version
+	others int    // may be tried, in addition to one version for each token
+}
+
+// strangersVersions bounds the search for a sender that proved nothing.
+const strangersVersions = 64
+
+func everyVersion() *versionSearch { return &versionSearch{others: math.MaxInt} }
+
+// verified returns the version that made a signature. It opens the rest, regardless of the key
+// id in content, the part of a token that may be encrypted.
+func (r KeyRing) verified(data, signature, content []byte, search *versionSearch) (Opener, error) {
+	for n, k := range r.likely(content, search.recent) {
+		if n > 0 {
+			if search.others == 0 {
+				break
+			}
+			search.others--
+		}
+		err := k.Verify(data, signature)
+		if err == nil {
+			search.recent = k.KeyID
+		}
+		if err != errSignature {
 			return k, err
 		}
 	}
-	return key, errSignature
+	return r, errSignature
 }
 
-// verifiedToken is verified for a token; content is its part that may be encrypted. It
-// looks for a newer version of the key.
-func verifiedToken(key Opener, data, signature, content []byte) (Opener, error) {
-	if versions, ok := key.(serviceRing); ok {
-		return versions.verified(data, signature, content)
+// likely returns the versions, with the one that content names first, or else the recent one.
+func (r KeyRing) likely(content []byte, recent string) KeyRing {
+	if len(r) < 2 {
+		return r
 	}
-	return verified(key, data, signature)
+	at := func(name string) int {
+		return slices.IndexFunc(r, func(k SymmetricKey) bool { return k.KeyID == name })
+	}
+	n := at(hint(content))
+	if n < 0 {
+		n = max(at(recent), 0)
+	}
+	r = slices.Clone(r)
+	r[0], r[n] = r[n], r[0]
+	return r
+}
+
+// verifiedToken returns the key that made the signature of a token: key itself, or one of its
+// versions. It looks for a newer version of the key.
+func verifiedToken(key Opener, data, signature, content []byte, search *versionSearch) (Opener, error) {
+	switch key := key.(type) {
+	case serviceRing:
+		return key.verified(data, signature, content, search)
+	case KeyRing:
+		return key.verified(data, signature, content, search)
+	}
+	return key, key.Verify(data, signature)
 }
 
 // parseServiceToken makes every check of the protocol, the binding to mt and uit last.
 // The data is still compressed, even in the token returned with a binding error.
-func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken) (*ServiceToken, error) {
+func parseServiceToken(o wire.Object, keys ServiceTokenKeys, search *versionSearch, mt *MasterToken, uit *UserIDToken) (*ServiceToken, error) {
 	const op = "service token"
 	sealed, err := parseSignedToken(o, op, ErrServiceTokenTokenDataMissing)
 	if err != nil {
@@ -140,7 +181,7 @@ func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, ui
 	if err := knownCompression(data, algorithm); err != nil {
 		return nil, err
 	}
-	if err := t.open(keys, algorithm, content); err != nil {
+	if err := t.open(keys, search, algorithm, content); err != nil {
 		return nil, err
 	}
 	return t, t.boundTo(mt, uit)
@@ -157,7 +198,7 @@ func (t *ServiceToken) checkRanges(data wire.Object) error {
 }
 
 // open verifies the token and decrypts its data, if its keys are available.
-func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []byte) error {
+func (t *ServiceToken) open(keys ServiceTokenKeys, search *versionSearch, algorithm string, content []byte) error {
 	if len(content) == 0 {
 		t.Data = []byte{} // a deletion is honored even if it does not verify
 		algorithm = ""    // there is nothing to decompress
@@ -166,7 +207,7 @@ func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []b
 	if !ok {
 		return nil
 	}
-	key, err := verifiedToken(configured, t.sealed.tokenData, t.sealed.signature, content)
+	key, err := verifiedToken(configured, t.sealed.tokenData, t.sealed.signature, content, search)
 	if err == errSignature {
 		return nil
 	}
@@ -224,6 +265,17 @@ func (t *ServiceToken) boundTo(mt *MasterToken, uit *UserIDToken) error {
 // sameAs reports whether t replaces u: same name, same binding.
 func (t *ServiceToken) sameAs(u *ServiceToken) bool {
 	return t.Name == u.Name && t.MasterToken == u.MasterToken && t.UserIDToken == u.UserIDToken
+}
+
+// setOf returns the first of each name and binding: the reference stacks read the tokens of a
+// message into a set, which keeps them.
+func setOf(list []*ServiceToken) (set []*ServiceToken) {
+	for _, t := range list {
+		if !slices.ContainsFunc(set, t.sameAs) {
+			set = append(set, t)
+		}
+	}
+	return set
 }
 
 // newServiceToken makes the token of a change, with the serial numbers that it is bound

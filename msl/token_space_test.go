@@ -54,8 +54,8 @@ func TestNoTokenTooMany(t *testing.T) {
 	}
 }
 
-// TestPeerThatGivesTokens has a peer that proves nothing give service tokens with each
-// message, all of which are kept for as long as the connection lasts.
+// TestPeerThatGivesTokens has a peer give service tokens with each message, all of which are
+// kept for as long as the connection lasts.
 func TestPeerThatGivesTokens(t *testing.T) {
 	r := newRecorded(t)
 	client := &msl.Client{Local: localSchemes(t)["PSK"], Time: r.clock, Limits: msl.Limits{Header: 32 << 10}}
@@ -67,7 +67,7 @@ func TestPeerThatGivesTokens(t *testing.T) {
 		for j := range 8 {
 			list = append(list, serviceToken(object{"name": fmt.Sprint(i, j), "servicedata": random(1 << 10)}))
 		}
-		in.Write(rawKeys{}.message(byScheme("NONE", object{"identity": "client3"}), one(object{"peerservicetokens": list}), hello))
+		in.Write(fromToken(object{"peerservicetokens": list}))
 	}
 	conn := msl.NewConn(struct {
 		io.Reader

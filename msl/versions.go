@@ -224,8 +224,8 @@ func (r serviceRing) Decrypt(data []byte) ([]byte, error) { return r.ring().Decr
 
 // verified returns the version that made a signature over a token. content is the part of
 // the token whose envelope names a version, if it is encrypted.
-func (r serviceRing) verified(data, signature, content []byte) (Opener, error) {
-	key, err := verified(r.ring(), data, signature)
+func (r serviceRing) verified(data, signature, content []byte, search *versionSearch) (Opener, error) {
+	key, err := r.ring().verified(data, signature, content, search)
 	if !outdated(err) {
 		return key, err
 	}
@@ -235,5 +235,5 @@ func (r serviceRing) verified(data, signature, content []byte) (Opener, error) {
 	case !found:
 		return key, err
 	}
-	return verified(r.ring(), data, signature)
+	return r.ring().verified(data, signature, content, search)
 }

@@ -175,8 +175,9 @@ func number(o wire.Object, name string) ([]byte, error) {
 		return nil, errJWK()
 	}
 	raw := v.Raw()
-	text := bytes.TrimRight(raw[1:len(raw)-1], "=")
-	if len(text) == 0 || len(text)%4 == 1 || bytes.ContainsFunc(text, func(r rune) bool { return !isBase64URL(r) }) {
+	padded := raw[1 : len(raw)-1]
+	text := bytes.TrimRight(padded, "=")
+	if len(text) == 0 || len(text)%4 == 1 || len(padded) > (len(text)+3)/4*4 || bytes.ContainsFunc(text, func(r rune) bool { return !isBase64URL(r) }) {
 		return nil, msl.Failure(msl.ErrInvalidJWKKeyData, "JWK", nil)
 	}
 	return text, nil

@@ -123,6 +123,12 @@ func TestJWKRefused(t *testing.T) {
 		`{"kty":"oct","extractable":"false","alg":"A128CBC","k":"` + key + `"}`: msl.ErrMSLParseError,
 		`{"kty":"oct","alg":"A128CBC","k":17}`:                                  msl.ErrMSLParseError,
 		`{"kty":"oct","alg":"A128CBC","k":"A"}`:                                 msl.ErrInvalidJWKKeyData,
+		`{"kty":"oct","alg":"A128CBC","k":"` + key + `==="}`:                    msl.ErrInvalidJWKKeyData,
+		`{"kty":"oct","alg":"A128CBC","k":"AAAA===="}`:                          msl.ErrInvalidJWKKeyData,
+		`{"kty":"oct","alg":"A128CBC","k":"=="}`:                                msl.ErrInvalidJWKKeyData,
+		`{"kty":"rsa","n":"AQAB","e":""}`:                                       msl.ErrInvalidJWKKeyData,
+		`{"kty":"rsa","n":"AQAB","d":"="}`:                                      msl.ErrInvalidJWKKeyData,
+		`{"kty":"rsa","e":"AQAB"}`:                                              msl.ErrMSLParseError,
 		`{"kty":"oct","alg":"A128CBC","k":"++++"}`:                              msl.ErrInvalidJWKKeyData,
 		`{"kty":"oct","alg":"A128CBC","k":"\u0041AAAAAAAAAAAAAAAAAAAAA"}`:       msl.ErrInvalidJWKKeyData,
 		`{"kty":"oct","alg":"A128CBC","k":"AAAA"}`:                              msl.ErrSessionKeyCreationFailure,
@@ -144,12 +150,14 @@ func TestJWKRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %v", text, err, want)
 		}
 	}
-	k, err := parseJWK([]byte(`{"kty":"oct","alg":"A128CBC","k":"` + key + `=="}`))
-	if err == nil {
-		err = k.key(forEncryption, make([]byte, 16))
-	}
-	if err != nil {
-		t.Errorf("with padding: %v", err)
+	for _, padding := range []string{"", "=", "=="} { // as the reference stack
+		k, err := parseJWK([]byte(`{"kty":"oct","alg":"A128CBC","k":"` + key + padding + `"}`))
+		if err == nil {
+			err = k.key(forEncryption, make([]byte, 16))
+		}
+		if err != nil {
+			t.Errorf("padding %q: %v", padding, err)
+		}
 	}
 }
 

@@ -101,11 +101,18 @@ func TestRenew(t *testing.T) {
 		{1, 5, 6, nil},
 		{1, 6, 7, nil},
 		{1, 6, 8, nil}, // the answer was lost
-		{1, 7, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
+		{1, 9, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
 		{1, 5, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
-		{1, 8, 9, nil},
+		{1, 7, 9, nil}, // the first answer was not, or somebody sent a copy of the request
+		{1, 6, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
+		{1, 9, 10, nil},
+		{1, 8, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
 		{2, maxNumber, 0, nil},
-		{2, 0, 1, nil},
+		{2, maxNumber - 1, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
+		{2, 1, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
+		{2, maxNumber, 1, nil},
+		{2, 0, 2, nil},
+		{2, maxNumber, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
 	} {
 		s = reopen(t, s)
 		err := s.Renewable(t.Context(), "a", c.serial, c.asked)
