@@ -104,11 +104,20 @@ func probeOnce(s *Store, informs bool) (Report, error) {
 			err = p.run()
 			report = p.report
 			relax(p, report)
+			if err == nil && slices.ContainsFunc(report, func(c Check) bool { return c.Untried }) {
+				return errUntried
+			}
 			return err
 		})
 	}, nil)
+	if err == errUntried {
+		return report, nil
+	}
 	return report, err
 }
+
+// errUntried has a session closed in which a check failed: its operation may still be active.
+var errUntried = errors.New("hsm: a check could not be tried")
 
 // prove refuses a module or sealing keys that do not protect.
 func prove(s *Store) error {
