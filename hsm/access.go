@@ -94,7 +94,7 @@ func (a *access) logIn(session uint, token tokenInfo) error {
 	if a.pin == nil && token.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH == 0 {
 		return fmt.Errorf("hsm: the PKCS #11 token %q requires a PIN now, and did not when it was opened: %w", token.Label, keystore.ErrUnavailable)
 	}
-	err := a.login(session, pkcs11.CKU_USER, a.pin.bytes())
+	err := a.login(session, token, User, a.pin.bytes())
 	var e *Error
 	switch {
 	case err == nil:

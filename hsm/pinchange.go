@@ -180,7 +180,7 @@ func (m *module) loggedInAs(t tokenInfo, r Role, pin []byte, op func(session uin
 		return err
 	}
 	defer func() { err = errors.Join(err, m.closeSession(session)) }()
-	err = m.login(session, uint(r), pin)
+	err = m.login(session, t, r, pin)
 	if answered(err, pkcs11.CKR_USER_ALREADY_LOGGED_IN) || answered(err, pkcs11.CKR_PIN_EXPIRED) {
 		err = nil // by a store of this process; or it wants another PIN, which op gives it
 	}
