@@ -87,6 +87,7 @@ func (s *Store) Probe() (Report, error) {
 func probe(s *Store, informs bool) (Report, error) {
 	report, err := probeOnce(s, informs)
 	if err == nil && len(report.failed(false))+len(report.failed(true)) > 0 {
+		s.loose.Store(nil) // the module may take now what it did not
 		report, err = probeOnce(s, informs)
 	}
 	return report, s.recovery.explain(err)
