@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -53,7 +54,7 @@ func (a *access) choose() (tokenInfo, error) {
 func labels(all []tokenInfo) []string {
 	var names []string
 	for _, t := range all {
-		names = append(names, fmt.Sprintf("%q serial %s", t.Label, t.Serial))
+		names = append(names, fmt.Sprintf("%q serial %s", t.Label, safetext.String(t.Serial)))
 	}
 	return names
 }
@@ -77,7 +78,7 @@ func (a *access) readPIN(source PINSource, token tokenInfo) error {
 // checkSame refuses a token that was put in place of the first one.
 func (a *access) checkSame(token tokenInfo) error {
 	if first := a.serial.Load(); first != nil && *first != token.Serial {
-		return fmt.Errorf("hsm: the PKCS #11 token %q has the serial number %s, and had %s: %w: it was replaced by another token", token.Label, token.Serial, *first, keystore.ErrUnavailable)
+		return fmt.Errorf("hsm: the PKCS #11 token %q has the serial number %s, and had %s: %w: it was replaced by another token", token.Label, safetext.String(token.Serial), safetext.String(*first), keystore.ErrUnavailable)
 	}
 	return nil
 }
