@@ -162,6 +162,9 @@ func (m *module) changing(t tokenInfo, login Role, pin []byte, op func(session u
 	if errors.As(err, &e) && (e.Function == "C_SetPIN" || e.Function == "C_InitPIN") && e.class() != classPIN {
 		return fmt.Errorf("%w; it is not known which PIN is valid now: try the new one first, and each only once", err)
 	}
+	if e != nil && e.Function == "C_CloseSession" {
+		return fmt.Errorf("%w; the PIN was changed before that", err)
+	}
 	if err != nil || changed == nil {
 		return err
 	}
