@@ -361,29 +361,6 @@ func (p *prober) tagOf(key uint) ([]byte, error) {
 	return out, wrote("C_Sign", out, n, err)
 }
 
-// keeps finds out whether the module keeps every attribute of an UNWRAP_TEMPLATE.
-// One that does not may still do so for the existing keys, so each is tried.
-func (p *prober) keeps(free uint) {
-	k, err := p.kindOf(keystore.SealSession256)
-	if err != nil {
-		return
-	}
-	outcome := unclear
-	m, err := forTrial(p.keyCalls, p.session, k.generate, k.fixed(k.secret(false, false).number(pkcs11.CKA_VALUE_LEN, 32)))
-	if p.keep(m); err == nil {
-		t := &trial{kek: m.handle}
-		t.target, _ = kindOf(keystore.AES128CBC)
-		if t.form, err = p.sealingForm(); err == nil {
-			t.wrapped, err = t.form.wrap(p.library, p.session, m.handle, free, keystore.AES128CBC.Size())
-		}
-		if err == nil {
-			outcome, err = t.tryAll(p.inspector, p.session, k.unwrapped, true)
-		}
-	}
-	p.keepsTemplates.Store(err == nil && outcome == refused)
-	p.note(checkTemplate, false, err == nil && outcome == refused, err)
-}
-
 // hmac makes a key of HMAC-SHA256 that may leave, and compares what it computes
 // with the standard library. A module that takes no keys from outside makes one.
 func (p *prober) hmac() (uint, error) {

@@ -174,24 +174,24 @@ func newStore(conn *connection, c Config) *Store {
 func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.done)
-		err = bounded(3*s.wait, s.end)
+		err = bounded(3*s.wait, func() error { return leaveModule(s.connection) })
 	})
 	return err
 }
 
-// end closes the sessions, and stops using the module.
-func (s *Store) end() error {
-	err := s.mod.alone(s.wait, func() error {
-		s.leave()
-		s.graves.closeAbandoned()
-		s.access.pin.wipe()
+// leaveModule closes the sessions, and stops using the module.
+func leaveModule(c *connection) error {
+	err := c.mod.alone(c.wait, func() error {
+		c.leave()
+		c.graves.closeAbandoned()
+		c.access.pin.wipe()
 		return nil
 	})
-	s.mod.part(s.connection)
+	c.mod.part(c)
 	if err != nil {
 		return err
 	}
-	return s.mod.unshare(s.wait)
+	return c.mod.unshare(c.wait)
 }
 
 // Serial returns the serial number of the token. The nodes of a cluster have

@@ -2,6 +2,7 @@ package isolated
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"time"
 )
@@ -43,11 +44,12 @@ func TestStrayAnswers(t *testing.T) {
 			own, theirs := lanes(t)
 			own.kind = blocking
 			p.lanes[own], p.free[blocking] = true, []*lane{own}
-			go func() {
+			var child sync.WaitGroup
+			child.Go(func() {
 				for call := byte(1); call < 4 && c(theirs, call) == nil; call++ {
 					time.Sleep(time.Millisecond)
 				}
-			}()
+			})
 			go p.reap()
 			for call := byte(1); call < 4; call++ {
 				time.Sleep(10 * time.Millisecond) // what is sent has come
@@ -67,6 +69,7 @@ func TestStrayAnswers(t *testing.T) {
 			}
 			p.end("is not needed")
 			<-p.ended
+			child.Wait()
 		})
 	}
 }
