@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -53,7 +54,7 @@ func (a *access) choose() (tokenInfo, error) {
 func labels(all []tokenInfo) []string {
 	var names []string
 	for _, t := range all {
-		names = append(names, fmt.Sprintf("%q serial %s", t.Label, t.Serial))
+		names = append(names, fmt.Sprintf("%q serial %s", t.Label, safetext.String(t.Serial)))
 	}
 	return names
 }
@@ -77,7 +78,7 @@ func (a *access) readPIN(source PINSource, token tokenInfo) error {
 // checkSame refuses a token that was put in place of the first one.
 func (a *access) checkSame(token tokenInfo) error {
 	if first := a.serial.Load(); first != nil && *first != token.Serial {
-		return fmt.Errorf("hsm: the PKCS #11 token %q has the serial number %s, and had %s: %w: it was replaced by another token", token.Label, token.Serial, *first, keystore.ErrUnavailable)
+		return fmt.Errorf("hsm: the PKCS #11 token %q has the serial number %s, and had %s: %w: it was replaced by another token", token.Label, safetext.String(token.Serial), safetext.String(*first), keystore.ErrUnavailable)
 	}
 	return nil
 }
@@ -94,7 +95,7 @@ func (a *access) logIn(session uint, token tokenInfo) error {
 	if a.pin == nil && token.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH == 0 {
 		return fmt.Errorf("hsm: the PKCS #11 token %q requires a PIN now, and did not when it was opened: %w", token.Label, keystore.ErrUnavailable)
 	}
-	err := a.login(session, pkcs11.CKU_USER, a.pin.bytes())
+	err := a.login(session, token, User, a.pin.bytes())
 	var e *Error
 	switch {
 	case err == nil:

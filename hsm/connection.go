@@ -121,7 +121,7 @@ func passing(err error) bool {
 	case err == nil, errors.Is(err, errAmbiguousToken):
 		return false
 	case errors.As(err, &e):
-		return quirkLogin.has(e.Code)
+		return !e.counted && (quirkLogin.has(e.Code) || quirkMemory.has(e.Code))
 	}
 	return errors.Is(err, keystore.ErrNotFound)
 }

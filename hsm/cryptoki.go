@@ -57,8 +57,8 @@ const (
 )
 
 // slots lists the slots with a token in them, or every one.
-func (l tokenCalls) slots(which C.ck_byte) ([]uint, error) {
-	r := C.msl_slots(l.list, which, nil, 0)
+func (l tokenCalls) slots(which byte) ([]uint, error) {
+	r := C.msl_slots(l.list, C.ck_byte(which), nil, 0)
 	if err := l.count(r, C.FN_GetSlotList); err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func (l tokenCalls) slots(which C.ck_byte) ([]uint, error) {
 	for i := range list {
 		list[i] = C.UNWRITTEN
 	}
-	r = C.msl_slots(l.list, which, &list[0], maxSlots)
+	r = C.msl_slots(l.list, C.ck_byte(which), &list[0], maxSlots)
 	if err := l.count(r, C.FN_GetSlotList); err != nil {
 		return nil, err
 	}

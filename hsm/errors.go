@@ -21,6 +21,7 @@ type Error struct {
 	garbage string // the impossible answer of the module
 	sound   bool   // meanwhile the device did a similar operation correctly
 	kept    bool   // the keys of the operation can be had again
+	counted bool   // the token counted a wrong PIN
 }
 
 // Error names the function and its return code.
@@ -31,7 +32,11 @@ func (e *Error) Error() string {
 	case e.garbage != "":
 		return fmt.Sprintf("hsm: %s: the module answered %s", e.Function, e.garbage)
 	}
-	return fmt.Sprintf("hsm: %s: %s", e.Function, codeName(e.Code))
+	text := fmt.Sprintf("hsm: %s: %s", e.Function, codeName(e.Code))
+	if e.counted {
+		text += ", and the token counted a wrong PIN"
+	}
+	return text
 }
 
 // Unwrap returns errors of package keystore. Any error of a module about keys and data
@@ -87,6 +92,8 @@ func (e *Error) class() class {
 		return classStale
 	case e.garbage != "":
 		return classOther
+	case e.counted:
+		return classPIN
 	}
 	switch e.Code {
 	case pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED, pkcs11.CKR_USER_NOT_LOGGED_IN:

@@ -41,7 +41,7 @@ func (l *lock) take(wait time.Duration) error {
 	start := time.Now()
 	for now := start; !l.mu.TryLock(); now = time.Now() {
 		if now.After(patience(start, l.since.Load(), wait)) {
-			return fmt.Errorf("hsm: a key is in use by a call that did not return within %v: %w", wait, keystore.ErrBusy)
+			return fmt.Errorf("hsm: a call that has to end first did not return within %v: %w", wait, keystore.ErrBusy)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -51,3 +51,17 @@ func (l *lock) take(wait time.Duration) error {
 }
 
 func (l *lock) free() { l.mu.Unlock() }
+
+// bounded runs op elsewhere, and does not wait longer than that for it.
+func bounded(wait time.Duration, op func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- op() }()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("hsm: a call into the PKCS #11 module does not return: %w", keystore.ErrBusy)
+	}
+}

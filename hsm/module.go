@@ -24,17 +24,21 @@ type module struct {
 	text string // for C_Initialize; of the first store on it
 
 	gate       gate          // every call into the library goes through it
-	listing    sync.Mutex    // C_GetSlotList of SoftHSM2 may add a slot, and two at once end the process
+	listing    lock          // C_GetSlotList of SoftHSM2 may add a slot, and two at once end the process
 	generation atomic.Uint64 // grows with every C_Initialize seen
 
-	users  int           // guarded by modules
-	stores []*connection // of those, guarded by modules
-	own    bool          // this package called C_Initialize; written with the gate shut
+	sharing lock         // held while the first user comes or the last one goes
+	users   atomic.Int64 // written with sharing held
+	own     bool         // this package called C_Initialize; written with the gate shut
+
+	mu     sync.Mutex
+	stores []*connection // of the users
 
 	restarted atomic.Pointer[time.Time] // the last time
 }
 
-// modules are the libraries loaded by this process, by their real path.
+// modules are the libraries loaded by this process, by their real path. No call into one that
+// is loaded is made with the lock held: it may not return, and others have other modules.
 var modules struct {
 	sync.Mutex
 	loaded map[string]*module
@@ -43,30 +47,49 @@ var modules struct {
 // useModule loads and initializes a library, with a text for it, or shares it if it is
 // loaded.
 func useModule(path, text string) (*module, error) {
-	modules.Lock()
-	defer modules.Unlock()
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, fmt.Errorf("hsm: PKCS #11 module %s: %w: %w; install it, or correct module-path", path, reason(err), keystore.ErrUnavailable)
 	}
-	m := modules.loaded[real]
-	if m == nil {
-		if m, err = loadModule(real); err != nil {
-			return nil, err
-		}
-		if modules.loaded == nil {
-			modules.loaded = map[string]*module{}
-		}
-		modules.loaded[real] = m
+	m, err := loaded(real)
+	if err != nil {
+		return nil, err
 	}
-	if m.users == 0 {
+	return m, m.share(text)
+}
+
+// loaded loads a library, once.
+func loaded(path string) (*module, error) {
+	modules.Lock()
+	defer modules.Unlock()
+	if m := modules.loaded[path]; m != nil {
+		return m, nil
+	}
+	m, err := loadModule(path)
+	if err != nil {
+		return nil, err
+	}
+	if modules.loaded == nil {
+		modules.loaded = map[string]*module{}
+	}
+	modules.loaded[path] = m
+	return m, nil
+}
+
+// share counts one more user, and initializes the module for the first.
+func (m *module) share(text string) error {
+	if err := m.sharing.take(defaultWait); err != nil {
+		return err
+	}
+	defer m.sharing.free()
+	if m.users.Load() == 0 {
 		m.text = text
 		if err := m.alone(defaultWait, m.begin); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	m.users++
-	return m, nil
+	m.users.Add(1)
+	return nil
 }
 
 // alone runs op while no call is in progress. It fails if one does not end in time.
@@ -138,8 +161,8 @@ func (m *module) spares(who *connection) bool {
 	if last := m.restarted.Load(); last == nil || time.Since(*last) > sparing {
 		return false
 	}
-	modules.Lock()
-	defer modules.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return slices.ContainsFunc(m.stores, func(c *connection) bool {
 		now := c.life.Load()
 		return c != who && now != nil && now.generation == m.generation.Load() && c.watch.stuck.Load() == nil
@@ -148,15 +171,15 @@ func (m *module) spares(who *connection) bool {
 
 // join notes a store that uses the module.
 func (m *module) join(c *connection) {
-	modules.Lock()
-	defer modules.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.stores = append(m.stores, c)
 }
 
 // part undoes join.
 func (m *module) part(c *connection) {
-	modules.Lock()
-	defer modules.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.stores = slices.DeleteFunc(m.stores, func(other *connection) bool { return other == c })
 }
 
@@ -175,12 +198,17 @@ func (m *module) end() error {
 }
 
 // release undoes useModule. It waits for calls under way, but not longer than
-// wait: a module that hangs is left as it is.
+// wait, nor longer for its own: a module that hangs is left as it is.
 func (m *module) release(wait time.Duration) error {
-	modules.Lock()
-	defer modules.Unlock()
-	m.users--
-	if m.users > 0 {
+	return bounded(2*wait, func() error { return m.unshare(wait) })
+}
+
+func (m *module) unshare(wait time.Duration) error {
+	if err := m.sharing.take(wait); err != nil {
+		return err
+	}
+	defer m.sharing.free()
+	if m.users.Add(-1) > 0 {
 		return nil
 	}
 	return m.alone(wait, func() error {
@@ -197,9 +225,7 @@ func (m *module) release(wait time.Duration) error {
 // slot whose token cannot be read does not hide others, but is reported if it may hold the
 // wanted token.
 func (m *module) tokens(blank bool) (all []tokenInfo, untold error, err error) {
-	m.listing.Lock()
-	defer m.listing.Unlock()
-	slots, err := m.slots(withTokens)
+	slots, err := m.list(withTokens)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -216,6 +242,15 @@ func (m *module) tokens(blank bool) (all []tokenInfo, untold error, err error) {
 	return all, untold, nil
 }
 
+// list lists slots while nobody else does.
+func (m *module) list(which byte) ([]uint, error) {
+	if err := m.listing.take(defaultWait); err != nil {
+		return nil, err
+	}
+	defer m.listing.free()
+	return m.slots(which)
+}
+
 // inside runs op as a call into the module.
 func (m *module) inside(wait time.Duration, op func() error) error {
 	if !m.gate.enter(wait) {
@@ -227,10 +262,7 @@ func (m *module) inside(wait time.Duration, op func() error) error {
 
 // restartAlone is restart where no other store of this process uses the module.
 func (m *module) restartAlone(wait time.Duration) error {
-	modules.Lock()
-	users := m.users
-	modules.Unlock()
-	if users != 1 {
+	if m.users.Load() != 1 {
 		return nil
 	}
 	return m.restart(wait)

@@ -93,7 +93,7 @@ func (o officer) once(op func(session uint) error) (end func(), err error) {
 			return err
 		}
 		end = func() { _ = o.mod.inside(o.wait, func() error { return o.closeSession(session) }) }
-		switch err = o.login(session, pkcs11.CKU_SO, o.pin); {
+		switch err = o.login(session, token, SecurityOfficer, o.pin); {
 		case errors.Is(err, keystore.ErrPIN):
 			return o.mod.refusedPIN(token.slot, SecurityOfficer, err)
 		case err != nil:

@@ -113,6 +113,36 @@ func TestFaultsOfOpening(t *testing.T) {
 	t.Logf("%d faults, opened all the same %d times", n, opened)
 }
 
+// TestOneFaultOfOpening fails a call once while a token is opened, which leaves an operation
+// active in a session or comes of a device short of memory: the token opens.
+func TestOneFaultOfOpening(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
+	s := open(t, c)
+	seal(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for function, code := range map[string]uint{
+		"C_Sign": pkcs11.CKR_OPERATION_NOT_INITIALIZED, "C_Decrypt": pkcs11.CKR_DEVICE_ERROR, "C_FindObjects": pkcs11.CKR_FUNCTION_REJECTED,
+		"C_GetSlotList": pkcs11.CKR_DEVICE_MEMORY, "C_GetTokenInfo": pkcs11.CKR_HOST_MEMORY, "C_OpenSession": pkcs11.CKR_DEVICE_MEMORY,
+		"C_Login": pkcs11.CKR_HOST_MEMORY, "C_GetSessionInfo": pkcs11.CKR_DEVICE_MEMORY,
+	} {
+		for skip, fired := 0, 1; fired > 0; skip++ {
+			m.Inject(hsmtest.Fault{Function: function, Code: code, Skip: skip, Times: 1})
+			s, err := hsm.Open(c)
+			fired = m.Counters().Fired
+			if err != nil {
+				t.Errorf("%s call %d = %#x: %v", function, skip+1, code, err)
+			} else if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			m.Clear()
+		}
+	}
+}
+
 // TestUntried has a device fail at what the checks need: nothing is said about the module that
 // nobody saw.
 func TestUntried(t *testing.T) {

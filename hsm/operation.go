@@ -56,6 +56,7 @@ type entry struct {
 	seals atomic.Pointer[form]   // how keys are sealed in the module, once that is known
 	loose atomic.Pointer[[]uint] // attributes that it does not take of unsealed keys
 	most  atomic.Int64           // bytes of data that a call takes; 0 while no limit was met
+	short atomic.Bool            // the last long call lacked memory
 	pads  atomic.Bool            // it says that it wraps with CKM_AES_CBC_PAD
 	binds atomic.Bool            // it keeps keys to their CKA_ALLOWED_MECHANISMS
 	bare  atomic.Bool            // it was seen to make no objects of the session
@@ -171,9 +172,18 @@ func (e *entry) born(r C.msl_result, functions ...int) (made, error) {
 	return m, err
 }
 
-func (l tokenCalls) login(session, user uint, pin []byte) error {
+// The token's flags may say more than a refusal, if they differ from what it reported before:
+// some modules answer anything to a wrong PIN, which must not be given again.
+func (l tokenCalls) login(session uint, token tokenInfo, r Role, pin []byte) error {
 	p, n := mem(pin)
-	return l.count(C.msl_login(l.list, C.ck_ulong(session), C.ck_ulong(user), p, n), C.FN_Login)
+	err := l.count(C.msl_login(l.list, C.ck_ulong(session), C.ck_ulong(r), p, n), C.FN_Login)
+	var e *Error
+	if !errors.As(err, &e) || e.class() == classPIN || e.Code == pkcs11.CKR_USER_ALREADY_LOGGED_IN {
+		return err
+	}
+	now, untold := l.tokenInfo(token.slot)
+	e.counted = untold == nil && (PINs{flags: now.Flags &^ token.Flags}).State(r) >= PINCountLow
+	return err
 }
 
 // logout ends the login of all sessions of this process with the token.

@@ -33,10 +33,14 @@ func (e *entry) part(size int) int {
 
 // learn returns the error of an operation in such parts. Where the module refused one for its
 // length, the next try on another session has smaller ones: an operation may be left active in
-// this one.
+// this one. That it lacks memory is a limit only if it does so again at once.
 func (e *entry) learn(part int, err error) error {
+	if err == nil && part > leastPart && e.short.Load() {
+		e.short.Store(false)
+	}
 	switch {
 	case err == nil || !tooLong(err, part):
+	case quirkMemory.is(err) && !e.short.Swap(true):
 	case part > firstPart:
 		e.most.Store(firstPart)
 	default:

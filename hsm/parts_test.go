@@ -35,6 +35,35 @@ func TestLongData(t *testing.T) {
 	}
 }
 
+// TestShortOfMemory has a module that is out of memory for a call, which is no limit, and for the
+// next one of the same length, which is taken for one.
+func TestShortOfMemory(t *testing.T) {
+	s, m := newFaulty(t, hsm.Config{})
+	k, err := s.Import(keystore.HMACSHA256, make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range []uint{pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_HOST_MEMORY} {
+		for _, times := range []int{1, 1, 2} {
+			m.Inject(hsmtest.Fault{Function: "C_Sign", Code: code, Times: times, Skip: 3}, hsmtest.Fault{Function: "C_SignUpdate", Delay: 1})
+			for range 6 {
+				if _, err := k.(keystore.MAC).Sum(make([]byte, 3000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := m.Counters().Calls["C_SignUpdate"]; (n > 0) != (times == 2) {
+				t.Errorf("%#x, %d times: %d parts", code, times, n)
+			}
+		}
+		if code == pkcs11.CKR_DEVICE_MEMORY {
+			s, m = newFaulty(t, hsm.Config{})
+			if k, err = s.Import(keystore.HMACSHA256, make([]byte, 32)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // computed is what keys make of data of a size.
 func computed(t *testing.T, s *hsm.Store, size int) map[string][]byte {
 	t.Helper()

@@ -162,6 +162,9 @@ func (m *module) changing(t tokenInfo, login Role, pin []byte, op func(session u
 	if errors.As(err, &e) && (e.Function == "C_SetPIN" || e.Function == "C_InitPIN") && e.class() != classPIN {
 		return fmt.Errorf("%w; it is not known which PIN is valid now: try the new one first, and each only once", err)
 	}
+	if e != nil && e.Function == "C_CloseSession" {
+		return fmt.Errorf("%w; the PIN was changed before that", err)
+	}
 	if err != nil || changed == nil {
 		return err
 	}
@@ -180,7 +183,7 @@ func (m *module) loggedInAs(t tokenInfo, r Role, pin []byte, op func(session uin
 		return err
 	}
 	defer func() { err = errors.Join(err, m.closeSession(session)) }()
-	err = m.login(session, uint(r), pin)
+	err = m.login(session, t, r, pin)
 	if answered(err, pkcs11.CKR_USER_ALREADY_LOGGED_IN) || answered(err, pkcs11.CKR_PIN_EXPIRED) {
 		err = nil // by a store of this process; or it wants another PIN, which op gives it
 	}

@@ -54,6 +54,9 @@ func TestFaultsOfPINs(t *testing.T) {
 				if unknown := strings.Contains(fmt.Sprint(err), "not known which PIN"); unknown != (function == name) {
 					t.Errorf("%s: %v", what, err)
 				}
+				if told := strings.Contains(fmt.Sprint(err), "the PIN was changed before that"); told != (function == "C_CloseSession") {
+					t.Errorf("%s: %v", what, err)
+				}
 				old, changed := opensWith(t, uri, pin), opensWith(t, uri, next)
 				if old == changed {
 					t.Fatalf("%s: opens with the old PIN: %t, with the new one: %t", what, old, changed)

@@ -25,6 +25,7 @@ const (
 	quirkUntold
 	quirkLongData
 	quirkLogin
+	quirkMemory
 	quirkParameters
 	quirkSessions
 	quirkWrap
@@ -83,6 +84,8 @@ func quirkTable() []quirkRow {
 			[]uint{pkcs11.CKR_DATA_LEN_RANGE, pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE, pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_HOST_MEMORY}},
 		quirkLogin: {"SoftHSM2", "shows no token, or one without a PIN, while another process logs in", "opening the token is retried for a moment",
 			[]uint{pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_USER_PIN_NOT_INITIALIZED, pkcs11.CKR_TOKEN_NOT_RECOGNIZED, pkcs11.CKR_SLOT_ID_INVALID, pkcs11.CKR_DEVICE_ERROR}},
+		quirkMemory: {"cloud HSMs", "is out of memory now and then", "opening the token is retried for a moment, and an operation on another session",
+			[]uint{pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_HOST_MEMORY}},
 		quirkParameters: {"NSS softokn", "requires a string in C_Initialize", "`keystore.initialize` sets it; the error says so if it is missing",
 			[]uint{pkcs11.CKR_ARGUMENTS_BAD}},
 		quirkSessions: {"openCryptoki", "reports CK_UNAVAILABLE_INFORMATION minus one as the number of sessions", "this means no limit, as do CK_EFFECTIVELY_INFINITE and CK_UNAVAILABLE_INFORMATION", nil},

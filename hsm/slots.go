@@ -32,9 +32,7 @@ func Slots(path, initialize string) (all []Slot, err error) {
 	}
 	defer func() { err = errors.Join(err, mod.release(defaultWait)) }()
 	err = mod.inside(defaultWait, func() error {
-		mod.listing.Lock()
-		defer mod.listing.Unlock()
-		ids, err := mod.slots(everySlot)
+		ids, err := mod.list(everySlot)
 		for _, id := range ids {
 			all = append(all, mod.slot(id))
 		}

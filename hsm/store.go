@@ -170,22 +170,28 @@ func newStore(conn *connection, c Config) *Store {
 // Close closes the store and every session key that it made. Later operations
 // return keystore.ErrClosed. It waits for calls under way, but not longer than
 // Config.Wait: if a call does not return, the module is left as it is, and the error
-// is keystore.ErrBusy.
+// is keystore.ErrBusy. So it is if closing takes three times as long.
 func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.done)
-		err = s.mod.alone(s.wait, func() error {
-			s.leave()
-			s.graves.closeAbandoned()
-			s.access.pin.wipe()
-			return nil
-		})
-		s.mod.part(s.connection)
-		if err == nil {
-			err = s.mod.release(s.wait)
-		}
+		err = bounded(3*s.wait, func() error { return leaveModule(s.connection) })
 	})
 	return err
+}
+
+// leaveModule closes the sessions, and stops using the module.
+func leaveModule(c *connection) error {
+	err := c.mod.alone(c.wait, func() error {
+		c.leave()
+		c.graves.closeAbandoned()
+		c.access.pin.wipe()
+		return nil
+	})
+	c.mod.part(c)
+	if err != nil {
+		return err
+	}
+	return c.mod.unshare(c.wait)
 }
 
 // Serial returns the serial number of the token. The nodes of a cluster have

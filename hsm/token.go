@@ -86,7 +86,7 @@ func (m *module) setPIN(t tokenInfo, soPIN, userPIN []byte) error {
 	}
 	// Nobody else can be logged in to a token without a user PIN.
 	defer m.closeSession(session)
-	if err := m.login(session, pkcs11.CKU_SO, soPIN); err != nil {
+	if err := m.login(session, t, SecurityOfficer, soPIN); err != nil {
 		return err
 	}
 	if err := m.initPIN(session, userPIN); err != nil {

@@ -149,7 +149,7 @@ func passedEnd(rights []byte) (end laneEnd, err error) {
 const maxSettings = 1 << 20
 
 func readSettings(r io.Reader) ([]byte, error) {
-	var size [prefix]byte
+	var size [4]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ func TestLongAnswer(t *testing.T) {
 	p.lanes[own], p.free[blocking] = true, []*lane{own}
 	sent := make(chan error, 1)
 	go func() {
-		_, err := theirs.receive(maxMessage)
+		_, err := theirs.request()
 		sent <- errors.Join(err, theirs.send(begin(nil, succeeded).bytes(make([]byte, 32<<20))))
 	}()
 	go p.reap()

@@ -142,11 +142,11 @@ func TestOptionsPass(t *testing.T) {
 // TestDamagedLanes has messages that a lane does not take.
 func TestDamagedLanes(t *testing.T) {
 	for name, bytes := range map[string][]byte{
-		"nothing":    {0, 0, 0, 0},
-		"too long":   {0xff, 0xff, 0xff, 0xff, 1},
-		"cut":        {0, 0, 0, 9, 1},
-		"two at one": {0, 0, 0, 1, 1, 0, 0, 0, 1, 1},
-		"no socket":  {0xff, 0xff, 0xff, 0xff},
+		"nothing":    {0, 0, 0, 0, 0},
+		"too long":   {0xff, 0xff, 0xff, 0xff, 0, 1},
+		"cut":        {0, 0, 0, 9, 0, 1},
+		"two at one": {0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1},
+		"no socket":  {0xff, 0xff, 0xff, 0xff, 0},
 	} {
 		from, to := lanes(t)
 		if err := writePipe(from.out, bytes); err != nil {
@@ -163,7 +163,7 @@ func TestDamagedLanes(t *testing.T) {
 func TestLongMessages(t *testing.T) {
 	from, to := lanes(t)
 	defer from.close()
-	for _, size := range []int{0, 1, from.short - 6, from.short - 5, from.short, buffer - 8, buffer, 5 * buffer, 3} {
+	for _, size := range []int{0, 1, from.short - prefix - 2, from.short - prefix - 1, from.short, buffer - 8, buffer, 5 * buffer, 3} {
 		sent := make(chan error, 1)
 		go func() { sent <- from.send(begin(from.output, 7).bytes(make([]byte, size))) }()
 		got, err := to.receive(maxMessage)

@@ -37,6 +37,7 @@ type lane struct {
 	readable syscall.RawConn // of file, if the lane is polled
 	wait     reading         // for a message on in
 
+	turn   byte // of the request, which its answer repeats
 	input  []byte
 	output message
 	filled int // bytes of input that the last message took
@@ -118,11 +119,11 @@ func (l *lane) send(m message) error {
 	if len(m) > maxMessage {
 		return fmt.Errorf("isolated: a message of %d bytes: at most %d pass between the processes", len(m), maxMessage)
 	}
-	l.output = m.finish()
+	l.output = m.finish(l.turn)
 	if len(l.output) <= l.short {
 		return writePipe(l.out, l.output)
 	}
-	var mark [prefix]byte
+	mark := [prefix]byte{prefix - 1: l.turn}
 	binary.BigEndian.PutUint32(mark[:], onSocket)
 	if err := writePipe(l.out, mark[:]); err != nil {
 		return err
@@ -156,6 +157,25 @@ func writeAll(fd int, rest []byte) error {
 		rest = rest[n:]
 	}
 	return nil
+}
+
+// request reads a request, and takes up its turn.
+func (l *lane) request() ([]byte, error) {
+	m, err := l.receive(maxMessage)
+	if err == nil {
+		l.turn = l.input[prefix-1]
+	}
+	return m, err
+}
+
+// answer reads the answer to the last request: one to another, as of a child that answers twice,
+// is malformed.
+func (l *lane) answer(longest int) ([]byte, error) {
+	m, err := l.receive(longest)
+	if err == nil && l.input[prefix-1] != l.turn {
+		err = errMalformed
+	}
+	return m, err
 }
 
 // receive reads a message of at most longest bytes, which is valid until the next call.

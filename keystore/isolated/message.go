@@ -8,15 +8,16 @@ import (
 // A message is a request or an answer that is being written.
 type message []byte
 
-// prefix is the length before a message on a lane.
-const prefix = 4
+// prefix is what stands before a message on a lane: its length in 4 bytes, and its turn.
+const prefix = 5
 
-// begin starts a message, with room for its length.
-func begin(reuse []byte, first byte) message { return append(reuse[:0], 0, 0, 0, 0, first) }
+// begin starts a message, with room for the prefix.
+func begin(reuse []byte, first byte) message { return append(reuse[:0], 0, 0, 0, 0, 0, first) }
 
-// finish writes the length of the message, which its room has to hold.
-func (m message) finish() message {
+// finish writes the prefix of the message.
+func (m message) finish(turn byte) message {
 	binary.BigEndian.PutUint32(m, uint32(len(m)-prefix))
+	m[prefix-1] = turn
 	return m
 }
 

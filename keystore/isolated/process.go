@@ -136,6 +136,9 @@ func (p *process) listen(lines *bufio.Scanner, c *Config) {
 			p.heard(e, c)
 		}
 	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) { // it would wait for somebody to read the rest
+		p.end("told something without an end")
+	}
 }
 
 // end kills the child. Calls that are under way fail.
@@ -310,10 +313,11 @@ func (p *process) kind(quick bool) kind {
 func (p *process) exchange(l *lane, limit time.Duration, request message, longest int) ([]byte, error) {
 	p.begin(l, limit)
 	defer l.due.Store(0)
+	l.turn++
 	if err := l.ask(request); err != nil {
 		return nil, err
 	}
-	return l.receive(longest)
+	return l.answer(longest)
 }
 
 // longestAnswer bounds the memory that a child can make the parent take: what a key makes

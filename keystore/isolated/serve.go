@@ -38,7 +38,7 @@ func newServer(store keystore.Store) *server {
 func serveLane(s *server, l *lane) {
 	defer l.close()
 	for {
-		request, err := l.receive(maxMessage)
+		request, err := l.request()
 		if err != nil {
 			return
 		}

@@ -75,7 +75,7 @@ func (x *ceremony) take(k *config.Keystore) error {
 	}
 	before := x.state.Token
 	if len(x.state.Keys) > 0 && (before.Label != token.Label || before.Serial != token.Serial) {
-		return exit.Usagef("the ceremony began with the token %q, serial %s, and this is %q, serial %s: name that one", before.Label, before.Serial, token.Label, token.Serial)
+		return exit.Usagef("the ceremony began with the token %q, serial %s, and this is %q, serial %s: name that one", before.Label, exit.Printable(before.Serial), token.Label, exit.Printable(token.Serial))
 	}
 	x.state.Token = token
 	return nil

@@ -19,6 +19,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -63,7 +64,7 @@ func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
 		if uri.Matches(&one) {
 			return ceremonyToken{uri.String(), one.Label, one.Serial, one.Model, one.Manufacturer, hex.EncodeToString(sum[:])}, nil
 		}
-		none.Tokens = append(none.Tokens, fmt.Sprintf("%q serial %s", one.Label, one.Serial))
+		none.Tokens = append(none.Tokens, fmt.Sprintf("%q serial %s", one.Label, safetext.String(one.Serial)))
 	}
 	if unread != nil {
 		return t, unread
