@@ -137,9 +137,9 @@ func crashed(t *testing.T, key crypto.Signer, left onDisk, names ...string) {
 	notes := strings.Join(after.Logs[0].Notes, "\n")
 	records := left.loose(t, names...)
 	switch {
-	case records > 0 && !strings.Contains(notes, fmt.Sprintf("%d records before record", records)):
+	case records > 0 && !strings.Contains(notes, fmt.Sprintf("where another process began: %d:", records)):
 		t.Errorf("%d records were not signed: %s", records, notes)
-	case records == 0 && strings.Contains(notes, "not signed"):
+	case records == 0 && strings.Contains(notes, "unsigned"):
 		t.Errorf("all records were signed: %s", notes)
 	case records == 0 && strings.Contains(strings.Join(names, "")+left[names[0]], "message") && !strings.Contains(notes, "did not end properly"):
 		t.Errorf("the process did not stop: %s", notes)

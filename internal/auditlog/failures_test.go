@@ -135,7 +135,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := verify(t, []string{path}, keysOf(t, key))
-	if len(r.Findings) > 0 || r.Logs[0].Unsigned != 0 || len(r.Logs[0].Notes) != 2 || !strings.Contains(r.Logs[0].Notes[0], "were lost") {
+	if len(r.Findings) > 0 || r.Logs[0].Unsigned != 0 || len(r.Logs[0].Notes) != 2 || !strings.Contains(r.Logs[0].Notes[0], "records lost before") {
 		t.Errorf("%+v", r)
 	}
 	if text := log.String(); strings.Count(text, "level=ERROR") != 1 || strings.Count(text, "written again") != 1 {

@@ -258,7 +258,7 @@ func (l *Log) end() error {
 	defer l.mu.Unlock()
 	l.ended = true
 	if l.failed != nil {
-		return errors.Join(fmt.Errorf("audit log: %d records are not signed: %w", l.unsigned, l.failed), l.file.Close())
+		return errors.Join(fmt.Errorf("audit log: unsigned records: %d: %w", l.unsigned, l.failed), l.file.Close())
 	}
 	return l.file.Close()
 }

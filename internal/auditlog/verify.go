@@ -304,7 +304,7 @@ func (v *verifier) meaning(l readLine) {
 	case eventCheckpoint:
 		v.checkpoint(l)
 	case eventLost:
-		v.note("%d records were lost before record %d because the log could not be written", l.Count, l.N)
+		v.note("records lost before record %d because the log could not be written: %d", l.N, l.Count)
 	case EventStart:
 		v.started(l)
 	}
@@ -320,7 +320,7 @@ func (v *verifier) meaning(l readLine) {
 func (v *verifier) started(l readLine) {
 	switch loose := v.now.Records - v.signed; {
 	case loose > 0:
-		v.note("%d records before record %d were not signed when the previous process ended: it crashed, and records that it had not written yet are missing, or someone else wrote them", loose, l.N)
+		v.note("unsigned records before record %d, where another process began: %d: the previous one crashed, and records that it had not written yet are missing, or someone else wrote them", l.N, loose)
 	case v.now.Records > 0 && !v.stopped:
 		v.note("the process that wrote before record %d did not end properly: records that it had not written yet are missing, if there were any", l.N)
 	}
@@ -363,7 +363,7 @@ func (v *verifier) endLog() {
 	case s.Checkpoints == 0:
 		v.find("nothing in this log is signed, so nothing is proven")
 	case s.Unsigned > 0:
-		v.note("%d records after record %d are not signed: they are only chained, and anyone who can write the file can change them", s.Unsigned, s.Signed)
+		v.note("unsigned records after record %d: %d: they are only chained, and anyone who can write the file can change them", s.Signed, s.Unsigned)
 	}
 	if !s.Stopped {
 		v.note("the files do not show whether records after record %d were cut off: the process is still running, or did not end properly", s.last.N)
