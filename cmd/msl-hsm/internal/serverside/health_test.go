@@ -135,6 +135,21 @@ func TestStateHealth(t *testing.T) {
 	}
 }
 
+// TestSlowPeerHealth has the time for messages end during steps: a server stays ready if the peer was
+// slow, and not if the state was.
+func TestSlowPeerHealth(t *testing.T) {
+	s := &Service{base: &base{}}
+	metered := meteredState{nil, metrics.New("", ""), &s.stateFailed, &s.stateOutage, nil}
+	metered.note("accept-id", time.Now(), context.DeadlineExceeded)
+	if got := s.recentFailure(); got != nil {
+		t.Errorf("the peer was slow: %+v", got)
+	}
+	metered.note("accept-id", time.Now().Add(-2*slowStep), context.DeadlineExceeded)
+	if s.recentFailure() == nil {
+		t.Error("the state was slow, and nobody knows")
+	}
+}
+
 func TestClockHealth(t *testing.T) {
 	for apart, want := range map[time.Duration]string{0: "", 11 * time.Minute: "is 11m0s ahead of the one here", -24 * time.Hour: "is 24h0m0s behind the one here"} {
 		got := checkClock(apart)

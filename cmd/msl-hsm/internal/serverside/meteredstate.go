@@ -36,12 +36,17 @@ type stateFailure struct {
 	began, at time.Time
 }
 
+// slowStep is the time of a step from which the state is too slow, and not the peer whose time
+// for a message ended during the step.
+const slowStep = time.Second
+
 // note measures a step that began then. A verdict on a token is not a failure.
 func (s meteredState) note(operation string, began time.Time, err error) {
-	if verdict := msl.Code(0); errors.As(err, &verdict) || errors.Is(err, keystore.ErrNotFound) || errors.Is(err, context.Canceled) {
+	now := time.Now()
+	verdict, peersTime := msl.Code(0), errors.Is(err, context.DeadlineExceeded) && now.Sub(began) < slowStep
+	if errors.As(err, &verdict) || errors.Is(err, keystore.ErrNotFound) || errors.Is(err, context.Canceled) || peersTime {
 		err = nil
 	}
-	now := time.Now()
 	s.to.State(operation, now.Sub(began), err)
 	if err == nil {
 		return
