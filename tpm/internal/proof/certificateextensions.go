@@ -25,12 +25,15 @@ func readExtensions(c *x509.Certificate, in cryptobyte.String) error {
 		if err != nil {
 			return err
 		}
+		c.Extensions = append(c.Extensions, x)
 		id := x.Id.String()
 		if there[id] && !slices.Contains(harmless(), id) {
 			return errors.New("two extensions " + id)
 		}
+		if there[id] {
+			continue // the first one counts
+		}
 		there[id] = true
-		c.Extensions = append(c.Extensions, x)
 		known, err := useExtension(c, x)
 		if err != nil {
 			return err
