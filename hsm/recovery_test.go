@@ -62,7 +62,7 @@ func TestMisreadToken(t *testing.T) {
 	}
 }
 
-// TestLogins has a device that fails for ever: logins are bounded.
+// TestLogins has a device that fails forever: logins are bounded.
 func TestLogins(t *testing.T) {
 	s, m := newFaulty(t, hsm.Config{})
 	u := newUse(t, s)

@@ -158,7 +158,7 @@ func owned(path string, err error) error {
 
 // alone gives this process its turn to replace sockets in a directory: otherwise, of two that
 // start at once, one would remove what the other has just made. Everyone who may read the
-// directory can keep it locked, so a turn that does not come is done without.
+// directory can keep it locked, so if the turn does not come, the socket is replaced without it.
 func alone(dir string) (done func()) {
 	f, err := os.Open(dir)
 	if err != nil {

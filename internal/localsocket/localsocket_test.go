@@ -144,7 +144,7 @@ func TestWhoseSocket(t *testing.T) {
 	}
 }
 
-// TestLockedByOthers makes a socket in a directory that another process has locked for ever.
+// TestLockedByOthers makes a socket in a directory that another process has locked forever.
 func TestLockedByOthers(t *testing.T) {
 	dir := t.TempDir()
 	other, err := os.Open(dir)

@@ -222,7 +222,7 @@ func (r *Record) revokeCertificates(key []byte, why Revocation) {
 }
 
 // revoke revokes a certificate, once. If a person does it again, a time far ahead is corrected:
-// nothing counts before it that is issued to the name ([Standing.Compromised]).
+// nothing that was issued to the name before that time counts ([Standing.Compromised]).
 func (c *Certificate) revoke(why Revocation) (changed bool) {
 	switch {
 	case c.Revoked == nil:

@@ -60,7 +60,7 @@ func readExtension(list *cryptobyte.String) (x pkix.Extension, err error) {
 	return x, nil
 }
 
-// useExtension reports whether an extension forbids nothing that goes unnoticed. The subject
+// useExtension reports whether all that an extension forbids will be noticed. A critical subject
 // alternative name is left to the caller.
 func useExtension(c *x509.Certificate, x pkix.Extension) (known bool, err error) {
 	const keyUsage, basicConstraints, extKeyUsage = "2.5.29.15", "2.5.29.19", "2.5.29.37"
