@@ -130,6 +130,9 @@ func answered(err error, code uint) bool {
 // they are closed one by one.
 func (m *module) restart(wait time.Duration) error {
 	return m.alone(wait, func() error {
+		if m.users.Load() == 0 { // the last store was closed meanwhile: nobody would finalize it
+			return errClosed
+		}
 		ended := m.own && m.end() == nil
 		err := m.initialize(m.text)
 		if ended && err != nil && !already(err) {

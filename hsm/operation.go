@@ -56,7 +56,7 @@ type entry struct {
 	seals atomic.Pointer[form]   // how keys are sealed in the module, once that is known
 	loose atomic.Pointer[[]uint] // attributes that it does not take of unsealed keys
 	most  atomic.Int64           // bytes of data that a call takes; 0 while no limit was met
-	short atomic.Bool            // the last long call lacked memory
+	short atomic.Int64           // bytes of a long call that lacked memory; 0 if as long a one did not since
 	pads  atomic.Bool            // it says that it wraps with CKM_AES_CBC_PAD
 	binds atomic.Bool            // it keeps keys to their CKA_ALLOWED_MECHANISMS
 	bare  atomic.Bool            // it was seen to make no objects of the session

@@ -33,15 +33,17 @@ func (e *entry) part(size int) int {
 
 // learn returns the error of an operation in such parts. Where the module refused one for its
 // length, the next try on another session has smaller ones: an operation may be left active in
-// this one. That it lacks memory is a limit only if it does so again at once.
+// this one. A lack of memory is a limit only if it occurs again before as much was accepted; the
+// smallest parts are next then, because the operation has one more try.
 func (e *entry) learn(part int, err error) error {
-	if err == nil && part > leastPart && e.short.Load() {
-		e.short.Store(false)
-	}
+	short := int(e.short.Load())
 	switch {
+	case err == nil && short > 0 && part >= short:
+		e.short.Store(0)
 	case err == nil || !tooLong(err, part):
-	case quirkMemory.is(err) && !e.short.Swap(true):
-	case part > firstPart:
+	case quirkMemory.is(err) && (short == 0 || part < short):
+		e.short.Store(int64(part))
+	case part > firstPart && !quirkMemory.is(err):
 		e.most.Store(firstPart)
 	default:
 		e.most.Store(leastPart)

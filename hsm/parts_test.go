@@ -64,6 +64,24 @@ func TestShortOfMemory(t *testing.T) {
 	}
 }
 
+// TestLowMemoryLimit has a module that always lacks memory for long data: the first operation
+// finds that out.
+func TestLowMemoryLimit(t *testing.T) {
+	for _, code := range []uint{pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_HOST_MEMORY} {
+		for _, most := range []int{1 << 10, 4 << 10, 16 << 10} {
+			s, m := newFaulty(t, hsm.Config{})
+			k, err := s.Import(keystore.HMACSHA256, make([]byte, 32))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Inject(hsmtest.Fault{MaxPart: most, Code: code})
+			if _, err := k.(keystore.MAC).Sum(make([]byte, 40<<10)); err != nil {
+				t.Errorf("%#x, %d bytes: %v", code, most, err)
+			}
+		}
+	}
+}
+
 // computed is what keys make of data of a size.
 func computed(t *testing.T, s *hsm.Store, size int) map[string][]byte {
 	t.Helper()

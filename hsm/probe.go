@@ -117,7 +117,8 @@ func probeOnce(s *Store, informs bool) (Report, error) {
 	return report, err
 }
 
-// errUntried has a session closed in which a check failed: its operation may still be active.
+// errUntried makes the pool close a session in which a check failed: its operation may still be
+// active.
 var errUntried = errors.New("hsm: a check could not be tried")
 
 // prove refuses a module or sealing keys that do not protect.

@@ -292,8 +292,8 @@ func (r *recovery) tell(err error) {
 
 // renewNow opens the sessions anew; where that fails, or the caller knows that it
 // would, it initializes the module first, unless another store of this process
-// did so already, or is to be spared. That helps against no refused PIN, but against a
-// token that was misread and has none.
+// did so already, or is to be spared. This does not help if the token refused the PIN, but may
+// if it was misread and seems to have none.
 func (r *recovery) renewNow(restart bool) error {
 	now := r.life.Load()
 	moved := now != nil && now.generation != r.mod.generation.Load()

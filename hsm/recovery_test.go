@@ -43,7 +43,7 @@ func TestDeadSessions(t *testing.T) {
 // C_Finalize it has no PIN, or is not there.
 func TestMisreadToken(t *testing.T) {
 	for _, fault := range []hsmtest.Fault{
-		//		{Function: "C_Login", Code: pkcs11.CKR_USER_PIN_NOT_INITIALIZED, UntilFinalize: true},
+		{Function: "C_Login", Code: pkcs11.CKR_USER_PIN_NOT_INITIALIZED, UntilFinalize: true},
 		{Function: "C_OpenSession", Code: pkcs11.CKR_TOKEN_NOT_RECOGNIZED, UntilFinalize: true},
 		{Function: "C_GetSlotList", Code: pkcs11.CKR_GENERAL_ERROR, UntilFinalize: true},
 	} {
@@ -62,7 +62,7 @@ func TestMisreadToken(t *testing.T) {
 	}
 }
 
-// TestLogins has a device that fails for ever: logins are bounded.
+// TestLogins has a device that fails forever: logins are bounded.
 func TestLogins(t *testing.T) {
 	s, m := newFaulty(t, hsm.Config{})
 	u := newUse(t, s)

@@ -170,7 +170,7 @@ func newStore(conn *connection, c Config) *Store {
 // Close closes the store and every session key that it made. Later operations
 // return keystore.ErrClosed. It waits for calls under way, but not longer than
 // Config.Wait: if a call does not return, the module is left as it is, and the error
-// is keystore.ErrBusy. So it is if closing takes three times as long.
+// is keystore.ErrBusy. It is the same if closing takes three times as long.
 func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.done)

@@ -149,10 +149,11 @@ const occupied = "another program may be using it: end that, or try again later;
 
 // absent is what to do if a socket does not lead to a TPM.
 func absent(err error) string {
+	var late net.Error
 	switch {
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
 		return "; start the program that is the TPM, or correct its address"
-	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.As(err, &late) && late.Timeout(): // EAGAIN too
 		return "; " + occupied
 	}
 	return ""

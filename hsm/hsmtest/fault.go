@@ -106,7 +106,7 @@ type Fault struct {
 	// CKR_TOKEN_WRITE_PROTECTED, and C_GetTokenInfo says so.
 	WriteProtected bool
 	// MaxPart, if not 0, is how many bytes of data one call accepts; more are
-	// CKR_DATA_LEN_RANGE. It applies to data to encrypt, decrypt, digest, sign or
+	// CKR_DATA_LEN_RANGE, or Code. It applies to data to encrypt, decrypt, digest, sign or
 	// verify, not to wrapped keys.
 	MaxPart int
 	// MaxFound, if not 0, is how many objects C_FindObjects returns at a time.

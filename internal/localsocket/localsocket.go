@@ -142,10 +142,11 @@ func removeStale(path string) error {
 // owned returns whose socket is at a path, by the error of connecting to it, and nil if nobody
 // listens there anymore.
 func owned(path string, err error) error {
+	var late net.Error
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return nil
-	case err == nil, errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
+	case err == nil, errors.As(err, &late) && late.Timeout(): // EAGAIN too: the queue is full
 		return takenError("another process listens at " + path + ": name another path")
 	case errors.Is(err, fs.ErrPermission):
 		return takenError(path + " is a socket of another user: name another path, or remove it")
@@ -157,7 +158,7 @@ func owned(path string, err error) error {
 
 // alone gives this process its turn to replace sockets in a directory: otherwise, of two that
 // start at once, one would remove what the other has just made. Everyone who may read the
-// directory can keep it locked, so a turn that does not come is done without.
+// directory can keep it locked, so if the turn does not come, the socket is replaced without it.
 func alone(dir string) (done func()) {
 	f, err := os.Open(dir)
 	if err != nil {

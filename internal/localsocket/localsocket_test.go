@@ -121,11 +121,13 @@ func TestOneOfMany(t *testing.T) {
 // TestWhoseSocket says what is known about a socket from trying to connect to it.
 func TestWhoseSocket(t *testing.T) {
 	const listens = "another process listens at s: name another path"
+	_, late := net.DialTimeout("tcp", "127.0.0.1:9", 1)
 	for _, c := range []struct {
 		err  error
 		want string
 	}{
 		{nil, listens},
+		{late, listens},
 		{syscall.EAGAIN, listens},
 		{os.ErrDeadlineExceeded, listens},
 		{syscall.EACCES, "s is a socket of another user: name another path, or remove it"},
@@ -142,7 +144,7 @@ func TestWhoseSocket(t *testing.T) {
 	}
 }
 
-// TestLockedByOthers makes a socket in a directory that another process has locked for ever.
+// TestLockedByOthers makes a socket in a directory that another process has locked forever.
 func TestLockedByOthers(t *testing.T) {
 	dir := t.TempDir()
 	other, err := os.Open(dir)

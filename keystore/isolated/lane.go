@@ -168,8 +168,8 @@ func (l *lane) request() ([]byte, error) {
 	return m, err
 }
 
-// answer reads the answer to the last request: one to another, as of a child that answers twice,
-// is malformed.
+// answer reads the answer to the last request. An answer to another one, as from a child that
+// answers twice, is malformed.
 func (l *lane) answer(longest int) ([]byte, error) {
 	m, err := l.receive(longest)
 	if err == nil && l.input[prefix-1] != l.turn {

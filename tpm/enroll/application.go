@@ -155,8 +155,8 @@ func (n *application) acceptKeys(ca *issuer) error {
 	r.supersede(n.offered.Names(), n.now)
 	r.renamed(n.now)
 	r.prune(n.now)
-	if r.issued()+len(n.offered.Keys) > maxIssued {
-		return full(r, len(n.offered.Keys))
+	if err := r.room(n.offered.Names()); err != nil {
+		return err
 	}
 	for _, k := range n.offered.Keys {
 		if old := r.key(k.Name); old != nil {

@@ -257,8 +257,9 @@ func (a *Authority) note(ctx context.Context, n *application) (err error) {
 	if n.begins() {
 		r.Since = n.now
 	}
-	if r.prune(n.now); r.issued() > maxIssued {
-		return full(&r, len(n.offered.Keys))
+	r.prune(n.now)
+	if err := r.room(n.offered.Names()); err != nil {
+		return err
 	}
 	if r.State == "" || r.State == Refused {
 		r.State, r.Waits = Pending, "its registration was not completed: it must enroll again"

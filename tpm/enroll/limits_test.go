@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"bytes"
 	"crypto/x509"
 	"slices"
 	"strings"
@@ -101,5 +102,24 @@ func TestManyCertificates(t *testing.T) {
 	}
 	if r := o.record(f.id()); len(r.Certificates) != 1 || len(r.Keys) != 2 || len(r.Log) != maxEvents {
 		t.Errorf("%d certificates, %d keys, %d events", len(r.Certificates), len(r.Keys), len(r.Log))
+	}
+}
+
+// TestFullOfKeys names a time to a device that is full of keys, those in use among them. It may
+// offer those again.
+func TestFullOfKeys(t *testing.T) {
+	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	r := Record{Keys: []Key{{Name: []byte("used"), Current: true}}}
+	for i := range maxIssued - 1 {
+		retired := now.Add(time.Duration(i) * time.Hour)
+		r.Keys = append(r.Keys, Key{Retired: &retired})
+	}
+	if err := r.room([][]byte{[]byte("used")}); err != nil {
+		t.Error(err)
+	}
+	for _, tt := range []struct{ offered, want string }{{"a", "2026-05-30 00:00:00"}, {"ab", "2026-05-30 01:00:00"}} {
+		if err := r.room(bytes.SplitAfter([]byte(tt.offered), nil)); err == nil || !strings.Contains(err.Error(), "after "+tt.want) {
+			t.Errorf("%s: %v", tt.offered, err)
+		}
 	}
 }

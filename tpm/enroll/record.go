@@ -222,7 +222,7 @@ func (r *Record) revokeCertificates(key []byte, why Revocation) {
 }
 
 // revoke revokes a certificate, once. If a person does it again, a time far ahead is corrected:
-// nothing counts before it that is issued to the name ([Standing.Compromised]).
+// nothing that was issued to the name before that time counts ([Standing.Compromised]).
 func (c *Certificate) revoke(why Revocation) (changed bool) {
 	switch {
 	case c.Revoked == nil:
@@ -245,38 +245,42 @@ func (r *Record) prune(now time.Time) {
 	})
 }
 
-// issued counts the keys or certificates recently given to a device.
-func (r *Record) issued() int {
-	keys := 0
+// room returns an error if a device with the offered keys would have more keys or certificates
+// than a record may. It says when enough of those it has are forgotten.
+func (r *Record) room(offered [][]byte) error {
+	keys, certificates := 0, len(r.Certificates)+len(offered)
+	var retired, expired []time.Time
 	for _, k := range r.Keys {
 		if k.Revoked == nil {
 			keys++
 		}
-	}
-	return max(keys, len(r.Certificates))
-}
-
-// full is the error of a device that would have more keys or certificates than a record may. It
-// says when enough of those it has are forgotten.
-func full(r *Record, more int) error {
-	var keys, certificates []time.Time
-	for _, k := range r.Keys {
 		if k.Revoked == nil && k.Retired != nil {
-			keys = append(keys, k.Retired.Add(rememberRetired))
+			retired = append(retired, k.Retired.Add(rememberRetired))
 		}
+	}
+	for _, name := range offered {
+		if r.key(name) == nil {
+			keys++
+		}
+	}
+	if max(keys, certificates) <= maxIssued {
+		return nil
 	}
 	for _, c := range r.Certificates {
-		certificates = append(certificates, c.Expires)
+		expired = append(expired, c.Expires)
 	}
-	var until time.Time
-	for _, ends := range [][]time.Time{keys, certificates} {
-		slices.SortFunc(ends, time.Time.Compare)
-		if over := len(ends) + more - maxIssued; over > 0 {
-			until = later(until, ends[min(over, len(ends))-1])
-		}
-	}
+	until := later(whenGone(retired, keys-maxIssued), whenGone(expired, certificates-maxIssued))
 	return proof.Fail(ErrBusy, "EK hash %s has %d keys or certificates: try again after %s, and then less often",
 		r.ID, maxIssued, until.UTC().Format(time.DateTime))
+}
+
+// whenGone returns when so many things have reached their end.
+func whenGone(ends []time.Time, many int) (t time.Time) {
+	slices.SortFunc(ends, time.Time.Compare)
+	if n := min(many, len(ends)); n > 0 {
+		t = ends[n-1]
+	}
+	return t
 }
 
 // Identity returns the device with all its keys, even if they are revoked, and the

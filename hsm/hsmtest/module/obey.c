@@ -154,6 +154,8 @@ static int concerns(const rule *r, call *c)
 	const word tokens = DOES_REMOVE | DOES_REPLACE;
 	const word told = DOES_TOLD_SESSIONS | DOES_MAX_SESSIONS;
 
+	if (r->does & DOES_MAX_PART)
+		return too_long(r, c);
 	return r->does & at_any ||
 		(r->does & tokens && is_of_tokens(c)) ||
 		(r->does & told && c->fn == FN_GetTokenInfo) ||
@@ -165,7 +167,6 @@ static int concerns(const rule *r, call *c)
 		(r->does & DOES_LIST && makes_longer(r, c) && c->a[2]) ||
 		(r->does & DOES_MAX_FOUND && c->fn == FN_FindObjects) ||
 		(r->does & DOES_WRITE_PROTECT && (writes(c) || (c->fn == FN_GetTokenInfo && c->a[1]))) ||
-		(r->does & DOES_MAX_PART && too_long(r, c)) ||
 		(r->does & DOES_UNKNOWN && is_unknown(r, c)) ||
 		(r->does & DOES_FRESH_LIST && c->fn == FN_GetFunctionList) ||
 		(r->does & DOES_IMITATE && imitates(r, c)) ||
@@ -225,7 +226,7 @@ static int refuses(const rule *r, call *c, word *rv)
 	if (r->does & DOES_TOKEN_ONLY)
 		return 1;
 	*rv = CKR_DATA_LEN_RANGE;
-	if (r->does & DOES_MAX_PART && too_long(r, c))
+	if (r->does & DOES_MAX_PART)
 		return 1;
 	if (!(r->does & DOES_UNKNOWN) || c->fn == FN_GetMechanismList || c->fn == FN_GetAttributeValue)
 		return 0;

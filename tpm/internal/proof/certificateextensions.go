@@ -25,12 +25,15 @@ func readExtensions(c *x509.Certificate, in cryptobyte.String) error {
 		if err != nil {
 			return err
 		}
+		c.Extensions = append(c.Extensions, x)
 		id := x.Id.String()
 		if there[id] && !slices.Contains(harmless(), id) {
 			return errors.New("two extensions " + id)
 		}
+		if there[id] {
+			continue // the first one counts
+		}
 		there[id] = true
-		c.Extensions = append(c.Extensions, x)
 		known, err := useExtension(c, x)
 		if err != nil {
 			return err
@@ -57,7 +60,7 @@ func readExtension(list *cryptobyte.String) (x pkix.Extension, err error) {
 	return x, nil
 }
 
-// useExtension reports whether an extension forbids nothing that goes unnoticed. The subject
+// useExtension reports whether all that an extension forbids will be noticed. A critical subject
 // alternative name is left to the caller.
 func useExtension(c *x509.Certificate, x pkix.Extension) (known bool, err error) {
 	const keyUsage, basicConstraints, extKeyUsage = "2.5.29.15", "2.5.29.19", "2.5.29.37"

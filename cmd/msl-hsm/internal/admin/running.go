@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"os"
 	"reflect"
 	"strings"
 	"syscall"
@@ -43,8 +42,9 @@ func Dial(state string) (*Running, error) { return dialAt(socketOf(state), state
 // dialAt is Dial for a socket anywhere.
 func dialAt(socket, state string) (*Running, error) {
 	conn, err := net.DialTimeout("unix", socket, dialPatience)
+	var late net.Error
 	switch {
-	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.As(err, &late) && late.Timeout(): // EAGAIN too
 		return nil, silent(state, dialPatience) // nothing accepts connections
 	case err != nil:
 		return nil, nil
