@@ -30,7 +30,7 @@ type Service struct {
 	prefix       string             // of the labels of the keys
 	services     *msl.Versions      // of the keys of service tokens
 	tls          *mslhttp.TLSServer // below MSL, or nil
-	upstream     *mslhttp.Upstream  // behind the server, or nil; at first, that of the service before this one
+	upstream     *mslhttp.Upstream  // behind the server, or nil
 	certificates []certificateFile  // presented by the server
 	heartbeat    heartbeat
 	crls         map[string]*keys.CRLFile // in use, by setting; at first, those of the service before this one
