@@ -119,7 +119,7 @@ func (u *Upstream) Start(ctx context.Context) error {
 
 // Continue makes u use what former, which it replaces, knows about the targets that both
 // have: an outage that began earlier is not news, and a failed target is not tried first.
-// What u then learns, former knows, too, so call it once nothing can prevent the
+// Afterward former also knows what u learns, so call it once nothing can prevent the
 // replacement. If only former checks its targets, they start anew. Call it before Start
 // and the first request.
 func (u *Upstream) Continue(former *Upstream) {
