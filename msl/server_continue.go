@@ -5,8 +5,8 @@ import "time"
 // Continue makes s count on where former stopped, which it replaces while the process runs:
 // wrong guesses of users' secrets, and the devices where users have logged in; users whose
 // turn it is; signed refusals; the memory of messages; messages of established sessions, for
-// which others wait; and the hits and misses of [ServerStats]. What is bounded by a limit
-// that differs is counted anew. The sessions that former remembers are opened again from
+// which others wait; and the hits and misses of [ServerStats]. Where a limit differs, its
+// count starts anew. The sessions that former remembers are opened again from
 // their devices' tokens. Call it before the first message to s; former may still answer
 // some.
 func (s *Server) Continue(former *Server) {

@@ -69,23 +69,30 @@ func CheckNonReplayableID(largest, id int64) error {
 // A Sequence is the newest sequence number that an issuer gave under a serial
 // number. Asked is the number in the request for that renewal. A client that lost the
 // answer repeats the request, and somebody may send copies of it, so the client may hold
-// any number from Asked on.
+// Asked, or any number that answered the request. Skipped is how many of the numbers that
+// follow Asked did not: they answered the request before it.
 type Sequence struct {
-	Newest int64
-	Asked  int64
+	Newest  int64
+	Asked   int64
+	Skipped int64
 }
 
 // Renew returns the record after a renewal that was requested with the given sequence
 // number. known says whether a record existed before. A number that shows that its client got
-// the answer to an earlier request makes that request useless.
+// the answer to a request makes that request and its other answers useless: of two devices
+// with one token, only the one that renews it again first keeps the session.
 func (s Sequence) Renew(known bool, sequence int64) (Sequence, error) {
 	if !known {
 		return Sequence{Newest: next(sequence), Asked: sequence}, nil
 	}
-	if after(s.Asked, sequence) > after(s.Asked, s.Newest) {
+	switch n := after(s.Asked, sequence); {
+	case n == 0:
+		s.Newest = next(s.Newest)
+		return s, nil
+	case n <= s.Skipped || n > after(s.Asked, s.Newest):
 		return s, ErrMasterTokenSequenceNumberOutOfSync
 	}
-	return Sequence{Newest: next(s.Newest), Asked: sequence}, nil
+	return Sequence{Newest: next(s.Newest), Asked: sequence, Skipped: after(sequence, s.Newest)}, nil
 }
 
 // after returns how many renewals come after number a until number b; 0 follows 2^53.

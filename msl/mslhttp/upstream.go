@@ -99,6 +99,9 @@ const (
 	serviceIdle = 1500 * time.Millisecond
 )
 
+// Verify returns what is wrong with the fields, or nil. It connects to nothing.
+func (u *Upstream) Verify() error { return u.open() }
+
 // Start checks the fields and starts the health checks. When ctx ends, they stop, and
 // unused connections are closed. Without Start there are no health checks.
 func (u *Upstream) Start(ctx context.Context) error {
@@ -116,8 +119,9 @@ func (u *Upstream) Start(ctx context.Context) error {
 
 // Continue makes u use what former, which it replaces, knows about the targets that both
 // have: an outage that began earlier is not news, and a failed target is not tried first.
-// If only former checks its targets, they start anew. Call it before Start and the first
-// request.
+// Afterward former also knows what u learns, so call it once nothing can prevent the
+// replacement. If only former checks its targets, they start anew. Call it before Start
+// and the first request.
 func (u *Upstream) Continue(former *Upstream) {
 	if u.open() != nil || former.open() != nil || u.Check.Path == "" && former.Check.Path != "" {
 		return

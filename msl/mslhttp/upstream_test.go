@@ -290,7 +290,7 @@ func TestUpstreamHealth(t *testing.T) {
 }
 
 // TestUpstreamContinues replaces an upstream while its target is down: the outage is logged once,
-// and so is its end. What health checks found counts as long as there are any.
+// and so is its end. The results of health checks count as long as there are any.
 func TestUpstreamContinues(t *testing.T) {
 	at := porttest.Address(t)
 	var log bytes.Buffer

@@ -8,15 +8,22 @@ import (
 )
 
 // clocks compares the clock here with those of the servers that share a state, by the times that
-// they note. One time that is off decides nothing: this process may have been paused.
+// they note. One time that is off decides nothing: this process may have been paused. A time that
+// agrees decides nothing either: there may be a third server.
 type clocks struct {
 	mu      sync.Mutex
 	mine    time.Time     // as it was noted by this server
 	seen    time.Time     // as it was noted last
-	apart   time.Duration // by which the others were ahead at the newest comparison, or 0 if they agree
-	at      time.Time     // of that comparison
-	certain bool          // it was so twice in a row
+	apart   time.Duration // by which another server was ahead when it was off last
+	since   time.Time     // of the first comparison that was off, with no long pause until
+	at      time.Time     // the last one that was
+	certain bool
 }
+
+const (
+	offFor   = 2*noteEvery + restAfterError // so long, a comparison that was off counts
+	offLeast = noteEvery / 2                // between two that are certain
+)
 
 // own records what this server notes.
 func (c *clocks) own(now time.Time) {
@@ -29,6 +36,10 @@ func (c *clocks) own(now time.Time) {
 func (c *clocks) compare(noted, now time.Time, log *slog.Logger) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.certain && now.Sub(c.at) > offFor {
+		c.certain = false
+		log.Info("the clock of no other server of this state differs anymore")
+	}
 	first := c.seen.IsZero()
 	if noted.Equal(c.seen) {
 		return
@@ -36,28 +47,27 @@ func (c *clocks) compare(noted, now time.Time, log *slog.Logger) {
 	if c.seen = noted; first || noted.Equal(c.mine) {
 		return
 	}
-	before := c.certain
 	apart := noted.Sub(now)
 	if apart.Abs() <= mostApart {
-		apart = 0
+		return
 	}
-	c.certain = apart != 0 && c.apart != 0
-	c.apart, c.at = apart, now
 	switch {
-	case c.certain && !before:
+	case c.at.IsZero() || now.Sub(c.at) > offFor:
+		c.since = now
+	case !c.certain && now.Sub(c.since) >= offLeast:
+		c.certain = true
 		log.Warn("the clock here and that of another server of this state differ: correct the one that is wrong", "other_ahead_by", apart.Round(time.Second).String())
-	case before && !c.certain:
-		log.Info("the clocks of the servers agree again")
 	}
+	c.apart, c.at = apart, now
 }
 
 // ClockApart returns by how much the clock of another server that shares the state is ahead of the
-// one here, negative if it is behind; or zero if they are at most five minutes apart, or no other
-// server has noted the time for two minutes. It takes them two minutes to notice a difference.
+// one here, negative if it is behind; or zero if no other one has noted a time for two minutes that
+// is off by more than five minutes. It takes them two minutes to notice a difference.
 func (c *clocks) ClockApart() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.certain || time.Since(c.at) > 2*noteEvery+restAfterError {
+	if !c.certain || time.Since(c.at) > offFor {
 		return 0
 	}
 	return c.apart

@@ -51,22 +51,37 @@ func decodeLargestID(b []byte) (largestID, error) {
 	return largestID{id: n[0], touched: time.Unix(n[1], 0)}, nil
 }
 
-// newestSequence is the record of renewals.
+// newestSequence is the record of renewals. Most have no skipped numbers, and no place for
+// their count, as in earlier versions.
 type newestSequence struct {
 	msl.Sequence
 	touched time.Time
 }
 
 func (s newestSequence) encode() []byte {
-	return encodeInts(s.Newest, s.Asked, seconds(s.touched))
+	b := encodeInts(s.Newest, s.Asked, seconds(s.touched))
+	if s.Skipped > 0 {
+		b = append(b, encodeInts(s.Skipped)...)
+	}
+	return b
 }
 
 func decodeNewestSequence(b []byte) (newestSequence, error) {
-	n, err := decodeInts(b, 3)
+	count := 3
+	if len(b) == 4*8 {
+		count = 4
+	}
+	n, err := decodeInts(b, count)
 	if err != nil {
 		return newestSequence{}, err
 	}
-	return newestSequence{msl.Sequence{Newest: n[0], Asked: n[1]}, time.Unix(n[2], 0)}, nil
+	s := newestSequence{msl.Sequence{Newest: n[0], Asked: n[1]}, time.Unix(n[2], 0)}
+	if count == 4 {
+		if s.Skipped = n[3]; s.Skipped == 0 {
+			return newestSequence{}, fmt.Errorf("%w: a record of renewals counts no skipped numbers", ErrDamaged)
+		}
+	}
+	return s, nil
 }
 
 // seconds returns the seconds since 1970; a clock before that has not been set.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"testing"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
 )
 
 // FuzzRecords reads arbitrary bytes as records: every record has only one form.
@@ -18,6 +20,8 @@ func FuzzRecords(f *testing.F) {
 	f.Add(mark{counts: time.Unix(2, 0)}.encode())
 	f.Add(mark{removed: true, since: time.Unix(2, 0), counts: time.Unix(3, 0)}.encode())
 	f.Add(newestSequence{}.encode())
+	f.Add(newestSequence{Sequence: msl.Sequence{Newest: 9, Asked: 6, Skipped: 2}}.encode())
+	f.Add(encodeInts(9, 6, 1, 0))
 	for _, v := range []any{pskEntity("device"), hashPassword(cheap, nil, time.Now())} {
 		b, err := json.Marshal(v)
 		if err != nil {

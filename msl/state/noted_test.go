@@ -171,6 +171,72 @@ func TestClockOfAnother(t *testing.T) {
 	}
 }
 
+// TestClocksOfSeveral has servers note the time in turn: each one whose clock differs from that of
+// another says so once, for as long as both run, however many others agree with it.
+func TestClocksOfSeveral(t *testing.T) {
+	for _, clocks := range [][]time.Duration{{0, day, 0}, {0, 0, day, day}, {0, 0, 0, -day, 0}, {0, day, -day}} {
+		synctest.Test(t, func(t *testing.T) {
+			store := &quickStore{}
+			servers, logs := make([]*Server, len(clocks)), make([]bytes.Buffer, len(clocks))
+			for i, ahead := range clocks {
+				servers[i] = serverIn(t, &wrongClock{store, ahead})
+				servers[i].StartPruning(Pruning{Keep: day, Log: slog.New(slog.NewTextHandler(&logs[i], nil))})
+				defer servers[i].StopPruning()
+				time.Sleep(7*time.Second + 70*time.Millisecond)
+			}
+			time.Sleep(3 * time.Minute)
+			for range 100 {
+				time.Sleep(7 * time.Second)
+				if got := servers[0].ClockApart().Abs(); (got - day).Abs() > 2*time.Second {
+					t.Fatalf("%v: %v apart", clocks, got)
+				}
+			}
+			for i, ahead := range clocks {
+				if ahead != 0 {
+					servers[i].StopPruning()
+				}
+			}
+			time.Sleep(5 * time.Minute)
+			for i, ahead := range clocks { // the log of a wrong one is that of its true clock
+				if got := logs[i].String(); ahead == 0 && (strings.Count(got, "level=WARN") != 1 || strings.Count(got, "level=INFO msg=\"the clock of no other server of this state differs anymore\"") != 1) {
+					t.Errorf("%v, server %d: %s", clocks, i, got)
+				}
+			}
+		})
+	}
+}
+
+// TestClockOfPaused has a process be paused for ten minutes, after which it sees some of the times
+// noted meanwhile, one after another.
+func TestClockOfPaused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c clocks
+		var log bytes.Buffer
+		began := time.Now()
+		for i := range 40 {
+			if i == 20 {
+				time.Sleep(10 * time.Minute)
+			}
+			late := 0
+			if i >= 20 {
+				late = max(0, 23-i)
+			}
+			c.compare(time.Now().Add(-time.Duration(3*late)*time.Minute).Truncate(time.Second), time.Now(), slog.New(slog.NewTextHandler(&log, nil)))
+			if late > 0 {
+				time.Sleep(heedEvery)
+			} else {
+				time.Sleep(noteEvery)
+			}
+			if got := c.ClockApart(); got != 0 {
+				t.Errorf("after %v: %v apart", time.Since(began), got)
+			}
+		}
+		if log.Len() > 0 {
+			t.Error(log.String())
+		}
+	})
+}
+
 // TestClockWithoutServers has no server answer: it is stopped, or of an earlier version, and may
 // have issued tokens since it noted the time.
 func TestClockWithoutServers(t *testing.T) {

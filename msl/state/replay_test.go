@@ -107,12 +107,26 @@ func TestRenew(t *testing.T) {
 		{1, 6, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
 		{1, 9, 10, nil},
 		{1, 8, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
+		{3, 5, 6, nil},
+		{3, 5, 7, nil}, // by another holder of the token
+		{3, 5, 8, nil},
+		{3, 6, 9, nil},
+		{3, 7, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
+		{3, 8, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
+		{3, 6, 10, nil},
+		{3, 8, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
+		{3, 9, 11, nil},
+		{3, 10, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
+		{3, 11, 12, nil},
+		{3, 9, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
 		{2, maxNumber, 0, nil},
 		{2, maxNumber - 1, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
 		{2, 1, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
 		{2, maxNumber, 1, nil},
 		{2, 0, 2, nil},
 		{2, maxNumber, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
+		{2, 1, 0, msl.ErrMasterTokenSequenceNumberOutOfSync},
+		{2, 2, 3, nil},
 	} {
 		s = reopen(t, s)
 		err := s.Renewable(t.Context(), "a", c.serial, c.asked)

@@ -16,25 +16,22 @@ import (
 )
 
 // Application returns the handler of the messages' data: the gateway to a service, or
-// an echo. Health checks of the service end with ctx.
-func Application(ctx context.Context, c *config.Config, s *Service, log *slog.Logger) (msl.Handler, error) {
+// an echo.
+func Application(c *config.Config, s *Service, log *slog.Logger) (msl.Handler, error) {
 	if c.Server.HTTP.On() {
 		if err := c.Server.CheckHTTP(); err != nil {
 			return nil, err
 		}
 	}
-	former := s.upstream
-	if s.upstream = nil; c.Server.Upstream.IsZero() {
+	if c.Server.Upstream.IsZero() {
 		return mslhttp.RefuseHTTP(httpIsOff, echoApplication), nil
 	}
 	u, err := Upstream(c, s.Store, log)
 	if err != nil {
 		return nil, err
 	}
-	if s.upstream, u.Report = u, s.reportUpstream; former != nil {
-		u.Continue(former)
-	}
-	if err := u.Start(ctx); err != nil {
+	s.upstream, u.Report = u, s.reportUpstream
+	if err := u.Verify(); err != nil {
 		return nil, exit.Usagef("server.upstream: %w", err)
 	}
 	gateway := &mslhttp.Gateway{Upstream: u, Method: c.Server.UpstreamVerb(), ContentType: c.Server.Upstream.ContentType}

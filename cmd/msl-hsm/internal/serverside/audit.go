@@ -154,7 +154,7 @@ func (s auditedState) Revoked(ctx context.Context, identity, user string) error 
 	return s.serverState.Revoked(ctx, identity, user)
 }
 
-// stateFor returns the state as seen by the messages of a server. What is shared logs its
+// stateFor returns the state as seen by the messages of a server. A shared one logs its
 // outages itself.
 func stateFor(s *Service, log *slog.Logger) serverState {
 	if s.State.File == nil {

@@ -60,7 +60,7 @@ func (l *Live) Begin(c *config.Config, s *Service, insist bool, peers *slog.Logg
 		return err
 	}
 	g.config = asRead
-	l.now.Store(g)
+	l.use(g, nil)
 	l.files.Took(filewatch.At(l.watched()...))
 	s.Metrics.Watch(func() []metrics.Value { return l.now.Load().values() })
 	return nil
@@ -68,14 +68,8 @@ func (l *Live) Begin(c *config.Config, s *Service, insist bool, peers *slog.Logg
 
 // generate makes everything around a service that depends on the configuration.
 func (l *Live) generate(c *config.Config, s *Service) (g *generation, err error) {
-	ctx, stop := context.WithCancel(context.Background())
-	g = &generation{Service: s, config: *c, stop: stop}
-	defer func() {
-		if err != nil {
-			stop()
-		}
-	}()
-	application, err := Application(ctx, c, s, l.peers)
+	g = &generation{Service: s, config: *c}
+	application, err := Application(c, s, l.peers)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +82,23 @@ func (l *Live) generate(c *config.Config, s *Service) (g *generation, err error)
 	}
 	g.answers, err = answers(c, s, g.handle, l.peers)
 	return g, err
+}
+
+// use makes a generation answer messages from now on, and continue what former counted and
+// knew; former is nil for the first one.
+func (l *Live) use(g, former *generation) {
+	ctx, stop := context.WithCancel(context.Background())
+	g.stop = stop
+	if former != nil {
+		g.MSL.Continue(former.MSL)
+	}
+	if u := g.upstream; u != nil {
+		if former != nil && former.upstream != nil {
+			u.Continue(former.upstream)
+		}
+		_ = u.Start(ctx) // Application has verified its fields
+	}
+	l.now.Store(g)
 }
 
 // ServeHTTP answers messages.
@@ -142,8 +153,7 @@ func (l *Live) again() (r Reloaded, err error) {
 	}
 	l.pair(g)
 	g.config = asRead
-	g.MSL.Continue(old.MSL)
-	l.now.Store(g)
+	l.use(g, old)
 	l.files.Took(seen.Of(l.watched()...))
 	old.stop()
 	for _, k := range g.MSL.Issuer.Ring() {
@@ -191,9 +201,6 @@ func (l *Live) next(c *config.Config, old *generation) (*generation, error) {
 		err = s.renewTLS(s.tls)
 	}
 	if err != nil {
-		if g != nil {
-			g.stop()
-		}
 		return nil, errors.Join(err, s.retire())
 	}
 	return g, nil
@@ -205,7 +212,7 @@ func (s *Service) renewed(c *config.Config, log *slog.Logger) (*Service, error) 
 	if err != nil {
 		return nil, err
 	}
-	next := &Service{base: s.base, crls: maps.Clone(s.crls), upstream: s.upstream}
+	next := &Service{base: s.base, crls: maps.Clone(s.crls)}
 	if err = assemble(c, next, log); err == nil && c.Server.Identity != s.MSL.Name {
 		err = exit.Usagef("server.certificate: %s is of %q, and this server is %q: restart the server if it is to change its identity", c.Server.Certificate, c.Server.Identity, s.MSL.Name)
 	}

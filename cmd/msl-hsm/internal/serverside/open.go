@@ -125,15 +125,12 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 			return err
 		}
 	}
-	issuer, err := issuer(c, s.Store)
+	issuer, err := versions(c, s)
 	if err != nil {
 		return err
 	}
 	issuer.Rand, issuer.Used, issuer.Shared = s.random, s.issuerUse.note, custody == msl.CustodyShared
 	s.heartbeat.key = func() keystore.MAC { return issuer.Ring()[0].MAC }
-	if s.services, err = serviceTokenKeys(c, s.Store); err != nil {
-		return err
-	}
 	s.prefix = c.Keystore.Prefix
 	s.psk = &entityauth.PSK{Directory: s.State, Store: s.Store}
 	if c.Server.Enrollment.On() && s.Devices == nil {
@@ -208,6 +205,23 @@ func issuer(c *config.Config, store keystore.Store) (*msl.Issuer, error) {
 	i.RenewAfter, i.Lifetime, i.RenewExpired = own.RenewAfter, own.Lifetime, own.RenewExpired
 	i.UserRenewAfter, i.UserLifetime, i.UserRenewExpired = own.UserRenewAfter, own.UserLifetime, own.UserRenewExpired
 	return i, nil
+}
+
+// versions finds the keys of all tokens, and returns the issuer. After a reload they are those of
+// the service before it, which are looked up again: connections that began earlier follow
+// rotations with them.
+func versions(c *config.Config, s *Service) (*msl.Issuer, error) {
+	i, err := issuer(c, s.Store)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.services == nil:
+		s.issuing = i.Versions
+		s.services, err = serviceTokenKeys(c, s.Store)
+		return i, err
+	}
+	i.Versions = s.issuing
+	return i, afterMissing(cmp.Or(s.issuing.Refresh(), s.services.Refresh()))
 }
 
 // afterMissing adds the next step to the error of missing server keys.

@@ -65,9 +65,7 @@ func Rehearse(c *config.Config, store keys.Store) (r *Rehearsal, err error) {
 		r.tls, err = tlsServer(&own, r.Service, false, quiet)
 	}
 	if err == nil {
-		ended, end := context.WithCancel(context.Background())
-		end() // before any health check of the service behind the server
-		_, err = Application(ended, &own, r.Service, quiet)
+		_, err = Application(&own, r.Service, quiet)
 	}
 	if err == nil {
 		err = noteStateCertificate(&own.Server.State, r.Service)

@@ -28,9 +28,8 @@ type Service struct {
 	MSL *msl.Server
 
 	prefix       string             // of the labels of the keys
-	services     *msl.Versions      // of the keys of service tokens
 	tls          *mslhttp.TLSServer // below MSL, or nil
-	upstream     *mslhttp.Upstream  // behind the server, or nil; at first, that of the service before this one
+	upstream     *mslhttp.Upstream  // behind the server, or nil
 	certificates []certificateFile  // presented by the server
 	heartbeat    heartbeat
 	crls         map[string]*keys.CRLFile // in use, by setting; at first, those of the service before this one
@@ -40,6 +39,8 @@ type Service struct {
 // A base is what a server keeps when its configuration is read again.
 type base struct {
 	Store       keys.Store
+	issuing     *msl.Versions // of the keys of master and user ID tokens
+	services    *msl.Versions // of the keys of service tokens
 	pairing     string        // what to report about the state and the keys, from the start
 	random      io.ReadCloser // combined with the device's, or nil
 	State       *admin.State
