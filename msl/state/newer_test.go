@@ -23,7 +23,7 @@ func TestNewer(t *testing.T) {
 			func(s *Server) error { return s.AcceptID(t.Context(), "device", 1, 9) },
 			func(s *Server) error { _, err := s.Forget(t.Context(), time.Hour); return err },
 		}},
-		"sequences": {tableSequences, string(key), encodeInts(1, 2, 3, 4), []func(*Server) error{
+		"sequences": {tableSequences, string(key), encodeInts(9, 6, 3, 2, 1), []func(*Server) error{
 			func(s *Server) error { _, err := s.Renew(t.Context(), "device", 1, 9); return err },
 			func(s *Server) error { return s.Renewable(t.Context(), "device", 1, 9) },
 		}},
