@@ -44,7 +44,7 @@ func floodWithGarbage(t *testing.T, open func(testing.TB) benchStore) {
 	if testing.Short() || raceDetector {
 		t.Skip("takes seconds, and measures time")
 	}
-	least, turns := 0.6, 6
+	least, turns := 0.6, 1
 	if os.Getenv("MSL_SOAK") != "" {
 		least, turns = 0.8, 60
 	}

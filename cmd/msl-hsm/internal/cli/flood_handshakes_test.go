@@ -46,7 +46,7 @@ func floodWithHandshakes(t *testing.T, open func(testing.TB) benchStore) {
 	if testing.Short() || raceDetector {
 		t.Skip("takes seconds, and measures time")
 	}
-	least, turns := 0.6, 6
+	least, turns := 0.6, 1
 	if os.Getenv("MSL_SOAK") != "" {
 		least, turns = 0.8, 60
 	}
@@ -71,8 +71,8 @@ func floodWithHandshakes(t *testing.T, open func(testing.TB) benchStore) {
 }
 
 // moreTurns reports whether to measure once more: other tests run at the same time, so one that
-// falls short so far gets three times as many turns.
-func moreTurns(n, turns int, short bool) bool { return n < turns || short && n < 3*turns }
+// falls short so far gets many more turns.
+func moreTurns(n, turns int, short bool) bool { return n < turns || short && n < 3*turns+15 }
 
 // during returns what happens meanwhile in a second: a flood ends later than requested.
 func during(n *atomic.Int64, what func()) float64 {
