@@ -33,7 +33,7 @@ func compiled(t *testing.T, text string) string {
 	return library
 }
 
-// TestNoModules opens what is no module of this machine: none may crash or hang the process,
+// TestNoModules opens files that are not modules of this machine: none may crash or hang the process,
 // on any way into one, and each is named with its file.
 func TestNoModules(t *testing.T) {
 	if runtime.GOOS != "linux" {

@@ -35,7 +35,7 @@ func TestLongData(t *testing.T) {
 	}
 }
 
-// TestShortOfMemory has a module that is out of memory for a call, which is no limit, and for the
+// TestShortOfMemory has a module that is out of memory for a call, which is not a limit, and for the
 // next one of the same length, which is taken for one.
 func TestShortOfMemory(t *testing.T) {
 	s, m := newFaulty(t, hsm.Config{})

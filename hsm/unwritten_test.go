@@ -21,7 +21,7 @@ type appending interface {
 	AppendDecrypt(dst, iv, ciphertext []byte) ([]byte, error)
 }
 
-// TestUnwritten has a module answer CKR_OK and write nothing. That is no answer: not the
+// TestUnwritten has a module answer CKR_OK and write nothing. That is not an answer: not the
 // plaintext for its own ciphertext, not what was in the memory before for a tag or for a
 // plaintext, and no zeros. Once, it is not noticed; always, it is a failure of the device.
 func TestUnwritten(t *testing.T) {

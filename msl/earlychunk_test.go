@@ -110,7 +110,7 @@ func (b *faultBench) outcomeOf(message []byte) (v outcome) {
 	return v
 }
 
-// What is opened early changes no verdict: whatever is wrong with a message, the error is
+// Opening a chunk early changes no verdict: whatever is wrong with a message, the error is
 // the one that comes first in the protocol.
 func TestEarlyChunkChangesNoVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

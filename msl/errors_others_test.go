@@ -71,7 +71,7 @@ func TestVerdictsOfOtherServersAtPeers(t *testing.T) {
 }
 
 // TestVerdictsOfOthersAtTheClient has what a client asks its application for fail with the
-// error of another server: that is no answer of this one, and nothing to try again for.
+// error of another server: that is not an answer of this one, and nothing to try again for.
 func TestVerdictsOfOthersAtTheClient(t *testing.T) {
 	n := softNetwork(t)
 	client := n.pskClient("device")

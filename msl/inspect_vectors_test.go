@@ -82,7 +82,7 @@ func TestInspectForms(t *testing.T) {
 		t.Error(shown)
 	}
 	if shown := explained(t, strings.ReplaceAll(jwk, "kty", "type")); !strings.Contains(shown, "c2Vj") {
-		t.Errorf("hides the members of what is no key: %s", shown)
+		t.Errorf("hides the members of something that is not a key: %s", shown)
 	}
 	jwe := `{"recipients":[{"header":"eyJhbGciOiJBMTI4S1cifQ","encrypted_key":"AAAA","integrity_value":"AAAA"}],"initialization_vector":"AAAA","ciphertext":"AAAAAAAA"}`
 	for _, want := range []string{`header: {"alg":"A128KW"}`, "encrypted_key: 3 bytes", "ciphertext: 6 bytes"} {

@@ -90,7 +90,7 @@ func TestJointCalls(t *testing.T) {
 	}
 }
 
-// What is opened in one call changes no verdict: whatever is wrong with a message, the error
+// Opening in one call changes no verdict: whatever is wrong with a message, the error
 // is the one that comes first in the protocol.
 func TestJointCallChangesNoVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestJointCallFails(t *testing.T) {
 	}
 }
 
-// What a key protects in one call is what it protects step by step, whatever its name.
+// A key protects the same data in one call as step by step, whatever its name.
 func TestJointForm(t *testing.T) {
 	f := newFaultyStore(t)
 	cipher, mac := must(f.Generate(keystore.AES128CBC)).(keystore.Cipher), must(f.Generate(keystore.HMACSHA256)).(keystore.MAC)

@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// TestSaidOnce reads what is no message, or none that can be read: the error names its code once,
+// TestSaidOnce reads something that is not a message, or cannot be read: the error names its code once,
 // and whether it is a message at all.
 func TestSaidOnce(t *testing.T) {
 	names := regexp.MustCompile(`[0-9]+ [A-Z]+_[A-Z_]+`)

@@ -135,7 +135,7 @@ func (f *full) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// What was written before a flush is sent by it, and an answer that is given up leaves no
+// Data written before a flush is sent by it, and an answer that is given up leaves no
 // work behind.
 func TestFlushAndAbandonChunks(t *testing.T) {
 	var out bytes.Buffer

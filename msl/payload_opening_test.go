@@ -163,7 +163,7 @@ func TestFailuresInTheirOrder(t *testing.T) {
 	}
 }
 
-// What follows the last chunk is not of the message, and is left to the next one.
+// Bytes after the last chunk are not part of the message: they are left to the next one.
 func TestNothingReadBehindTheEnd(t *testing.T) {
 	_, message := longMessage(t, 2)
 	next := `{"headerdata":"` + strings.Repeat("A", 40000) + `"}`

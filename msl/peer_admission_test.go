@@ -78,7 +78,7 @@ func TestPeerHandshakeIsAdmitted(t *testing.T) {
 	}
 }
 
-// TestPeerGarbage has a peer send what is no message. It gets one answer, and the
+// TestPeerGarbage has a peer send something that is not a message. It gets one answer, and the
 // connection cannot be used any more, in either direction.
 func TestPeerGarbage(t *testing.T) {
 	message := string(rawKeys{}.message(byScheme("NONE", object{"identity": "client3"}), one(), hello))

@@ -43,7 +43,7 @@ func testRenewalStreaming(t *testing.T, scheme string, held int, later time.Dura
 	done := serveAll(second, handle, 2)
 	for range 2 {
 		got, err := askPeer(first, data)
-		// What proves itself by RSA needs a handshake first under an expired token,
+		// A sender that proves itself by RSA needs a handshake first under an expired token,
 		// which cannot wait for more of the request than may be held.
 		if scheme == "RSA" && held > 0 && later > 24*time.Hour && errors.Is(err, msl.ErrMSLCommsFailure) {
 			continue

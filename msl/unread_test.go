@@ -77,7 +77,7 @@ func TestAnswerUnread(t *testing.T) {
 }
 
 // TestPushUnread has each operation of a client's session keys fail while it reads a message
-// that was pushed: that is no answer, and nobody acted on anything.
+// that was pushed: that is not an answer, and nobody acted on anything.
 func TestPushUnread(t *testing.T) {
 	store := newFaultyStore(t)
 	n := newNetwork(t, newStore(t))

@@ -289,7 +289,7 @@ func unsaid(t *testing.T, text []byte) []byte {
 }
 
 // TestAdoptGuesses imports files that say nothing, or FALSE, to emptyAuth, into a store with a
-// PIN. Another password is no reason to doubt the PIN of the store.
+// PIN. Another password does not cast doubt on the PIN of the store.
 func TestAdoptGuesses(t *testing.T) {
 	d := device(t, tpmtest.Start(t))
 	s := must[*tpm.Store](t)(d.InitStore(tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state"), PIN: []byte("right")}))

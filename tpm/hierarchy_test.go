@@ -184,7 +184,7 @@ func TestResetLockout(t *testing.T) {
 	sum(t, must[[]keystore.Version](t)(again.Lookup("key"))[0].Key)
 }
 
-// TestHierarchyOff names the hierarchy that is switched off, and is no loss of keys.
+// TestHierarchyOff names the hierarchy that is switched off, and does not count as a loss of keys.
 func TestHierarchyOff(t *testing.T) {
 	c := tpm.Config{URI: tpmtest.Serve(t) + "&state=" + filepath.Join(t.TempDir(), "state")}
 	must[*tpm.Store](t)(tpm.Init(c)).Close()

@@ -58,7 +58,7 @@ func TestQueueEnds(t *testing.T) {
 	}
 }
 
-// TestNoDevice names files that are no devices: nothing is written into them.
+// TestNoDevice names files that are not devices: nothing is written into them.
 func TestNoDevice(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "device.keys")
 	if err := os.WriteFile(path, []byte("the keys"), 0o600); err != nil {

@@ -65,7 +65,7 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// Stream takes what Open does, and devices. A pipe to which nobody writes is no empty file.
+// Stream takes what Open does, and devices. A pipe to which nobody writes is not an empty file.
 func TestStream(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	if err := unix.Mkfifo(pipe, 0o600); err != nil {

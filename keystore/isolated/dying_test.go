@@ -31,7 +31,7 @@ func TestLongAnswer(t *testing.T) {
 }
 
 // TestDying calls a child that has closed its sockets and was not waited for yet. The call
-// fails when the child is no more, so that its repetition does not meet it again.
+// fails when the child is gone, so that its repetition does not meet it again.
 func TestDying(t *testing.T) {
 	p, control := startedProcess(t)
 	control.Close()

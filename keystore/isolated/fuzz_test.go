@@ -83,7 +83,7 @@ func FuzzAnswer(f *testing.F) {
 			return nil
 		})
 		if err == nil && answer[0] != succeeded {
-			t.Errorf("%x is no error", answer)
+			t.Errorf("%x is not an error", answer)
 		}
 	})
 }

@@ -239,7 +239,7 @@ func TestRecordedAsymmetric(t *testing.T) {
 				recordedRSA(t, s, key, digest[:], test.Signature)
 				continue
 			}
-			// The data is no key, so no Unwrap opens it: this checks the
+			// The data is not a key, so no Unwrap opens it: this checks the
 			// primitive that Unwrap uses.
 			got, err := rsa.DecryptOAEP(sha1.New(), nil, key, test.Envelope.ciphertext(t), nil)
 			if err == nil && bytes.Equal(got, test.Data) {

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// TestTransportBriefErrors has something that is no server answer megabytes: the error, which
+// TestTransportBriefErrors has something that is not a server answer megabytes: the error, which
 // an agent logs and tells its programs, quotes the beginning.
 func TestTransportBriefErrors(t *testing.T) {
 	long := strings.Repeat("\u00e9", 1<<18)

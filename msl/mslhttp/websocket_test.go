@@ -120,7 +120,7 @@ func TestWebSocketEnd(t *testing.T) {
 
 // A message in a WebSocket breaks off anywhere, in frames of any size, and the WebSocket ends
 // in any way. Only a whole message is taken for one, and only an orderly end between two
-// messages is no failure.
+// messages is not a failure.
 func TestWebSocketMessageCutOff(t *testing.T) {
 	header := noneMessage("headerdata", headerInside)
 	whole := header + noneChunk(firstInside) + noneChunk(`{"sequencenumber":2,"messageid":1,"endofmsg":true,"data":""}`)

@@ -110,7 +110,7 @@ func TestAttestRevokes(t *testing.T) {
 }
 
 // TestAttestFewer does not let a device get away with a state that it proved by leaving out
-// another PCR. A value that a person approved is no such state.
+// another PCR. A value that a person approved is not such a state.
 func TestAttestFewer(t *testing.T) {
 	f := newForger(t)
 	o := newOffice(t, Policy{RevokeChanged: true, Allowed: map[ID]bool{f.id(): true}, PCRs: rules(map[uint][]byte{4: {1}, 7: {1}})}, nil)

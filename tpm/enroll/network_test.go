@@ -21,7 +21,7 @@ func pathFile(t *testing.T, name string) []byte {
 }
 
 // TestPaths looks for the paths of certificates that OpenSSL made, with the authorities in the
-// bundle, and then with those that are no roots brought by the device.
+// bundle, and then with those that are not roots brought by the device.
 func TestPaths(t *testing.T) {
 	const noPath = "unknown authority"
 	for name, tt := range map[string]struct {

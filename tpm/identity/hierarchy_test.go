@@ -97,7 +97,7 @@ func TestPasswords(t *testing.T) {
 }
 
 // TestNothingIsGivenUp fails in the Init that follows the loss of the keys: as long as there
-// is no new AK, the file is as it was.
+// is not a new AK, the file is as it was.
 func TestNothingIsGivenUp(t *testing.T) {
 	ctx := context.Background()
 	for what, lose := range map[string]func(*tpmtest.TPM){

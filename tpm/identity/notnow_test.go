@@ -61,7 +61,7 @@ func TestNotNow(t *testing.T) {
 	}
 }
 
-// TestUnreadNonce has an EK with a nonce that may not be read: it is no other TPM for that, and a
+// TestUnreadNonce has an EK with a nonce that may not be read: that does not make it another TPM, and a
 // key without the nonce does not take its place.
 func TestUnreadNonce(t *testing.T) {
 	e, m, chip := ekInfos()[1], newMaker(t), connect(t, tpmtest.Start(t))

@@ -74,7 +74,7 @@ func TestForged(t *testing.T) {
 			if err := s.Verify(t.Context()); !errors.Is(err, kv.ErrForged) {
 				t.Errorf("error %v", err)
 			}
-			// What the forger did does not become right by the next change.
+			// The forgery does not become right by the next change.
 			_ = s.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("first", []byte("d"), nil) })
 			if err := s.Verify(t.Context()); !errors.Is(err, kv.ErrForged) {
 				t.Errorf("after a change: error %v", err)

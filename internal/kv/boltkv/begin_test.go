@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// TestBegin reads what is no database no further than its beginning, and all of what is one.
+// TestBegin reads only the beginning of a file that is not a database, and all of one that is.
 func TestBegin(t *testing.T) {
 	unread := errors.New("it was read to its end")
 	large := io.MultiReader(strings.NewReader(strings.Repeat("junk", 1<<18)), iotest.ErrReader(unread))

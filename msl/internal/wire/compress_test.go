@@ -242,7 +242,7 @@ func compressedBy(w *gzip.Writer, data []byte) int {
 	return out.Len()
 }
 
-// What is limited is checked before it is allocated, in bytes whatever the ratio.
+// A limit is checked before memory is allocated, in bytes whatever the ratio.
 func TestInflationIsBounded(t *testing.T) {
 	const size = 3 << 20
 	for _, algo := range []string{GZIP, LZW} {

@@ -58,7 +58,7 @@ func TestPeek(t *testing.T) {
 	o, _ := d.Next()
 	clear(o.Raw())
 	if string(peeked.Raw()) != `{"b":"x"}` {
-		t.Errorf("what was peeked at is no copy: %s", peeked.Raw())
+		t.Errorf("what was peeked at is not a copy: %s", peeked.Raw())
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// TestPoints reads a key whose point is in any form, and refuses what is no point.
+// TestPoints reads a key whose point is in any form, and refuses what is not a point.
 func TestPoints(t *testing.T) {
 	for name, curve := range map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()} {
 		key, err := ecdsa.GenerateKey(curve, rand.Reader)

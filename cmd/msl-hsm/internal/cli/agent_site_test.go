@@ -159,7 +159,7 @@ func (s *site) count() {
 	if err != nil {
 		s.Fatal(err)
 	}
-	// What stops the server is seen as the connection that it is.
+	// A server that stops is seen as a broken connection, as without a proxy.
 	proxy := httputil.NewSingleHostReverseProxy(target)
 	proxy.FlushInterval = -1
 	proxy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }

@@ -105,7 +105,7 @@ func BenchmarkKeptHTTP(b *testing.B) {
 	}
 }
 
-// What the benchmark sends is answered each time, on the same connection.
+// Each message of the benchmark is answered, on the same connection.
 func TestKeptConnection(t *testing.T) {
 	n := newBench(t, benchStores[0].open(t))
 	kept := n.connect(n.serveHTTP(), n.recorded(n.device("PSK")()))

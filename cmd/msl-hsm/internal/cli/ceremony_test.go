@@ -189,7 +189,7 @@ func TestCeremonyEnds(t *testing.T) {
 	}
 	x.want(2, "name another in the file", "ceremony", x.plan)
 
-	// What is not signed must not be in the file.
+	// Nothing unsigned may be in the file.
 	for _, changed := range []string{
 		strings.Replace(whole, "{", `{"approved": true,`, 1),
 		strings.Replace(whole, "{", `{"transcript": {"title": "x"},`, 1),

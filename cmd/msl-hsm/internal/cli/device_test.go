@@ -84,7 +84,7 @@ func noMoreThan(t *testing.T, m *hsmtest.Module, most int, what string, f func()
 	}
 }
 
-// What each message costs in calls into the module: no more than its cryptography needs,
+// The calls into the module that each message costs: no more than its cryptography needs,
 // whether the module is near or far. docs/operations.md has the numbers.
 func TestCallsOfMessages(t *testing.T) {
 	skipWithRace(t)

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// garbage is what is no message of anybody, each in its own way.
+// garbage has pieces that are not messages, each in its own way.
 func garbage(recorded []byte) [][]byte {
 	return [][]byte{
 		[]byte("GET / HTTP/1.0\r\n\r\n"),
@@ -28,7 +28,7 @@ func garbage(recorded []byte) [][]byte {
 	}
 }
 
-// TestFloodOfGarbage sends on 64 connections what is no message, and compares what devices
+// TestFloodOfGarbage sends pieces on 64 connections that are not messages, and compares what devices
 // with a session get done meanwhile with what they get done without it, in turns.
 func TestFloodOfGarbage(t *testing.T) { floodWithGarbage(t, openSoftHSM) }
 

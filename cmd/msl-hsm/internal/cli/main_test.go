@@ -60,7 +60,7 @@ func cheap() *config.Config {
 //go:embed testdata/session.pem
 var sessionPair []byte
 
-// samePair is the pair of all sessions of devices that are no command, as no test looks at how
+// samePair is the pair of all sessions of devices that are not commands, as no test looks at how
 // it was made.
 func samePair(bits int) (*rsa.PrivateKey, error) {
 	if bits != 2048 {

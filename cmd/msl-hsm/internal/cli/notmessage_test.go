@@ -59,7 +59,7 @@ func TestSendNotMessage(t *testing.T) {
 	}
 }
 
-// TestSendNotHTTP has what is no server of messages, and no HTTP, at the URL.
+// TestSendNotHTTP has something at the URL that is not a server of messages, and does not speak HTTP.
 func TestSendNotHTTP(t *testing.T) {
 	s := newSite(t)
 	var elsewhere atomic.Int64

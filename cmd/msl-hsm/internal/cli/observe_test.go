@@ -70,7 +70,7 @@ func TestUnits(t *testing.T) {
 			t.Fatal(err)
 		}
 		units[i] = dir + "/" + name
-		// What it starts need not be installed here.
+		// The program that it starts need not be installed here.
 		here := strings.ReplaceAll(string(text), "/usr/bin/msl-hsm", "/bin/true")
 		if err := os.WriteFile(units[i], []byte(here), 0o644); err != nil {
 			t.Fatal(err)

@@ -35,7 +35,7 @@ func TestPushAfterError(t *testing.T) {
 		}
 		defer client.Close()
 		web := socketClient("push.sock")
-		// What is posted after the first message would come instead of the second answer.
+		// A message that is posted after the first one would come instead of the second answer.
 		for turn, want := range []int{0, http.StatusNotFound, http.StatusOK} {
 			ill = want == http.StatusNotFound
 			r, err := client.Do(t.Context(), &msl.Request{Encrypted: true, Authenticated: true, Body: msl.BytesBody(nil)})

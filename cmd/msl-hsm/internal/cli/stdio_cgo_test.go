@@ -12,7 +12,7 @@ import (
 )
 
 // TestClosedStreams starts commands without standard input or output: nothing is not an empty
-// message, and what nobody can read is no success.
+// message, and output that nobody can read is not a success.
 func TestClosedStreams(t *testing.T) {
 	skipWithRace(t)
 	t.Parallel()

@@ -15,7 +15,7 @@ import (
 // TestUnreadableToken advises to make a token only where there is none: one that SoftHSM cannot
 // read is not to be replaced by the way.
 func TestUnreadableToken(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "a[b") // which is no pattern
+	dir := filepath.Join(t.TempDir(), "a[b") // which is not a pattern
 	k := &config.Keystore{SoftHSM: dir}
 	none := &hsm.NoTokenError{URI: "pkcs11:token=a"}
 	if err := NoToken(k, none); !strings.Contains(err.Error(), "token init") {

@@ -118,7 +118,7 @@ func TestQueries(t *testing.T) {
 		for _, name := range regexp.MustCompile(`\bmsl_hsm_[a-z_]+`).FindAllString(string(queries), -1) {
 			names++
 			if !strings.Contains(text, "\n"+name+"{") && !strings.Contains(text, "\n"+name+" ") {
-				t.Errorf("%s asks for %s, which is no metric", file, name)
+				t.Errorf("%s asks for %s, which is not a metric", file, name)
 			}
 		}
 	}
