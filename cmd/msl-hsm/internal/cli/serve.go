@@ -177,6 +177,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 		return err
 	}
 	defer closing(p, unfollow)
+	defer keys.MakeWay(s.Store)()
 	l, err = s.Secured(serverside.BehindProxies(&c.Server, s.Connections.Listen(l)), peers)
 	if err != nil {
 		return err

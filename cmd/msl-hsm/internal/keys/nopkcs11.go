@@ -36,6 +36,9 @@ func NoPKCS11() error {
 		"build one with PKCS #11 where there is a C compiler: CGO_ENABLED=1 go build ./cmd/msl-hsm")
 }
 
+// MakeWay does nothing: there is no token.
+func MakeWay(Store) (end func()) { return func() {} }
+
 // StatsOf returns nothing: there is no token.
 func StatsOf(Store) []DeviceStats { return nil }
 

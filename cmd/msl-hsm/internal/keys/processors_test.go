@@ -15,7 +15,8 @@ import (
 )
 
 // TestMakeWay wants more goroutines to run at a time for a module that is waited for,
-// however often it is opened, unless the environment says how many, and for no other module.
+// however often it is opened, or since then, unless the environment says how many, and for no
+// other module.
 func TestMakeWay(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
@@ -53,13 +54,21 @@ func TestMakeWay(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				want(t, c.want)
+				runtime.GOMAXPROCS(3)
+				makeWayNow(s)
+				want(t, c.want)
 				if err := s.Close(); err != nil {
 					t.Error(err)
 				}
 			}
-			if n := runtime.GOMAXPROCS(0); n != c.want {
-				t.Errorf("GOMAXPROCS is %d, want %d", n, c.want)
-			}
 		})
+	}
+}
+
+func want(t *testing.T, n int) {
+	t.Helper()
+	if now := runtime.GOMAXPROCS(0); now != n {
+		t.Errorf("GOMAXPROCS is %d, want %d", now, n)
 	}
 }
