@@ -28,29 +28,42 @@ func (s *Store) Destroy(label string, version uint32) error {
 		return err
 	}
 	defer unlock()
-	seen := false
+	seen := false // so that one which a failing call destroyed all the same is not missed
 	err = s.rings.scan(func(session uint, _ uint64) error {
-		versions := s.inspector.labelled
-		if version == 0 {
-			versions = s.inspector.withLabel
-		}
+		return s.provisioner.destroyVersion(session, label, version, &seen)
+	})
+	return s.recovery.explain(readOnly(err))
+}
+
+const mostRounds = 100
+
+// destroyVersion destroys a version of a key, or with version 0 all, until none is found: a search
+// may leave out objects.
+func (p *provisioner) destroyVersion(session uint, label string, version uint32, seen *bool) error {
+	versions := p.inspector.labelled
+	if version == 0 {
+		versions = p.inspector.withLabel
+	}
+	for range mostRounds {
 		all, err := versions(session, label)
 		if err != nil {
 			return err
 		}
 		all = slices.DeleteFunc(all, func(e evidence) bool { return version != 0 && e.Version != version })
-		if len(all) == 0 && !seen {
+		switch {
+		case len(all) == 0 && !*seen:
 			return noVersion(label, version)
+		case len(all) == 0:
+			return nil
 		}
-		seen = true // so that one which a failing call destroyed all the same is not missed
+		*seen = true
 		for _, e := range all {
-			if err := s.provisioner.destroyNamed(session, label, e.id); err != nil {
+			if err := p.destroyNamed(session, label, e.id); err != nil {
 				return err
 			}
 		}
-		return nil
-	})
-	return s.recovery.explain(readOnly(err))
+	}
+	return &Error{Function: "C_FindObjects", garbage: "keys that were destroyed"}
 }
 
 // List returns what the token reports about every secret and private key in it, with the

@@ -78,6 +78,7 @@ type Store struct {
 	provisioner provisioner   // changes them
 	births      births        // makes session objects
 	doubts      *rate.Limiter // of data that does not open
+	searches    *rate.Limiter // for versions that are not known
 	generator
 
 	closing sync.Once
@@ -163,6 +164,7 @@ func newStore(conn *connection, c Config) *Store {
 		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found},
 		births:      births{connection: conn, inspector: in, templates: templates},
 		doubts:      newDoubts(),
+		searches:    rate.NewLimiter(rate.Every(time.Second), 3),
 		generator:   generator{r},
 	}
 }
