@@ -78,6 +78,9 @@ func (s *Store) List() ([]keystore.Info, error) {
 		all = []keystore.Info{}
 		keys, err := s.inspector.keys(session, template{}.flag(pkcs11.CKA_TOKEN, true))
 		if err == nil {
+			err = s.checkLogin(session) // without it only some are shown
+		}
+		if err == nil {
 			keys, err = s.inspector.versionsOf(session, keys)
 		}
 		if err != nil {
@@ -110,6 +113,9 @@ func (s *Store) List() ([]keystore.Info, error) {
 func (p *provisioner) destroyNamed(session uint, label string, id []byte) error {
 	t := template{}.flag(pkcs11.CKA_TOKEN, true).add(pkcs11.CKA_LABEL, []byte(label)).add(pkcs11.CKA_ID, id)
 	found, err := p.find(session, t)
+	if err == nil && len(found) == 0 {
+		err = p.checkLogin(session)
+	}
 	if err != nil {
 		return err
 	}

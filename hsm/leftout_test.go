@@ -1,6 +1,8 @@
 package hsm_test
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/hsm"
@@ -33,13 +35,15 @@ func TestVersionLeftOut(t *testing.T) {
 			faults = append(faults, hsmtest.Fault{Function: "C_FindObjects", Length: new(uint(2)), Skip: 2 * i, Times: 1})
 		}
 		m.Inject(append(faults, hsmtest.Fault{Function: "C_SignInit", VanishSessions: true, Times: 1})...)
-		for range 2 {
+		for round := range 2 {
 			for i, blob := range blobs {
 				k, err := s.Unseal(keystore.AES128CBC, blob, nil)
-				if err != nil {
+				if err == nil {
+					err = k.Close()
+				}
+				gone := round == 0 && errors.Is(err, keystore.ErrUnavailable) // while no search finds it
+				if errors.Is(err, keystore.ErrForeign) || err != nil && !gone {
 					t.Errorf("%d searches, version %d: %v", searches, i+1, err)
-				} else if err := k.Close(); err != nil {
-					t.Error(err)
 				}
 			}
 		}
@@ -63,5 +67,36 @@ func TestDestroyLeftOut(t *testing.T) {
 	m.Clear()
 	if left := versions(t, s)["mac"]; err != nil || len(left) > 0 {
 		t.Errorf("versions %v are left: %v", left, err)
+	}
+}
+
+// TestLoggedOut ends the login behind the store: a key is not told to be absent because a session
+// without a login does not show it.
+func TestLoggedOut(t *testing.T) {
+	s, token := newStore(t)
+	other := open(t, hsm.Config{URI: token.URI, PIN: token.PIN})
+	for _, label := range []string{"looked up", "destroyed"} {
+		if _, err := other.Create(label, keystore.HMACSHA256); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for what, op := range map[string]func() error{
+		"look up": func() error { _, err := s.Lookup("looked up"); return err },
+		"destroy": func() error { return s.Destroy("destroyed", 1) },
+		"list": func() error {
+			all, err := s.List()
+			if len(all) < 4 {
+				err = errors.Join(err, fmt.Errorf("%d keys", len(all)))
+			}
+			return err
+		},
+	} {
+		a := newAttacker(t, token)
+		if err := a.Logout(a.session); err != nil {
+			t.Fatal(err)
+		}
+		if err := op(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }

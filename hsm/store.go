@@ -151,7 +151,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 func newStore(conn *connection, c Config) *Store {
 	conn.trust = c.TrustedWrapping
 	templates := allSessionTemplates()
-	in := &inspector{library: conn.library, prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), allow: c.AllowWeak, provisioned: c.SessionsElsewhere}
+	in := &inspector{library: conn.library, prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), allow: c.AllowWeak, provisioned: c.SessionsElsewhere, checkLogin: conn.checkLogin}
 	r := &recovery{
 		connection: conn,
 		test:       selfTester{library: conn.library, templates: templates[keystore.HMACSHA256]},
