@@ -44,7 +44,7 @@ func (a *access) choose() (tokenInfo, error) {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return tokenInfo{}, fmt.Errorf("hsm: %s: %w (the module has %s); add ;serial= to the URI", a.uri, errAmbiguousToken, strings.Join(labels(found), ", "))
+		return tokenInfo{}, fmt.Errorf("hsm: %s: %w: %s", a.uri, errAmbiguousToken, apart(found))
 	case untold != nil:
 		return tokenInfo{}, fmt.Errorf("hsm: no readable PKCS #11 token matches %s, and some cannot be read: %w", a.uri, untold)
 	}
@@ -57,6 +57,22 @@ func labels(all []tokenInfo) []string {
 		names = append(names, fmt.Sprintf("%q serial %s", t.Label, safetext.String(t.Serial)))
 	}
 	return names
+}
+
+// apart lists tokens that a URI matches, and says which attribute tells them apart: some modules
+// give all the same serial number, or none.
+func apart(found []tokenInfo) string {
+	names, serials := labels(found), map[string]bool{"": true}
+	for _, t := range found {
+		serials[t.Serial] = true
+	}
+	if len(serials) > len(found) {
+		return fmt.Sprintf("%s; add ;serial= to the URI", strings.Join(names, ", "))
+	}
+	for i, t := range found {
+		names[i] += fmt.Sprintf(" slot %d", t.slot)
+	}
+	return fmt.Sprintf("%s; add ;slot-id= to the URI", strings.Join(names, ", "))
 }
 
 // readPIN reads the PIN where the token wants one and does not ask by itself.

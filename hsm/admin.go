@@ -28,29 +28,72 @@ func (s *Store) Destroy(label string, version uint32) error {
 		return err
 	}
 	defer unlock()
-	seen := false
+	d := destruction{provisioner: &s.provisioner, label: label, version: version}
 	err = s.rings.scan(func(session uint, _ uint64) error {
-		versions := s.inspector.labelled
 		if version == 0 {
-			versions = s.inspector.withLabel
+			return d.all(session)
 		}
-		all, err := versions(session, label)
-		if err != nil {
-			return err
-		}
-		all = slices.DeleteFunc(all, func(e evidence) bool { return version != 0 && e.Version != version })
-		if len(all) == 0 && !seen {
-			return noVersion(label, version)
-		}
-		seen = true // so that one which a failing call destroyed all the same is not missed
-		for _, e := range all {
-			if err := s.provisioner.destroyNamed(session, label, e.id); err != nil {
-				return err
-			}
-		}
-		return nil
+		return d.one(session)
 	})
 	return s.recovery.explain(readOnly(err))
+}
+
+// A destruction is that of one version of a key, or of all with its label. It may run again after a
+// failure, which destroyed some all the same.
+type destruction struct {
+	*provisioner
+	label   string
+	version uint32
+	ids     [][]byte // of what was found first
+}
+
+const mostRounds = 100
+
+// all destroys keys with the label until none is found: a search may leave out objects.
+func (d *destruction) all(session uint) error {
+	for range mostRounds {
+		all, err := d.inspector.withLabel(session, d.label)
+		if err == nil && len(all) == 0 && d.ids == nil {
+			err = noVersion(d.label, d.version)
+		}
+		if err != nil || len(all) == 0 {
+			return err
+		}
+		if err := d.destroy(session, all); err != nil {
+			return err
+		}
+	}
+	return &Error{Function: "C_FindObjects", garbage: "keys that were destroyed"}
+}
+
+// one destroys a version. It is not looked for again: a key of other software may count as
+// version 1 from then on.
+func (d *destruction) one(session uint) error {
+	if d.ids != nil {
+		return d.destroy(session, nil)
+	}
+	all, err := d.inspector.labelled(session, d.label)
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(e evidence) bool { return e.Version != d.version })
+	if len(all) == 0 {
+		return noVersion(d.label, d.version)
+	}
+	return d.destroy(session, all)
+}
+
+// destroy destroys what was found, now or before.
+func (d *destruction) destroy(session uint, found []evidence) error {
+	for _, e := range found {
+		d.ids = append(d.ids, e.id)
+	}
+	for _, id := range d.ids {
+		if err := d.destroyNamed(session, d.label, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // List returns what the token reports about every secret and private key in it, with the
@@ -64,6 +107,9 @@ func (s *Store) List() ([]keystore.Info, error) {
 	err := s.rings.scan(func(session uint, _ uint64) error {
 		all = []keystore.Info{}
 		keys, err := s.inspector.keys(session, template{}.flag(pkcs11.CKA_TOKEN, true))
+		if err == nil {
+			err = s.checkLogin(session) // without it only some are shown
+		}
 		if err == nil {
 			keys, err = s.inspector.versionsOf(session, keys)
 		}
@@ -97,6 +143,9 @@ func (s *Store) List() ([]keystore.Info, error) {
 func (p *provisioner) destroyNamed(session uint, label string, id []byte) error {
 	t := template{}.flag(pkcs11.CKA_TOKEN, true).add(pkcs11.CKA_LABEL, []byte(label)).add(pkcs11.CKA_ID, id)
 	found, err := p.find(session, t)
+	if err == nil && len(found) == 0 {
+		err = p.checkLogin(session)
+	}
 	if err != nil {
 		return err
 	}

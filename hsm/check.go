@@ -72,7 +72,8 @@ type inspector struct {
 	library
 	prefix         string // of the labels of the sealing keys
 	allow          allowance
-	provisioned    bool        // all keys are: session keys are elsewhere
+	provisioned    bool // all keys are: session keys are elsewhere
+	checkLogin     func(session uint) error
 	keepsTemplates atomic.Bool // the module was seen to keep every UNWRAP_TEMPLATE
 }
 
@@ -361,7 +362,8 @@ func (i *inspector) withLabel(session uint, label string) ([]evidence, error) {
 	return all, err
 }
 
-// keys reads the secret and private keys among the objects that a template finds.
+// keys reads the secret and private keys among the objects that a template finds. A session that
+// lost its login finds none.
 func (i *inspector) keys(session uint, t template) ([]evidence, error) {
 	handles, err := i.find(session, t)
 	if err != nil {
@@ -380,5 +382,8 @@ func (i *inspector) keys(session uint, t template) ([]evidence, error) {
 			all = append(all, e)
 		}
 	}
-	return all, nil
+	if len(all) == 0 {
+		err = i.checkLogin(session)
+	}
+	return all, err
 }

@@ -4,11 +4,14 @@ import (
 	"cmp"
 	cryptorand "crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/miekg/pkcs11"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -101,9 +104,16 @@ func (c *connection) begin(config Config) error {
 // token, others see no token, one without a PIN, or nothing at all.
 func (c *connection) patiently(op func() error) error {
 	var err error
+	logins := 0
 	for try := range 8 {
 		if err = c.mod.inside(c.wait, op); !passing(err) {
 			return err
+		}
+		if triesPIN(err) {
+			logins++
+		}
+		if logins == mostLogins {
+			return fmt.Errorf("%w, %d times; the PIN is not given again, since it may be wrong and the token may count", err, logins)
 		}
 		time.Sleep(time.Duration(10+10*try+rand.IntN(20)) * time.Millisecond)
 		if again := c.mod.restartAlone(c.wait); again != nil {
@@ -111,6 +121,15 @@ func (c *connection) patiently(op func() error) error {
 		}
 	}
 	return err
+}
+
+// mostLogins is how often a PIN is given that no answer says is wrong. Some tokens lock after three.
+const mostLogins = 2
+
+// triesPIN reports whether a token may have compared the PIN before it answered something else.
+func triesPIN(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Function == "C_Login" && e.Code != pkcs11.CKR_USER_PIN_NOT_INITIALIZED
 }
 
 // passing reports whether a failure to open a token may be temporary. A wrong PIN never

@@ -202,3 +202,23 @@ func Recovering(s *Store) bool {
 	defer s.recovery.mu.Unlock()
 	return s.recovery.running != nil
 }
+
+// HandleReused has a place in a pool keep the handle of a session that is gone, which the module
+// gave to that of another place meanwhile. It empties the first place, and reports whether the
+// session of the other one is still open.
+func HandleReused(s *Store) (open bool, err error) {
+	one, other := s.sessions.pop(), s.sessions.pop()
+	defer s.sessions.put(one, true)
+	defer s.sessions.put(other, true)
+	now := s.life.Load()
+	if err := errors.Join(s.fill(one, now), s.fill(other, now)); err != nil {
+		return false, err
+	}
+	if err := s.closeSession(one.handle); err != nil {
+		return false, err
+	}
+	one.handle = other.handle
+	one.shown.Store(uint64(one.handle))
+	s.empty(one)
+	return s.loggedIn(other.handle)
+}

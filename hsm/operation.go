@@ -89,7 +89,7 @@ func newLibrary(f functions) library {
 }
 
 // doing names the function that a session was last at.
-func doing(session uint) string { return functionNames[int(C.msl_doing[session%64])] }
+func doing(session uint) string { return functionNames[int(C.msl_doing[place(session)])] }
 
 // A made is a new object, with the attributes read back that decide its safety:
 // -1 where the module does not tell.

@@ -28,13 +28,24 @@ enum { UNWRITTEN_BYTE = 0x5a, MSL_UNWRITTEN = -2 };
 enum { UNWRITTEN_FLAGS = 0x40000000 }; /* a bit without a meaning: SoftHSM adds some flags to what is there */
 #define UNWRITTEN ((ck_ulong)-1)
 
-/* What the sessions are at, by the low bits of their handles, and at 0 what has
- * no session yet: for the log, where a call does not return. The first function
- * of an operation stays in msl_began, where that was FN_count before. */
-extern int msl_doing[64], msl_began[64];
+/* What the sessions are at, and at 0 what has no session yet: for the log, where a call does not
+ * return. The first function of an operation stays in msl_began, where that was FN_count before.
+ * The handle of a session, which may be a pointer or have low bits that are always the same, is
+ * spread over the places (Knuth, The Art of Computer Programming, section 6.4). */
+enum { MSL_PLACES = 256 };
+#define MSL_SPREAD 0x9e3779b97f4a7c15ULL
+extern int msl_doing[MSL_PLACES], msl_began[MSL_PLACES];
 
-#define AT(session, n) (msl_doing[(session) % 64] = (n), \
-	msl_began[(session) % 64] == FN_count ? msl_began[(session) % 64] = (n) : 0)
+static inline void msl_at(ck_ulong session, int fn)
+{
+	int place = (int)(session * MSL_SPREAD >> 56);
+
+	msl_doing[place] = fn;
+	if (msl_began[place] == FN_count)
+		msl_began[place] = fn;
+}
+
+#define AT(session, n) msl_at((session), (n))
 #define CALL(f, session, name, type) (AT(session, FN_##name), (type)(f)->fn[FN_##name])
 
 /* A template in the form that the module reads, pointing into the flat one. */

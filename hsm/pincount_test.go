@@ -64,3 +64,19 @@ func TestVagueRefusal(t *testing.T) {
 		})
 	}
 }
+
+// TestUnclearRefusal has a module answer to the PIN what says nothing of it, and the token tell
+// nothing either: at a start the PIN is given twice at most, since it may be counted.
+func TestUnclearRefusal(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	c := hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}
+	for _, code := range append(vagueRefusals, pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_TOKEN_NOT_RECOGNIZED) {
+		before := m.Counters().Calls["C_Login"]
+		m.Inject(hsmtest.Fault{Function: "C_Login", Code: code})
+		refused(t, c, keystore.ErrUnavailable, "C_Login: ")
+		if n := m.Counters().Calls["C_Login"] - before; n > 2 {
+			t.Errorf("%#x: %d logins", code, n)
+		}
+	}
+}

@@ -188,10 +188,10 @@ func (p *pool) busy() int {
 	return p.bound() - len(p.free)
 }
 
-// shows reports whether a handle is that of a session in the pool.
-func (p *pool) shows(handle uint) bool {
+// shows reports whether a handle is that of a session in the pool, but for one place.
+func (p *pool) shows(handle uint, but *session) bool {
 	for _, own := range p.all {
-		if own.shown.Load() == uint64(handle) {
+		if own != but && own.shown.Load() == uint64(handle) {
 			return true
 		}
 	}

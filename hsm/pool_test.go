@@ -116,3 +116,12 @@ func TestOneSession(t *testing.T) {
 		t.Errorf("%d sessions", n)
 	}
 }
+
+// TestHandleReused gives up a session that is gone, whose handle another session has by now: that
+// one stays open.
+func TestHandleReused(t *testing.T) {
+	s, _ := newStore(t)
+	if open, err := hsm.HandleReused(s); err != nil || !open {
+		t.Errorf("open: %t, %v", open, err)
+	}
+}

@@ -345,6 +345,9 @@ func (r *recovery) explain(err error) error {
 	if now := r.life.Load(); now != nil && now.token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 && answered(err, pkcs11.CKR_USER_NOT_LOGGED_IN) {
 		return fmt.Errorf("%w: the PKCS #11 token %q requires a login without saying so (CKF_LOGIN_REQUIRED), so no PIN was given to it: ask its vendor", err, now.token.Label)
 	}
+	if refused := r.access.refused.Load(); refused != nil {
+		return fmt.Errorf("%w; opening the PKCS #11 token again fails: %w", err, *refused)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err == nil {

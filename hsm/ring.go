@@ -134,10 +134,8 @@ func (r *rings) findVersion(label string, number uint32) (version, error) {
 	if err != nil {
 		return version{}, err
 	}
-	for _, v := range ring {
-		if v.number == number {
-			return v, nil
-		}
+	if at := numbered(ring, number); at >= 0 {
+		return ring[at], nil
 	}
 	return version{}, noVersion(label, number)
 }
@@ -172,7 +170,7 @@ func (r *rings) load(session uint, epoch uint64, label string, known []version) 
 	if err != nil {
 		return nil, err
 	}
-	all, err := r.inspector.labelled(session, label)
+	all, err := r.whole(session, label, known)
 	if err == nil {
 		err = replaced(all, known)
 	}
@@ -198,6 +196,30 @@ func (r *rings) load(session uint, epoch uint64, label string, known []version) 
 		return nil, r.missing(session, label, known[0].generation != now.generation)
 	}
 	return nil, fmt.Errorf("hsm: key %q: %w", label, keystore.ErrNotFound)
+}
+
+// How often, and after which pause, a key is searched again of which a version is missing.
+const (
+	searchesAgain = 3
+	searchPause   = 10 * time.Millisecond
+)
+
+// whole reads the versions of a key, again while one that was known is missing: a module that
+// left out an object for a moment would make the store forget the version, and refuse what was
+// sealed under it.
+func (r *rings) whole(session uint, label string, known []version) (all []evidence, err error) {
+	for again := 0; ; again++ {
+		if all, err = r.inspector.labelled(session, label); err != nil || len(all) == 0 || again == searchesAgain {
+			return all, err // one of which nothing is found is searched by another rule
+		}
+		there := func(v version) bool {
+			return slices.ContainsFunc(all, func(e evidence) bool { return e.Version == v.number })
+		}
+		if !slices.ContainsFunc(known, func(v version) bool { return !there(v) }) {
+			return all, nil
+		}
+		time.Sleep(searchPause)
+	}
 }
 
 // replaced is an error where a key that was known is not there, but another one

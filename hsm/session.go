@@ -186,12 +186,18 @@ func (c *connection) fill(own *session, now *life) (err error) {
 // abandon closes the session whose handle C_OpenSession returned although it failed:
 // it may be open. The handle of a session in a pool is ignored.
 func abandon(c *connection, handle uint) {
-	if handle != 0 && !c.sessions.shows(handle) && !c.anchors.shows(handle) {
+	if handle != 0 && !isShown(c, handle, nil) {
 		_ = c.closeSession(handle)
 	}
 }
 
-// empty closes the session of a place in a pool. Its remains are handed on last:
+// isShown reports whether a handle is that of a session in a pool, but for one place.
+func isShown(c *connection, handle uint, but *session) bool {
+	return c.sessions.shows(handle, but) || c.anchors.shows(handle, but)
+}
+
+// empty closes the session of a place in a pool, unless it is gone and the module has given its
+// handle to another one of the pools. Its remains are handed on last:
 // the graves drop a session whose handle is still shown in a pool.
 func (c *connection) empty(own *session) {
 	if own.epoch == 0 {
@@ -199,7 +205,7 @@ func (c *connection) empty(own *session) {
 	}
 	open, left := openSession{own.handle, own.generation}, false
 	retired := own.origin.isRetired() && !c.isClosed()
-	if !retired && own.generation == c.mod.generation.Load() {
+	if !retired && own.generation == c.mod.generation.Load() && !isShown(c, own.handle, own) {
 		left = !c.closeTwice(own.handle)
 	}
 	c.origins.CompareAndDelete(own.handle, own.origin)

@@ -78,6 +78,7 @@ type Store struct {
 	provisioner provisioner   // changes them
 	births      births        // makes session objects
 	doubts      *rate.Limiter // of data that does not open
+	searches    *rate.Limiter // for versions that are not known
 	generator
 
 	closing sync.Once
@@ -150,7 +151,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 func newStore(conn *connection, c Config) *Store {
 	conn.trust = c.TrustedWrapping
 	templates := allSessionTemplates()
-	in := &inspector{library: conn.library, prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), allow: c.AllowWeak, provisioned: c.SessionsElsewhere}
+	in := &inspector{library: conn.library, prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), allow: c.AllowWeak, provisioned: c.SessionsElsewhere, checkLogin: conn.checkLogin}
 	r := &recovery{
 		connection: conn,
 		test:       selfTester{library: conn.library, templates: templates[keystore.HMACSHA256]},
@@ -163,6 +164,7 @@ func newStore(conn *connection, c Config) *Store {
 		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found},
 		births:      births{connection: conn, inspector: in, templates: templates},
 		doubts:      newDoubts(),
+		searches:    rate.NewLimiter(rate.Every(time.Second), 3),
 		generator:   generator{r},
 	}
 }

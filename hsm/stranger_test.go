@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
@@ -72,6 +73,26 @@ func TestStrangers(t *testing.T) {
 	}
 	if err := s.Destroy("msl-seal-session", 0); err != nil || a.count(t, "msl-seal-session") > 0 {
 		t.Errorf("every version: %v", err)
+	}
+}
+
+// TestStrangerStays destroys a version by a call that fails all the same, so that it is made again:
+// the key of other software, which would count as that version by then, stays.
+func TestStrangerStays(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	s := open(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
+	if _, err := s.Create("mac", keystore.HMACSHA256); err != nil {
+		t.Fatal(err)
+	}
+	a := newAttacker(t, token)
+	a.stranger(t, "mac", 32)
+	m.Inject(hsmtest.Fault{Function: "C_DestroyObject", Code: pkcs11.CKR_GENERAL_ERROR, After: true, Times: 1})
+	if err := s.Destroy("mac", 1); err != nil {
+		t.Error(err)
+	}
+	if n := a.count(t, "mac"); n != 1 {
+		t.Errorf("%d keys are left, want that of the other software", n)
 	}
 }
 

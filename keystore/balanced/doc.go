@@ -1,6 +1,6 @@
 // Package balanced is a key store over several tokens that hold the same keys, such as
 // a partition that was cloned to a second HSM. Each operation goes to the token with the
-// shortest queue. A token that fails or hangs is left out, and its operations under way are
+// shortest queue; that of a much slower token counts as longer. A token that fails or hangs is left out, and its operations under way are
 // done on another, until it has been proven again.
 //
 // That the tokens hold the same keys is proven, and not believed: before a token is used,

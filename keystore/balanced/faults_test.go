@@ -307,3 +307,29 @@ func TestQueue(t *testing.T) {
 		t.Errorf("the quick token did %d operations, the slow one %d", quick, slow)
 	}
 }
+
+// TestSlow has one token take much longer, for one caller: nearly everything is done on the other.
+func TestSlow(t *testing.T) {
+	w := newWorld(t, balanced.Config{}, hsm.Config{})
+	w.modules[0].Inject(hsmtest.Fault{Delay: 2 * time.Millisecond})
+	var made [2]uint64
+	for i, m := range w.modules {
+		made[i] = m.Counters().Calls["C_GenerateKey"]
+	}
+	for range 40 {
+		k, err := sealedKey(w)
+		if err == nil {
+			_, err = k.Sum(nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Close()
+	}
+	for i, m := range w.modules {
+		made[i] = m.Counters().Calls["C_GenerateKey"] - made[i]
+	}
+	if made[0] > 10 || made[1] < 30 {
+		t.Errorf("the slow token made %d keys, the other %d", made[0], made[1])
+	}
+}

@@ -76,15 +76,8 @@ func publicOf(k keystore.Key) (string, error) {
 // belongs to its public one, and has no value. Of a secret key that only unwraps nothing
 // can be asked: there is no data that it unwraps.
 func valueOf(k keystore.Key, challenge []byte) (string, error) {
-	var out []byte
-	var err error
+	out, err := keystore.Computed(k, challenge)
 	switch k := k.(type) {
-	case keystore.MAC:
-		out, err = keystore.ConfirmedSum(k, challenge)
-	case keystore.Cipher:
-		out, err = k.Encrypt(make([]byte, 16), challenge)
-	case keystore.DataWrapper:
-		out, err = k.WrapData(challenge)
 	case crypto.Signer:
 		err = signs(k, challenge)
 	case crypto.Decrypter:

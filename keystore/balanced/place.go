@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/pace"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -27,6 +28,7 @@ type place struct {
 	busy     atomic.Int64 // operations under way
 	progress atomic.Int64 // when one of them began alone or ended, in nanoseconds since start
 	start    time.Time
+	usual    atomic.Int64 // how long a quick operation takes of late, in nanoseconds; initially 0
 
 	wake      chan struct{} // has the token examined
 	examining sync.Mutex    // held while it is
@@ -90,6 +92,36 @@ const stalled = time.Second
 // stalls reports whether operations are under way and none has ended of late.
 func (p *place) stalls() bool {
 	return p.busy.Load() > 0 && time.Since(p.start)-time.Duration(p.progress.Load()) > stalled
+}
+
+const (
+	noticed  = 4                // times as long as on the quickest token: less may be chance
+	measured = 10 * time.Second // after its last operation a slow token is tried once
+)
+
+// took notes how long a quick operation took. One that took very long may be an exception, but
+// none takes less than it can.
+func (p *place) took(d time.Duration) {
+	now, usual := int64(max(d, 1)), p.usual.Load()
+	switch {
+	case usual == 0:
+	case now > usual:
+		now = usual + (min(now, 8*usual)-usual)/8
+	default:
+		now = (usual + now) / 2
+	}
+	p.usual.Store(now)
+}
+
+// slowness returns how many times as long an operation takes as on the quickest token, or 1 where
+// that is not to be heeded.
+func (p *place) slowness(quickest time.Duration) int64 {
+	own := time.Duration(p.usual.Load())
+	idle := time.Since(p.start)-time.Duration(p.progress.Load()) > measured
+	if quickest == 0 || own < pace.Slow || own < noticed*quickest || idle {
+		return 1
+	}
+	return int64(own / quickest)
 }
 
 func (p *place) begin() {

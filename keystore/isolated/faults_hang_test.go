@@ -5,10 +5,13 @@ package isolated_test
 import (
 	"errors"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/miekg/pkcs11"
 
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -68,4 +71,42 @@ func TestAllCallsHang(t *testing.T) {
 		after, err := w.sealed.Sum([]byte("data"))
 		return err == nil && string(after) == before
 	})
+}
+
+// TestWedged has a library find its device again in another process only: the child is replaced,
+// with the same keys, although it answers.
+func TestWedged(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	w := newWorld(t, isolated.Config{Limit: limit})
+	before, pid := sum(t, w.sealed), w.PID()
+	w.module.Inject(hsmtest.Fault{Function: "C_SignInit", Code: pkcs11.CKR_DEVICE_ERROR})
+	eventually(t, "the end of the child", func() bool {
+		_, err := w.sealed.Sum([]byte("data"))
+		if !errors.Is(err, keystore.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		return strings.Contains(w.log.String(), "nothing but failures of its device")
+	})
+	w.module.Clear() // as another process would find it
+	eventually(t, "another child", func() bool {
+		after, err := w.sealed.Sum([]byte("data"))
+		return err == nil && string(after) == before && w.PID() != pid
+	})
+}
+
+// TestRefusedPIN has a token refuse the PIN when it comes back: the child is not replaced, since
+// the next one would give the PIN once more.
+func TestRefusedPIN(t *testing.T) {
+	const limit = time.Second
+	w := newWorld(t, isolated.Config{Limit: limit})
+	pid, before := w.PID(), w.module.Counters().Calls["C_Login"]
+	w.module.Inject(hsmtest.Fault{Function: "C_Login", Code: pkcs11.CKR_PIN_INCORRECT}, hsmtest.Fault{Function: "C_SignInit", Code: pkcs11.CKR_DEVICE_ERROR, Times: 2})
+	for end := time.Now().Add(3 * limit / 2); time.Now().Before(end); time.Sleep(limit / 20) {
+		if _, err := w.sealed.Sum([]byte("data")); err == nil {
+			t.Fatal("a key works without a login")
+		}
+	}
+	if n := w.module.Counters().Calls["C_Login"] - before; n != 1 || w.PID() != pid {
+		t.Errorf("%d logins, child %d, and before %d", n, w.PID(), pid)
+	}
 }

@@ -124,15 +124,8 @@ var constant = []byte("msl-hsm: the key behind a label\x00")
 
 // markOf returns a value by which the parent knows a provisioned secret key again, after
 // the child was replaced: a hash of what the key makes of a constant, or nothing.
-func markOf(k keystore.Key) (mark []byte, err error) {
-	switch k := k.(type) {
-	case keystore.MAC:
-		mark, err = keystore.ConfirmedSum(k, constant)
-	case keystore.Cipher:
-		mark, err = k.Encrypt(make([]byte, 16), constant)
-	case keystore.DataWrapper:
-		mark, err = k.WrapData(constant)
-	}
+func markOf(k keystore.Key) ([]byte, error) {
+	mark, err := keystore.Computed(k, constant)
 	if err != nil || mark == nil {
 		return nil, err
 	}

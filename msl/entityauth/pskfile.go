@@ -1,6 +1,7 @@
 package entityauth
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
@@ -157,6 +158,7 @@ func (k *PSKFile) Wipe() {
 type Sealer interface {
 	keystore.Importer
 	Seal(k keystore.Key, context []byte) ([]byte, error)
+	Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error)
 }
 
 // Seal makes the form in which a server keeps a key set: the keys pass through the key
@@ -186,7 +188,33 @@ func (k *PSKFile) seal(store Sealer, use string, a keystore.Algorithm, raw []byt
 	if err != nil {
 		return nil, fmt.Errorf("seal pre-shared key: %w", err)
 	}
+	if err := opens(store, key, blob, msl.PSKContext(use, k.Identity)); err != nil {
+		return nil, fmt.Errorf("pre-shared key: what the key store sealed does not open as the same key: %w", err)
+	}
 	return blob, nil
+}
+
+// opens refuses a sealed key that does not open as the key that it was made of: one wrong answer of
+// the device would lock the entity out, and nobody would know why.
+func opens(store Sealer, key keystore.Key, blob, context []byte) error {
+	again, err := store.Unseal(key.Algorithm(), blob, context)
+	if errors.Is(err, keystore.ErrForeign) {
+		return fmt.Errorf("%v: %w", err, keystore.ErrUnavailable)
+	}
+	if err != nil {
+		return err
+	}
+	defer again.Close()
+	constant := []byte("msl-hsm: is it sealed as it was?")
+	want, errW := keystore.Computed(key, constant)
+	got, errG := keystore.Computed(again, constant)
+	if err := errors.Join(errW, errG); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want) {
+		return keystore.ErrUnavailable
+	}
+	return nil
 }
 
 // KeySet makes the device's side of a key set: session keys in its key store. If wrapping

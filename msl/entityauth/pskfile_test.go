@@ -2,12 +2,14 @@ package entityauth_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
@@ -116,6 +118,42 @@ func TestPSKFileWrapping(t *testing.T) {
 		read, err := entityauth.ReadPSKFile(path, c.derive)
 		if err != nil || !bytes.Equal(read.Wrapping, c.want) {
 			t.Errorf("%s: %v, %v", c.name, read, err)
+		}
+	}
+}
+
+// A damaging store seals what does not open, or another key.
+type damaging struct {
+	*soft.Store
+	another bool
+}
+
+func (d damaging) Seal(k keystore.Key, context []byte) ([]byte, error) {
+	if d.another {
+		other, err := d.Generate(k.Algorithm())
+		if err != nil {
+			return nil, err
+		}
+		k = other
+	}
+	blob, err := d.Store.Seal(k, context)
+	if err == nil && !d.another {
+		blob[len(blob)-1]++
+	}
+	return blob, err
+}
+
+// TestSealDamaged has a key store seal pre-shared keys wrongly: nothing is given to be registered,
+// and neither the keys nor the entity are blamed.
+func TestSealDamaged(t *testing.T) {
+	for _, another := range []bool{false, true} {
+		store := soft.New()
+		_, err := entityauth.NewPSKFile("camera", false).Seal(damaging{store, another})
+		if !errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrForeign) {
+			t.Errorf("another %t: %v", another, err)
+		}
+		if err := store.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

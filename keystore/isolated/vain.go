@@ -1,0 +1,51 @@
+package isolated
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// note ends a child whose device has only failed for as long as a call may take: some libraries
+// find their device again only in another process.
+func (p *process) note(op operation, err error) {
+	switch {
+	case err == nil && op.needsDevice():
+		if p.failing.Load() != nil {
+			p.failing.Store(nil)
+		}
+		return
+	case !deviceFailed(err):
+		return
+	}
+	now := time.Now()
+	if p.failing.CompareAndSwap(nil, &now) {
+		return
+	}
+	if since := p.failing.Load(); since != nil && now.Sub(*since) > p.limit {
+		p.end(fmt.Sprintf("has answered nothing but failures of its device for %v", now.Sub(*since).Round(time.Second/10)))
+	}
+}
+
+// needsDevice reports whether an operation that works shows that the device does: others may be
+// answered from memory.
+func (o operation) needsDevice() bool {
+	switch o {
+	case opGenerate, opSeal, opUnseal, opImport, opWrapFor, opRandom, opWrap, opWrapData, opUnwrap, opReveal, opSign, opDecryptPair:
+		return true
+	}
+	return o.isPartOfMessage()
+}
+
+// deviceFailed reports whether an error is one that another process may not have. Of a refused PIN
+// it is not: each start gives it again.
+func deviceFailed(err error) bool {
+	for _, other := range []error{keystore.ErrPIN, keystore.ErrBusy, keystore.ErrLocked, keystore.ErrLost, errors.ErrUnsupported} {
+		if errors.Is(err, other) {
+			return false
+		}
+	}
+	return errors.Is(err, keystore.ErrUnavailable)
+}
