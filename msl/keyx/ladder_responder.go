@@ -172,6 +172,9 @@ func (x *LadderResponder) openWrapdata(from msl.Requester, wrapdata []byte) (key
 	if x.Revealing == nil {
 		return nil, msl.Failure(msl.ErrUnwrapNotSupported, x.Scheme(), errors.New("no issuer's wrapping key configured"))
 	}
+	if err := blocks(x.Scheme(), wrapdata); err != nil {
+		return nil, err
+	}
 	kw, err := moved(x.Revealing.Reveal(wrapdata))
 	if err != nil {
 		return nil, msl.KeyFailure(msl.ErrUnwrapError, x.Scheme(), err, keystore.ErrBadData, errors.ErrUnsupported)

@@ -143,5 +143,10 @@ func (x *SymmetricOfferer) unwrap(f *wire.Fields) (*msl.SessionKeys, error) {
 	if !ok {
 		return nil, msl.Failure(msl.ErrUnwrapNotSupported, x.Scheme(), nil)
 	}
+	for _, name := range []string{"encryptionkey", "hmackey"} {
+		if err := blocks(x.Scheme(), f.Bytes(name)); err != nil {
+			return nil, err
+		}
+	}
 	return unwrapKeys(f, unwrapping)
 }
