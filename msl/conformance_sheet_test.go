@@ -84,8 +84,8 @@ func TestCheckOrder(t *testing.T) {
 }
 
 // A key response names the wrapping key: an unknown one, or another than the one
-// requested.
-func TestSymmetricWrappedResponseKeyID(t *testing.T) {
+// requested. What it wraps has a length that AES Key Wrap cannot write, or does not unwrap.
+func TestSymmetricWrappedResponse(t *testing.T) {
 	offer, err := clientKeys(t)["SYMMETRIC_WRAPPED"].Offer(t.Context(), msl.Requester{})
 	if err != nil {
 		t.Fatal(err)
@@ -94,6 +94,12 @@ func TestSymmetricWrappedResponseKeyID(t *testing.T) {
 		_, err := offer.Accept(t.Context(), encode(object{"keyid": id, "encryptionkey": "", "hmackey": ""}))
 		if !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", id, err, want)
+		}
+	}
+	for n, want := range map[int]msl.Code{23: msl.ErrCiphertextIllegalBlockSize, 24: msl.ErrUnwrapError} {
+		_, err := offer.Accept(t.Context(), encode(object{"keyid": "PSK", "encryptionkey": random(n), "hmackey": random(n)}))
+		if !errors.Is(err, want) {
+			t.Errorf("%d bytes: %v, want %v", n, err, want)
 		}
 	}
 }

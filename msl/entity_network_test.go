@@ -1,6 +1,7 @@
 package msl_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -190,11 +191,28 @@ func (n *network) checkPlain(t *testing.T, client *msl.Client, entity msl.LocalE
 	}
 }
 
-// A pre-shared key that is hidden still unwraps session keys.
+// A pre-shared key that is hidden still unwraps session keys, and stays hidden.
 func TestNetworkHiddenPSK(t *testing.T) {
 	n := newNetwork(t, soft.New())
 	own := n.pskEntity("hidden")
-	n.checkSession(t, n.client(n.hiddenEntity(own), &keyx.SymmetricOfferer{Keys: own.Keys}), "hidden")
+	client := n.client(n.hiddenEntity(own), &keyx.SymmetricOfferer{Keys: own.Keys})
+	var answers bytes.Buffer
+	client.Transport = transportFunc(func(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
+		answer, err := n.RoundTrip(ctx, write)
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(io.TeeReader(answer, &answers)), nil
+	})
+	n.checkSession(t, client, "hidden")
+	// The server's entity only signs, so what it writes is for all to read.
+	var head struct{ HeaderData []byte }
+	if err := json.NewDecoder(&answers).Decode(&head); err != nil || !bytes.Contains(head.HeaderData, []byte("keyresponsedata")) {
+		t.Fatalf("%s: %v", head.HeaderData, err)
+	}
+	if bytes.Contains(head.HeaderData, []byte(`"hidden"`)) {
+		t.Errorf("the answer names its recipient: %s", head.HeaderData)
+	}
 }
 
 // A bearerScheme is an application's own user scheme.

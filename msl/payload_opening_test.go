@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -197,6 +198,25 @@ func TestClosedBeforeChunksAreRead(t *testing.T) {
 				t.Errorf("%d chunks were decrypted when the keys were released", decrypted)
 			}
 		})
+	}
+}
+
+// A message that was answered is read no further, since the next one follows. What it ended with
+// before stays.
+func TestShut(t *testing.T) {
+	_, message := longMessage(t, 3)
+	for name, c := range map[string]struct {
+		message []byte
+		before  int64 // bytes that were read
+		want    error
+	}{"unread": {message, 10, errShut}, "read": {message, math.MaxInt64, nil}, "cut off": {message[:len(message)-1], math.MaxInt64, ErrTruncated}} {
+		r := newReader(new(opener), nil, bytes.NewReader(c.message))
+		io.Copy(io.Discard, io.LimitReader(r, c.before))
+		r.shut()
+		if got, err := io.ReadAll(r); len(got) >= flushSize || !errors.Is(err, c.want) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
+		r.message.close()
 	}
 }
 

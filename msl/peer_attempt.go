@@ -169,25 +169,29 @@ func (a *peerAttempt) checkPeer(in *incoming) error {
 	return nil
 }
 
-// realAnswer returns the answer with the data: in, or the one that the peer gives after a
-// handshake, once it has the tokens that it needs. count is the number of messages.
+// realAnswer returns the answer with the data: in, or the one that the peer gives after
+// handshakes, once it has the tokens that it needs. count is the number of messages.
 func (a *peerAttempt) realAnswer(ctx context.Context, in *incoming, count int) (*incoming, int, error) {
-	if !a.req.Interactive { // the first chunk of a channel may be long in coming
-		if err := in.inferHandshake(); err != nil {
-			return in, count, err
+	for ; ; count += 2 {
+		if !a.req.Interactive { // the first chunk of a channel may be long in coming
+			if err := in.inferHandshake(); err != nil {
+				return in, count, err
+			}
+		}
+		switch {
+		case !in.handshake:
+			return in, count, nil
+		case a.req.Interactive:
+			return in, count, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
+		case count+2 > maxMessages:
+			return in, count, errUnanswered
+		}
+		following, err := a.serveKeys(ctx, in)
+		in.release()
+		if in = following; err != nil {
+			return in, count + 2, err
 		}
 	}
-	switch {
-	case !in.handshake:
-		return in, count, nil
-	case a.req.Interactive:
-		return in, count, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
-	case count+2 > maxMessages:
-		return in, count, errUnanswered
-	}
-	defer in.release()
-	following, err := a.serveKeys(ctx, in)
-	return following, count + 2, err
 }
 
 // serveKeys gives the peer the tokens that its answer asks for, and reads the message

@@ -277,7 +277,7 @@ func (d *drainer) Close() error {
 	defer d.end()
 	c := d.attempt.conn
 	err := errors.Join(c.skip(), c.written())
-	if err != nil || d.in.handshake || !d.in.due() {
+	if err != nil || !d.in.due() {
 		return err
 	}
 	_, err = d.attempt.serveKeys(d.ctx, d.in)

@@ -100,6 +100,41 @@ func (p *writingPeer) shake(id int64) {
 	p.write(pskClient1.message(p.who, object{"messageid": id, "handshake": true, "renewable": true, "timestamp": p.now, "keyrequestdata": []any{pskRequest}}))
 }
 
+// TestPeerAnswersWithHandshakes has a peer that needs keys more than once before it answers.
+func TestPeerAnswersWithHandshakes(t *testing.T) {
+	answer := func(id int, members object, chunks ...any) []byte {
+		return pskClient1.message(byPSK("client1"), with(members, object{"messageid": id}), chunks...)
+	}
+	asks := requests(pskRequest)
+	last := func(id int, data string) object { return with(hello, object{"messageid": id, "data": []byte(data)}) }
+	for handshakes := 2; handshakes <= 6; handshakes++ {
+		var sent []byte
+		for i := range handshakes { // every second of an older stack, without the mark
+			if id := 2 + 2*i; i%2 == 0 {
+				sent = append(sent, answer(id, with(asks, object{"handshake": true}))...)
+			} else {
+				sent = append(sent, answer(id, asks, last(id, ""))...)
+			}
+		}
+		id := 2 + 2*handshakes
+		sent = append(sent, answer(id, object{"renewable": false}, last(id, "real"))...)
+		conn, _ := newRecorded(t).peerTo(t, sent)
+		r, err := conn.Request(t.Context(), &msl.Request{Body: msl.BytesBody([]byte("x"))})
+		if id > 12 {
+			if err == nil || !strings.Contains(err.Error(), "12 messages") {
+				t.Errorf("%d handshakes: %v", handshakes, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%d handshakes: %v", handshakes, err)
+		}
+		if got := readAll(t, r.Body); got != "real" || r.Messages != id {
+			t.Errorf("%d handshakes: read %q in %d messages", handshakes, got, r.Messages)
+		}
+	}
+}
+
 // TestPeerChannelHandshake has a peer answer the first chunk of a channel with a handshake:
 // the keys cannot be sent before the channel ends.
 func TestPeerChannelHandshake(t *testing.T) {

@@ -192,3 +192,24 @@ func TestPeersRenewAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestPeerChannelRefused refuses a channel in a way that asks for another message: what was
+// read of its body cannot be sent again.
+func TestPeerChannelRefused(t *testing.T) {
+	one, two := newSides(t, "PSK", "PSK")
+	first, second := connectLater(t, one, two, 0)
+	calls := 0
+	done := serveAll(second, func(context.Context, *msl.ResponseWriter, *msl.Message) error {
+		calls++
+		return msl.Failure(msl.ErrMasterTokenRejectedByApp, "test", nil)
+	}, 1)
+	req := secret2("line")
+	req.Interactive = true
+	var refused *msl.PeerError
+	if _, err := first.Request(t.Context(), req); !errors.As(err, &refused) || refused.Response != msl.EntityReauth {
+		t.Errorf("got %v", err)
+	}
+	if err := <-done; err != nil || calls != 1 {
+		t.Errorf("%d calls, %v", calls, err)
+	}
+}

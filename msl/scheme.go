@@ -97,7 +97,9 @@ type Responder interface {
 	// Exposes declares whether this side has to see key bytes. A server whose custody
 	// forbids that treats the exchange as not configured.
 	Exposes() Exposure
-	// Check checks the form of a request while a header is read.
+	// Check checks the form of a request while a header is read. A message whose requests
+	// all fail is refused, even if no keys are due; a request that is well-formed but
+	// cannot be answered is an error of Respond.
 	Check(keydata []byte) error
 	// Respond makes session keys for a requester, and the key data that delivers them. It
 	// must still be possible to seal the keys.

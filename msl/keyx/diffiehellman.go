@@ -67,14 +67,24 @@ func (g DHGroup) inside(y *big.Int) bool {
 	return y.Cmp(big.NewInt(2)) >= 0 && y.Cmp(new(big.Int).Sub(g.P, big.NewInt(2))) <= 0
 }
 
-// parse reads a request or a response.
-func (x *DiffieHellman) parse(f *wire.Fields) (g DHGroup, y *big.Int, err error) {
-	id, public := f.String("parametersid"), f.Bytes("publickey")
+// parse reads the form of a request or a response.
+func (x *DiffieHellman) parse(f *wire.Fields) (id string, public []byte, err error) {
+	id, public = f.String("parametersid"), f.Bytes("publickey")
 	if err := malformed(f); err != nil {
-		return g, nil, err
+		return "", nil, err
 	}
 	if len(public) == 0 {
-		return g, nil, msl.Failure(msl.ErrKeyXInvalidPublicKey, x.Scheme(), nil)
+		return "", nil, msl.Failure(msl.ErrKeyXInvalidPublicKey, x.Scheme(), nil)
+	}
+	return id, public, nil
+}
+
+// read reads a request or a response, and checks that its public value is in the group that
+// it names.
+func (x *DiffieHellman) read(f *wire.Fields) (g DHGroup, y *big.Int, err error) {
+	id, public, err := x.parse(f)
+	if err != nil {
+		return g, nil, err
 	}
 	if g, err = x.group(id); err != nil {
 		return g, nil, err
@@ -89,8 +99,8 @@ func (x *DiffieHellman) parse(f *wire.Fields) (g DHGroup, y *big.Int, err error)
 	return g, y, nil
 }
 
-// Check refuses an unconfigured group with error 7009, and a public value outside its
-// group with 7011.
+// Check refuses an empty public value with error 7011. An unconfigured group (7009) and a
+// public value outside its group (7011) are errors of Respond.
 func (x *DiffieHellman) Check(keydata []byte) error {
 	_, _, err := x.parse(wire.ParseFields(keydata))
 	return err
@@ -98,7 +108,7 @@ func (x *DiffieHellman) Check(keydata []byte) error {
 
 // Respond makes a key pair, and from it and the requester's the session keys.
 func (x *DiffieHellman) Respond(_ context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
-	g, y, err := x.parse(wire.ParseFields(keydata))
+	g, y, err := x.read(wire.ParseFields(keydata))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -233,7 +243,7 @@ func (o *dhOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error)
 	if o.private == nil {
 		return msl.Outcome{}, msl.Failure(msl.ErrKeyXPrivateKeyMissing, o.x.Scheme(), nil)
 	}
-	_, y, err := o.x.parse(f)
+	_, y, err := o.x.read(f)
 	if err != nil {
 		return msl.Outcome{}, err
 	}

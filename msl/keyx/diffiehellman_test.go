@@ -88,21 +88,22 @@ func TestDHRefused(t *testing.T) {
 	for what, c := range map[string]struct {
 		keydata []byte
 		want    msl.Code
+		formed  bool // well, so that Check has nothing against it
 	}{
-		"nothing":         {[]byte(`{}`), msl.ErrMSLParseError},
-		"no public value": {[]byte(`{"parametersid":"dh_default1"}`), msl.ErrMSLParseError},
-		"another group":   {dhData("dh", []byte{2}), msl.ErrUnknownKeyXParametersID},
-		"empty":           {dhData(g.ID, []byte{}), msl.ErrKeyXInvalidPublicKey},
-		"zero":            {dhData(g.ID, []byte{0, 0}), msl.ErrKeyXInvalidPublicKey},
-		"one":             {dhData(g.ID, []byte{0, 1}), msl.ErrKeyXInvalidPublicKey},
-		"p-1":             {dhData(g.ID, minus(1)), msl.ErrKeyXInvalidPublicKey},
-		"p":               {dhData(g.ID, minus(0)), msl.ErrKeyXInvalidPublicKey},
-		"more than p":     {dhData(g.ID, minus(-5)), msl.ErrKeyXInvalidPublicKey},
-		"far too long":    {dhData(g.ID, bytes.Repeat([]byte{0xff}, 100000)), msl.ErrKeyXInvalidPublicKey},
+		"nothing":         {[]byte(`{}`), msl.ErrMSLParseError, false},
+		"no public value": {[]byte(`{"parametersid":"dh_default1"}`), msl.ErrMSLParseError, false},
+		"another group":   {dhData("dh", []byte{2}), msl.ErrUnknownKeyXParametersID, true},
+		"empty":           {dhData(g.ID, []byte{}), msl.ErrKeyXInvalidPublicKey, false},
+		"zero":            {dhData(g.ID, []byte{0, 0}), msl.ErrKeyXInvalidPublicKey, true},
+		"one":             {dhData(g.ID, []byte{0, 1}), msl.ErrKeyXInvalidPublicKey, true},
+		"p-1":             {dhData(g.ID, minus(1)), msl.ErrKeyXInvalidPublicKey, true},
+		"p":               {dhData(g.ID, minus(0)), msl.ErrKeyXInvalidPublicKey, true},
+		"more than p":     {dhData(g.ID, minus(-5)), msl.ErrKeyXInvalidPublicKey, true},
+		"far too long":    {dhData(g.ID, bytes.Repeat([]byte{0xff}, 100000)), msl.ErrKeyXInvalidPublicKey, true},
 	} {
 		_, _, err := x.Respond(ctx, from, c.keydata)
-		if !errors.Is(err, c.want) || !errors.Is(x.Check(c.keydata), c.want) {
-			t.Errorf("%s: %v, want %v", what, err, c.want)
+		if checked := x.Check(c.keydata); !errors.Is(err, c.want) || c.formed != (checked == nil) || !c.formed && !errors.Is(checked, c.want) {
+			t.Errorf("%s: %v and %v, want %v", what, err, checked, c.want)
 		}
 		offer, err := x.Offer(ctx, from)
 		if err != nil {
@@ -116,9 +117,11 @@ func TestDHRefused(t *testing.T) {
 		}
 	}
 	for _, y := range [][]byte{{2}, minus(2)} {
-		if err := x.Check(dhData(g.ID, y)); err != nil {
-			t.Errorf("%x: %v", y, err)
+		keys, _, err := x.Respond(ctx, from, dhData(g.ID, y))
+		if err != nil {
+			t.Fatalf("%x: %v", y, err)
 		}
+		keys.Release()
 	}
 	offer, _ := x.Offer(ctx, from)
 	private := offer.(*dhOffer).private
@@ -147,8 +150,11 @@ func TestDHGroupRefused(t *testing.T) {
 		if _, err := x.Offer(ctx, from); !errors.Is(err, msl.ErrUnknownKeyXParametersID) {
 			t.Errorf("%s: offer: %v", what, err)
 		}
-		if len(x.Groups) > 0 && !errors.Is(x.Check(dhData(x.Groups[0].ID, []byte{2})), msl.ErrUnknownKeyXParametersID) {
-			t.Errorf("%s is taken", what)
+		if len(x.Groups) == 0 {
+			continue
+		}
+		if _, _, err := x.Respond(ctx, from, dhData(x.Groups[0].ID, []byte{2})); !errors.Is(err, msl.ErrUnknownKeyXParametersID) {
+			t.Errorf("%s is taken: %v", what, err)
 		}
 	}
 }

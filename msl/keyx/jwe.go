@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"io"
-	"math"
 
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -160,12 +159,11 @@ func parseJWE(b []byte) (jwe, error) {
 }
 
 func parseJSONJWE(b []byte) (jwe, error) {
-	f := wire.ParseFields(b)
-	recipients := f.Objects("recipients", math.MaxInt)
-	if f.Err() != nil || len(recipients) == 0 {
+	o, err := wire.Parse(b, wire.Limits{})
+	if err != nil {
 		return jwe{}, errJWE()
 	}
-	first := wire.FieldsOf(recipients[0])
+	f, first := wire.FieldsOf(o), firstRecipient(o)
 	j := jwe{
 		header: []byte(first.String("header")), key: []byte(first.String("encrypted_key")),
 		iv:         []byte(f.String("initialization_vector")),
@@ -177,17 +175,29 @@ func parseJSONJWE(b []byte) (jwe, error) {
 	return j, nil
 }
 
+// firstRecipient is the only one that is read, so the others may be anything.
+func firstRecipient(o wire.Object) *wire.Fields {
+	recipients, _ := o.Value("recipients")
+	list, _ := recipients.Elements()
+	if len(list) == 0 {
+		return wire.FieldsOf(wire.Object{})
+	}
+	first, _ := list[0].Object()
+	return wire.FieldsOf(first)
+}
+
 // decode decodes the parts from base64url, and checks the header.
 func (j jwe) decode(want jweSuite) (p jwe, err error) {
 	for _, part := range []struct {
 		to   *[]byte
 		from []byte
 	}{{&p.header, j.header}, {&p.key, j.key}, {&p.iv, j.iv}, {&p.ciphertext, j.ciphertext}, {&p.tag, j.tag}} {
-		// The decoder of the standard library skips line breaks.
-		if len(part.from) == 0 || bytes.ContainsAny(part.from, "\r\n") {
+		text, ok := unpadded(part.from)
+		if !ok {
 			return p, errJWE()
 		}
-		if *part.to, err = base64.RawURLEncoding.DecodeString(string(part.from)); err != nil {
+		*part.to = make([]byte, base64.RawURLEncoding.DecodedLen(len(text)))
+		if decodeURL(*part.to, text) != nil {
 			return p, errJWE()
 		}
 	}
@@ -200,6 +210,39 @@ func (j jwe) decode(want jweSuite) (p jwe, err error) {
 		return p, msl.Failure(msl.ErrJWEAlgorithmMismatch, "JWE", nil)
 	}
 	return p, nil
+}
+
+// unpadded is a text in base64url without its padding. The reference stacks accept padding, and
+// the standard alphabet of Base64 too. It reports whether the text is valid and not empty: the
+// decoder of the standard library skips line breaks.
+func unpadded(padded []byte) ([]byte, bool) {
+	text := bytes.TrimRight(padded, "=")
+	ok := len(text) > 0 && len(text)%4 != 1 && len(padded) <= (len(text)+3)/4*4 &&
+		!bytes.ContainsFunc(text, func(r rune) bool { return !isBase64(r) })
+	return text, ok
+}
+
+func isBase64(r rune) bool {
+	return 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_' || r == '+' || r == '/'
+}
+
+// decodeURL decodes an unpadded text, which may be a secret.
+func decodeURL(dst, text []byte) error {
+	if bytes.ContainsAny(text, "+/") {
+		memory := lockedmem.Copy(text)
+		defer memory.Close()
+		text = memory.Bytes()
+		for i, c := range text {
+			switch c {
+			case '+':
+				text[i] = '-'
+			case '/':
+				text[i] = '_'
+			}
+		}
+	}
+	_, err := base64.RawURLEncoding.Decode(dst, text)
+	return err
 }
 
 func base64url(b []byte) []byte { return base64.RawURLEncoding.AppendEncode(nil, b) }

@@ -134,7 +134,7 @@ func TestJWERefused(t *testing.T) {
 	header := func(s string) string { return with(0, string(base64url([]byte(s)))) }
 	flip := func(i int) string {
 		b := []byte(parts[i])
-		if b[0]++; !isBase64URL(rune(b[0])) {
+		if b[0]++; !isBase64(rune(b[0])) {
 			b[0] = 'A'
 		}
 		return with(i, string(b))
@@ -151,7 +151,7 @@ func TestJWERefused(t *testing.T) {
 		"no vector":          {with(2, ""), msl.ErrJWEParseError},
 		"no ciphertext":      {with(3, ""), msl.ErrJWEParseError},
 		"no tag":             {with(4, ""), msl.ErrJWEParseError},
-		"not base64url":      {with(3, "++++"), msl.ErrJWEParseError},
+		"not base64url":      {with(3, "AA*A"), msl.ErrJWEParseError},
 		"line break":         {with(3, "AA\nAA"), msl.ErrJWEParseError},
 		"header no JSON":     {header("x"), msl.ErrJWEParseError},
 		"no alg":             {header(`{"enc":"A128GCM"}`), msl.ErrJWEParseError},
@@ -169,6 +169,8 @@ func TestJWERefused(t *testing.T) {
 		"no recipient":       {`{"recipients":[],"ciphertext":"AAAA","initialization_vector":"AAAA"}`, msl.ErrJWEParseError},
 		"object, cut off":    {`{"recipients":`, msl.ErrJWEParseError},
 		"object, no members": {`{"recipients":[{}]}`, msl.ErrJWEParseError},
+		"object for one":     {`{"recipients":{},"ciphertext":"AAAA","initialization_vector":"AAAA"}`, msl.ErrJWEParseError},
+		"recipient no JSON":  {`{"recipients":["x",{}],"ciphertext":"AAAA","initialization_vector":"AAAA"}`, msl.ErrJWEParseError},
 	} {
 		if v.Enc != encGCM128 {
 			t.Fatal("another vector")
@@ -179,6 +181,31 @@ func TestJWERefused(t *testing.T) {
 	}
 	if _, err := suite.open([]byte(v.Serialization), func([]byte) ([]byte, error) { return make([]byte, 24), nil }); !errors.Is(err, msl.ErrInvalidSymmetricKey) {
 		t.Errorf("a key of 24 bytes: %v", err)
+	}
+}
+
+// TestJWEAccepted has the padding that a JWK may have too, and recipients after the first, which
+// nobody reads.
+func TestJWEAccepted(t *testing.T) {
+	for _, v := range readJWE(t)[:4] {
+		j, err := parseJWE([]byte(v.Serialization))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []*[]byte{&j.ciphertext, &j.tag} {
+			*part = append(bytes.Clone(*part), "=="[:-len(*part)&3]...)
+		}
+		object := bytes.Replace(j.json(), []byte("}]"), []byte(`},{},"x",[1],7]`), 1)
+		_, unwrap := v.keys(t)
+		for _, b := range [][]byte{j.compact(), object} {
+			if got, err := (jweSuite{v.Alg, v.Enc}).open(b, unwrap); err != nil || !bytes.Equal(got.Bytes(), v.Plaintext) {
+				t.Errorf("%s: %v", b, err)
+			}
+		}
+		j.tag = append(j.tag, '=')
+		if _, err := (jweSuite{v.Alg, v.Enc}).open(j.compact(), unwrap); !errors.Is(err, msl.ErrJWEParseError) {
+			t.Errorf("too much padding: %v", err)
+		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package keyx
 
 import (
-	"bytes"
 	"encoding/base64"
 	"errors"
 	"slices"
@@ -161,7 +160,7 @@ func (k jwk) key(p purpose, room []byte) error {
 	if k.kty != "oct" || k.alg != p.alg || base64.RawURLEncoding.DecodedLen(len(k.k)) != len(room) || len(room) != p.size {
 		return msl.Failure(msl.ErrSessionKeyCreationFailure, "JWK of another key", nil)
 	}
-	if _, err := base64.RawURLEncoding.Decode(room, k.k); err != nil {
+	if decodeURL(room, k.k) != nil {
 		return msl.Failure(msl.ErrInvalidJWKKeyData, "JWK", nil)
 	}
 	return nil
@@ -175,14 +174,9 @@ func number(o wire.Object, name string) ([]byte, error) {
 		return nil, errJWK()
 	}
 	raw := v.Raw()
-	padded := raw[1 : len(raw)-1]
-	text := bytes.TrimRight(padded, "=")
-	if len(text) == 0 || len(text)%4 == 1 || len(padded) > (len(text)+3)/4*4 || bytes.ContainsFunc(text, func(r rune) bool { return !isBase64URL(r) }) {
+	text, ok := unpadded(raw[1 : len(raw)-1])
+	if !ok {
 		return nil, msl.Failure(msl.ErrInvalidJWKKeyData, "JWK", nil)
 	}
 	return text, nil
-}
-
-func isBase64URL(r rune) bool {
-	return 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_'
 }

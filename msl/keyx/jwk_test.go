@@ -129,7 +129,7 @@ func TestJWKRefused(t *testing.T) {
 		`{"kty":"rsa","n":"AQAB","e":""}`:                                       msl.ErrInvalidJWKKeyData,
 		`{"kty":"rsa","n":"AQAB","d":"="}`:                                      msl.ErrInvalidJWKKeyData,
 		`{"kty":"rsa","e":"AQAB"}`:                                              msl.ErrMSLParseError,
-		`{"kty":"oct","alg":"A128CBC","k":"++++"}`:                              msl.ErrInvalidJWKKeyData,
+		`{"kty":"oct","alg":"A128CBC","k":"AA*A"}`:                              msl.ErrInvalidJWKKeyData,
 		`{"kty":"oct","alg":"A128CBC","k":"\u0041AAAAAAAAAAAAAAAAAAAAA"}`:       msl.ErrInvalidJWKKeyData,
 		`{"kty":"oct","alg":"A128CBC","k":"AAAA"}`:                              msl.ErrSessionKeyCreationFailure,
 		`{"kty":"oct","k":"` + key + `"}`:                                       msl.ErrSessionKeyCreationFailure,

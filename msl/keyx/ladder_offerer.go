@@ -154,9 +154,13 @@ func (x *LadderOfferer) sessionKeys(f *wire.Fields, by keystore.Revealer) (*msl.
 }
 
 // open finds a key in its JWK. bad is the code if that does not unwrap: the reference
-// stack has one for a configured key, and another for one from an exchange.
+// stack has one for a configured key, which also checks the length, and another for one
+// from an exchange.
 func (x *LadderOfferer) open(by keystore.Revealer, bad msl.Code, wrapped []byte, p purpose, room []byte) error {
 	reveal := func(b []byte) ([]byte, error) {
+		if err := blocks(x.Scheme(), b); err != nil && bad == msl.ErrUnwrapError {
+			return nil, err
+		}
 		raw, err := by.Reveal(b)
 		if err != nil {
 			return nil, msl.KeyFailure(bad, x.Scheme(), err, keystore.ErrBadData, errors.ErrUnsupported)

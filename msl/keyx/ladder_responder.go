@@ -80,9 +80,6 @@ func (x *LadderResponder) parse(keydata []byte) (r ladderRequest, err error) {
 	}
 	switch r.mechanism {
 	case byPSK:
-		if x.PSK == nil {
-			err = msl.Failure(msl.ErrUnsupportedKeyXMechanism, x.Scheme(), nil)
-		}
 	case byWrap:
 		r.wrapdata = f.Bytes("wrapdata")
 		if err = malformed(f); err == nil && len(r.wrapdata) == 0 {
@@ -94,8 +91,8 @@ func (x *LadderResponder) parse(keydata []byte) (r ladderRequest, err error) {
 	return r, err
 }
 
-// Check refuses unknown mechanisms with error 7005, PSK if it is not configured with
-// 7006, and empty wrapdata with 7013.
+// Check refuses unknown mechanisms with error 7005, and empty wrapdata with 7013. Without
+// pre-shared keys, the mechanism PSK is error 7006 of Respond.
 func (x *LadderResponder) Check(keydata []byte) error {
 	_, err := x.parse(keydata)
 	return err
@@ -129,6 +126,9 @@ func (x *LadderResponder) Respond(ctx context.Context, from msl.Requester, keyda
 // parent finds the key that wraps the new wrapping key.
 func (x *LadderResponder) parent(ctx context.Context, from msl.Requester, r ladderRequest) (keystore.DataWrapper, func(), error) {
 	if r.mechanism == byPSK {
+		if x.PSK == nil {
+			return nil, nil, msl.Failure(msl.ErrUnsupportedKeyXMechanism, x.Scheme(), nil)
+		}
 		set, err := x.PSK.KeysOf(ctx, from.Identity)
 		if err != nil {
 			return nil, nil, err
@@ -171,6 +171,9 @@ func (x *LadderResponder) openWrapdata(from msl.Requester, wrapdata []byte) (key
 	}
 	if x.Revealing == nil {
 		return nil, msl.Failure(msl.ErrUnwrapNotSupported, x.Scheme(), errors.New("no issuer's wrapping key configured"))
+	}
+	if err := blocks(x.Scheme(), wrapdata); err != nil {
+		return nil, err
 	}
 	kw, err := moved(x.Revealing.Reveal(wrapdata))
 	if err != nil {

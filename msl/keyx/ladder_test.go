@@ -147,8 +147,10 @@ func TestLadderRequestRefused(t *testing.T) {
 		responder.Wrapping = provision(t, newStore(t), "w", keystore.AESWrap128, issuer).(keystore.DataWrapper)
 		responder.Revealing = provision(t, newStore(t), "r", keystore.AESReveal128, issuer).(keystore.Revealer)
 		shared := msl.Requester{Identity: "client1", Custody: msl.CustodyShared}
-		if _, _, err := responder.Respond(ctx, shared, wrapRequest(random(24))); !errors.Is(err, msl.ErrUnwrapError) {
-			t.Errorf("%s, noise as wrapdata: %v", form, err)
+		for n, want := range map[int]msl.Code{8: msl.ErrUnwrapError, 23: msl.ErrCiphertextIllegalBlockSize, 24: msl.ErrUnwrapError} {
+			if _, _, err := responder.Respond(ctx, shared, wrapRequest(random(n))); !errors.Is(err, want) {
+				t.Errorf("%s, %d bytes of noise as wrapdata: %v", form, n, err)
+			}
 		}
 		_, response, err = responder.Respond(ctx, shared, []byte(`{"mechanism":"PSK"}`))
 		if err != nil {
@@ -187,9 +189,9 @@ func TestLadderResponseRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			bare := msl.ErrUnwrapError
+			bare, odd := msl.ErrUnwrapError, msl.ErrCiphertextIllegalBlockSize
 			if mechanism == "WRAP" {
-				bare = msl.ErrInvalidSymmetricKey
+				bare, odd = msl.ErrInvalidSymmetricKey, msl.ErrInvalidSymmetricKey
 			}
 			noJWK := laddered(t, responder, requester, offer, []byte("no JSON, but so many bytes"))
 			another := laddered(t, responder, requester, offer, []byte(`{"kty":"oct","k":"AAAAAAAAAAAAAAAAAAAAAA"}`))
@@ -200,7 +202,8 @@ func TestLadderResponseRefused(t *testing.T) {
 			}{
 				{"wrapkey", nil, msl.ErrMSLParseError}, {"wrapdata", nil, msl.ErrMSLParseError},
 				{"encryptionkey", nil, msl.ErrMSLParseError}, {"hmackey", nil, msl.ErrMSLParseError},
-				{"wrapkey", noise(form), bare}, {"encryptionkey", noise(form), msl.ErrInvalidSymmetricKey}, {"hmackey", noise(form), msl.ErrInvalidSymmetricKey},
+				{"wrapkey", noise(form, 0), bare}, {"encryptionkey", noise(form, 0), msl.ErrInvalidSymmetricKey}, {"hmackey", noise(form, 0), msl.ErrInvalidSymmetricKey},
+				{"wrapkey", noise(form, 1), odd}, {"hmackey", noise(form, 1), msl.ErrInvalidSymmetricKey},
 				{"wrapkey", noJWK, msl.ErrInvalidJWK}, {"wrapkey", another, msl.ErrSessionKeyCreationFailure},
 			} {
 				if _, err := offer.Accept(ctx, replaced(t, response, c.name, c.data)); !errors.Is(err, c.want) {
@@ -214,12 +217,12 @@ func TestLadderResponseRefused(t *testing.T) {
 	}
 }
 
-// noise is well-formed, and does not unwrap.
-func noise(form LadderForm) []byte {
+// noise is well-formed, and does not unwrap. It has some bytes more than AES Key Wrap writes.
+func noise(form LadderForm, more int) []byte {
 	if form == JWKLadder {
-		return random(120)
+		return random(120 + more)
 	}
-	j, err := jweSuite{algKW, encGCM128}.seal([]byte("{}"), nil, func([]byte) ([]byte, error) { return random(24), nil })
+	j, err := jweSuite{algKW, encGCM128}.seal([]byte("{}"), nil, func([]byte) ([]byte, error) { return random(24 + more), nil })
 	if err != nil {
 		panic(err)
 	}

@@ -49,17 +49,15 @@ func keyID(f *wire.Fields) (string, error) {
 // known reports whether the protocol defines a key id.
 func known(id string) bool { return id == pskKeyID || id == "SESSION" }
 
-// Check refuses unknown key ids with error 7003.
+// Check refuses unknown key ids with error 7003. Without pre-shared keys, 7004 is the error
+// of Respond.
 func (x *SymmetricResponder) Check(keydata []byte) error {
 	id, err := keyID(wire.ParseFields(keydata))
 	if err != nil {
 		return err
 	}
-	switch {
-	case !known(id):
+	if !known(id) {
 		return msl.Failure(msl.ErrUnidentifiedKeyXKeyID, x.Scheme(), nil)
-	case id == pskKeyID && x.PSK == nil:
-		return msl.Failure(msl.ErrUnsupportedKeyXKeyID, x.Scheme(), nil)
 	}
 	return nil
 }
@@ -75,6 +73,9 @@ func (x *SymmetricResponder) Respond(ctx context.Context, from msl.Requester, ke
 			return nil, nil, msl.Failure(msl.ErrKeyXMasterTokenMissing, x.Scheme(), nil)
 		}
 		return nil, nil, msl.Failure(msl.ErrWrapNotSupported, x.Scheme(), nil)
+	}
+	if x.PSK == nil {
+		return nil, nil, msl.Failure(msl.ErrUnsupportedKeyXKeyID, x.Scheme(), nil)
 	}
 	set, err := x.PSK.KeysOf(ctx, from.Identity)
 	if err != nil {
@@ -141,6 +142,11 @@ func (x *SymmetricOfferer) unwrap(f *wire.Fields) (*msl.SessionKeys, error) {
 	unwrapping, ok := x.Keys.Wrapping.(keystore.Unwrapper)
 	if !ok {
 		return nil, msl.Failure(msl.ErrUnwrapNotSupported, x.Scheme(), nil)
+	}
+	for _, name := range []string{"encryptionkey", "hmackey"} {
+		if err := blocks(x.Scheme(), f.Bytes(name)); err != nil {
+			return nil, err
+		}
 	}
 	return unwrapKeys(f, unwrapping)
 }

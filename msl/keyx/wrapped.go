@@ -54,6 +54,15 @@ func wrappedKeys(f *wire.Fields) (encryption, signature []byte, err error) {
 	return encryption, signature, malformed(f)
 }
 
+// blocks refuses with error 7 what AES Key Wrap cannot have written: it writes multiples of
+// eight bytes.
+func blocks(scheme string, wrapped []byte) error {
+	if len(wrapped)%8 != 0 {
+		return msl.Failure(msl.ErrCiphertextIllegalBlockSize, scheme, nil)
+	}
+	return nil
+}
+
 // malformed turns the first failure of a reader of key data into a parse error.
 func malformed(f *wire.Fields) error {
 	if err := f.Err(); err != nil {
