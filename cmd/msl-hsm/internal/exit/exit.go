@@ -224,7 +224,7 @@ func withNextStep(err error) string {
 			text = strings.Replace(text, s.kind.Error(), s.kind.Error()+": "+s.next, 1)
 		}
 	}
-	text += advice(err)
+	text = strings.Replace(text, "choose another index", "choose another index, such as --anti-rollback=0x1804d54", 1) + advice(err)
 	if strings.Contains(text, "run msl-hsm ") || strings.Contains(text, "add --replace") {
 		text = generalAdvice().Replace(text)
 	}
