@@ -131,7 +131,7 @@ func ofOthers(err error) error {
 	case errors.Is(err, tpm2.TPMRCBadAuth):
 		return fmt.Errorf("it has a password (%s): choose another index: %w", codeName(err), keystore.ErrWrongKey)
 	case errors.Is(err, tpm2.TPMRCNVLocked):
-		return fmt.Errorf("another program locked it: restart the machine, or choose another index: %w", err)
+		return fmt.Errorf("%w: another program locked it: restart the machine, or choose another index", err)
 	}
 	return err
 }
