@@ -251,7 +251,7 @@ func advice(err error) string {
 		return fmt.Sprintf(": name its source with --%[1]s-password file:PATH, or %[1]s-password in the section keystore of the configuration", password.Hierarchy)
 	case errors.As(err, &password):
 		return ""
-	case errors.Is(err, tpm2.TPMRCLockout):
+	case errors.Is(err, tpm2.TPMRCLockout), errors.As(err, new(*tpm.LastTryError)):
 		return ": run msl-hsm tpm unlock"
 	}
 	return ""

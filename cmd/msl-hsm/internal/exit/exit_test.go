@@ -30,6 +30,7 @@ func TestNextSteps(t *testing.T) {
 		identity.ErrOtherTPM:    "refused: state file belongs to another TPM: if this TPM takes its place, run msl-hsm tpm init --replace: more",
 		enroll.ErrKeyRevoked:    "refused: key is revoked: run msl-hsm tpm init --new-keys and enroll again: more",
 		enroll.ErrRejected:      "refused: enrollment was rejected: more",
+		&tpm.LastTryError{}:     "refused: one more wrong password would lock the TPM: more: run msl-hsm tpm unlock",
 	} {
 		if got := OneLine(fmt.Errorf("refused: %w: more", err)); got != want {
 			t.Errorf("%q, want %q", got, want)
