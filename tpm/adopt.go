@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -160,6 +161,9 @@ func (p *provisionedKeys) adoptUnder(a keystore.Algorithm, f *TSS2, template []b
 	if err != nil {
 		return storedKey{}, err
 	}
+	if err := p.storage.mayTry(f, parent); err != nil {
+		return storedKey{}, err
+	}
 	k := storedKey{Algorithm: a, Public: f.Public, Private: f.Private, Adopted: &adoption{Parent: parent}}
 	if f.Seed != nil {
 		if k.Private, err = p.importPrivate(p.parent(k), f); err != nil {
@@ -174,6 +178,30 @@ func (p *provisionedKeys) adoptUnder(a keystore.Algorithm, f *TSS2, template []b
 		}
 	}
 	return k, &uselessError{f.unopened(guesses), err, keystore.ErrPIN}
+}
+
+// mayTry returns an error if a wrong password of a key file's key or of its parent would lock the
+// TPM: nobody knows yet which passwords they have.
+func (s *storage) mayTry(f *TSS2, parent *storageKey) error {
+	counted := false
+	areas := [][]byte{f.Public}
+	if parent != nil && parent.Handle != 0 {
+		areas = append(areas, parent.Public)
+	}
+	for _, public := range areas {
+		p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
+		counted = counted || err == nil && !p.ObjectAttributes.NoDA
+	}
+	if !counted {
+		return nil
+	}
+	return s.device.Do(func(t transport.TPM) error {
+		failed, most, err := wrongTries(t)
+		if err == nil && failed > 0 && failed+1 == most {
+			err = fmt.Errorf("tpm: TSS2 key: it was not tried, since it or its parent may have another password: %w", &LastTryError{})
+		}
+		return err
+	})
 }
 
 // guesses says whether to try a key with the PIN of a store that has one, without a PIN,

@@ -334,29 +334,30 @@ func TestAdoptGuesses(t *testing.T) {
 	}
 }
 
-// TestAdoptLockedParent names a parent that has a password.
+// TestAdoptLockedParent names a parent that has a password, and does not lock the TPM with it.
 func TestAdoptLockedParent(t *testing.T) {
 	s, _, _ := newStore(t)
 	d := s.Device()
 	text := keyFile(t, d, tpm2.TPMRHOwner, asOpenSSL(), "", true)
 	f := must[*tpm.TSS2](t)(tpm.ParseTSS2(text))
-	f.Parent = 0x81000009
-	err := d.Do(func(tp transport.TPM) error {
-		made, err := tpm2.CreatePrimary{
-			PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(ownerParent()),
-			InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{UserAuth: tpm2.TPM2BAuth{Buffer: []byte("other")}}},
-		}.Execute(tp)
-		if err != nil {
-			return err
+	counting := ownerParent()
+	counting.ObjectAttributes.NoDA = false
+	for _, f.Parent = range []tpm2.TPMHandle{0x81000009, 0x8100000a} {
+		parent := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(ownerParent()),
+			InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{UserAuth: tpm2.TPM2BAuth{Buffer: []byte("other")}}}}
+		if f.Parent == 0x8100000a {
+			parent.InPublic = tpm2.New2B(counting)
 		}
-		_, err = tpm2.EvictControl{
-			Auth: tpm2.TPMRHOwner, ObjectHandle: &tpm2.NamedHandle{Handle: made.ObjectHandle, Name: made.Name}, PersistentHandle: f.Parent,
-		}.Execute(tp)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
+		persist(t, d, f.Parent, parent)
+		_, err := s.ImportTSS2("key", keystore.ECDSAP256, must[[]byte](t)(f.PEM()))
+		says(t, "a parent with a password", err, errors.ErrUnsupported, "parent has a password")
 	}
-	_, err = s.ImportTSS2("key", keystore.ECDSAP256, must[[]byte](t)(f.PEM()))
-	says(t, "a parent with a password", err, errors.ErrUnsupported, "parent has a password")
+	for lockoutCounter(t, d) < 2 { // of 3
+		s.ImportTSS2("key", keystore.ECDSAP256, must[[]byte](t)(f.PEM()))
+	}
+	_, err := s.ImportTSS2("key", keystore.ECDSAP256, must[[]byte](t)(f.PEM()))
+	says(t, "the last try", err, keystore.ErrPIN, "one more wrong password would lock the TPM")
+	if n := lockoutCounter(t, d); n != 2 {
+		t.Errorf("%d wrong tries", n)
+	}
 }

@@ -32,6 +32,9 @@ func (s *Store) CreateBlob(parent []byte, a keystore.Algorithm, restricted bool)
 	if a.Secret() || !t.ObjectAttributes.SignEncrypt {
 		return Blob{}, fmt.Errorf("tpm: %v is not a key pair that signs: %w", a, errors.ErrUnsupported)
 	}
+	if err := s.storage.device.tpm.caps.supports(a); err != nil {
+		return Blob{}, err
+	}
 	t.ObjectAttributes.Restricted = restricted
 	var o *object
 	err = s.storage.do(func() error {

@@ -46,6 +46,10 @@ func (c Capabilities) supports(a keystore.Algorithm) error {
 		if !slices.Contains(c.Algorithms, tpm2.TPMAlgCMAC) {
 			return fmt.Errorf("tpm: %v: this TPM has no CMAC: %w", a, errors.ErrUnsupported)
 		}
+	case keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096, keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:
+		if !slices.Contains(c.Algorithms, tpm2.TPMAlgRSA) {
+			return fmt.Errorf("tpm: %v: this TPM has no RSA: use keys of elliptic curves: %w", a, errors.ErrUnsupported)
+		}
 	case keystore.ECDSAP384:
 		if !slices.Contains(c.Curves, tpm2.TPMECCNistP384) {
 			return fmt.Errorf("tpm: %v: this TPM has no curve P-384: %w", a, errors.ErrUnsupported)

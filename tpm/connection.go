@@ -108,7 +108,7 @@ func (c *connection) read() ([]byte, error) {
 				return nil, fmt.Errorf("the answer says it has %d bytes", size)
 			}
 			if n == size {
-				return c.buffer[:n], nil
+				return withoutLayer(c.buffer[:n]), nil
 			}
 		}
 		if err == nil && m == 0 {
@@ -118,4 +118,14 @@ func (c *connection) read() ([]byte, error) {
 			return nil, err
 		}
 	}
+}
+
+// withoutLayer removes the mark of Linux from a code with which it answers for the TPM, such as
+// TPM_RC_COMMAND_CODE for a command that the TPM lacks (TCG TSS 2.0 Overview, TSS2_RESMGR_TPM_RC_LAYER).
+func withoutLayer(response []byte) []byte {
+	const layer = 11
+	if code(response)>>16 == layer {
+		response[6], response[7] = 0, 0
+	}
+	return response
 }

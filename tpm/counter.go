@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -40,14 +41,15 @@ func (s *Store) DefineCounter(at tpm2.TPMHandle) (*Counter, error) {
 	err = s.storage.do(func() error {
 		err := firstIncrement(s.storage, uint32(at)) // if an attempt was interrupted, or another program made it
 		if errors.Is(err, keystore.ErrNotFound) {
-			if err = nvDefineCounter(s.storage.device.tpm, uint32(at)); err == nil {
+			err = nvDefineCounter(s.storage.device.tpm, uint32(at))
+			if err == nil || errors.Is(err, tpm2.TPMRCNVDefined) { // another process was faster
 				err = firstIncrement(s.storage, uint32(at))
 			}
 		}
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("tpm: make the counter %#x: %w", uint32(at), err)
+		return nil, fmt.Errorf("tpm: make the counter %#x: %w", uint32(at), ofOthers(err))
 	}
 	return s.Counter(at)
 }
@@ -100,10 +102,38 @@ func (c *Counter) Increment() (value uint64, err error) {
 // use runs f in a session, so that no one on the bus can change the TPM's answers.
 func (c *Counter) use(f func(loadedKey) error) error {
 	err := c.storage.use(c.storage.key, c.storage.open, f)
+	if errors.Is(err, tpm2.TPMRCBadAuth) && c.renamed() {
+		err = c.storage.use(c.storage.key, c.storage.open, f)
+	}
 	if err != nil {
-		return fmt.Errorf("tpm: counter %#x: %w", c.index.handle, err)
+		return fmt.Errorf("tpm: counter %#x: %w", c.index.handle, ofOthers(err))
 	}
 	return nil
+}
+
+// renamed reports whether another program changed an attribute of the index, as by locking it,
+// and with that its Name, which sessions depend on.
+func (c *Counter) renamed() (changed bool) {
+	err := c.storage.do(func() error {
+		now, _, err := nvReadPublic(c.storage.device.tpm, c.index.handle)
+		if err == nil {
+			changed = !bytes.Equal(now.name, c.index.name)
+			c.index.name = now.name
+		}
+		return err
+	})
+	return err == nil && changed
+}
+
+// ofOthers explains an error of a counter that another program defined or locked.
+func ofOthers(err error) error {
+	switch {
+	case errors.Is(err, tpm2.TPMRCBadAuth):
+		return fmt.Errorf("it has a password (%s): choose another index: %w", codeName(err), keystore.ErrWrongKey)
+	case errors.Is(err, tpm2.TPMRCNVLocked):
+		return fmt.Errorf("%w: another program locked it: restart the machine, or choose another index", err)
+	}
+	return err
 }
 
 // firstIncrement gives a new counter its first value: until then it cannot be read.

@@ -83,12 +83,34 @@ func TestCounterUnfinished(t *testing.T) {
 	}
 }
 
+// lock forbids writing to an NV index until the TPM restarts.
+func lock(t *testing.T, s *tpm.Store, index tpm2.TPMHandle) {
+	t.Helper()
+	err := s.Device().Do(func(tp transport.TPM) error {
+		p, err := tpm2.NVReadPublic{NVIndex: index}.Execute(tp)
+		if err == nil {
+			at := tpm2.NamedHandle{Handle: index, Name: p.NVName}
+			_, err = tpm2.NVWriteLock{AuthHandle: tpm2.AuthHandle{Handle: index, Name: p.NVName, Auth: tpm2.PasswordAuth(nil)}, NVIndex: at}.Execute(tp)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // define makes an NV index by hand.
 func define(t *testing.T, s *tpm.Store, attributes tpm2.TPMANV) {
 	t.Helper()
+	defineWith(t, s, "", attributes)
+}
+
+// defineWith is define for an index with a password.
+func defineWith(t *testing.T, s *tpm.Store, password string, attributes tpm2.TPMANV) {
+	t.Helper()
 	err := s.Device().Do(func(tp transport.TPM) error {
 		_, err := tpm2.NVDefineSpace{
-			AuthHandle: tpm2.TPMRHOwner,
+			AuthHandle: tpm2.TPMRHOwner, Auth: tpm2.TPM2BAuth{Buffer: []byte(password)},
 			PublicInfo: tpm2.New2B(tpm2.TPMSNVPublic{
 				NVIndex: tpm.DefaultCounter, NameAlg: tpm2.TPMAlgSHA256, Attributes: attributes, DataSize: 8,
 			}),
@@ -114,6 +136,20 @@ func TestCounterIsSomethingElse(t *testing.T) {
 			says(t, "making it", err, keystore.ErrWrongKey, "another index")
 		})
 	}
+	t.Run("with a password", func(t *testing.T) {
+		s, _, _ := newStore(t)
+		defineWith(t, s, "secret", tpm2.TPMANV{NT: tpm2.TPMNTCounter, AuthWrite: true, AuthRead: true, NoDA: true})
+		_, err := s.DefineCounter(tpm.DefaultCounter)
+		says(t, "making it", err, keystore.ErrWrongKey, "it has a password", "another index")
+	})
+	t.Run("locked", func(t *testing.T) {
+		s, _, _ := newStore(t)
+		define(t, s, tpm2.TPMANV{NT: tpm2.TPMNTCounter, AuthWrite: true, AuthRead: true, NoDA: true, WriteSTClear: true})
+		c := must[*tpm.Counter](t)(s.DefineCounter(tpm.DefaultCounter))
+		lock(t, s, tpm.DefaultCounter)
+		_, err := c.Increment()
+		says(t, "incrementing it", err, keystore.ErrUnavailable, "TPM_RC_NV_LOCKED", "locked it", "another index")
+	})
 	s, _, _ := newStore(t)
 	_, err := s.DefineCounter(0x81000001)
 	says(t, "a persistent handle", err, keystore.ErrWrongKey, "not an NV index")

@@ -118,6 +118,8 @@ func (e *Error) advice() string {
 		return "no room for more: tpm2_getcap handles-persistent lists the keys, and tpm2_evictcontrol -C o -c HANDLE removes one; tpm2_getcap handles-nv-index the counters, and tpm2_nvundefine -C o INDEX removes one"
 	case e.is(tpm2.TPMRCDisabled), e.is(tpm2.TPMRCHierarchy):
 		return "a hierarchy of the TPM is disabled: restart the machine, and if that does not help, enable it in the firmware"
+	case e.is(tpm2.TPMRCUpgrade):
+		return "the firmware of the TPM is being updated: finish that with the program that began it"
 	case e.is(tpm2.TPMRCReboot):
 		return "the TPM works again only after a restart: restart the machine"
 	case e.is(tpm2.TPMRCInitialize):

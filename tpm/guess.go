@@ -33,14 +33,10 @@ func Guess(t transport.TPM, name []byte, try func() error) error {
 	if l.executor.guessed[string(name)] {
 		return &GuessError{"an empty one was wrong, and was not tried again"}
 	}
-	items, err := capability(t, tpm2.TPMCapTPMProperties, uint32(tpm2.TPMPTLockoutCounter), 2, 8)
+	failed, most, err := wrongTries(t)
 	if err != nil {
 		return err
 	}
-	if len(items) != 2 {
-		return fmt.Errorf("tpm: TPM2_GetCapability: %w", errAnswer())
-	}
-	failed, most := binary.BigEndian.Uint32(items[0][4:]), binary.BigEndian.Uint32(items[1][4:])
 	if failed+1 == most {
 		return &GuessError{"an empty one was not tried, since one more wrong try would lock the TPM"}
 	}
@@ -49,4 +45,26 @@ func Guess(t transport.TPM, name []byte, try func() error) error {
 		l.executor.guessed[string(name)] = true
 	}
 	return err
+}
+
+// A LastTryError says that one more wrong password would lock the TPM, so that none was tried. It is
+// [keystore.ErrPIN].
+type LastTryError struct{}
+
+// Error says what would happen.
+func (*LastTryError) Error() string { return "one more wrong password would lock the TPM" }
+
+// Unwrap returns [keystore.ErrPIN].
+func (*LastTryError) Unwrap() error { return keystore.ErrPIN }
+
+// wrongTries reads how many wrong passwords the TPM has counted, and how many lock it.
+func wrongTries(t transport.TPM) (failed, most uint32, err error) {
+	items, err := capability(t, tpm2.TPMCapTPMProperties, uint32(tpm2.TPMPTLockoutCounter), 2, 8)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(items) != 2 {
+		return 0, 0, fmt.Errorf("tpm: TPM2_GetCapability: %w", errAnswer())
+	}
+	return binary.BigEndian.Uint32(items[0][4:]), binary.BigEndian.Uint32(items[1][4:]), nil
 }

@@ -41,9 +41,20 @@ func (d *Device) InitStore(c StoreConfig) (*Store, error) {
 	}
 	s, err := d.openNew(c)
 	if err != nil {
-		return nil, errors.Join(err, os.Remove(c.State)) // so that Init can be repeated
+		return nil, errors.Join(d.closedParent(st.file.StorageKey, err), os.Remove(c.State)) // so that Init can be repeated
 	}
 	return s, nil
+}
+
+// closedParent explains the error of making a key under a storage key of another program that
+// has a password.
+func (d *Device) closedParent(parent storageKey, err error) error {
+	if !errors.Is(err, tpm2.TPMRCBadAuth) {
+		return err
+	}
+	return d.Do(func(transport.TPM) error {
+		return d.tpm.useless(uint32(parent.Handle), fmt.Errorf("it has a password: %w", keystore.ErrWrongKey))
+	})
 }
 
 // openNew opens a new store and makes its sealing key.

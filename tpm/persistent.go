@@ -32,9 +32,18 @@ func (x *executor) provisionStorageKey(at uint32) (storageKey, error) {
 	public, _, err := x.readPublic(at)
 	if errors.Is(err, tpm2.TPMRCHandle) {
 		public, err = x.makeStorageKey(at)
+		if err == nil {
+			return storageKey{Handle: handle(at), Public: public}, nil
+		}
+		if errors.Is(err, tpm2.TPMRCNVDefined) { // another program was faster
+			public, _, err = x.readPublic(at)
+		}
 	}
 	if err == nil {
 		err = checkStorageKey(public)
+	}
+	if err == nil {
+		err = checkRepeatable(x, public)
 	}
 	if errors.Is(err, keystore.ErrWrongKey) || errors.Is(err, keystore.ErrWeakKey) {
 		err = x.useless(at, err)
@@ -43,6 +52,24 @@ func (x *executor) provisionStorageKey(at uint32) (storageKey, error) {
 		return storageKey{}, err
 	}
 	return storageKey{Handle: handle(at), Public: public}, nil
+}
+
+// checkRepeatable checks that a storage key of another program can be made again. If it were
+// removed and could not, the TPM would look as if it had been cleared. Without the password of
+// the owner this cannot be checked.
+func checkRepeatable(x *executor, public []byte) error {
+	made, err := x.remake(nameOf(public), variants(public))
+	var password *PasswordError
+	switch {
+	case err == nil:
+		x.resources.flush(made)
+		return nil
+	case errors.As(err, &password) && password.Err == nil:
+		return nil
+	case errors.Is(err, keystore.ErrNotFound):
+		return fmt.Errorf("it was made in a way that cannot be repeated, so all keys under it would be lost with it: %w", keystore.ErrWrongKey)
+	}
+	return err
 }
 
 // useless is the error for a handle whose key is not a storage key; it names a free

@@ -64,6 +64,9 @@ func (r *resources) send(command []byte) ([]byte, error) {
 		response, err := r.exchange(cc, command)
 		if err != nil {
 			r.lose()
+			if refused := (*Error)(nil); errors.As(err, &refused) { // TPM2_Startup
+				return nil, err
+			}
 			return nil, &linkError{command: cc, err: err}
 		}
 		again := false

@@ -227,22 +227,29 @@ func KeepStorageKey(s *Store) error {
 	return s.provisioned.state.change(func(f *stateFile) { f.StorageKey.Handle = handle(at) })
 }
 
-// keepRoot makes a storage key persistent, and returns its handle.
+// keepRoot makes a storage key persistent, and returns its handle. It tries again if another
+// process takes the handle in that moment, perhaps with the same key.
 func (x *executor) keepRoot(o *object) (at uint32, err error) {
-	if err := x.load(o); err != nil {
-		return 0, err
+	for range 3 {
+		if err := x.load(o); err != nil {
+			return 0, err
+		}
+		if o.persistent != 0 {
+			return o.persistent, nil
+		}
+		if at, err = freeHandle(&link{x.resources, x}, o.places[0]); err != nil {
+			return 0, err
+		}
+		err = x.evictControl(o.entity(), at)
+		if err != nil && !errors.Is(err, tpm2.TPMRCNVDefined) {
+			return 0, err
+		}
+		x.resources.unload(o)
+		if err == nil {
+			return at, x.load(o)
+		}
 	}
-	if o.persistent != 0 {
-		return o.persistent, nil
-	}
-	if at, err = freeHandle(&link{x.resources, x}, o.places[0]); err != nil {
-		return 0, err
-	}
-	if err := x.evictControl(o.entity(), at); err != nil {
-		return 0, err
-	}
-	x.resources.unload(o)
-	return at, x.load(o)
+	return 0, err
 }
 
 // freeHandle returns the first free persistent handle, starting at from.

@@ -41,8 +41,14 @@ func move(t *testing.T, d *tpm.Device, at tpm2.TPMHandle) {
 // persistPrimary makes the key of a template persistent at a handle.
 func persistPrimary(t *testing.T, d *tpm.Device, at tpm2.TPMHandle, template tpm2.TPMTPublic) {
 	t.Helper()
+	persist(t, d, at, tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(template)})
+}
+
+// persist makes the key of a command persistent at a handle.
+func persist(t *testing.T, d *tpm.Device, at tpm2.TPMHandle, command tpm2.CreatePrimary) {
+	t.Helper()
 	err := d.Do(func(tp transport.TPM) error {
-		key, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(template)}.Execute(tp)
+		key, err := command.Execute(tp)
 		if err != nil {
 			return err
 		}
@@ -256,4 +262,77 @@ func TestStorageKeysGoneTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	sign(t, must[[]keystore.Version](t)(s.Lookup("key"))[0].Key)
+}
+
+// TestStorageKeyUnfit refuses keys of other programs under which keys cannot be made, or would be
+// lost if the program removed its key, and follows the advice.
+func TestStorageKeyUnfit(t *testing.T) {
+	const usual, free = 0x81000001, 0x81000002
+	unrepeatable := tpm2.ECCSRKTemplate
+	unrepeatable.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{X: tpm2.TPM2BECCParameter{Buffer: random(32)}})
+	for want, command := range map[string]tpm2.CreatePrimary{
+		"it has a password": {PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate), InSensitive: tpm2.TPM2BSensitiveCreate{
+			Sensitive: &tpm2.TPMSSensitiveCreate{UserAuth: tpm2.TPM2BAuth{Buffer: []byte("secret")}}}},
+		"cannot be repeated":  {PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(unrepeatable)},
+		"made in a way that ": {PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)},
+	} {
+		t.Run(want, func(t *testing.T) {
+			p := tpmtest.Start(t)
+			d := device(t, p)
+			persist(t, d, usual, command)
+			c := tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state")}
+			_, err := d.InitStore(c)
+			says(t, "init", err, keystore.ErrWrongKey, "0x81000001", want, "srk=0x81000002")
+			d.Close()
+			c.SRK = free
+			s := must[*tpm.Store](t)(device(t, p).InitStore(c))
+			defer s.Close()
+			if err := work(s); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestStorageKeyUnverified uses a key that only the owner, whose password is unknown, could make
+// again.
+func TestStorageKeyUnverified(t *testing.T) {
+	d := device(t, tpmtest.Start(t))
+	move(t, d, 0x81000001)
+	changeAuth(t, d, tpm2.TPMRHOwner, "secret")
+	s := must[*tpm.Store](t)(d.InitStore(tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state")}))
+	defer s.Close()
+	if err := work(s); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSimultaneously has another process make the storage key, keep it, and make the counter in
+// the moment before this one does.
+func TestSimultaneously(t *testing.T) {
+	p := tpmtest.Start(t)
+	var before uint32
+	d := must[*tpm.Device](t)(tpm.NewDevice(p.Quirky(func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+		if tpmtest.Command(command) == before {
+			before = 0
+			if answer, err := send(command); err != nil || tpmtest.Code(answer) != 0 {
+				t.Errorf("the other process: %x, %v", answer, err)
+			}
+		}
+		return send(command)
+	}), time.Minute))
+	defer d.Close()
+	before = uint32(tpm2.TPMCCEvictControl)
+	s := must[*tpm.Store](t)(d.InitStore(tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state")}))
+	defer s.Close()
+	evict(t, d, 0x81000001)
+	if err := work(s); err != nil {
+		t.Error(err)
+	}
+	before = uint32(tpm2.TPMCCEvictControl)
+	if err := tpm.KeepStorageKey(s); err != nil {
+		t.Error(err)
+	}
+	before = uint32(tpm2.TPMCCNVDefineSpace)
+	must[uint64](t)(must[*tpm.Counter](t)(s.DefineCounter(tpm.DefaultCounter)).Increment())
 }

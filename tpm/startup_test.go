@@ -2,6 +2,7 @@ package tpm_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,4 +39,32 @@ func TestNeverStarted(t *testing.T) {
 	if !errors.Is(err, tpm2.TPMRCInitialize) || asked >= enough {
 		t.Errorf("asked %d times: %v", asked, err)
 	}
+}
+
+// TestStartupRefused has a TPM that does not start: its answer is not said to be missing.
+func TestStartupRefused(t *testing.T) {
+	const initialize, failure = 0x100, 0x101
+	p := tpmtest.Start(t)
+	_, err := tpm.NewDevice(p.Quirky(func(command []byte, _ func([]byte) ([]byte, error)) ([]byte, error) {
+		if tpm2.TPMCC(tpmtest.Command(command)) == tpm2.TPMCCStartup {
+			return tpmtest.Refuse(failure), nil
+		}
+		return tpmtest.Refuse(initialize), nil
+	}), time.Minute)
+	if !errors.Is(err, tpm2.TPMRCFailure) || strings.Contains(err.Error(), "no answer") || !strings.Contains(err.Error(), "TPM2_Startup") {
+		t.Error(err)
+	}
+}
+
+// TestAnswerOfLinux has a kernel answer for a TPM that lacks a command.
+func TestAnswerOfLinux(t *testing.T) {
+	const missing = 11<<16 | 0x143
+	p := tpmtest.Start(t)
+	d := must[*tpm.Device](t)(tpm.NewDevice(p.Quirky(tpmtest.RefuseCommand(uint32(tpm2.TPMCCGetRandom), missing)), time.Minute))
+	defer d.Close()
+	err := d.Do(func(tp transport.TPM) error {
+		_, err := tpm2.GetRandom{BytesRequested: 8}.Execute(tp)
+		return tpm.CommandError("TPM2_GetRandom", err)
+	})
+	says(t, "a missing command", err, errors.ErrUnsupported, "TPM_RC_COMMAND_CODE", "does not support")
 }

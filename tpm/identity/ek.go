@@ -123,8 +123,8 @@ func digest(hash tpm2.TPMAlgID, parts ...[]byte) []byte {
 func sizeOf(hash tpm2.TPMAlgID) int { return len(digest(hash)) }
 
 // chooseEK returns the first kind that has a certificate, one that can be read if there is
-// any, else RSA.
-func chooseEK(t transport.TPM) (kind EKKind, err error) {
+// any, else the usual one.
+func chooseEK(t transport.TPM, usual EKKind) (kind EKKind, err error) {
 	for _, e := range ekInfos() {
 		list, _, err := e.certificates(t)
 		if err != nil {
@@ -138,7 +138,7 @@ func chooseEK(t transport.TPM) (kind EKKind, err error) {
 		}
 		kind = cmp.Or(kind, e.kind)
 	}
-	return cmp.Or(kind, EKRSA2048), nil
+	return cmp.Or(kind, usual), nil
 }
 
 // ekSession makes a session that satisfies the policy of an EK.

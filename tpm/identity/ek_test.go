@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -113,6 +114,39 @@ func TestKinds(t *testing.T) {
 				t.Errorf("to the authority it is %s", p.Kind())
 			}
 		})
+	}
+}
+
+// withoutRSA makes a TPM look like a small one that has elliptic curves only.
+func withoutRSA(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+	const refused, algorithms, firstAt = 0x2ca, 0, 19 // TPM_RC_TYPE, TPM_CAP_ALGS, and where the list begins
+	rsa := []byte{0, 1, 0, 0x0b}                      // the beginning of a template: RSA, SHA-256
+	answer, err := send(command)
+	switch cc := tpm2.TPMCC(tpmtest.Command(command)); {
+	case err != nil:
+	case (cc == tpm2.TPMCCCreatePrimary || cc == tpm2.TPMCCCreate) && bytes.Contains(command, rsa):
+		return tpmtest.Refuse(refused), nil
+	case cc == tpm2.TPMCCGetCapability && command[13] == algorithms && answer[firstAt+1] == 1:
+		answer[firstAt], answer[firstAt+1] = 0xff, 0xff // instead of the first, which is RSA
+	}
+	return answer, err
+}
+
+// TestNoRSA enrolls a device whose TPM has no RSA and no certificate.
+func TestNoRSA(t *testing.T) {
+	chip, err := tpm.NewDevice(tpmtest.Start(t).Quirky(withoutRSA), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer chip.Close()
+	d := ready(t, chip, newPath(t))
+	err = d.Init(t.Context(), InitOptions{Algorithms: []keystore.Algorithm{keystore.RSASign2048}}, nil)
+	if checkError(t, err, errors.ErrUnsupported); !strings.Contains(err.Error(), "no RSA") {
+		t.Error(err)
+	}
+	checkError(t, d.Enroll(t.Context(), newMaker(t).office(t).exchange, nil), ErrPolicy)
+	if s, err := d.Status(); err != nil || s.EK != EKP256 {
+		t.Errorf("%s, %v", s.EK, err)
 	}
 }
 

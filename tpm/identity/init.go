@@ -107,6 +107,15 @@ func (i *initialization) findEK(ctx context.Context) error {
 	return proof.Fail(ErrOtherTPM, "%s", i.file.path)
 }
 
+// usualEK returns the kind of EK to use without a certificate. Small TPMs have no RSA.
+func (i *initialization) usualEK() EKKind {
+	c := i.store.Device().Capabilities()
+	if !slices.Contains(c.Algorithms, tpm2.TPMAlgRSA) && slices.Contains(c.Curves, tpm2.TPMECCNistP256) {
+		return EKP256
+	}
+	return EKRSA2048
+}
+
 // discover finds the EK: the identity's, else the certificate's, else any.
 func (i *initialization) discover(t transport.TPM, next *ekState) (err error) {
 	var certified, wanted crypto.PublicKey
@@ -117,7 +126,7 @@ func (i *initialization) discover(t transport.TPM, next *ekState) (err error) {
 		next.Kind = cmp.Or(next.Kind, proof.KindOf(certified))
 	}
 	if next.Kind == "" {
-		if next.Kind, err = chooseEK(t); err != nil {
+		if next.Kind, err = chooseEK(t, i.usualEK()); err != nil {
 			return err
 		}
 	}

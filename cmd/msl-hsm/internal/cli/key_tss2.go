@@ -68,7 +68,7 @@ func (k *incomingKey) takeTSS2(store keys.Store) (v keystore.Version, err error)
 		return v, k.taken(err)
 	case errors.Is(err, tpm2.TPMRCHandle):
 		return v, fmt.Errorf("import key %q: %w; make its parent persistent there again, and import the file again", k.label, err)
-	case errors.Is(err, keystore.ErrPIN) && !errors.Is(err, tpm2.TPMRCLockout):
+	case errors.Is(err, keystore.ErrPIN) && !errors.Is(err, tpm2.TPMRCLockout) && !errors.As(err, new(*tpm.LastTryError)):
 		return v, fmt.Errorf("import key %q: %w; name the source of its password with --pin", k.label, err)
 	case err != nil:
 		return v, fmt.Errorf("import key %q: %w", k.label, err)

@@ -15,23 +15,51 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
-// machineEntity returns this machine's entity as enrolled at a server: by its first key,
-// or by the certificate of that key.
+// A machine is the entity of this machine as enrolled at a server: by its first key, or by
+// the certificate of that key. Its keys are looked up again for each message, because
+// another process may have renewed them.
+type machine struct {
+	msl.LocalEntity // as it was when this program started
+	device          *identity.Device
+	name            string
+	certified       bool
+}
+
 func machineEntity(c *config.Config, m *keys.Device) (msl.LocalEntity, error) {
-	name, credentials, err := m.Identity.Credentials()
+	e := &machine{device: m.Identity, certified: c.Client.EntityScheme == "X509"}
+	var err error
+	e.LocalEntity, e.name, err = e.enrolled()
+	c.Client.Identity = e.name
+	return e, err
+}
+
+// Credentials returns those of the present keys.
+func (m *machine) Credentials(ctx context.Context) (msl.Credentials, error) {
+	now, name, err := m.enrolled()
 	if err != nil {
-		return nil, err
+		return msl.Credentials{}, err
+	}
+	if name != m.name || now.Scheme() != m.Scheme() {
+		return msl.Credentials{}, fmt.Errorf("this machine is now enrolled as %s, with entity scheme %s: restart this program", exit.Printable(name), now.Scheme())
+	}
+	return now.Credentials(ctx)
+}
+
+// enrolled returns the present entity and its name.
+func (m *machine) enrolled() (msl.LocalEntity, string, error) {
+	name, credentials, err := m.device.Credentials()
+	if err != nil {
+		return nil, "", err
 	}
 	own := credentials[0]
-	if c.Client.EntityScheme != "X509" {
-		c.Client.Identity = name
-		return keys.KeyEntity(name, "", own.Signer)
+	if !m.certified {
+		e, err := keys.KeyEntity(name, "", own.Signer)
+		return e, name, err
 	}
 	if own.Certificate == nil {
-		return nil, exit.Usagef("the server that enrolled this machine issues no certificates: omit --entity-scheme")
+		return nil, "", exit.Usagef("the server that enrolled this machine issues no certificates: omit --entity-scheme")
 	}
-	c.Client.Identity = fleet.CertificateIdentity(name)
-	return &entityauth.X509Entity{Certificate: own.Certificate, Key: own.Signer}, nil
+	return &entityauth.X509Entity{Certificate: own.Certificate, Key: own.Signer}, fleet.CertificateIdentity(name), nil
 }
 
 // NewcomerClient returns a client without an identity, for enrollment. Its session keys

@@ -243,12 +243,22 @@ func (r refused) Error() string {
 	return fmt.Sprintf("%d %s (%s): %s", int(r.Code), r.Code.Name(), r.Response, text)
 }
 
+// asMachine reports whether the sender is this machine, with the keys that it enrolled.
+func asMachine(c *config.Config) bool {
+	own := c.Client
+	own.Identity = "" // which enrolling determined
+	return strings.HasPrefix(c.Keystore.URI, "tpm:") && own.NamesNobody()
+}
+
 // advice returns the next step after an error.
 func advice(e *msl.PeerError, c *config.Config) string {
 	switch e.Code {
 	case msl.ErrEmailPasswordIncorrect, msl.ErrEmailPasswordBlank:
 		return "check the e-mail address and the password"
 	case msl.ErrEntityNotFound, msl.ErrRSAPublicKeyNotFound, msl.ErrECCPublicKeyNotFound, msl.ErrIncorrectEntityAuthData:
+		if asMachine(c) {
+			return "the server does not know this key of the machine: run msl-hsm tpm enroll"
+		}
 		return fmt.Sprintf("register %q on the server with msl-hsm entity add", c.Client.Identity)
 	case msl.ErrEntityRevoked, msl.ErrMasterTokenIdentityRevoked:
 		return "the server's operator revoked it"

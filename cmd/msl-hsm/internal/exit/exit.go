@@ -146,6 +146,8 @@ func OneLine(err error) string {
 	switch {
 	case deviceFailed().MatchString(text) && errors.Is(err, keystore.ErrUnavailable) && !errors.Is(err, keystore.ErrPIN):
 		text += "; the device fails: try again, and if that does not help, check the device and the log of its module"
+	case tpmRefused().MatchString(text) && errors.As(err, new(*tpm.Error)) && errors.Is(err, keystore.ErrUnavailable) && !errors.Is(err, keystore.ErrPIN):
+		text += "; the TPM does not accept this: try again, and if that does not help, report this line together with what tpm2_getcap properties-fixed prints"
 	case strings.HasSuffix(text, ": permission denied") && errors.Is(err, fs.ErrPermission):
 		text += "; run this as the user who owns it, such as that of the server"
 	case strings.HasSuffix(text, ": "+syscall.ENOENT.Error()) && errors.As(err, new(*fs.PathError)):
@@ -196,6 +198,11 @@ var deviceFailed = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`(?:\bC_\w+: (?:CKR[_ ]\w+|the module answer(?:ed|s) [^;:]*)|ended before the store was open \([^;)]*\))(?:: keystore: unavailable)?$`)
 })
 
+// tpmRefused matches an error that ends with the code of a TPM, and says nothing more.
+var tpmRefused = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\bTPM2_\w+: (?:TPM_RC_\w+|un(?:known|recognized)[\w -]*)(?: \([^();:]*\))?$`)
+})
+
 // Closing joins the error of closing something to the error of using it.
 func Closing(err *error, c io.Closer) {
 	*err = errors.Join(*err, c.Close())
@@ -224,7 +231,7 @@ func withNextStep(err error) string {
 			text = strings.Replace(text, s.kind.Error(), s.kind.Error()+": "+s.next, 1)
 		}
 	}
-	text += advice(err)
+	text = strings.Replace(text, "choose another index", "choose another index, such as --anti-rollback=0x1804d54", 1) + advice(err)
 	if strings.Contains(text, "run msl-hsm ") || strings.Contains(text, "add --replace") {
 		text = generalAdvice().Replace(text)
 	}
@@ -244,7 +251,7 @@ func advice(err error) string {
 		return fmt.Sprintf(": name its source with --%[1]s-password file:PATH, or %[1]s-password in the section keystore of the configuration", password.Hierarchy)
 	case errors.As(err, &password):
 		return ""
-	case errors.Is(err, tpm2.TPMRCLockout):
+	case errors.Is(err, tpm2.TPMRCLockout), errors.As(err, new(*tpm.LastTryError)):
 		return ": run msl-hsm tpm unlock"
 	}
 	return ""

@@ -14,8 +14,11 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/google/go-tpm/tpm2"
+
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
@@ -27,9 +30,27 @@ func TestNextSteps(t *testing.T) {
 		identity.ErrOtherTPM:    "refused: state file belongs to another TPM: if this TPM takes its place, run msl-hsm tpm init --replace: more",
 		enroll.ErrKeyRevoked:    "refused: key is revoked: run msl-hsm tpm init --new-keys and enroll again: more",
 		enroll.ErrRejected:      "refused: enrollment was rejected: more",
+		&tpm.LastTryError{}:     "refused: one more wrong password would lock the TPM: more: run msl-hsm tpm unlock",
 	} {
 		if got := OneLine(fmt.Errorf("refused: %w: more", err)); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestTPMCodes has codes of a TPM for which nothing else says what to do.
+func TestTPMCodes(t *testing.T) {
+	const unexpected = "; the TPM does not accept this: try again, and if that does not help, report this line together with what tpm2_getcap properties-fixed prints"
+	for code, want := range map[tpm2.TPMRC]string{
+		0x2ca:              "read: TPM2_Create: TPM_RC_TYPE (parameter 2)" + unexpected,
+		0x140:              "read: TPM2_Create: unknown format-0 error code (0x140)" + unexpected,
+		0xb0505:            "read: TPM2_Create: unknown format-0 error code (0xb0505)" + unexpected,
+		tpm2.TPMRCFailure:  "read: TPM2_Create: TPM_RC_FAILURE: if this persists, the TPM has failed: restart the machine; for a software TPM, check that its state directory exists",
+		tpm2.TPMRCUpgrade:  "read: TPM2_Create: TPM_RC_UPGRADE: the firmware of the TPM is being updated: finish that with the program that began it",
+		tpm2.TPMRCAuthFail: "read: TPM2_Create: TPM_RC_AUTH_FAIL (handle 0): the PIN is wrong; it was not tried again",
+	} {
+		if got := OneLine(fmt.Errorf("read: %w", &tpm.Error{Command: "TPM2_Create", Code: code})); got != want {
+			t.Errorf("%#x: %q, want %q", uint32(code), got, want)
 		}
 	}
 }
