@@ -311,7 +311,7 @@ func BenchmarkHTTPVersions(b *testing.B) {
 }
 
 // TestHTTP2EarlyAnswer refuses requests before their end: the stream ends with the answer, although
-// the client, as curl does, sends no more until then.
+// the client sends no more until then.
 func TestHTTP2EarlyAnswer(t *testing.T) {
 	a := newAuthority(t)
 	o := newOverTLS(t, a, func(s *TLSServer, next http.Handler) string {
