@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -305,6 +306,36 @@ func BenchmarkHTTPVersions(b *testing.B) {
 					answer.Body.Close()
 				}
 			})
+		}
+	}
+}
+
+// TestHTTP2EarlyAnswer refuses requests before their end: the stream ends with the answer, although
+// the client sends no more until then.
+func TestHTTP2EarlyAnswer(t *testing.T) {
+	a := newAuthority(t)
+	o := newOverTLS(t, a, func(s *TLSServer, next http.Handler) string {
+		next.(*Handler).MaxBody = 64
+		addr, _ := startHTTP2(t, s, &Connections{}, next)
+		return addr
+	})
+	for begin, want := range map[string]int{"no message": http.StatusOK, strings.Repeat("x", 100): http.StatusRequestEntityTooLarge} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		body, more := io.Pipe()
+		go io.WriteString(more, begin)
+		defer more.Close()
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+o.addr+"/", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http2Client(t, a, true).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		if text, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode != want {
+			t.Errorf("%q: %s, %q, %v", begin, answer.Status, text, err)
 		}
 	}
 }

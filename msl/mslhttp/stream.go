@@ -191,16 +191,17 @@ func (s *stream) sendRest() error {
 
 // drain reads the rest of the request, within limits. If the connection were closed while
 // the client is still sending, the client could lose the answer. A client that has the
-// answer and wants no more closes the connection itself.
+// answer and wants no more closes the connection itself. HTTP/2 needs none of this: its
+// answer ends the stream, and a client may stop sending until then (RFC 9113, section 8.1).
 func (s *stream) drain() {
-	if !s.ended.Load() {
+	if !s.shared && !s.ended.Load() {
 		_, _ = io.Copy(io.Discard, s) // errors no longer matter
 	}
 }
 
 // linger is drain for a request that exceeds its limit.
 func (s *stream) linger() {
-	if s.control.Flush() == nil {
+	if !s.shared && s.control.Flush() == nil {
 		_ = s.control.SetReadDeadline(time.Now().Add(lingerWait))
 		_, _ = io.Copy(io.Discard, s.raw)
 	}

@@ -55,7 +55,7 @@ func openRecords(c *config.Config, store keys.Store, trust authkv.Trust, open fu
 	r, err := open(context.Background(), devicesAt(at))
 	switch {
 	case errors.Is(err, devices.ErrEmpty):
-		return nil, exit.Usagef("no enrollments %s: correct prefix and endpoints, or restore a backup; if no device has enrolled yet, run msl-hsm state init: %w", placeOfEnrollments(c), fs.ErrNotExist)
+		return nil, exit.WithCode(exit.OfKind(fs.ErrNotExist, "no enrollments %s: correct prefix and endpoints, or restore a backup; if no device has enrolled yet, run msl-hsm state init", placeOfEnrollments(c)), exit.Usage)
 	case errors.Is(err, devices.ErrForged):
 		return nil, fmt.Errorf("the enrollments %s cannot be used: restore a backup of etcd, and find out who else can write there: %w", placeOfEnrollments(c), err)
 	case err != nil:

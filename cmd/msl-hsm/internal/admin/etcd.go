@@ -101,7 +101,7 @@ func opened(c *config.Config, store keys.Store, open func(context.Context, etcd.
 	server, err := open(context.Background(), at)
 	switch {
 	case errors.Is(err, etcd.ErrEmpty):
-		return nil, exit.Usagef("no state %s: correct prefix and endpoints, or restore a backup; if the servers are new, run msl-hsm state init: %w", &c.Server.State, fs.ErrNotExist)
+		return nil, exit.WithCode(exit.OfKind(fs.ErrNotExist, "no state %s: correct prefix and endpoints, or restore a backup; if the servers are new, run msl-hsm state init", &c.Server.State), exit.Usage)
 	case errors.Is(err, kv.ErrUnfinished):
 		return nil, exit.OfKind(kv.ErrUnfinished, "the state %s was not imported completely: run msl-hsm state import again, with the same file", &c.Server.State)
 	case errors.Is(err, etcd.ErrForged):
@@ -199,14 +199,29 @@ func etcdTLS(s *config.State) (t *tls.Config, roots func() (*x509.CertPool, erro
 	if s.Certificate != "" {
 		certificate, key := s.Certificate, s.Key
 		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(certificate, key)
-			return &pair, err
+			return etcdClient(certificate, key)
 		}
 		if _, err := t.GetClientCertificate(nil); err != nil {
-			return nil, nil, exit.Usagef("server.state.certificate and key: %w", err)
+			return nil, nil, err
 		}
 	}
 	return t, roots, nil
+}
+
+// etcdClient reads the client certificate and its key.
+func etcdClient(certificate, key string) (*tls.Certificate, error) {
+	if _, err := keys.ReadCertificates("server.state.certificate", certificate); err != nil {
+		return nil, err
+	}
+	pair, err := tls.LoadX509KeyPair(certificate, key)
+	var unread *fs.PathError
+	switch {
+	case errors.As(err, &unread):
+		return nil, exit.Usagef("server.state.key: %w", err)
+	case err != nil:
+		return nil, exit.Usagef("server.state.key: %s does not contain the private key of %s in PEM: name the file that does", key, certificate)
+	}
+	return &pair, nil
 }
 
 func etcdRoots(path string) (*x509.CertPool, error) {

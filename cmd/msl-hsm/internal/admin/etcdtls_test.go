@@ -36,6 +36,27 @@ func TestEtcdCA(t *testing.T) {
 	}
 }
 
+// TestEtcdClientWrong has wrong files for the client certificate: the error names the setting and
+// the file.
+func TestEtcdClientWrong(t *testing.T) {
+	dir := t.TempDir()
+	own := &config.State{Certificate: filepath.Join(dir, "client.pem"), Key: filepath.Join(dir, "client.key")}
+	writePair(t, own, 1)
+	other := &config.State{Certificate: filepath.Join(dir, "other.pem"), Key: filepath.Join(dir, "other.key")}
+	writePair(t, other, 2)
+	for _, c := range []struct{ certificate, key, want string }{
+		{own.Key, own.Key, "server.state.certificate: " + own.Key + " has no PEM block CERTIFICATE"},
+		{own.Certificate, other.Key, "server.state.key: " + other.Key + " does not contain the private key of " + own.Certificate},
+		{own.Certificate, own.Certificate, "server.state.key: " + own.Certificate + " does not contain the private key of"},
+		{own.Certificate, dir, "server.state.key: read " + dir},
+	} {
+		_, _, err := etcdTLS(&config.State{Certificate: c.certificate, Key: c.key})
+		if err == nil || exit.Code(err) != exit.Usage || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %q", err, c.want)
+		}
+	}
+}
+
 // TestEtcdCAReplaced replaces the file of trusted certificates: the next connection, of the
 // enrollments too, trusts the new ones, or fails while they cannot be read.
 func TestEtcdCAReplaced(t *testing.T) {

@@ -3,7 +3,10 @@ package admin
 import (
 	"fmt"
 	"io"
+	"io/fs"
+	"net"
 	"net/http"
+	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -21,13 +24,31 @@ func DialServer(c *config.Config, flag string) (*Running, error) {
 	socket, state := c.Server.Admin.Socket, &c.Server.State
 	switch {
 	case !state.Shared():
+		if err = unusable(socketOf(state.Path())); err != nil {
+			break
+		}
 		err = fmt.Errorf("no server runs with the state file %s: start it with msl-hsm serve, or name the file of the one that runs with --state", state)
 	case socket == "":
 		return nil, exit.Usagef("the state is in etcd, and so there is no socket beside it: set server.admin.socket and restart the server; SIGHUP reloads, too")
 	default:
+		if err = unusable(socket); err != nil {
+			break
+		}
 		err = fmt.Errorf("no server answers at %s: start it with msl-hsm serve", socket)
 	}
 	return nil, exit.WithCode(err, exit.Failure)
+}
+
+// unusable returns why nobody here can connect to a socket, whether or not a server runs.
+func unusable(socket string) error {
+	conn, err := net.DialTimeout("unix", socket, dialPatience)
+	switch {
+	case err == nil:
+		return conn.Close()
+	case exit.IsAny(err, fs.ErrPermission, syscall.EINVAL):
+		return fmt.Errorf("the socket of the server cannot be used: %w", err)
+	}
+	return nil
 }
 
 // LookFor connects to the server on this machine that has the state open. It returns nil

@@ -86,7 +86,7 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// TestUnitTimes wants systemd to wait for as long as a server may take to stop.
+// TestUnitTimes wants systemd to wait for as long as a server may take to start and to stop.
 func TestUnitTimes(t *testing.T) {
 	text, err := os.ReadFile("../../../../scripts/packaging/systemd/msl-hsm.service")
 	if err != nil {
@@ -94,5 +94,8 @@ func TestUnitTimes(t *testing.T) {
 	}
 	if want := fmt.Sprintf("TimeoutStopSec=%ds", int(config.DefaultShutdown.Seconds())+35); !strings.Contains(string(text), want) {
 		t.Errorf("no %s: shutdown, a drain of 30 seconds and some more", want)
+	}
+	if want := "TimeoutStartSec=15min"; !strings.Contains(string(text), want) {
+		t.Errorf("no %s: systemd would end a server that opens a big state after 90 seconds, again and again", want)
 	}
 }

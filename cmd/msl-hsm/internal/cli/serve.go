@@ -90,7 +90,7 @@ func runServer(p *program, ctx context.Context, f serveFlags) error {
 	}
 	reload := hangups()
 	defer signal.Stop(reload)
-	sockets, err := activatedSockets()
+	sockets, err := activatedSockets(&c.Server)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
 )
@@ -25,7 +26,7 @@ type sockets map[string]net.Listener
 
 // activatedSockets takes the sockets of systemd, if any. Their FileDescriptorName is
 // stream, peer or push; any other name means the server itself.
-func activatedSockets() (sockets, error) {
+func activatedSockets(c *config.Server) (sockets, error) {
 	own := os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid())
 	if n, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); own && (err != nil || n > mostSockets) {
 		return nil, exit.Usagef("LISTEN_FDS is %q: want at most %d sockets: correct the .socket unit", os.Getenv("LISTEN_FDS"), mostSockets)
@@ -42,7 +43,17 @@ func activatedSockets() (sockets, error) {
 		}
 		all[setting] = l
 	}
-	return all, nil
+	return all, all.check(c)
+}
+
+// check refuses sockets that nothing would serve: whoever connects to one waits forever.
+func (s sockets) check(c *config.Server) error {
+	for setting, address := range map[string]string{"server.stream": c.Stream.Listen, "server.peer": c.Peer.Listen, "server.push": c.Push.Listen} {
+		if _, passed := s[setting]; passed && address == "" {
+			return exit.Usagef("systemd passes a socket for %s, and %s.listen is not set: set it, to any address, or correct the .socket unit", setting, setting)
+		}
+	}
+	return nil
 }
 
 // mostSockets is how many there are names for.

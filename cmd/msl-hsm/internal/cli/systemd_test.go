@@ -125,13 +125,15 @@ func TestSystemdWrongSockets(t *testing.T) {
 		files []*os.File
 		want  string
 	}{
+		{"1:stream", []*os.File{m.socket}, "server.stream.listen is not set"},
 		{"1", nil, "does not listen"}, {"1", []*os.File{null}, "does not listen"}, {"1", []*os.File{datagrams}, "does not listen"},
 		{"2", []*os.File{m.socket, m.socket}, "a second one for server.listen"},
 		{"99999999", []*os.File{m.socket}, `LISTEN_FDS is "99999999"`}, {"x", []*os.File{m.socket}, `LISTEN_FDS is "x"`},
 	} {
 		run := exec.Command("sh", "-c", `LISTEN_PID=$$ exec msl-hsm serve --config c.yaml --listen 127.0.0.1:0`)
 		run.Dir, run.ExtraFiles = m.dir, c.files
-		run.Env = append(os.Environ(), "LISTEN_FDS="+c.count)
+		count, name, _ := strings.Cut(c.count, ":")
+		run.Env = append(os.Environ(), "LISTEN_FDS="+count, "LISTEN_FDNAMES="+name)
 		out, err := run.CombinedOutput()
 		if err == nil || run.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), c.want) || !strings.Contains(string(out), "correct the .socket unit") {
 			t.Errorf("LISTEN_FDS=%s, %d files: %v: %s", c.count, len(c.files), err, out)

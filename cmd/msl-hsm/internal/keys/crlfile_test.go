@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -90,4 +91,36 @@ func TestOlderLists(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestCRLCheck has a file that is removed, and then a list that gets old.
+func TestCRLCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, path := issuerNamed(t, "one"), filepath.Join(t.TempDir(), "lists")
+		if err := os.WriteFile(path, one.crlOf(t, 1, time.Now()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		lists, err := OpenCRLs("server.x", path, []*x509.Certificate{one.certificate}, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func(want string) {
+			t.Helper()
+			time.Sleep(crlEvery)
+			if err := lists.Check(); want == "" != (err == nil) || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %q", err, want)
+			}
+		}
+		check("")
+		if err := os.Rename(path, path+".away"); err != nil {
+			t.Fatal(err)
+		}
+		check("the earlier lists stay in use: stat " + path)
+		if err := os.Rename(path+".away", path); err != nil {
+			t.Fatal(err)
+		}
+		check("")
+		time.Sleep(time.Hour)
+		check("has been out of date since")
+	})
 }

@@ -130,6 +130,23 @@ func (f *CRLFile) Current() []*entityauth.CRL {
 	return f.lists
 }
 
+// Check reads the file as [CRLFile.Current] does, and returns why it cannot be read again, or
+// which list is out of date.
+func (f *CRLFile) Check() error {
+	lists := f.Current()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failed != "" {
+		return fmt.Errorf("the earlier lists stay in use: %s", f.failed)
+	}
+	for _, list := range lists {
+		if err := list.Current(time.Now()); err != nil {
+			return fmt.Errorf("%s: %w: its certificates are refused until the file has a newer list", f.path, err)
+		}
+	}
+	return nil
+}
+
 // tell logs once that the file cannot be read, and that it can be again.
 func (f *CRLFile) tell(err error) {
 	text := ""

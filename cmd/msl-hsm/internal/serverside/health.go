@@ -63,6 +63,7 @@ func (s *Service) Ready(ctx context.Context) Readiness {
 	checks = append(checks, checkClock(s.State.ClockApart())...)
 	checks = append(checks, checkTokens(s.Store)...)
 	checks = append(checks, s.checkCertificates(time.Now())...)
+	checks = append(checks, checkRevocations(s.revoking)...)
 	checks = append(checks, s.checkUpstream()...)
 	checks = append(checks, s.audit.check()...)
 	r := Readiness{Ready: true, Checks: checks}
@@ -224,6 +225,18 @@ type certificateFile struct {
 	setting, file string
 	leaf          *x509.Certificate
 	worst         Verdict // once it has expired
+}
+
+// checkRevocations reports on each file of revocation lists.
+func checkRevocations(files []revocationFile) (checks []Check) {
+	for _, f := range files {
+		c := Check{f.setting, OK, f.path + " is up to date"}
+		if err := f.lists.Check(); err != nil {
+			c = Check{f.setting, Warning, exit.OneLine(err)}
+		}
+		checks = append(checks, c)
+	}
+	return checks
 }
 
 // checkUpstream tells what is known about the service: without server.upstream.check, only

@@ -33,7 +33,14 @@ type Service struct {
 	certificates []certificateFile  // presented by the server
 	heartbeat    heartbeat
 	crls         map[string]*keys.CRLFile // in use, by setting; at first, those of the service before this one
+	revoking     []revocationFile         // those of crls that this service opened
 	least        map[string]uint32        // versions of keys below which sessions were forgotten
+}
+
+// A revocationFile is a file of revocation lists that this service uses.
+type revocationFile struct {
+	setting, path string
+	lists         *keys.CRLFile
 }
 
 // A base is what a server keeps when its configuration is read again.

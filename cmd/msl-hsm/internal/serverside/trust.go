@@ -20,6 +20,7 @@ func (s *Service) openCRLs(setting, path string, issuers []*x509.Certificate, lo
 	f, err := keys.OpenCRLs(setting, path, issuers, s.crls[setting], log)
 	if err == nil {
 		s.crls[setting] = f
+		s.revoking = append(s.revoking, revocationFile{setting, path, f})
 	}
 	return f, err
 }
