@@ -24,7 +24,7 @@ func heap() int {
 // a server does.
 func TestMemoryOfPasswords(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
-	const places, checks = 2, 24
+	const places, checks = 2, 10
 	s := newServer(t)
 	s.cost = stretch.Cost{Time: 1, Memory: 64 << 10, Threads: 1}
 	s.PasswordsAtATime(places)
