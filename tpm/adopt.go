@@ -171,7 +171,12 @@ func (p *provisionedKeys) adoptUnder(a keystore.Algorithm, f *TSS2, template []b
 		}
 	}
 	guesses := f.guesses(p.pin.Len() > 0)
-	for _, pin := range guesses {
+	for i, pin := range guesses {
+		if i > 0 { // the guess before may have been counted
+			if err := p.storage.mayTry(f, parent); err != nil {
+				return storedKey{}, err
+			}
+		}
 		k.Adopted = &adoption{PIN: pin, Parent: parent}
 		if err = p.tryOut(p.record(k)); !wrongAuth(err) {
 			return k, err
