@@ -227,9 +227,12 @@ func (f *TSS2) guesses(hasPIN bool) (withPIN []bool) {
 	return []bool{true}
 }
 
-// wrongAuth reports whether the TPM refused one authorization value, instead of any
-// value.
+// wrongAuth reports whether the TPM refused one authorization value of a key or a counter, instead
+// of any value, or of that of a hierarchy.
 func wrongAuth(err error) bool {
+	if errors.As(err, new(*PasswordError)) {
+		return false
+	}
 	return errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCBadAuth)
 }
 
