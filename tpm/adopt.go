@@ -171,7 +171,12 @@ func (p *provisionedKeys) adoptUnder(a keystore.Algorithm, f *TSS2, template []b
 		}
 	}
 	guesses := f.guesses(p.pin.Len() > 0)
-	for _, pin := range guesses {
+	for i, pin := range guesses {
+		if i > 0 { // the guess before may have been counted
+			if err := p.storage.mayTry(f, parent); err != nil {
+				return storedKey{}, err
+			}
+		}
 		k.Adopted = &adoption{PIN: pin, Parent: parent}
 		if err = p.tryOut(p.record(k)); !wrongAuth(err) {
 			return k, err
@@ -222,9 +227,12 @@ func (f *TSS2) guesses(hasPIN bool) (withPIN []bool) {
 	return []bool{true}
 }
 
-// wrongAuth reports whether the TPM refused one authorization value, instead of any
-// value.
+// wrongAuth reports whether the TPM refused one authorization value of a key or a counter, instead
+// of any value, or of that of a hierarchy.
 func wrongAuth(err error) bool {
+	if errors.As(err, new(*PasswordError)) {
+		return false
+	}
 	return errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCBadAuth)
 }
 

@@ -334,6 +334,23 @@ func TestAdoptGuesses(t *testing.T) {
 	}
 }
 
+// TestAdoptLastGuess leaves a TPM unlocked whose last try would be the second guess.
+func TestAdoptLastGuess(t *testing.T) {
+	d := device(t, tpmtest.Start(t))
+	s := must[*tpm.Store](t)(d.InitStore(tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state"), PIN: []byte("right")}))
+	own := must[keystore.Version](t)(s.Create("own", keystore.ECDSAP256)).Key
+	text := keyFile(t, d, 0x81000001, asOpenSSL(), "other", false)
+	if _, err := s.ImportTSS2("key", keystore.ECDSAP256, text); lockoutCounter(t, d) != 1 { // of 3
+		t.Fatal(err)
+	}
+	_, err := s.ImportTSS2("key", keystore.ECDSAP256, unsaid(t, text))
+	says(t, "the second guess", err, keystore.ErrPIN, "one more wrong password would lock the TPM")
+	if n := lockoutCounter(t, d); n != 2 {
+		t.Errorf("%d wrong tries", n)
+	}
+	sign(t, own)
+}
+
 // TestAdoptLockedParent names a parent that has a password, and does not lock the TPM with it.
 func TestAdoptLockedParent(t *testing.T) {
 	s, _, _ := newStore(t)

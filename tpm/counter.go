@@ -102,7 +102,7 @@ func (c *Counter) Increment() (value uint64, err error) {
 // use runs f in a session, so that no one on the bus can change the TPM's answers.
 func (c *Counter) use(f func(loadedKey) error) error {
 	err := c.storage.use(c.storage.key, c.storage.open, f)
-	if errors.Is(err, tpm2.TPMRCBadAuth) && c.renamed() {
+	if wrongAuth(err) && c.renamed() {
 		err = c.storage.use(c.storage.key, c.storage.open, f)
 	}
 	if err != nil {
@@ -128,7 +128,7 @@ func (c *Counter) renamed() (changed bool) {
 // ofOthers explains an error of a counter that another program defined or locked.
 func ofOthers(err error) error {
 	switch {
-	case errors.Is(err, tpm2.TPMRCBadAuth):
+	case wrongAuth(err):
 		return fmt.Errorf("it has a password (%s): choose another index: %w", codeName(err), keystore.ErrWrongKey)
 	case errors.Is(err, tpm2.TPMRCNVLocked):
 		return fmt.Errorf("%w: another program locked it: restart the machine, or choose another index", err)

@@ -106,6 +106,10 @@ func TestOwnerPassword(t *testing.T) {
 	}
 	_, err = s.DefineCounter(tpm.DefaultCounter)
 	wrongPassword(t, "a counter without the password", err, "owner", false)
+	set(t, d, tpm.Passwords{Owner: source(t, "secret, but wrong")})
+	_, err = s.DefineCounter(tpm.DefaultCounter)
+	wrongPassword(t, "a counter with a wrong password", err, "owner", true)
+	set(t, d, tpm.Passwords{})
 	must[keystore.Version](t)(s.Create("key", keystore.ECDSAP256))
 	wrongPassword(t, "a persistent key without it", s.Persist("key", 1, 0x81000011), "owner", false)
 	set(t, d, tpm.Passwords{Owner: source(t, "secret")})

@@ -49,7 +49,7 @@ func (d *Device) InitStore(c StoreConfig) (*Store, error) {
 // closedParent explains the error of making a key under a storage key of another program that
 // has a password.
 func (d *Device) closedParent(parent storageKey, err error) error {
-	if !errors.Is(err, tpm2.TPMRCBadAuth) {
+	if !wrongAuth(err) {
 		return err
 	}
 	return d.Do(func(transport.TPM) error {

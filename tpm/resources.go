@@ -64,7 +64,8 @@ func (r *resources) send(command []byte) ([]byte, error) {
 		response, err := r.exchange(cc, command)
 		if err != nil {
 			r.lose()
-			if refused := (*Error)(nil); errors.As(err, &refused) { // TPM2_Startup
+			refused, unanswered := (*Error)(nil), (*linkError)(nil)
+			if errors.As(err, &refused) || errors.As(err, &unanswered) { // TPM2_Startup
 				return nil, err
 			}
 			return nil, &linkError{command: cc, err: err}
@@ -103,14 +104,18 @@ func (r *resources) exchange(cc uint32, command []byte) ([]byte, error) {
 	return r.connection.exchange(command)
 }
 
-// startup starts a TPM that was power-cycled, and has therefore lost what was loaded.
+// startup starts a TPM that was power-cycled, and has therefore lost what was loaded. Another
+// program may be faster: TPM_RC_INITIALIZE is also the answer of a TPM that was started.
 func (r *resources) startup() error {
 	r.forget()
-	response, err := r.connection.exchange(packet(ccStartup, []byte{0, 0})) // TPM_SU_CLEAR
-	if err == nil && code(response) != 0 {
-		err = &Error{Command: commandName(ccStartup), Code: tpm2.TPMRC(code(response))}
+	response, err := r.send(packet(ccStartup, []byte{0, 0})) // TPM_SU_CLEAR
+	if err != nil {
+		return err
 	}
-	return err
+	if c := tpm2.TPMRC(code(response)); c != tpm2.TPMRCSuccess && c != tpm2.TPMRCInitialize {
+		return &Error{Command: commandName(ccStartup), Code: c}
+	}
+	return nil
 }
 
 // makeRoom flushes keys or sessions before a command that needs room for one more.

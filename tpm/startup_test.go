@@ -56,6 +56,37 @@ func TestStartupRefused(t *testing.T) {
 	}
 }
 
+// TestStartupLate has a TPM that was reset, and asks to repeat TPM2_Startup, or was started by
+// another program in that moment.
+func TestStartupLate(t *testing.T) {
+	const initialize, retry = 0x100, 0x922
+	for what, answers := range map[string][]uint32{"asks again": {retry, retry, 0}, "started by another": {initialize}} {
+		down := false
+		p := tpmtest.Start(t)
+		d := must[*tpm.Device](t)(tpm.NewDevice(p.Quirky(func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+			switch {
+			case !down:
+				return send(command)
+			case tpm2.TPMCC(tpmtest.Command(command)) != tpm2.TPMCCStartup || len(answers) == 0:
+				return tpmtest.Refuse(initialize), nil
+			}
+			answer := answers[0]
+			answers = answers[1:]
+			down = len(answers) > 0
+			return tpmtest.Refuse(answer), nil
+		}), time.Minute))
+		defer d.Close()
+		down = true
+		err := d.Do(func(tp transport.TPM) error {
+			_, err := tpm2.GetRandom{BytesRequested: 8}.Execute(tp)
+			return err
+		})
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 // TestAnswerOfLinux has a kernel answer for a TPM that lacks a command.
 func TestAnswerOfLinux(t *testing.T) {
 	const missing = 11<<16 | 0x143

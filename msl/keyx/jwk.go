@@ -1,6 +1,7 @@
 package keyx
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"slices"
@@ -94,7 +95,7 @@ func (k jwk) append(b, key []byte) []byte {
 // exchange.
 var errNoJWK = errors.New("keyx: not a JSON object")
 
-// parseJWK reads a JWK. The result refers to text. Errors have no cause, since that could
+// parseJWK reads a JWK. The result refers to text, whose escapes it may overwrite. Errors have no cause, since that could
 // quote the text.
 func parseJWK(text []byte) (jwk, error) {
 	o, err := wire.Parse(text, wire.Limits{})
@@ -167,14 +168,23 @@ func (k jwk) key(p purpose, room []byte) error {
 }
 
 // number finds base64url in place: a Go string would be a copy that nothing can
-// overwrite.
+// overwrite. Escapes are resolved there too.
 func number(o wire.Object, name string) ([]byte, error) {
 	v, ok := o.Value(name)
 	if !ok || v.Kind() != wire.StringKind {
 		return nil, errJWK()
 	}
 	raw := v.Raw()
-	text, ok := unpadded(raw[1 : len(raw)-1])
+	padded := raw[1 : len(raw)-1]
+	if bytes.IndexByte(padded, '\\') >= 0 {
+		plain, err := v.Secret()
+		if err != nil {
+			return nil, errJWK()
+		}
+		padded = padded[:copy(padded, plain)]
+		clear(plain)
+	}
+	text, ok := unpadded(padded)
 	if !ok {
 		return nil, msl.Failure(msl.ErrInvalidJWKKeyData, "JWK", nil)
 	}

@@ -130,7 +130,7 @@ func TestJWKRefused(t *testing.T) {
 		`{"kty":"rsa","n":"AQAB","d":"="}`:                                      msl.ErrInvalidJWKKeyData,
 		`{"kty":"rsa","e":"AQAB"}`:                                              msl.ErrMSLParseError,
 		`{"kty":"oct","alg":"A128CBC","k":"AA*A"}`:                              msl.ErrInvalidJWKKeyData,
-		`{"kty":"oct","alg":"A128CBC","k":"\u0041AAAAAAAAAAAAAAAAAAAAA"}`:       msl.ErrInvalidJWKKeyData,
+		`{"kty":"oct","alg":"A128CBC","k":"\u00e9AAAAAAAAAAAAAAAAAAAAA"}`:       msl.ErrInvalidJWKKeyData,
 		`{"kty":"oct","alg":"A128CBC","k":"AAAA"}`:                              msl.ErrSessionKeyCreationFailure,
 		`{"kty":"oct","k":"` + key + `"}`:                                       msl.ErrSessionKeyCreationFailure,
 		`{"kty":"oct","alg":"HS256","k":"` + key + `"}`:                         msl.ErrSessionKeyCreationFailure,
@@ -161,6 +161,20 @@ func TestJWKRefused(t *testing.T) {
 	}
 }
 
+// TestJWKEscaped reads keys as JSON writers may escape them: some escape each slash or equals sign.
+func TestJWKEscaped(t *testing.T) {
+	for _, key := range []string{`_-__AAAAAAAAAAAAAAAAAA`, `\/+\/\/AAAAAAAAAAAAAAAAAA==`, `\u002f+\u002F\/AAAAAAAAAAAAAAAAAA\u003d\u003d`} {
+		room := make([]byte, 16)
+		k, err := parseJWK([]byte(`{"kty":"oct","alg":"A128CBC","k":"` + key + `"}`))
+		if err == nil {
+			err = k.key(forEncryption, room)
+		}
+		if want := []byte{0xff, 0xef, 0xff, 12: 0, 15: 0}; err != nil || !bytes.Equal(room, want) {
+			t.Errorf("%s: %x, %v", key, room, err)
+		}
+	}
+}
+
 func FuzzJWK(f *testing.F) {
 	var v jwkVectors
 	readVectors(f, "spec/jwk.json", &v)
@@ -171,7 +185,7 @@ func FuzzJWK(f *testing.F) {
 		f.Add([]byte(c.Input))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		k, err := parseJWK(b)
+		k, err := parseJWK(bytes.Clone(b))
 		var e *msl.Error
 		if err != nil {
 			if err != errNoJWK && !errors.As(err, &e) {

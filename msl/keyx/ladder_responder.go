@@ -1,6 +1,7 @@
 package keyx
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -174,6 +175,9 @@ func (x *LadderResponder) openWrapdata(from msl.Requester, wrapdata []byte) (key
 	}
 	if err := blocks(x.Scheme(), wrapdata); err != nil {
 		return nil, err
+	}
+	if bytes.Equal(wrapdata, wrappedNothing()) {
+		return nil, msl.Failure(msl.ErrKeyXWrappingKeyMissing, x.Scheme(), nil)
 	}
 	kw, err := moved(x.Revealing.Reveal(wrapdata))
 	if err != nil {

@@ -152,6 +152,9 @@ func TestLadderRequestRefused(t *testing.T) {
 				t.Errorf("%s, %d bytes of noise as wrapdata: %v", form, n, err)
 			}
 		}
+		if _, _, err := responder.Respond(ctx, shared, wrapRequest(bytes.Repeat([]byte{0xa6}, 8))); !errors.Is(err, msl.ErrKeyXWrappingKeyMissing) {
+			t.Errorf("%s, wrapdata of no key: %v", form, err)
+		}
 		_, response, err = responder.Respond(ctx, shared, []byte(`{"mechanism":"PSK"}`))
 		if err != nil {
 			t.Fatal(err)

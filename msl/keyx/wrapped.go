@@ -1,6 +1,7 @@
 package keyx
 
 import (
+	"bytes"
 	"errors"
 	"io"
 
@@ -62,6 +63,10 @@ func blocks(scheme string, wrapped []byte) error {
 	}
 	return nil
 }
+
+// wrappedNothing is what AES Key Wrap makes of no bytes, whatever the key: its initial value. Key
+// stores refuse it.
+func wrappedNothing() []byte { return bytes.Repeat([]byte{0xa6}, 8) }
 
 // malformed turns the first failure of a reader of key data into a parse error.
 func malformed(f *wire.Fields) error {

@@ -197,6 +197,9 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 			if eventLog != "" && len(pcrs) == 0 {
 				return exit.Usagef("--event-log goes with --pcr NUMBERS: add that, or omit both")
 			}
+			if err := checkPCRs(pcrs); err != nil {
+				return err
+			}
 			return p.withDevice(func(cfg *config.Config, m *keys.Device) error {
 				overrideClient(&cfg.Client, over)
 				config.Override(&cfg.Client.URL, over.URL)
@@ -229,6 +232,15 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 	c.Flags().Lookup("pcr").DefValue = "" // which is not printed
 	c.Flags().StringVar(&eventLog, "event-log", "", "event log that goes with --pcr if the server asks for it, in this `FILE` (default that of the kernel, for a TPM in /dev)")
 	return c
+}
+
+func checkPCRs(numbers []uint) error {
+	for _, n := range numbers {
+		if n > 23 {
+			return exit.Usagef("--pcr: there is no PCR %d: name some of 0 to 23", n)
+		}
+	}
+	return nil
 }
 
 // afterEnrolling says what to do about an answer of the authority to that device.
@@ -265,7 +277,10 @@ func tpmQuoteCommand(p *program) *cobra.Command {
 		Short: "Have the TPM sign the state of this machine, as JSON",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
-			n, err := exit.ParseHex("--nonce", nonce)
+			n, err := parseNonce(nonce)
+			if err == nil {
+				err = checkPCRs(pcrs)
+			}
 			if err != nil {
 				return err
 			}

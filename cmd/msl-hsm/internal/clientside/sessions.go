@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -156,6 +157,13 @@ func (s *Sessions) Purge() error {
 // longestSocket is how many bytes the path of a socket may have (unix(7)).
 const longestSocket = 107
 
+// hasPort reports whether an address ends with the number of a port.
+func hasPort(at string) bool {
+	_, port, err := net.SplitHostPort(at)
+	_, bad := strconv.ParseUint(port, 10, 16)
+	return err == nil && bad == nil
+}
+
 // AskAgent makes a running agent log out a user, or forget its session if no user is
 // named.
 func AskAgent(ctx context.Context, at, user string) error {
@@ -169,6 +177,8 @@ func AskAgent(ctx context.Context, at, user string) error {
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		}
+	} else if !hasPort(at) {
+		return exit.Usagef("--agent %s: want unix:PATH, or a loopback address with a port", exit.Printable(at))
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodDelete, url, nil)
 	if err != nil {

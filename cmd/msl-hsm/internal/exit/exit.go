@@ -231,7 +231,11 @@ func withNextStep(err error) string {
 			text = strings.Replace(text, s.kind.Error(), s.kind.Error()+": "+s.next, 1)
 		}
 	}
-	text = strings.Replace(text, "choose another index", "choose another index, such as --anti-rollback=0x1804d54", 1) + advice(err)
+	index := "0x1804d54"
+	if strings.Contains(text, index) { // it is what cannot be used
+		index = "0x1804d55"
+	}
+	text = strings.Replace(text, "choose another index", "choose another index, such as --anti-rollback="+index, 1) + advice(err)
 	if strings.Contains(text, "run msl-hsm ") || strings.Contains(text, "add --replace") {
 		text = generalAdvice().Replace(text)
 	}

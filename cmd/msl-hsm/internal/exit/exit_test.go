@@ -38,6 +38,16 @@ func TestNextSteps(t *testing.T) {
 	}
 }
 
+// TestOtherIndex names another index for a counter than the one that cannot be used.
+func TestOtherIndex(t *testing.T) {
+	for at, want := range map[string]string{"0x1804d53": "0x1804d54", "0x1804d54": "0x1804d55"} {
+		got := OneLine(fmt.Errorf("counter %s: choose another index: no", at))
+		if got != "counter "+at+": choose another index, such as --anti-rollback="+want+": no" {
+			t.Error(got)
+		}
+	}
+}
+
 // TestTPMCodes has codes of a TPM for which nothing else says what to do.
 func TestTPMCodes(t *testing.T) {
 	const unexpected = "; the TPM does not accept this: try again, and if that does not help, report this line together with what tpm2_getcap properties-fixed prints"
