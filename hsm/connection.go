@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/miekg/pkcs11"
-
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -109,7 +107,7 @@ func (c *connection) patiently(op func() error) error {
 		if err = c.mod.inside(c.wait, op); !passing(err) {
 			return err
 		}
-		if triesPIN(err) {
+		if errors.Is(err, keystore.ErrUnclear) {
 			logins++
 		}
 		if logins == mostLogins {
@@ -125,12 +123,6 @@ func (c *connection) patiently(op func() error) error {
 
 // mostLogins is how often a PIN is given that no answer says is wrong. Some tokens lock after three.
 const mostLogins = 2
-
-// triesPIN reports whether a token may have compared the PIN before it answered something else.
-func triesPIN(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Function == "C_Login" && e.Code != pkcs11.CKR_USER_PIN_NOT_INITIALIZED
-}
 
 // passing reports whether a failure to open a token may be temporary. A wrong PIN never
 // does.

@@ -180,12 +180,15 @@ const (
 // attend examines a token when there is a doubt about it and, while it is lost, again and
 // again. It never waits for the examination of another token.
 func (s *tokens) attend(p *place) {
-	pause := firstPause
+	pause, unclear := firstPause, 0 // times in a row that the PIN was given without a clear answer
 	for {
 		now, why := p.look()
+		if unclear += 2; p.opened() != nil || !errors.Is(why, keystore.ErrUnclear) {
+			unclear = 0 // an open store has pauses of its own
+		}
 		var later <-chan time.Time
 		if now != fit && !errors.Is(why, keystore.ErrPIN) { // a refused PIN is not tried again
-			later = time.After(pause)
+			later = time.After(max(pause, keystore.PINPause(unclear)))
 		}
 		select {
 		case <-s.done:

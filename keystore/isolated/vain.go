@@ -3,6 +3,7 @@ package isolated
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -24,7 +25,11 @@ func (p *process) note(op operation, err error) {
 	if p.failing.CompareAndSwap(nil, &now) {
 		return
 	}
-	if since := p.failing.Load(); since != nil && now.Sub(*since) > p.limit {
+	limit := p.limit
+	if errors.Is(err, keystore.ErrUnclear) { // the next child gives the PIN again at once
+		limit = max(limit, keystore.PINPause(math.MaxInt))
+	}
+	if since := p.failing.Load(); since != nil && now.Sub(*since) > limit {
 		p.end(fmt.Sprintf("has answered nothing but failures of its device for %v", now.Sub(*since).Round(time.Second/10)))
 	}
 }
