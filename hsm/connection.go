@@ -113,7 +113,11 @@ func (c *connection) patiently(op func() error) error {
 		if logins == mostLogins {
 			return fmt.Errorf("%w, %d times; the PIN is not given again, since it may be wrong and the token may count", err, logins)
 		}
-		time.Sleep(time.Duration(10+10*try+rand.IntN(20)) * time.Millisecond)
+		pause := 10 + 10*try
+		if logins > 0 {
+			pause = 150 // the next one is the last
+		}
+		time.Sleep(time.Duration(pause+rand.IntN(20+pause)) * time.Millisecond)
 		if again := c.mod.restartAlone(c.wait); again != nil {
 			return errors.Join(err, again)
 		}

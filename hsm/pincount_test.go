@@ -81,6 +81,18 @@ func TestUnclearRefusal(t *testing.T) {
 	}
 }
 
+// TestUnclearForAMoment has other programs disturb the login at a start for a moment: the second one
+// comes after that.
+func TestUnclearForAMoment(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	m.Inject(hsmtest.Fault{Function: "C_Login", Code: pkcs11.CKR_GENERAL_ERROR, For: 100 * time.Millisecond})
+	open(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
+	if n := m.Counters().Calls["C_Login"]; n != 2 {
+		t.Errorf("%d logins", n)
+	}
+}
+
 // TestUnclearRecovery has a module answer to the PIN what says nothing of it when the token is opened
 // again: it is given after pauses that grow.
 func TestUnclearRecovery(t *testing.T) {
