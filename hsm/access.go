@@ -22,6 +22,7 @@ type access struct {
 
 	serial  atomic.Pointer[string] // of the token that was opened first
 	refused atomic.Pointer[error]  // the token's answer to a wrong PIN
+	unclear atomic.Int64           // times in a row that its answer to the PIN was unclear
 }
 
 // errAmbiguousToken is a URI that names several tokens.
@@ -112,12 +113,15 @@ func (a *access) logIn(session uint, token tokenInfo) error {
 		return fmt.Errorf("hsm: the PKCS #11 token %q requires a PIN now, and did not when it was opened: %w", token.Label, keystore.ErrUnavailable)
 	}
 	err := a.login(session, token, User, a.pin.bytes())
+	if errors.Is(err, keystore.ErrUnclear) {
+		a.unclear.Add(1)
+		return err
+	}
 	var e *Error
 	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &e) && e.Code == pkcs11.CKR_USER_ALREADY_LOGGED_IN:
-		return nil // by another store of this process; the PIN is not looked at
+	case err == nil, errors.As(err, &e) && e.Code == pkcs11.CKR_USER_ALREADY_LOGGED_IN:
+		a.unclear.Store(0)
+		return nil // already by another store of this process; then the PIN is not looked at
 	case answered(err, pkcs11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN), answered(err, pkcs11.CKR_USER_TOO_MANY_TYPES):
 		return fmt.Errorf("%w: the security officer is logged in to the token, and only one can be: end what the officer does", err)
 	case classOf(err) != classPIN:

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/miekg/pkcs11"
-
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -109,13 +107,17 @@ func (c *connection) patiently(op func() error) error {
 		if err = c.mod.inside(c.wait, op); !passing(err) {
 			return err
 		}
-		if triesPIN(err) {
+		if errors.Is(err, keystore.ErrUnclear) {
 			logins++
 		}
 		if logins == mostLogins {
 			return fmt.Errorf("%w, %d times; the PIN is not given again, since it may be wrong and the token may count", err, logins)
 		}
-		time.Sleep(time.Duration(10+10*try+rand.IntN(20)) * time.Millisecond)
+		pause := 10 + 10*try
+		if logins > 0 {
+			pause = 150 // the next one is the last
+		}
+		time.Sleep(time.Duration(pause+rand.IntN(20+pause)) * time.Millisecond)
 		if again := c.mod.restartAlone(c.wait); again != nil {
 			return errors.Join(err, again)
 		}
@@ -125,12 +127,6 @@ func (c *connection) patiently(op func() error) error {
 
 // mostLogins is how often a PIN is given that no answer says is wrong. Some tokens lock after three.
 const mostLogins = 2
-
-// triesPIN reports whether a token may have compared the PIN before it answered something else.
-func triesPIN(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Function == "C_Login" && e.Code != pkcs11.CKR_USER_PIN_NOT_INITIALIZED
-}
 
 // passing reports whether a failure to open a token may be temporary. A wrong PIN never
 // does.

@@ -53,8 +53,23 @@ func (e *Error) Unwrap() []error {
 		return []error{keystore.ErrBusy}
 	case c == classUnsupported:
 		return []error{errors.ErrUnsupported, keystore.ErrUnavailable}
+	case e.isUnclear():
+		return []error{keystore.ErrUnavailable, keystore.ErrUnclear}
 	}
 	return []error{keystore.ErrUnavailable}
+}
+
+// isUnclear reports whether a token may have compared a PIN before it answered something else.
+func (e *Error) isUnclear() bool {
+	if e.Function != "C_Login" || e.stale || e.class() == classSession {
+		return false
+	}
+	switch e.Code {
+	case pkcs11.CKR_USER_ALREADY_LOGGED_IN, pkcs11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN, pkcs11.CKR_USER_TOO_MANY_TYPES, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED,
+		pkcs11.CKR_TOKEN_NOT_PRESENT, pkcs11.CKR_DEVICE_REMOVED:
+		return false
+	}
+	return true
 }
 
 // codeName is the name of a CK_RV, or its number where it has none.

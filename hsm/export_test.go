@@ -203,22 +203,47 @@ func Recovering(s *Store) bool {
 	return s.recovery.running != nil
 }
 
-// HandleReused has a place in a pool keep the handle of a session that is gone, which the module
-// gave to that of another place meanwhile. It empties the first place, and reports whether the
-// session of the other one is still open.
-func HandleReused(s *Store) (open bool, err error) {
-	one, other := s.sessions.pop(), s.sessions.pop()
-	defer s.sessions.put(one, true)
-	defer s.sessions.put(other, true)
+// Twins are two places in a pool of which the first one has the handle of a session that is gone,
+// which the module gave to that of the other place meanwhile.
+type Twins struct {
+	s          *Store
+	one, other *session
+}
+
+// NewTwins makes twins. With old, the first one is of the module before it was initialized again.
+func NewTwins(s *Store, old bool) (*Twins, error) {
+	t := &Twins{s, s.sessions.pop(), s.sessions.pop()}
 	now := s.life.Load()
-	if err := errors.Join(s.fill(one, now), s.fill(other, now)); err != nil {
-		return false, err
+	if err := errors.Join(s.fill(t.one, now), s.fill(t.other, now)); err != nil {
+		return nil, err
 	}
-	if err := s.closeSession(one.handle); err != nil {
-		return false, err
+	if err := s.closeSession(t.one.handle); err != nil {
+		return nil, err
 	}
-	one.handle = other.handle
-	one.shown.Store(uint64(one.handle))
-	s.empty(one)
-	return s.loggedIn(other.handle)
+	t.one.handle = t.other.handle
+	t.one.shown.Store(uint64(t.one.handle))
+	if old {
+		t.one.generation--
+		t.one.origin.session.generation--
+	}
+	return t, nil
+}
+
+// Empty empties the first place, or the other one, and reports whether the session of the other one
+// is still open.
+func (t *Twins) Empty(first bool) bool {
+	own := t.other
+	if first {
+		own = t.one
+	}
+	handle := own.handle
+	t.s.empty(own)
+	_, err := t.s.loggedIn(handle)
+	return err == nil
+}
+
+// End gives the places back.
+func (t *Twins) End() {
+	t.s.sessions.put(t.one, true)
+	t.s.sessions.put(t.other, true)
 }

@@ -53,6 +53,39 @@ func TestVersionLeftOut(t *testing.T) {
 	}
 }
 
+// TestProvisionedVersionLeftOut has searches find one object less than there are while the token is
+// opened again: the older version of a key works as soon as a search finds it.
+func TestProvisionedVersionLeftOut(t *testing.T) {
+	s, m := newFaulty(t, hsm.Config{})
+	for range 2 {
+		if _, err := s.Create("mac", keystore.HMACSHA256); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := s.Lookup("mac")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var faults []hsmtest.Fault
+	for i := range 8 { // of two calls each, of which the first returns objects
+		faults = append(faults, hsmtest.Fault{Function: "C_FindObjects", Length: new(uint(1)), Skip: 2 * i, Times: 1})
+	}
+	m.Inject(append(faults, hsmtest.Fault{Function: "C_SignInit", VanishSessions: true, Times: 1})...)
+	var failed [2]error
+	for _, v := range all {
+		_, failed[v.Number-1] = v.Key.(keystore.MAC).Sum(nil)
+	}
+	m.Clear()
+	if (failed[0] == nil) == (failed[1] == nil) {
+		t.Fatalf("while the searches leave out one: %v", failed)
+	}
+	for _, v := range all {
+		if _, err := v.Key.(keystore.MAC).Sum(nil); err != nil {
+			t.Errorf("version %d: %v", v.Number, err)
+		}
+	}
+}
+
 // TestDestroyLeftOut has a search find one object less than there are: a key is not told to be
 // destroyed of which a version is left.
 func TestDestroyLeftOut(t *testing.T) {

@@ -80,3 +80,40 @@ func TestUnclearRefusal(t *testing.T) {
 		}
 	}
 }
+
+// TestUnclearForAMoment has other programs disturb the login at a start for a moment: the second one
+// comes after that.
+func TestUnclearForAMoment(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	m.Inject(hsmtest.Fault{Function: "C_Login", Code: pkcs11.CKR_GENERAL_ERROR, For: 100 * time.Millisecond})
+	open(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
+	if n := m.Counters().Calls["C_Login"]; n != 2 {
+		t.Errorf("%d logins", n)
+	}
+}
+
+// TestUnclearRecovery has a module answer to the PIN what says nothing of it when the token is opened
+// again: it is given after pauses that grow.
+func TestUnclearRecovery(t *testing.T) {
+	s, m := newFaulty(t, hsm.Config{})
+	mac, err := s.Create("mac", keystore.HMACSHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Inject(hsmtest.Fault{Function: "C_Login", Code: pkcs11.CKR_GENERAL_ERROR}, hsmtest.Fault{Function: "C_SignInit", VanishSessions: true, Times: 1})
+	before := m.Counters().Calls["C_Login"]
+	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		_, err = mac.Key.(keystore.MAC).Sum(nil)
+	}
+	if n := m.Counters().Calls["C_Login"] - before; n == 0 || n > 3 || !errors.Is(err, keystore.ErrUnavailable) || !errors.Is(err, keystore.ErrUnclear) {
+		t.Errorf("%d logins: %v", n, err)
+	}
+	m.Clear()
+	for end := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		_, err = mac.Key.(keystore.MAC).Sum(nil)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -188,16 +188,6 @@ func (p *pool) busy() int {
 	return p.bound() - len(p.free)
 }
 
-// shows reports whether a handle is that of a session in the pool, but for one place.
-func (p *pool) shows(handle uint, but *session) bool {
-	for _, own := range p.all {
-		if own != but && own.shown.Load() == uint64(handle) {
-			return true
-		}
-	}
-	return false
-}
-
 // rest closes the sessions that are not needed any more, again and again until the store
 // is closed: a token has them for other programs, too. It also does what is not urgent.
 func (c *connection) rest(also func()) {

@@ -118,10 +118,19 @@ func TestOneSession(t *testing.T) {
 }
 
 // TestHandleReused gives up a session that is gone, whose handle another session has by now: that
-// one stays open.
+// one stays open, and is closed when it is given up itself, whatever else has its handle.
 func TestHandleReused(t *testing.T) {
 	s, _ := newStore(t)
-	if open, err := hsm.HandleReused(s); err != nil || !open {
-		t.Errorf("open: %t, %v", open, err)
+	for _, old := range []bool{false, true} {
+		for _, first := range []bool{true, false} {
+			twins, err := hsm.NewTwins(s, old)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if open := twins.Empty(first); open != first {
+				t.Errorf("of an older module: %t; emptied first: %t; open: %t", old, first, open)
+			}
+			twins.End()
+		}
 	}
 }

@@ -36,6 +36,7 @@ type recovery struct {
 	began   time.Time
 	ended   time.Time // when the last one that worked ended
 	retry   time.Time // none begins before
+	login   time.Time // nor before that, while the answers to the PIN are unclear
 	pause   time.Duration
 	err     error // of the last one
 	budget  *rate.Limiter
@@ -259,6 +260,9 @@ func (r *recovery) recover(restart bool) {
 
 // due reports whether a recovery may begin. The caller holds the recovery's lock.
 func (r *recovery) due(now time.Time) bool {
+	if now.Before(r.login) && r.access.unclear.Load() > 0 {
+		return false
+	}
 	return !now.Before(r.retry) && r.budget.TokensAt(now) >= 1
 }
 
@@ -269,6 +273,9 @@ func (r *recovery) note(now time.Time, err error) {
 	if err != nil {
 		r.pause = longer(r.pause)
 		r.retry = now.Add(r.pause)
+		if errors.Is(err, keystore.ErrUnclear) {
+			r.login = now.Add(keystore.PINPause(int(r.access.unclear.Load())))
+		}
 		return
 	}
 	r.budget.AllowN(now, 1)
@@ -293,12 +300,12 @@ func (r *recovery) tell(err error) {
 // renewNow opens the sessions anew; where that fails, or the caller knows that it
 // would, it initializes the module first, unless another store of this process
 // did so already, or is to be spared. This does not help if the token refused the PIN, but may
-// if it was misread and seems to have none.
+// if it was misread and seems to have none. After an unclear answer the PIN is given once.
 func (r *recovery) renewNow(restart bool) error {
 	now := r.life.Load()
 	moved := now != nil && now.generation != r.mod.generation.Load()
 	spare := r.mod.spares(r.connection)
-	if !restart || moved || spare {
+	if !restart && r.access.unclear.Load() == 0 || moved || spare {
 		err := r.guardedStart()
 		if err == nil || spare || errors.Is(err, keystore.ErrPIN) && !passing(err) || errors.Is(err, keystore.ErrClosed) {
 			return err
@@ -355,7 +362,11 @@ func (r *recovery) explain(err error) error {
 	}
 	// Its text only: that there is no token now does not mean that there is no
 	// such key.
-	return fmt.Errorf("%w; opening the PKCS #11 token again fails: %v", err, r.err)
+	err = fmt.Errorf("%w; opening the PKCS #11 token again fails: %v", err, r.err)
+	if errors.Is(r.err, keystore.ErrUnclear) {
+		return keystore.Unclear(fmt.Errorf("%w; the PIN is given again after pauses that grow to a minute, since it may be wrong and the token may count", err))
+	}
+	return err
 }
 
 // badData turns the answer to a peer's data into the one error that a peer may

@@ -6,18 +6,29 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // TestPauses has recoveries fail: however long a device was away, the next try is not far.
 // Those that work are spaced.
 func TestPauses(t *testing.T) {
-	r, now := &recovery{budget: rate.NewLimiter(rate.Every(spacing), burst)}, time.Now()
+	r, now := &recovery{connection: &connection{}, budget: rate.NewLimiter(rate.Every(spacing), burst)}, time.Now()
 	for i := range 20 {
 		r.note(now, errors.New("still away"))
 		if want := min(firstPause<<min(i, 10), longestPause); r.pause != want || r.due(now.Add(want-1)) || !r.due(now.Add(want)) {
 			t.Errorf("failure %d is followed by a pause of %v, want %v", i+1, r.pause, want)
 		}
 		now = now.Add(r.pause)
+	}
+	r.access.unclear.Store(8)
+	r.note(now, keystore.Unclear(errors.New("away, or the PIN is wrong")))
+	if wait := keystore.PINPause(8); r.due(now.Add(wait-1)) || !r.due(now.Add(wait)) {
+		t.Errorf("a PIN that got no clear answer eight times is not given again after %v", wait)
+	}
+	r.access.unclear.Store(0)
+	if now = now.Add(longestPause); !r.due(now) {
+		t.Error("another PIN has to wait")
 	}
 	for range burst {
 		if !r.due(now) {

@@ -63,6 +63,7 @@ func (c *connection) RenewPIN(source PINSource) error {
 		if subtle.ConstantTimeCompare(c.access.pin.bytes(), p.bytes()) == 0 {
 			old, c.access.pin = c.access.pin, p
 			c.access.refused.Store(nil)
+			c.access.unclear.Store(0)
 		}
 		return nil
 	})

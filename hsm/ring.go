@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/miekg/pkcs11"
+	"golang.org/x/time/rate"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -39,6 +40,8 @@ type rings struct {
 	mu     sync.RWMutex
 	labels map[string][]version
 	chosen map[string]uint32 // versions that seal; zero or none means the newest
+
+	searches *rate.Limiter // for versions that are not known
 
 	// loading is held while token objects are looked for or made, which some
 	// modules cannot do at the same time.
@@ -130,14 +133,32 @@ func (r *rings) current(ring []version) bool {
 
 // findVersion finds a provisioned key again.
 func (r *rings) findVersion(label string, number uint32) (version, error) {
+	v, found, err := r.search(label, number)
+	if err == nil && !found {
+		err = noVersion(label, number)
+	}
+	return v, err
+}
+
+// search finds a version of a key. One that is not known is looked for again: another program may
+// have made it, or the module left it out for a moment. It was probably destroyed, and this is done
+// about once a second.
+func (r *rings) search(label string, number uint32) (v version, found bool, err error) {
 	ring, err := r.ring(label)
-	if err != nil {
-		return version{}, err
+	at := numbered(ring, number)
+	if err == nil && at < 0 && r.searches.Allow() {
+		r.outdate(label)
+		ring, err = r.ring(label)
+		at = numbered(ring, number)
 	}
-	if at := numbered(ring, number); at >= 0 {
-		return ring[at], nil
+	if err != nil || at < 0 {
+		return version{}, false, err
 	}
-	return version{}, noVersion(label, number)
+	return ring[at], true, nil
+}
+
+func numbered(ring []version, number uint32) int {
+	return slices.IndexFunc(ring, func(v version) bool { return v.number == number })
 }
 
 func noVersion(label string, number uint32) error {

@@ -104,29 +104,25 @@ func (r *rings) choice(label string) uint32 {
 	return cmp.Or(r.chosen[label], math.MaxUint32)
 }
 
-// sealingKey returns a version of a sealing key. One that is not known is looked for again: another
-// program may have made it, or the module left it out for a moment. If it is older than the newest,
-// it was probably destroyed, and this is done about once a second.
+// sealingKey returns a version of a sealing key. One that is newer than those that are known is
+// looked for each time.
 func sealingKey(s *Store, a keystore.Algorithm, version uint32) (*object, error) {
 	label := keystore.SealingLabel(s.inspector.prefix, a)
 	ring, err := s.rings.ring(label)
-	at := numbered(ring, version)
-	if err == nil && at < 0 && (version > ring[0].number || s.searches.Allow()) {
-		s.rings.outdate(label)
-		ring, err = s.rings.ring(label)
-		at = numbered(ring, version)
+	if err != nil {
+		return nil, err
 	}
+	if version > ring[0].number {
+		s.rings.outdate(label) // another program may have made a newer one
+	}
+	v, found, err := s.rings.search(label, version)
 	switch {
 	case err != nil:
 		return nil, err
-	case at < 0:
+	case !found:
 		return nil, fmt.Errorf("hsm: %s has no version %d: %w", label, version, keystore.ErrForeign)
 	}
-	return ring[at].handleIn(s), nil
-}
-
-func numbered(ring []version, number uint32) int {
-	return slices.IndexFunc(ring, func(v version) bool { return v.number == number })
+	return v.handleIn(s), nil
 }
 
 // tag authenticates a sealed key with the MAC key of the same version.

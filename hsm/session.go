@@ -186,26 +186,32 @@ func (c *connection) fill(own *session, now *life) (err error) {
 // abandon closes the session whose handle C_OpenSession returned although it failed:
 // it may be open. The handle of a session in a pool is ignored.
 func abandon(c *connection, handle uint) {
-	if handle != 0 && !isShown(c, handle, nil) {
+	if handle != 0 && c.holder(handle) == nil {
 		_ = c.closeSession(handle)
 	}
 }
 
-// isShown reports whether a handle is that of a session in a pool, but for one place.
-func isShown(c *connection, handle uint, but *session) bool {
-	return c.sessions.shows(handle, but) || c.anchors.shows(handle, but)
+// holder returns the origin of the session in a pool that has a handle, or nil. Of several places
+// it is the one that was filled last: the sessions of the others are gone, and some of them may be
+// of a module that was initialized again since.
+func (c *connection) holder(handle uint) *origin {
+	found, _ := c.origins.Load(handle)
+	if o, _ := found.(*origin); o != nil && o.session.generation == c.mod.generation.Load() {
+		return o
+	}
+	return nil
 }
 
 // empty closes the session of a place in a pool, unless it is gone and the module has given its
 // handle to another one of the pools. Its remains are handed on last:
-// the graves drop a session whose handle is still shown in a pool.
+// the graves drop a session whose handle a pool still has.
 func (c *connection) empty(own *session) {
 	if own.epoch == 0 {
 		return
 	}
 	open, left := openSession{own.handle, own.generation}, false
 	retired := own.origin.isRetired() && !c.isClosed()
-	if !retired && own.generation == c.mod.generation.Load() && !isShown(c, own.handle, own) {
+	if !retired && c.holder(own.handle) == own.origin {
 		left = !c.closeTwice(own.handle)
 	}
 	c.origins.CompareAndDelete(own.handle, own.origin)

@@ -78,7 +78,6 @@ type Store struct {
 	provisioner provisioner   // changes them
 	births      births        // makes session objects
 	doubts      *rate.Limiter // of data that does not open
-	searches    *rate.Limiter // for versions that are not known
 	generator
 
 	closing sync.Once
@@ -157,14 +156,13 @@ func newStore(conn *connection, c Config) *Store {
 		test:       selfTester{library: conn.library, templates: templates[keystore.HMACSHA256]},
 		budget:     rate.NewLimiter(rate.Every(spacing), burst),
 	}
-	found := &rings{connection: conn, recovery: r, inspector: in}
+	found := &rings{connection: conn, recovery: r, inspector: in, searches: rate.NewLimiter(rate.Every(time.Second), 3)}
 	r.test.known = found.proveOne
 	return &Store{
 		connection: conn, recovery: r, inspector: in, rings: found,
 		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found},
 		births:      births{connection: conn, inspector: in, templates: templates},
 		doubts:      newDoubts(),
-		searches:    rate.NewLimiter(rate.Every(time.Second), 3),
 		generator:   generator{r},
 	}
 }

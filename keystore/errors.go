@@ -18,6 +18,9 @@ var (
 	ErrUnavailable = errors.New("keystore: unavailable")
 	// ErrPIN: the PIN is wrong, missing or locked. Never retry automatically.
 	ErrPIN = errors.New("keystore: PIN refused")
+	// ErrUnclear: the device was given the PIN, and did not answer whether it is right. Retry
+	// with pauses that grow, see [PINPause]: it may have counted a wrong one.
+	ErrUnclear = errors.New("keystore: no answer to the PIN")
 	// ErrLost: the device lost a session key that cannot be recreated.
 	ErrLost = errors.New("keystore: key lost")
 	// ErrLocked: the key was sealed, or came from a provisioned key: it may

@@ -3,7 +3,6 @@ package balanced
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +43,7 @@ func use[T any](s *tokens, limit time.Duration, keys []*key, op func(p *place, o
 func on[T any](p *place, limit time.Duration, keys []*key, op func(p *place, on []keystore.Key) (T, error)) (T, error) {
 	var handles []*handle
 	var inner []keystore.Key
+	rested := p.rested()
 	give := func() {
 		for i, h := range handles {
 			keys[i].give(h)
@@ -62,8 +62,12 @@ func on[T any](p *place, limit time.Duration, keys []*key, op func(p *place, on 
 		defer give()
 		began := time.Now()
 		v, err := op(p, inner)
-		if err == nil && len(keys) == 1 && quick(keys[0].algorithm) {
-			p.took(time.Since(began))
+		switch _, made := any(v).(keystore.Key); {
+		case err != nil:
+		case len(keys) == 1 && quick(keys[0].algorithm):
+			p.took(time.Since(began), rested)
+		case made:
+			p.tookLonger(time.Since(began))
 		}
 		return v, err
 	})
@@ -130,13 +134,13 @@ func (s *tokens) shortest(want state, keys []*key, tried []*place) (best *place)
 	return best
 }
 
-// quickest returns how long an operation takes on the quickest of the tokens in a state, and 0 if
-// that is not known of all.
-func (s *tokens) quickest(want state) time.Duration {
-	least := time.Duration(math.MaxInt64)
+// quickest returns how long an operation takes on the quickest of the tokens in a state of which
+// that is known, and 0 if there is none.
+func (s *tokens) quickest(want state) (least time.Duration) {
 	for _, p := range s.places {
-		if now, _ := p.look(); now == want {
-			least = min(least, time.Duration(p.usual.Load()))
+		now, _ := p.look()
+		if own := time.Duration(p.usual.Load()); now == want && own > 0 && (least == 0 || own < least) {
+			least = own
 		}
 	}
 	return least

@@ -108,3 +108,19 @@ func TestBackWithOtherKeys(t *testing.T) {
 		t.Error("nothing was logged")
 	}
 }
+
+// TestUnclearPIN has a token take the PIN without a clear answer each time that it is opened: it is
+// opened after pauses that grow.
+func TestUnclearPIN(t *testing.T) {
+	_, one, two := softTokens(t)
+	var opened atomic.Int64
+	two.Open = func() (keystore.Store, error) {
+		opened.Add(1)
+		return nil, keystore.Unclear(keystore.ErrUnavailable)
+	}
+	open(t, balanced.Config{Tokens: []balanced.Token{one, two}})
+	time.Sleep(400 * time.Millisecond)
+	if n := opened.Load(); n > 2 {
+		t.Errorf("opened %d times", n)
+	}
+}

@@ -100,11 +100,11 @@ const (
 )
 
 // took notes how long a quick operation took. One that took very long may be an exception, but
-// none takes less than it can.
-func (p *place) took(d time.Duration) {
+// none takes less than it can. After a rest, what was noted before does not count against the token.
+func (p *place) took(d time.Duration, rested bool) {
 	now, usual := int64(max(d, 1)), p.usual.Load()
 	switch {
-	case usual == 0:
+	case usual == 0, rested && now < usual:
 	case now > usual:
 		now = usual + (min(now, 8*usual)-usual)/8
 	default:
@@ -113,12 +113,24 @@ func (p *place) took(d time.Duration) {
 	p.usual.Store(now)
 }
 
+// tookLonger notes how long an operation took that makes a key, which takes longer than a quick
+// one. A slow token may get no other when it is tried.
+func (p *place) tookLonger(d time.Duration) {
+	if most := int64(max(d, pace.Slow)); most < p.usual.Load() {
+		p.usual.Store(most)
+	}
+}
+
+// rested reports whether the token has done nothing for so long that it is tried.
+func (p *place) rested() bool {
+	return time.Since(p.start)-time.Duration(p.progress.Load()) > measured
+}
+
 // slowness returns how many times as long an operation takes as on the quickest token, or 1 where
 // that is not to be heeded.
 func (p *place) slowness(quickest time.Duration) int64 {
 	own := time.Duration(p.usual.Load())
-	idle := time.Since(p.start)-time.Duration(p.progress.Load()) > measured
-	if quickest == 0 || own < pace.Slow || own < noticed*quickest || idle {
+	if quickest == 0 || own < pace.Slow || own < noticed*quickest || p.rested() {
 		return 1
 	}
 	return int64(own / quickest)
@@ -180,12 +192,15 @@ const (
 // attend examines a token when there is a doubt about it and, while it is lost, again and
 // again. It never waits for the examination of another token.
 func (s *tokens) attend(p *place) {
-	pause := firstPause
+	pause, unclear := firstPause, 0 // times in a row that the PIN was given without a clear answer
 	for {
 		now, why := p.look()
+		if unclear += 2; p.opened() != nil || !errors.Is(why, keystore.ErrUnclear) {
+			unclear = 0 // an open store has pauses of its own
+		}
 		var later <-chan time.Time
 		if now != fit && !errors.Is(why, keystore.ErrPIN) { // a refused PIN is not tried again
-			later = time.After(pause)
+			later = time.After(max(pause, keystore.PINPause(unclear)))
 		}
 		select {
 		case <-s.done:

@@ -12,7 +12,7 @@ var kinds = [...]error{
 	keystore.ErrNotFound, keystore.ErrBusy, keystore.ErrClosed, keystore.ErrUnavailable,
 	keystore.ErrPIN, keystore.ErrLost, keystore.ErrLocked, keystore.ErrForeign,
 	keystore.ErrBadData, keystore.ErrWrongKey, keystore.ErrWeakKey, keystore.ErrExists,
-	errors.ErrUnsupported, keystore.ErrBadTag,
+	errors.ErrUnsupported, keystore.ErrBadTag, keystore.ErrUnclear,
 }
 
 // A childError is an error of the store in the child: its text and its kinds.

@@ -110,3 +110,26 @@ func TestRefusedPIN(t *testing.T) {
 		t.Errorf("%d logins, child %d, and before %d", n, w.PID(), pid)
 	}
 }
+
+// TestUnclearStart has children get no clear answer to the PIN: they are started after pauses that
+// grow.
+func TestUnclearStart(t *testing.T) {
+	if os.Getenv("MSL_SOAK") == "" {
+		t.Skip("takes long; MSL_SOAK=1 runs it")
+	}
+	w := newWorld(t, isolated.Config{})
+	before := w.module.Counters().Calls["C_Login"]
+	w.module.Inject(hsmtest.Fault{Function: "C_Login", Code: pkcs11.CKR_GENERAL_ERROR})
+	if err := syscall.Kill(w.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * time.Second)
+	if n := w.module.Counters().Calls["C_Login"] - before; n == 0 || n > 4 {
+		t.Errorf("%d logins", n)
+	}
+	w.module.Clear()
+	eventually(t, "another child", func() bool {
+		_, err := w.sealed.Sum([]byte("data"))
+		return err == nil
+	})
+}

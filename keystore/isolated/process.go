@@ -32,9 +32,9 @@ type process struct {
 	tick       time.Duration // see watchCalls
 	ticks      atomic.Int64
 	turns      turns
-	device     atomic.Pointer[Device]    // what the store held last, or nil
-	failing    atomic.Pointer[time.Time] // since when the device has only failed, or nil
-	functions  map[string]bool           // that the child has reported; for the goroutine that listens
+	device     atomic.Pointer[Device]   // what the store held last, or nil
+	failing    atomic.Pointer[vainTime] // while the device only fails, or nil
+	functions  map[string]bool          // that the child has reported; for the goroutine that listens
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""

@@ -51,6 +51,7 @@ func (s *supervisor) run(first chan<- error) {
 	runtime.LockOSThread()
 	defer close(s.over)
 	var pause, failing time.Duration
+	unclear := 0 // times in a row that the PIN was given without a clear answer
 	for generation := uint64(1); ; generation++ {
 		began := time.Now()
 		if generation > 1 {
@@ -68,6 +69,7 @@ func (s *supervisor) run(first chan<- error) {
 		switch {
 		case err == nil:
 			s.attend(p)
+			unclear = 0
 			if failing, pause = 0, longer(pause); time.Since(began) > longestPause {
 				pause = 0
 			}
@@ -75,11 +77,15 @@ func (s *supervisor) run(first chan<- error) {
 			return
 		case errors.Is(err, keystore.ErrPIN): // one that was refused is not tried again
 			s.await(other)
+		case errors.Is(err, keystore.ErrUnclear):
+			unclear += 2 // as often as a start gives it
+			pause = keystore.PINPause(unclear)
+			failing = pause
 		default:
 			pause = longer(pause)
 			failing = pause
 		}
-		if s.closes(pause) {
+		if s.closes(pause, other) {
 			return
 		}
 	}
@@ -93,8 +99,8 @@ func (s *supervisor) await(other <-chan struct{}) {
 	}
 }
 
-// closes reports whether the store is closed, or will be within a pause.
-func (s *supervisor) closes(pause time.Duration) bool {
+// closes reports whether the store is closed, or will be within a pause, which another PIN ends.
+func (s *supervisor) closes(pause time.Duration, other <-chan struct{}) bool {
 	select {
 	case <-s.closing:
 		return true
@@ -103,6 +109,8 @@ func (s *supervisor) closes(pause time.Duration) bool {
 	select {
 	case <-s.closing:
 		return true
+	case <-other:
+		return false
 	case <-time.After(pause):
 		return false
 	}

@@ -3,10 +3,18 @@ package isolated
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
+
+// A vainTime is one in which the device has only failed.
+type vainTime struct{ since, last time.Time }
+
+// mostApart is how long after each other two failures may come that are one: of an idle device
+// nothing is known meanwhile.
+const mostApart = time.Minute
 
 // note ends a child whose device has only failed for as long as a call may take: some libraries
 // find their device again only in another process.
@@ -21,11 +29,17 @@ func (p *process) note(op operation, err error) {
 		return
 	}
 	now := time.Now()
-	if p.failing.CompareAndSwap(nil, &now) {
-		return
+	f := vainTime{now, now}
+	if before := p.failing.Load(); before != nil && now.Sub(before.last) < max(mostApart, p.limit) {
+		f.since = before.since
 	}
-	if since := p.failing.Load(); since != nil && now.Sub(*since) > p.limit {
-		p.end(fmt.Sprintf("has answered nothing but failures of its device for %v", now.Sub(*since).Round(time.Second/10)))
+	p.failing.Store(&f)
+	limit := p.limit
+	if errors.Is(err, keystore.ErrUnclear) { // the next child gives the PIN again at once
+		limit = max(limit, keystore.PINPause(math.MaxInt))
+	}
+	if long := now.Sub(f.since); long > limit {
+		p.end(fmt.Sprintf("has answered nothing but failures of its device for %v", long.Round(time.Second/10)))
 	}
 }
 

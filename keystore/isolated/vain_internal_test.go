@@ -1,0 +1,36 @@
+//go:build linux
+
+package isolated
+
+import (
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// TestFailuresApart ends a child whose device fails for longer than a call may take, but not
+// because of failures that are far apart, nor soon if the next child would give the PIN again.
+func TestFailuresApart(t *testing.T) {
+	p, _ := startedProcess(t)
+	p.limit = 10 * time.Second
+	unclear := keystore.Unclear(keystore.ErrUnavailable)
+	for _, c := range []struct {
+		since, last time.Duration
+		err         error
+		over        bool
+	}{
+		{time.Hour, time.Hour, keystore.ErrUnavailable, false},
+		{p.limit / 2, 0, keystore.ErrUnavailable, false},
+		{2 * p.limit, 0, keystore.ErrLost, false},
+		{2 * p.limit, 0, unclear, false},
+		{2 * p.limit, p.limit, keystore.ErrUnavailable, true},
+	} {
+		now := time.Now()
+		p.failing.Store(&vainTime{now.Add(-c.since), now.Add(-c.last)})
+		if p.note(opSum, c.err); p.isOver() != c.over {
+			t.Errorf("failing for %v, last before %v, then %v: it is over: %t", c.since, c.last, c.err, p.isOver())
+		}
+	}
+	p.reap()
+}
