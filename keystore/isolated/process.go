@@ -44,18 +44,30 @@ type process struct {
 
 // start starts a child and waits until its store is open.
 func (c *Config) start(generation uint64, pin *pin) (*process, error) {
+	p, err := c.launch(pin)
+	if err != nil {
+		return nil, fmt.Errorf("isolated: the process of the key store cannot be started: %v: %w", err, keystore.ErrUnavailable)
+	}
+	p.generation = generation
+	if err := p.open(c); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// launch starts a child, which has been given nothing but the PIN.
+func (c *Config) launch(pin *pin) (*process, error) {
 	fds, err := socketPair()
 	if err != nil {
-		return nil, fmt.Errorf("isolated: socketpair: %v: %w", err, keystore.ErrUnavailable)
+		return nil, fmt.Errorf("socketpair: %w", err)
 	}
 	theirs := os.NewFile(uintptr(fds[1]), "control")
-	defer theirs.Close()
+	defer theirs.Close() // else the end of a child that never opens its store would not show
 	control, err := controlOf(os.NewFile(uintptr(fds[0]), "control"))
 	if err != nil {
 		return nil, err
 	}
 	p := newProcess(c, c.Command(), control)
-	p.generation = generation
 	p.command.ExtraFiles = []*os.File{theirs}
 	secret, err := pin.pipe()
 	if err != nil {
@@ -68,13 +80,9 @@ func (c *Config) start(generation uint64, pin *pin) (*process, error) {
 	bindToParent(p.command)
 	keepDescriptors()
 	if err := p.command.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("isolated: the process of the key store cannot be started: %v: %w", err, keystore.ErrUnavailable), control.Close())
+		return nil, errors.Join(err, control.Close())
 	}
-	theirs.Close() // else the end of a child that never opens its store would not show
 	p.memory = openMemory(p.command.Process.Pid)
-	if err := p.open(c); err != nil {
-		return nil, err
-	}
 	return p, nil
 }
 
