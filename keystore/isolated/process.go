@@ -42,13 +42,22 @@ type process struct {
 	free  map[kind][]*lane // that nobody uses, of which the last used is used next
 }
 
-// start starts a child and waits until its store is open.
-func (c *Config) start(generation uint64, pin *pin) (*process, error) {
+// start starts a child and waits until its store is open, or closing is closed.
+func (c *Config) start(generation uint64, pin *pin, closing <-chan struct{}) (*process, error) {
 	p, err := c.launch(pin)
 	if err != nil {
 		return nil, fmt.Errorf("isolated: the process of the key store cannot be started: %v: %w", err, keystore.ErrUnavailable)
 	}
 	p.generation = generation
+	opened := make(chan struct{})
+	defer close(opened)
+	go func() {
+		select {
+		case <-closing:
+			p.end("is closed")
+		case <-opened:
+		}
+	}()
 	if err := p.open(c); err != nil {
 		return nil, err
 	}

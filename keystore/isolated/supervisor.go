@@ -57,12 +57,12 @@ func (s *supervisor) run(first chan<- error) {
 			s.reread()
 		}
 		other := s.pin.replaced()
-		p, err := s.config.start(generation, s.pin)
+		p, err := s.config.start(generation, s.pin, s.closing)
 		if generation == 1 {
 			first <- err
 		}
 		s.set(p, err)
-		if generation > 1 {
+		if generation > 1 && !s.closes(0) {
 			s.log(err, failing == 0)
 		}
 		switch {
