@@ -4,11 +4,15 @@ package isolated_test
 
 import (
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/miekg/pkcs11"
+
 	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 )
 
@@ -35,4 +39,16 @@ func TestClosedAtStart(t *testing.T) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it was closed after %v", took)
 	}
+}
+
+// TestOtherReason has a child that cannot be replaced for one reason, and then for another one:
+// both are logged.
+func TestOtherReason(t *testing.T) {
+	w := newWorld(t, isolated.Config{})
+	w.module.Inject(hsmtest.Fault{Function: "C_OpenSession", Code: pkcs11.CKR_DEVICE_ERROR})
+	syscall.Kill(w.PID(), syscall.SIGKILL)
+	eventually(t, "the first reason", func() bool { return strings.Contains(w.log.String(), "CKR_DEVICE_ERROR") })
+	w.module.Clear()
+	w.module.Inject(hsmtest.Fault{Function: "C_Login", Code: pkcs11.CKR_PIN_INCORRECT})
+	eventually(t, "the other reason", func() bool { return strings.Contains(w.log.String(), "CKR_PIN_INCORRECT") })
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,7 +51,8 @@ func (s *supervisor) begin() error {
 func (s *supervisor) run(first chan<- error) {
 	runtime.LockOSThread()
 	defer close(s.over)
-	var pause, failing time.Duration
+	var pause time.Duration
+	var told reasons
 	for generation := uint64(1); ; generation++ {
 		began := time.Now()
 		if generation > 1 {
@@ -63,12 +65,12 @@ func (s *supervisor) run(first chan<- error) {
 		}
 		s.set(p, err)
 		if generation > 1 && !s.closes(0) {
-			s.log(err, failing == 0)
+			s.log(err, told.isNew(err))
 		}
 		switch {
 		case err == nil:
 			s.attend(p)
-			if failing, pause = 0, longer(pause); time.Since(began) > longestPause {
+			if pause = longer(pause); time.Since(began) > longestPause {
 				pause = 0
 			}
 		case generation == 1:
@@ -77,7 +79,6 @@ func (s *supervisor) run(first chan<- error) {
 			s.await(other)
 		default:
 			pause = longer(pause)
-			failing = pause
 		}
 		if s.closes(pause) {
 			return
@@ -123,7 +124,30 @@ func (s *supervisor) attend(p *process) {
 	}
 }
 
-// log tells that a child follows another, or the first time that it does not.
+// maxReasons bounds the lines about one time without a child.
+const maxReasons = 8
+
+// reasons are why a child could not be replaced, since there was one.
+type reasons []string
+
+// isNew reports whether a reason is to be told: each once, but a refused PIN each time, since none
+// is tried twice.
+func (r *reasons) isNew(err error) bool {
+	if err == nil {
+		*r = nil
+		return false
+	}
+	if errors.Is(err, keystore.ErrPIN) {
+		return true
+	}
+	if len(*r) == maxReasons || slices.Contains(*r, err.Error()) {
+		return false
+	}
+	*r = append(*r, err.Error())
+	return true
+}
+
+// log tells that a child follows another, or for a new reason that it does not.
 func (s *supervisor) log(err error, news bool) {
 	if err == nil {
 		s.config.log().Info("device back: the key store process was replaced")
