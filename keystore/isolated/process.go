@@ -43,7 +43,7 @@ type process struct {
 }
 
 // start starts a child and waits until its store is open, or closing is closed.
-func (c *Config) start(generation uint64, pin *pin, closing <-chan struct{}) (*process, error) {
+func (c *Config) start(generation uint64, pin *pin, chosen message, closing <-chan struct{}) (*process, error) {
 	p, err := c.launch(pin)
 	if err != nil {
 		return nil, fmt.Errorf("isolated: the process of the key store cannot be started: %v: %w", err, keystore.ErrUnavailable)
@@ -58,7 +58,7 @@ func (c *Config) start(generation uint64, pin *pin, closing <-chan struct{}) (*p
 		case <-opened:
 		}
 	}()
-	if err := p.open(c); err != nil {
+	if err := p.open(c, chosen); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -112,10 +112,10 @@ func keepDescriptors() {
 	}
 }
 
-// open gives the child its settings and waits for its store.
-func (p *process) open(c *Config) error {
+// open gives the child its settings and the chosen versions, and waits for its store.
+func (p *process) open(c *Config, chosen message) error {
 	p.control.SetDeadline(time.Now().Add(c.startLimit()))
-	err := writeSettings(p.control, c.Settings)
+	err := errors.Join(writeSettings(p.control, c.Settings), writeSettings(p.control, chosen))
 	lines := events(p.control)
 	for err == nil && lines.Scan() {
 		var e event

@@ -13,8 +13,32 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 )
+
+// TestChosenVersion has the child end after a version was chosen: the next one seals with it too.
+func TestChosenVersion(t *testing.T) {
+	w := newWorld(t, isolated.Config{})
+	for _, role := range keystore.SealingRoles() {
+		if _, err := w.Create(role.Label("msl"), role.Algorithm()); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.SealWith(role.Label("msl"), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		blob, err := w.Seal(w.generate(t), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sealed, err := keystore.ParseSealed(blob); err != nil || sealed.KEKVersion != 1 {
+			t.Errorf("sealed with version %d: %v", sealed.KEKVersion, err)
+		}
+		syscall.Kill(w.PID(), syscall.SIGKILL)
+	}
+}
 
 // TestClosedAtStart closes a store whose next child does not open: it is not waited for.
 func TestClosedAtStart(t *testing.T) {

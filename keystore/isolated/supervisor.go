@@ -26,6 +26,8 @@ type supervisor struct {
 	config Config
 	pin    *pin
 
+	chosen chosen
+
 	mu      sync.Mutex
 	now     *process      // or nil
 	err     error         // why there is none, if the last start failed
@@ -59,7 +61,7 @@ func (s *supervisor) run(first chan<- error) {
 			s.reread()
 		}
 		other := s.pin.replaced()
-		p, err := s.config.start(generation, s.pin, s.closing)
+		p, err := s.config.start(generation, s.pin, s.chosen.message(), s.closing)
 		if generation == 1 {
 			first <- err
 		}
