@@ -59,9 +59,18 @@ func ServeReporting(open func(settings []byte, to Reporter) (keystore.Store, err
 	if err != nil {
 		return err
 	}
+	chosen, err := readSettings(control)
+	if err != nil {
+		return err
+	}
 	out := &eventWriter{to: json.NewEncoder(control)}
 	told := &report{to: out}
 	store, err := open(settings, Reporter{Log: slog.New(&eventHandler{out: out}), Calls: told.add})
+	if err == nil {
+		if err = choose(store, chosen); err != nil {
+			err = errors.Join(err, store.Close())
+		}
+	}
 	if err != nil {
 		return errors.Join(err, out.write(event{Failure: &failure{err.Error(), kindsOf(err)}}))
 	}

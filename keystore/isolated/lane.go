@@ -42,8 +42,9 @@ type lane struct {
 	output message
 	filled int // bytes of input that the last message took
 
-	due  atomic.Int64 // the tick at which the call is too late; 0 if there is none
-	late atomic.Bool  // it was
+	due   atomic.Int64 // the tick at which the call is too late; 0 if there is none
+	limit atomic.Int64 // which it then has exceeded, in nanoseconds
+	late  atomic.Bool  // it was too late
 }
 
 // A reading reads what has come, or waits for it.

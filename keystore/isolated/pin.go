@@ -71,11 +71,11 @@ func (p *pin) pipe() (*os.File, error) {
 func pinPipe(pin []byte) (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, fmt.Errorf("isolated: %w", err)
+		return nil, err
 	}
 	defer w.Close()
 	if _, err := w.Write(pin); err != nil { // it fits into the pipe: PINs are short
-		return nil, errors.Join(fmt.Errorf("isolated: %w", err), r.Close())
+		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
 }
@@ -108,7 +108,7 @@ func renewPIN(s *server, f *fields, m message) (message, error) {
 	}
 	r, err := pinPipe(raw)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("isolated: %w", err)
 	}
 	fd, err := syscall.Dup(int(r.Fd())) // which the store closes
 	if err := errors.Join(err, r.Close()); err != nil {

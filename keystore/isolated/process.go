@@ -42,20 +42,41 @@ type process struct {
 	free  map[kind][]*lane // that nobody uses, of which the last used is used next
 }
 
-// start starts a child and waits until its store is open.
-func (c *Config) start(generation uint64, pin *pin) (*process, error) {
+// start starts a child and waits until its store is open, or closing is closed.
+func (c *Config) start(generation uint64, pin *pin, chosen message, closing <-chan struct{}) (*process, error) {
+	p, err := c.launch(pin)
+	if err != nil {
+		return nil, fmt.Errorf("isolated: the process of the key store cannot be started: %v: %w", err, keystore.ErrUnavailable)
+	}
+	p.generation = generation
+	opened := make(chan struct{})
+	defer close(opened)
+	go func() {
+		select {
+		case <-closing:
+			p.end("is closed")
+		case <-opened:
+		}
+	}()
+	if err := p.open(c, chosen); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// launch starts a child, which has been given nothing but the PIN.
+func (c *Config) launch(pin *pin) (*process, error) {
 	fds, err := socketPair()
 	if err != nil {
-		return nil, fmt.Errorf("isolated: socketpair: %v: %w", err, keystore.ErrUnavailable)
+		return nil, fmt.Errorf("socketpair: %w", err)
 	}
 	theirs := os.NewFile(uintptr(fds[1]), "control")
-	defer theirs.Close()
+	defer theirs.Close() // else the end of a child that never opens its store would not show
 	control, err := controlOf(os.NewFile(uintptr(fds[0]), "control"))
 	if err != nil {
 		return nil, err
 	}
 	p := newProcess(c, c.Command(), control)
-	p.generation = generation
 	p.command.ExtraFiles = []*os.File{theirs}
 	secret, err := pin.pipe()
 	if err != nil {
@@ -68,13 +89,9 @@ func (c *Config) start(generation uint64, pin *pin) (*process, error) {
 	bindToParent(p.command)
 	keepDescriptors()
 	if err := p.command.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("isolated: the process of the key store cannot be started: %v: %w", err, keystore.ErrUnavailable), control.Close())
+		return nil, errors.Join(err, control.Close())
 	}
-	theirs.Close() // else the end of a child that never opens its store would not show
 	p.memory = openMemory(p.command.Process.Pid)
-	if err := p.open(c); err != nil {
-		return nil, err
-	}
 	return p, nil
 }
 
@@ -95,10 +112,10 @@ func keepDescriptors() {
 	}
 }
 
-// open gives the child its settings and waits for its store.
-func (p *process) open(c *Config) error {
+// open gives the child its settings and the chosen versions, and waits for its store.
+func (p *process) open(c *Config, chosen message) error {
 	p.control.SetDeadline(time.Now().Add(c.startLimit()))
-	err := writeSettings(p.control, c.Settings)
+	err := errors.Join(writeSettings(p.control, c.Settings), writeSettings(p.control, chosen))
 	lines := events(p.control)
 	for err == nil && lines.Scan() {
 		var e event

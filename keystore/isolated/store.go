@@ -29,8 +29,9 @@ type Config struct {
 	// the former one is used.
 	ReadPIN func() (*lockedmem.Buffer, error)
 	// Limit is how long one operation may take. Then it is given up, and the child is
-	// replaced. Generating a key pair may take twelve times as long. The default is 15
-	// seconds.
+	// replaced. Generating a key pair, and listing the keys of a token, may take twelve times
+	// as long. Making or destroying a provisioned key may take half a minute more, for which
+	// it may wait for another program that does so. The default is 15 seconds.
 	Limit time.Duration
 	// Wait bounds the wait for a child that is being replaced, and for a free place
 	// among the 64 calls that are under way at a time. The default is 5 seconds.
@@ -47,6 +48,31 @@ type Config struct {
 }
 
 func (c *Config) limit() time.Duration { return cmp.Or(max(c.Limit, 0), 15*time.Second) }
+
+// patientLimit is that of what takes a device long, or many calls.
+func (c *Config) patientLimit() time.Duration { return 12 * c.limit() }
+
+// othersWait is how long a store may wait for another program that changes the keys of its token.
+const othersWait = 30 * time.Second
+
+// limitOf is the limit of an operation that concerns no key.
+func (c *Config) limitOf(op operation) time.Duration {
+	switch op {
+	case opList:
+		return c.patientLimit()
+	case opDestroy:
+		return c.limit() + othersWait
+	}
+	return c.limit()
+}
+
+// generateLimit is that of making a key.
+func (c *Config) generateLimit(a keystore.Algorithm) time.Duration {
+	if a.Secret() {
+		return c.limit()
+	}
+	return c.patientLimit()
+}
 
 func (c *Config) wait() time.Duration { return cmp.Or(max(c.Wait, 0), 5*time.Second) }
 
@@ -118,7 +144,7 @@ func (s *Store) ask(op operation, write func(message) message, use func(*fields)
 	if use == nil {
 		use = func(*fields) error { return nil }
 	}
-	return s.do(op, func(p *process) error { return p.call(s.config.limit(), op, write, use) })
+	return s.do(op, func(p *process) error { return p.call(s.config.limitOf(op), op, write, use) })
 }
 
 // newKey makes a key by a call whose answer tells it.
@@ -140,11 +166,7 @@ func (s *Store) take(p *process, form keyForm) (*key, error) {
 
 // Generate makes a session key or key pair in the child.
 func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
-	limit := s.config.limit()
-	if !a.Secret() {
-		limit *= 12
-	}
-	return typed(s.newKey(opGenerate, limit, func(m message) message { return m.number(uint64(a)) }))
+	return typed(s.newKey(opGenerate, s.config.generateLimit(a), func(m message) message { return m.number(uint64(a)) }))
 }
 
 // Import makes a session key of bytes.
@@ -251,10 +273,7 @@ func (s *Store) Random(p []byte) error {
 
 // Create makes the next version of a provisioned key.
 func (s *Store) Create(label string, a keystore.Algorithm) (v keystore.Version, err error) {
-	limit := s.config.limit()
-	if !a.Secret() {
-		limit *= 12
-	}
+	limit := s.config.generateLimit(a) + othersWait
 	err = s.do(opCreate, func(p *process) error {
 		return p.call(limit, opCreate, func(m message) message { return m.text(label).number(uint64(a)) }, func(f *fields) error {
 			k, err := s.version(p, label, f)

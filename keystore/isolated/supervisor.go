@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,8 @@ func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPa
 type supervisor struct {
 	config Config
 	pin    *pin
+
+	chosen chosen
 
 	mu      sync.Mutex
 	now     *process      // or nil
@@ -50,7 +53,8 @@ func (s *supervisor) begin() error {
 func (s *supervisor) run(first chan<- error) {
 	runtime.LockOSThread()
 	defer close(s.over)
-	var pause, failing time.Duration
+	var pause time.Duration
+	var told reasons
 	unclear := 0 // times in a row that the PIN was given without a clear answer
 	for generation := uint64(1); ; generation++ {
 		began := time.Now()
@@ -58,19 +62,19 @@ func (s *supervisor) run(first chan<- error) {
 			s.reread()
 		}
 		other := s.pin.replaced()
-		p, err := s.config.start(generation, s.pin)
+		p, err := s.config.start(generation, s.pin, s.chosen.message(), s.closing)
 		if generation == 1 {
 			first <- err
 		}
 		s.set(p, err)
-		if generation > 1 {
-			s.log(err, failing == 0)
+		if generation > 1 && !s.closes(0, nil) {
+			s.log(err, told.isNew(err))
 		}
 		switch {
 		case err == nil:
 			s.attend(p)
 			unclear = 0
-			if failing, pause = 0, longer(pause); time.Since(began) > longestPause {
+			if pause = longer(pause); time.Since(began) > longestPause {
 				pause = 0
 			}
 		case generation == 1:
@@ -80,10 +84,8 @@ func (s *supervisor) run(first chan<- error) {
 		case errors.Is(err, keystore.ErrUnclear):
 			unclear += 2 // as often as a start gives it
 			pause = keystore.PINPause(unclear)
-			failing = pause
 		default:
 			pause = longer(pause)
-			failing = pause
 		}
 		if s.closes(pause, other) {
 			return
@@ -131,7 +133,30 @@ func (s *supervisor) attend(p *process) {
 	}
 }
 
-// log tells that a child follows another, or the first time that it does not.
+// maxReasons bounds the lines about one time without a child.
+const maxReasons = 8
+
+// reasons are why a child could not be replaced, since there was one.
+type reasons []string
+
+// isNew reports whether a reason is to be told: each once, but a refused PIN each time, since none
+// is tried twice.
+func (r *reasons) isNew(err error) bool {
+	if err == nil {
+		*r = nil
+		return false
+	}
+	if errors.Is(err, keystore.ErrPIN) {
+		return true
+	}
+	if len(*r) == maxReasons || slices.Contains(*r, err.Error()) {
+		return false
+	}
+	*r = append(*r, err.Error())
+	return true
+}
+
+// log tells that a child follows another, or for a new reason that it does not.
 func (s *supervisor) log(err error, news bool) {
 	if err == nil {
 		s.config.log().Info("device back: the key store process was replaced")

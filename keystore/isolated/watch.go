@@ -21,26 +21,27 @@ func (p *process) watchCalls() {
 			return
 		case <-ticker.C:
 		}
-		if p.hasLate(p.ticks.Add(1)) {
-			p.end(fmt.Sprintf("did not answer for %v", p.limit))
+		if limit := p.lateFor(p.ticks.Add(1)); limit > 0 {
+			p.end(fmt.Sprintf("did not answer for %v", limit))
 		}
 	}
 }
 
-// hasLate finds calls that are too late at a tick.
-func (p *process) hasLate(now int64) (has bool) {
+// lateFor finds calls that are too late at a tick, and returns how long one of them could take, or 0.
+func (p *process) lateFor(now int64) (limit time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for l := range p.lanes {
 		if due := l.due.Load(); due > 0 && now >= due {
 			l.late.Store(true)
-			has = true
+			limit = time.Duration(l.limit.Load())
 		}
 	}
-	return has
+	return limit
 }
 
 // begin says that a call begins on a lane, which may take so long.
 func (p *process) begin(l *lane, limit time.Duration) {
+	l.limit.Store(int64(limit))
 	l.due.Store(p.ticks.Load() + 2 + int64(limit/p.tick)) // the first tick may come at once
 }

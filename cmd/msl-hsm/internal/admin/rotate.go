@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -82,11 +83,17 @@ func (r *Rotator) next(ctx context.Context, now state.Rotation) (state.Rotation,
 		now.Step = state.StepMade
 		return now, r.create(now.Versions)
 	case state.StepMade:
+		if err := r.held(now.Versions); err != nil {
+			return now, err
+		}
 		if err := r.wait(ctx, now, "have the new versions"); err != nil {
 			return now, err
 		}
 		now.Step = state.StepUsed
 	case state.StepUsed:
+		if err := r.held(now.Versions); err != nil {
+			return now, err
+		}
 		if err := r.wait(ctx, now, "use the new versions"); err != nil {
 			return now, err
 		}
@@ -176,6 +183,21 @@ func (r *Rotator) create(versions map[string]uint32) error {
 		}
 	}
 	return nil
+}
+
+// held returns an error if the token does not have versions that were made: it lost them, as one
+// that was restored from a backup has, or is a copy that has not received them yet.
+func (r *Rotator) held(made map[string]uint32) error {
+	newest, err := keys.Newest(r.Store)
+	if err != nil {
+		return err
+	}
+	missing := maps.Clone(made)
+	maps.DeleteFunc(missing, func(label string, number uint32) bool { return newest[label].Version >= number })
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the token does not have %s, which this rotation made: copy the keys to it from another token, or if none has them run msl-hsm key create --set server --rotate, and then this again", describe(missing))
 }
 
 // replace records when the former versions were last used. Earlier ones were not used later,

@@ -200,6 +200,31 @@ func TestRotateCutOff(t *testing.T) {
 	}
 }
 
+// TestRotateLost has the token lose a version before or after it is used: the rotation does not end
+// until the token has it.
+func TestRotateLost(t *testing.T) {
+	for step, cut := range map[state.Step]int{state.StepMade: 4, state.StepUsed: 5} {
+		b, store := newBoard(), serverKeys(t)
+		b.cut = cut
+		r := &Rotator{State: b, Store: store, Prefix: "msl", Tell: func(string, ...any) {}}
+		if err := r.Rotate(t.Context()); !errors.Is(err, errCut) || b.now.Step != step {
+			t.Fatal(b.now.Step, err)
+		}
+		if err := store.Destroy("msl-seal-mac", 2); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Rotate(t.Context()); err == nil || !strings.Contains(err.Error(), "msl-seal-mac version 2") || b.now.Step != step {
+			t.Errorf("%s, without a version: %v", b.now.Step, err)
+		}
+		if _, err := store.Create("msl-seal-mac", keystore.SealMAC256); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Rotate(t.Context()); err != nil || b.now.Step != state.StepDone {
+			t.Errorf("%s, with it again: %v", b.now.Step, err)
+		}
+	}
+}
+
 // A slowStore takes a second to make a key.
 type slowStore struct{ keystore.Admin }
 
