@@ -135,7 +135,7 @@ func (g *graves) closeLeftOne(o openSession) bool {
 		return false
 	}
 	defer g.conn.mod.gate.leave()
-	if g.conn.isClosed() || o.generation != g.conn.mod.generation.Load() || g.conn.holder(o.handle) != nil {
+	if g.conn.isClosed() || o.generation != g.conn.mod.generation.Load() || holder(g.conn, o.handle) != nil {
 		return true
 	}
 	err := g.conn.closeSession(o.handle)

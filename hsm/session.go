@@ -186,7 +186,7 @@ func (c *connection) fill(own *session, now *life) (err error) {
 // abandon closes the session whose handle C_OpenSession returned although it failed:
 // it may be open. The handle of a session in a pool is ignored.
 func abandon(c *connection, handle uint) {
-	if handle != 0 && c.holder(handle) == nil {
+	if handle != 0 && holder(c, handle) == nil {
 		_ = c.closeSession(handle)
 	}
 }
@@ -194,7 +194,7 @@ func abandon(c *connection, handle uint) {
 // holder returns the origin of the session in a pool that has a handle, or nil. Of several places
 // it is the one that was filled last: the sessions of the others are gone, and some of them may be
 // of a module that was initialized again since.
-func (c *connection) holder(handle uint) *origin {
+func holder(c *connection, handle uint) *origin {
 	found, _ := c.origins.Load(handle)
 	if o, _ := found.(*origin); o != nil && o.session.generation == c.mod.generation.Load() {
 		return o
@@ -211,7 +211,7 @@ func (c *connection) empty(own *session) {
 	}
 	open, left := openSession{own.handle, own.generation}, false
 	retired := own.origin.isRetired() && !c.isClosed()
-	if !retired && c.holder(own.handle) == own.origin {
+	if !retired && holder(c, own.handle) == own.origin {
 		left = !c.closeTwice(own.handle)
 	}
 	c.origins.CompareAndDelete(own.handle, own.origin)

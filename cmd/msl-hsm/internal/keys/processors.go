@@ -3,15 +3,11 @@
 package keys
 
 import (
-	"context"
 	"os"
 	"runtime"
-	"sync"
 	"time"
 
-	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/internal/pace"
-	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // AtOnce is the least GOMAXPROCS for a PKCS #11 module that is waited for. Machines with more
@@ -32,37 +28,4 @@ func makeWay(latency time.Duration) {
 	if latency >= distant && os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < AtOnce {
 		runtime.GOMAXPROCS(AtOnce)
 	}
-}
-
-// MakeWay looks once a minute whether a token has become slow, as when an HSM far away takes the
-// place of a near one, and raises GOMAXPROCS then, as opening a slow token does. It does so until
-// the returned function is called.
-func MakeWay(s Store) (end func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		every := time.NewTicker(time.Minute)
-		defer every.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-every.C:
-				makeWayNow(s)
-			}
-		}
-	})
-	return func() {
-		cancel()
-		running.Wait()
-	}
-}
-
-// makeWayNow is makeWay for each token of a store.
-func makeWayNow(s Store) {
-	eachToken(s, func(_ string, device keystore.Store) {
-		if device, ok := device.(*hsm.Store); ok {
-			makeWay(device.Stats().Latency)
-		}
-	})
 }
