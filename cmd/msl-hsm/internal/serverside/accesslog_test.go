@@ -7,10 +7,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -147,14 +150,17 @@ func TestAccessLost(t *testing.T) {
 	}
 	line()
 	good, full := f.file, fullDevice(t)
+	checkIs(t, l, OK, "its lines are written")
 	f.file = full
 	line()
 	line()
+	checkIs(t, l, Warning, "its last lines were lost: write /dev/full: no space left on device: free disk space, or correct server.access-log")
 	f.file = good
 	good.WriteString(`{"half`)
 	f.torn = true
 	line()
 	line()
+	checkIs(t, l, OK, "its lines are written")
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -165,6 +171,22 @@ func TestAccessLost(t *testing.T) {
 	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
 	if err != nil || len(lines) != 4 || lines[1] != `{"half` || !json.Valid([]byte(lines[2])) || !json.Valid([]byte(lines[3])) {
 		t.Errorf("%q, %v", lines, err)
+	}
+}
+
+func checkIs(t *testing.T, l accessLog, v Verdict, detail string) {
+	t.Helper()
+	if got := l.check(); !slices.Equal(got, []Check{{"access log", v, detail}}) {
+		t.Errorf("%v, want %s: %s", got, v, detail)
+	}
+}
+
+// TestDiskFull tells a full disk from a pipe, which has no room either.
+func TestDiskFull(t *testing.T) {
+	for want, fs := range map[bool]unix.Statfs_t{true: {Blocks: 100, Bfree: 5}, false: {}} {
+		if full(fs) != want {
+			t.Errorf("%+v: full is not %v", fs, want)
+		}
 	}
 }
 

@@ -49,12 +49,19 @@ func (d *doctor) accessLog() {
 	err := unix.Access(at, unix.W_OK)
 	if err != nil {
 		err = fmt.Errorf("%s cannot be written: %w: correct the path, make its directory, or change who may write there", at, err)
+	} else if fs := (unix.Statfs_t{}); unix.Statfs(at, &fs) == nil && full(fs) {
+		d.say("server.access-log", Warning, "the disk of %s is full, so lines may be lost: free disk space", at)
+		return
 	}
 	d.judge("server.access-log", err, "%s can be written", at)
 }
 
 // leastRoom is the free disk space that needs no warning.
 const leastRoom = 100 << 20
+
+// full reports whether nobody but root can write more to a file system. Pipes and the like have
+// no blocks at all.
+func full(fs unix.Statfs_t) bool { return fs.Blocks > 0 && fs.Bavail == 0 }
 
 func (d *doctor) room(dir string) {
 	var fs unix.Statfs_t
