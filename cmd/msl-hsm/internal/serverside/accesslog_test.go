@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
@@ -178,15 +176,6 @@ func checkIs(t *testing.T, l accessLog, v Verdict, detail string) {
 	t.Helper()
 	if got := l.check(); !slices.Equal(got, []Check{{"access log", v, detail}}) {
 		t.Errorf("%v, want %s: %s", got, v, detail)
-	}
-}
-
-// TestDiskFull tells a full disk from a pipe, which has no room either.
-func TestDiskFull(t *testing.T) {
-	for want, fs := range map[bool]unix.Statfs_t{true: {Blocks: 100, Bfree: 5}, false: {}} {
-		if full(fs) != want {
-			t.Errorf("%+v: full is not %v", fs, want)
-		}
 	}
 }
 

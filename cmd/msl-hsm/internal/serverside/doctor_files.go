@@ -30,8 +30,17 @@ func (d *doctor) files() {
 			d.say("permissions", OK, "only its owner can access %s", f.path)
 		}
 	}
+	d.etcdKey()
 	if path := d.c.Server.State.Path(); path != "" {
 		d.room(filepath.Dir(path))
+	}
+}
+
+// etcdKey warns if everybody can read the private key for etcd. A group may be meant to.
+func (d *doctor) etcdKey() {
+	path := d.c.Server.State.Key
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 { // one that is missing is reported where it is read
+		d.say("permissions", Warning, "server.state.key: every user of this machine can use the private key %s, which has mode %#o: chmod o= %s", path, info.Mode().Perm(), exit.Quoted(path))
 	}
 }
 
