@@ -2,6 +2,8 @@ package cli
 
 import (
 	"errors"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -39,6 +41,30 @@ func flagNames(c *cobra.Command) (names []string) {
 	return names
 }
 
+// decimalFlags has the flags of a command and its subcommands take no number with a leading zero:
+// pflag would read 010 as 8.
+func decimalFlags(c *cobra.Command) {
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		if kind := f.Value.Type(); kind == "int" || kind == "uint32" {
+			f.Value = decimal{f.Value}
+		}
+	})
+	for _, sub := range c.Commands() {
+		decimalFlags(sub)
+	}
+}
+
+// A decimal is the value of a flag that is a whole number.
+type decimal struct{ pflag.Value }
+
+// Set implements pflag.Value.
+func (d decimal) Set(text string) error {
+	if _, err := strconv.ParseInt(text, 10, 64); err != nil || len(text) > 1 && strings.TrimLeft(text, "+-")[0] == '0' {
+		return errors.New("it is not in decimal digits without leading zeros")
+	}
+	return d.Value.Set(text)
+}
+
 // valueOf describes the values of a flag, or returns "" if the flag's own error does.
 func valueOf(f *pflag.Flag) string {
 	switch f.Value.Type() {
@@ -47,9 +73,9 @@ func valueOf(f *pflag.Flag) string {
 	case "duration":
 		return "a time such as 90s, 5m or 24h"
 	case "int", "int64", "count":
-		return "a whole number"
+		return "a whole number in decimal digits, without leading zeros"
 	case "uint", "uint16", "uint32", "uint64":
-		return "a whole number from 0 on"
+		return "a whole number from 0 on in decimal digits, without leading zeros"
 	case "intSlice", "uintSlice":
 		return "whole numbers with commas between them"
 	}

@@ -142,6 +142,7 @@ func rootCommand(p *program) *cobra.Command {
 			enrollmentMergeCommand(p), enrollmentVerifyCommand(p), enrollmentLearnCommand(p), enrollmentQuoteCommand(p), enrollmentCRLCommand(p), enrollmentMakersCommand(p), enrollmentExportCommand(p), enrollmentImportCommand(p)),
 		serveCommand(p), sendCommand(p), channelCommand(p), agentCommand(p), inspectCommand(p), errorsCommand(p), alertsCommand(p), failuresCommand(p), custodyCommand(p), versionCommand(p), exitCodes(), doctorCommand(p), isolatedCommand(), manCommand(),
 	)
+	decimalFlags(root)
 	root.SetVersionTemplate(readBuild().String())
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout) // which the completion command takes over when it is made

@@ -105,6 +105,8 @@ var wrongVerbs = []wrongInput{
 	{"key create --set nobody --config server.yaml", 2, "server, device or audit"},
 	{"key create x --set server --config server.yaml", 2, "either --set"},
 	{"key destroy nope --config server.yaml", 2, "--yes"},
+	{"key destroy nope --version 010 --yes --config server.yaml", 2, `--version "010": want a whole number from 0 on in decimal digits, without leading zeros`},
+	{"key request msl-identity --self-signed 0x10 --config server.yaml", 2, "in decimal digits"},
 	{"key destroy nope --version x --config server.yaml", 2, "want a whole number"},
 	{"key destroy msl-identity --version 9 --yes --config server.yaml", 4, "key list"},
 	{"key export msl-identity --config server.yaml", 2, "tpm:?state=FILE"},

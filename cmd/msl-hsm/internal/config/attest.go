@@ -29,6 +29,9 @@ func DefaultPCRs() PCRList { return PCRList{0, 1, 2, 3, 4, 5, 6, 7} }
 func (l *PCRList) UnmarshalYAML(n *yaml.Node) error {
 	*l = nil
 	for _, item := range oneOrMore(n) {
+		if err := oneReading(item); err != nil {
+			return misplaced{item, err}
+		}
 		var index uint
 		if item.ShortTag() != "!!int" || item.Decode(&index) != nil || index > 23 {
 			return misplaced{item, fmt.Errorf("%q: want the number of a PCR, from 0 to 23", item.Value)}

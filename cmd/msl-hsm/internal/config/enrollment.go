@@ -189,6 +189,9 @@ func (v *PCRValues) UnmarshalYAML(n *yaml.Node) error {
 	*v = PCRValues{}
 	for i := 0; i < len(n.Content); i += 2 {
 		key, list := n.Content[i], n.Content[i+1]
+		if err := oneReading(key); err != nil {
+			return misplaced{key, err}
+		}
 		index, err := strconv.ParseUint(key.Value, 10, 8)
 		if err != nil || index > 23 {
 			return misplaced{key, fmt.Errorf("%q: want the number of a PCR, from 0 to 23", key.Value)}

@@ -24,6 +24,7 @@ func fixed() []string {
 // Keep compares the configuration of a running server with the next one. It returns the names of the settings that change, and of those that only change
 // with a restart: next keeps their values. Settings of clients are left out.
 func (c *Config) Keep(next *Config) (changed, restart []string) {
+	changed, restart = []string{}, []string{} // and not null in JSON
 	compare(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), "", func(name string, old, next reflect.Value) {
 		switch {
 		case strings.HasPrefix(name, "client."):
@@ -50,6 +51,7 @@ func loose() []string {
 
 // KeepAgent is [Config.Keep] for a running agent. Settings of servers are left out.
 func (c *Config) KeepAgent(next *Config) (changed, restart []string) {
+	changed, restart = []string{}, []string{}
 	compare(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), "", func(name string, old, next reflect.Value) {
 		switch {
 		case strings.HasPrefix(name, "server."):

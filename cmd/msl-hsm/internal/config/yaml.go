@@ -118,6 +118,11 @@ func (f yamlFile) fill(name string, n *yaml.Node, v reflect.Value) error {
 	if (v.CanInt() || v.CanUint()) && n.ShortTag() == "!!float" { // which Decode would cut to a whole number
 		return f.errorf(n, "%s must be %s", name, kindName(v))
 	}
+	if v.CanInt() || v.CanUint() || v.CanFloat() {
+		if err := oneReading(n); err != nil {
+			return f.errorf(n, "%s is %w", name, err)
+		}
+	}
 	if i := slices.IndexFunc(n.Content, isNull); n.Kind == yaml.SequenceNode && i >= 0 { // which Decode would drop
 		return f.errorf(n.Content[i], "%s has an entry without a value", name)
 	}

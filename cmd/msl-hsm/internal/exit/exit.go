@@ -154,6 +154,8 @@ func OneLine(err error) string {
 		text += "; correct the path"
 	case strings.HasSuffix(text, syscall.EMFILE.Error()) && errors.Is(err, syscall.EMFILE):
 		text += "; raise the limit of open files (ulimit -n, LimitNOFILE of systemd)"
+	case strings.HasSuffix(text, "getwd: "+syscall.ENOENT.Error()):
+		text += "; the working directory was removed: change to another one"
 	case errors.Is(err, syscall.EINVAL) && ofSocket(err):
 		text += "; the path of a socket must not exceed 107 bytes: choose a shorter one"
 	}
@@ -175,9 +177,9 @@ func ofSocket(err error) bool {
 // changes, by the end of the error, which may come from a running server.
 func fileSystems() map[string]string {
 	return map[string]string{
-		"no space left on device":             "make room on that disk, and try again: nothing was changed",
-		"disk quota exceeded":                 "make room in that quota, and try again: nothing was changed",
-		"file too large":                      "raise the limit of its size (ulimit -f, LimitFSIZE of systemd), and try again: nothing was changed",
+		"no space left on device":             "make room on that disk, and try again",
+		"disk quota exceeded":                 "make room in that quota, and try again",
+		"file too large":                      "raise the limit of its size (ulimit -f, LimitFSIZE of systemd), and try again",
 		"input/output error":                  "the disk or device fails: the kernel log says more",
 		"stale file handle":                   "mount its file system again",
 		"read-only file system":               "mount it for writing; if it became read-only on its own, the kernel log says why",

@@ -76,14 +76,15 @@ func TestManyFiles(t *testing.T) {
 // TestFileSystems says what to do about files that cannot be written, here and at a server.
 func TestFileSystems(t *testing.T) {
 	for err, want := range map[error]string{
-		&fs.PathError{Op: "write", Path: "server.db", Err: syscall.ENOSPC}:          "write server.db: no space left on device; make room on that disk, and try again: nothing was changed",
-		&fs.PathError{Op: "write", Path: "server.db", Err: syscall.EDQUOT}:          "write server.db: disk quota exceeded; make room in that quota, and try again: nothing was changed",
-		&fs.PathError{Op: "write", Path: "server.db", Err: syscall.EFBIG}:           "write server.db: file too large; raise the limit of its size (ulimit -f, LimitFSIZE of systemd), and try again: nothing was changed",
+		os.NewSyscallError("getwd", syscall.ENOENT):                                 "getwd: no such file or directory; the working directory was removed: change to another one",
+		&fs.PathError{Op: "write", Path: "server.db", Err: syscall.ENOSPC}:          "write server.db: no space left on device; make room on that disk, and try again",
+		&fs.PathError{Op: "write", Path: "server.db", Err: syscall.EDQUOT}:          "write server.db: disk quota exceeded; make room in that quota, and try again",
+		&fs.PathError{Op: "write", Path: "server.db", Err: syscall.EFBIG}:           "write server.db: file too large; raise the limit of its size (ulimit -f, LimitFSIZE of systemd), and try again",
 		&fs.PathError{Op: "read", Path: "pin", Err: syscall.EIO}:                    "read pin: input/output error; the disk or device fails: the kernel log says more",
 		&fs.PathError{Op: "read", Path: "pin", Err: syscall.ESTALE}:                 "read pin: stale file handle; mount its file system again",
 		&fs.PathError{Op: "open", Path: "server.db", Err: syscall.EROFS}:            "open server.db: read-only file system; mount it for writing; if it became read-only on its own, the kernel log says why",
 		&fs.PathError{Op: "open", Path: "server.db", Err: syscall.EPERM}:            "open server.db: operation not permitted; lsattr shows whether the file is immutable (undo it with chattr -i); the kernel log says whether something else forbids it",
-		errors.New("running server: add: write server.db: no space left on device"): "running server: add: write server.db: no space left on device; make room on that disk, and try again: nothing was changed",
+		errors.New("running server: add: write server.db: no space left on device"): "running server: add: write server.db: no space left on device; make room on that disk, and try again",
 		fmt.Errorf("the PIN from fd:9: %w", syscall.EBADF):                          "the PIN from fd:9: bad file descriptor; it is not open: the program that starts msl-hsm must open it",
 		&net.OpError{Op: "listen", Net: "unix", Err: syscall.EINVAL}:                "listen unix: invalid argument; the path of a socket must not exceed 107 bytes: choose a shorter one",
 		&net.OpError{Op: "listen", Net: "tcp", Err: syscall.EINVAL}:                 "listen tcp: invalid argument",

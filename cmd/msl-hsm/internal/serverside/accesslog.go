@@ -74,11 +74,11 @@ type accessFile struct {
 	path string
 	log  *slog.Logger // told once when lines are lost, and once when they no longer are
 
-	mu     sync.Mutex
-	file   *os.File
-	lines  []byte // not written yet
-	losing bool   // the last write failed
-	torn   bool   // and left a part of a line
+	mu    sync.Mutex
+	file  *os.File
+	lines []byte // not written yet
+	lost  error  // why the last write failed
+	torn  bool   // and left a part of a line
 }
 
 const (
@@ -121,15 +121,28 @@ func (f *accessFile) flush() error {
 
 // tell logs that lines are lost, for example on a full disk, and that they no longer are.
 func (f *accessFile) tell(err error) {
-	switch failed := err != nil; {
-	case failed == f.losing:
-		return
-	case failed:
+	before := f.lost
+	f.lost = err
+	switch {
+	case (err != nil) == (before != nil):
+	case err != nil:
 		f.log.Error("lines of the access log are lost: free disk space, or correct server.access-log", "file", f.path, "error", err)
 	default:
 		f.log.Info("the access log is written again", "file", f.path)
 	}
-	f.losing = err != nil
+}
+
+// check reports whether lines are lost, if there is a file.
+func (l accessLog) check() []Check {
+	if l.file == nil {
+		return nil
+	}
+	l.file.mu.Lock()
+	defer l.file.mu.Unlock()
+	if err := l.file.lost; err != nil {
+		return []Check{{"access log", Warning, "its last lines were lost: " + err.Error() + ": free disk space, or correct server.access-log"}}
+	}
+	return []Check{{"access log", OK, "its lines are written"}}
 }
 
 // reopen starts a new file if the previous one was moved away.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -147,14 +148,17 @@ func TestAccessLost(t *testing.T) {
 	}
 	line()
 	good, full := f.file, fullDevice(t)
+	checkIs(t, l, OK, "its lines are written")
 	f.file = full
 	line()
 	line()
+	checkIs(t, l, Warning, "its last lines were lost: write /dev/full: no space left on device: free disk space, or correct server.access-log")
 	f.file = good
 	good.WriteString(`{"half`)
 	f.torn = true
 	line()
 	line()
+	checkIs(t, l, OK, "its lines are written")
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -165,6 +169,13 @@ func TestAccessLost(t *testing.T) {
 	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
 	if err != nil || len(lines) != 4 || lines[1] != `{"half` || !json.Valid([]byte(lines[2])) || !json.Valid([]byte(lines[3])) {
 		t.Errorf("%q, %v", lines, err)
+	}
+}
+
+func checkIs(t *testing.T, l accessLog, v Verdict, detail string) {
+	t.Helper()
+	if got := l.check(); !slices.Equal(got, []Check{{"access log", v, detail}}) {
+		t.Errorf("%v, want %s: %s", got, v, detail)
 	}
 }
 

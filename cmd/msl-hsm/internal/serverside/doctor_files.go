@@ -30,8 +30,17 @@ func (d *doctor) files() {
 			d.say("permissions", OK, "only its owner can access %s", f.path)
 		}
 	}
+	d.etcdKey()
 	if path := d.c.Server.State.Path(); path != "" {
 		d.room(filepath.Dir(path))
+	}
+}
+
+// etcdKey warns if everybody can read the private key for etcd. A group may be meant to.
+func (d *doctor) etcdKey() {
+	path := d.c.Server.State.Key
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 { // one that is missing is reported where it is read
+		d.say("permissions", Warning, "server.state.key: every user of this machine can use the private key %s, which has mode %#o: chmod o= %s", path, info.Mode().Perm(), exit.Quoted(path))
 	}
 }
 
@@ -49,12 +58,19 @@ func (d *doctor) accessLog() {
 	err := unix.Access(at, unix.W_OK)
 	if err != nil {
 		err = fmt.Errorf("%s cannot be written: %w: correct the path, make its directory, or change who may write there", at, err)
+	} else if fs := (unix.Statfs_t{}); unix.Statfs(at, &fs) == nil && full(fs) {
+		d.say("server.access-log", Warning, "the disk of %s is full, so lines may be lost: free disk space", at)
+		return
 	}
 	d.judge("server.access-log", err, "%s can be written", at)
 }
 
 // leastRoom is the free disk space that needs no warning.
 const leastRoom = 100 << 20
+
+// full reports whether nobody but root can write more to a file system. Pipes and the like have
+// no blocks at all.
+func full(fs unix.Statfs_t) bool { return fs.Blocks > 0 && fs.Bavail == 0 }
 
 func (d *doctor) room(dir string) {
 	var fs unix.Statfs_t

@@ -66,6 +66,7 @@ func (s *Service) Ready(ctx context.Context) Readiness {
 	checks = append(checks, checkRevocations(s.revoking)...)
 	checks = append(checks, s.checkUpstream()...)
 	checks = append(checks, s.audit.check()...)
+	checks = append(checks, s.access.check()...)
 	r := Readiness{Ready: true, Checks: checks}
 	for _, c := range checks {
 		r.Ready = r.Ready && c.Verdict != Failure

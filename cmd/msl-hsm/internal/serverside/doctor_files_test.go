@@ -1,0 +1,38 @@
+package serverside
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+)
+
+// TestDiskFull tells a full disk from a pipe, which has no room either.
+func TestDiskFull(t *testing.T) {
+	for want, fs := range map[bool]unix.Statfs_t{true: {Blocks: 100, Bfree: 5}, false: {}} {
+		if full(fs) != want {
+			t.Errorf("%+v: full is not %v", fs, want)
+		}
+	}
+}
+
+// TestEtcdKey examines a private key that everybody can read, and one that a group can read.
+func TestEtcdKey(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "etcd.key")
+	for mode, want := range map[os.FileMode]int{0o644: 1, 0o640: 0} {
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		d := &doctor{c: &config.Config{}}
+		d.c.Server.State.Key = path
+		d.files()
+		if len(d.found) != want || want == 1 && !strings.Contains(d.found[0].Detail, "every user of this machine can use the private key "+path+", which has mode 0644: chmod o= ") {
+			t.Errorf("mode %#o: %v", mode, d.found)
+		}
+	}
+}
