@@ -16,6 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/internal/strictpem"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
@@ -232,6 +233,16 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 	c.Flags().Lookup("pcr").DefValue = "" // which is not printed
 	c.Flags().StringVar(&eventLog, "event-log", "", "event log that goes with --pcr if the server asks for it, in this `FILE` (default that of the kernel, for a TPM in /dev)")
 	return c
+}
+
+func parseNonce(text string) ([]byte, error) {
+	nonce, err := exit.ParseHex("--nonce", text)
+	if err == nil {
+		if err = fleet.CheckNonce(nonce); err != nil {
+			err = exit.Usagef("--nonce: %w", err)
+		}
+	}
+	return nonce, err
 }
 
 func checkPCRs(numbers []uint) error {

@@ -15,16 +15,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-func parseNonce(text string) ([]byte, error) {
-	nonce, err := exit.ParseHex("--nonce", text)
-	if err == nil {
-		if err = fleet.CheckNonce(nonce); err != nil {
-			err = exit.Usagef("--nonce: %w", err)
-		}
-	}
-	return nonce, err
-}
-
 func tpmStorageCommand(p *program) *cobra.Command {
 	var nonce string
 	c := &cobra.Command{

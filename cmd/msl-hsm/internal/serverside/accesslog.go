@@ -132,19 +132,6 @@ func (f *accessFile) tell(err error) {
 	}
 }
 
-// check reports whether lines are lost, if there is a file.
-func (l accessLog) check() []Check {
-	if l.file == nil {
-		return nil
-	}
-	l.file.mu.Lock()
-	defer l.file.mu.Unlock()
-	if err := l.file.lost; err != nil {
-		return []Check{{"access log", Warning, "its last lines were lost: " + err.Error() + ": free disk space, or correct server.access-log"}}
-	}
-	return []Check{{"access log", OK, "its lines are written"}}
-}
-
 // reopen starts a new file if the previous one was moved away.
 func (f *accessFile) reopen() error {
 	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NONBLOCK, 0o640)

@@ -174,7 +174,7 @@ func TestAccessLost(t *testing.T) {
 
 func checkIs(t *testing.T, l accessLog, v Verdict, detail string) {
 	t.Helper()
-	if got := l.check(); !slices.Equal(got, []Check{{"access log", v, detail}}) {
+	if got := checkAccessLog(l); !slices.Equal(got, []Check{{"access log", v, detail}}) {
 		t.Errorf("%v, want %s: %s", got, v, detail)
 	}
 }

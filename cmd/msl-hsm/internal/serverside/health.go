@@ -66,7 +66,7 @@ func (s *Service) Ready(ctx context.Context) Readiness {
 	checks = append(checks, checkRevocations(s.revoking)...)
 	checks = append(checks, s.checkUpstream()...)
 	checks = append(checks, s.audit.check()...)
-	checks = append(checks, s.access.check()...)
+	checks = append(checks, checkAccessLog(s.access)...)
 	r := Readiness{Ready: true, Checks: checks}
 	for _, c := range checks {
 		r.Ready = r.Ready && c.Verdict != Failure
@@ -238,6 +238,19 @@ func checkRevocations(files []revocationFile) (checks []Check) {
 		checks = append(checks, c)
 	}
 	return checks
+}
+
+// checkAccessLog reports whether lines are lost, if there is a file.
+func checkAccessLog(l accessLog) []Check {
+	if l.file == nil {
+		return nil
+	}
+	l.file.mu.Lock()
+	defer l.file.mu.Unlock()
+	if err := l.file.lost; err != nil {
+		return []Check{{"access log", Warning, "its last lines were lost: " + err.Error() + ": free disk space, or correct server.access-log"}}
+	}
+	return []Check{{"access log", OK, "its lines are written"}}
 }
 
 // checkUpstream tells what is known about the service: without server.upstream.check, only
