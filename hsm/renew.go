@@ -64,6 +64,7 @@ func (c *connection) RenewPIN(source PINSource) error {
 			old, c.access.pin = c.access.pin, p
 			c.access.refused.Store(nil)
 			c.access.unclear.Store(0)
+			c.log.Info("the PIN differs from the one before: it is given to the token at the next login")
 		}
 		return nil
 	})

@@ -29,18 +29,18 @@ func newPIN(b *lockedmem.Buffer) *pin { return &pin{now: b, other: make(chan str
 
 // take replaces the PIN, if there is one; b is the pin's from
 // then on.
-func (p *pin) take(b *lockedmem.Buffer) (has bool) {
+func (p *pin) take(b *lockedmem.Buffer) (has, changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.now == nil || subtle.ConstantTimeCompare(p.now.Bytes(), b.Bytes()) == 1 {
 		b.Close()
-		return p.now != nil
+		return p.now != nil, false
 	}
 	p.now.Close()
 	p.now = b
 	close(p.other)
 	p.other = make(chan struct{})
-	return true
+	return true, true
 }
 
 // replaced returns what is closed when another PIN takes the place of this one.
@@ -90,11 +90,23 @@ func (s *Store) RenewPIN(pin *lockedmem.Buffer) error {
 	}
 	raw := lockedmem.Copy(pin.Bytes())
 	defer raw.Close()
-	has := s.pin.take(pin)
+	has := s.takePIN(pin)
 	if p, _, _ := s.look(); p == nil || !has {
 		return nil // the next one gets it
 	}
 	return s.ask(opRenewPIN, func(m message) message { return m.bytes(raw.Bytes()) }, nil)
+}
+
+// takePIN replaces the PIN. Without a child, calls wait from then on for the one that gets it: that
+// another PIN was refused says nothing about it.
+func (s *supervisor) takePIN(b *lockedmem.Buffer) (has bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	has, changed := s.pin.take(b)
+	if changed && s.now == nil {
+		s.err = nil
+	}
+	return has
 }
 
 func renewPIN(s *server, f *fields, m message) (message, error) {

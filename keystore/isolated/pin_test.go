@@ -32,7 +32,7 @@ func TestRenewPIN(t *testing.T) {
 		t.Errorf("with the same PIN again: %v", err)
 	}
 	renew(pinOf(t, w.token))
-	eventually(t, "the right PIN", func() bool { _, err := w.sealed.Sum(nil); return err == nil })
+	sum(t, w.sealed) // which waits for the child that has the right one
 }
 
 // TestRereadPIN has the PIN read again for the child that takes the place of another one.

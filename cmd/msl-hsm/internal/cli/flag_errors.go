@@ -41,17 +41,13 @@ func flagNames(c *cobra.Command) (names []string) {
 	return names
 }
 
-// decimalFlags has the flags of a command and its subcommands take no number with a leading zero:
-// pflag would read 010 as 8.
-func decimalFlags(c *cobra.Command) {
-	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+// decimalFlags has the flags of a verb take no number with a leading zero: pflag would read 010 as 8.
+func decimalFlags(verb *cobra.Command) {
+	verb.Flags().VisitAll(func(f *pflag.Flag) {
 		if kind := f.Value.Type(); kind == "int" || kind == "uint32" {
 			f.Value = decimal{f.Value}
 		}
 	})
-	for _, sub := range c.Commands() {
-		decimalFlags(sub)
-	}
 }
 
 // A decimal is the value of a flag that is a whole number.

@@ -44,6 +44,9 @@ func runWith(defaults func() *config.Config, args []string, stdin io.Reader, std
 		completeChoices(root)
 		unquoteUsage(root)
 	}
+	if verb, _, err := root.Find(args); err == nil {
+		decimalFlags(verb)
+	}
 	root.SetArgs(args)
 	err := root.ExecuteContext(context.Background())
 	if err == nil || printed.err != nil && only(err, printed.err) {
@@ -142,7 +145,6 @@ func rootCommand(p *program) *cobra.Command {
 			enrollmentMergeCommand(p), enrollmentVerifyCommand(p), enrollmentLearnCommand(p), enrollmentQuoteCommand(p), enrollmentCRLCommand(p), enrollmentMakersCommand(p), enrollmentExportCommand(p), enrollmentImportCommand(p)),
 		serveCommand(p), sendCommand(p), channelCommand(p), agentCommand(p), inspectCommand(p), errorsCommand(p), alertsCommand(p), failuresCommand(p), custodyCommand(p), versionCommand(p), exitCodes(), doctorCommand(p), isolatedCommand(), manCommand(),
 	)
-	decimalFlags(root)
 	root.SetVersionTemplate(readBuild().String())
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout) // which the completion command takes over when it is made
