@@ -181,7 +181,8 @@ func TestFaultMatrix(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	skipWithRace(t) // nor at the same time as others: recoveries finalize SoftHSM, which others may be using directly
+	skipWithRace(t)
+	t.Parallel()
 	f := newFaultBench(t, time.Second)
 	kinds := []string{"PSK", "returning", "RSA"}
 	step := 113 // it has no factor with the number of kinds, nor of modes

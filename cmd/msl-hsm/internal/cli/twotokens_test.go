@@ -95,6 +95,8 @@ func (b *twoTokens) in(t *testing.T) *twoTokens {
 // makeTokens makes a token with the keys of a server, and its clone.
 func (b *twoTokens) makeTokens() {
 	b.Helper()
+	recovering.Lock()
+	defer recovering.Unlock()
 	one := softhsm.Temp(b)
 	write(b.T, b.dir, "one.yaml", fmt.Sprintf("keystore: {uri: %q, pin: %q}\nserver: {state: s.db}\n", one.URI, string(one.PIN)))
 	b.run("key", "create", "--set", "server", "--config", "one.yaml")
