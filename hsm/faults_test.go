@@ -314,7 +314,7 @@ func TestTokenGone(t *testing.T) {
 // TestBusy keeps every session busy.
 func TestBusy(t *testing.T) {
 	token := softhsm.Temp(t)
-	s := open(t, hsm.Config{URI: token.URI, PIN: token.PIN, Sessions: 1, Wait: time.Millisecond})
+	s := open(t, hsm.Config{URI: token.URI, PIN: token.PIN, Sessions: 1, Wait: 20 * time.Millisecond})
 	mac, err := s.Generate(keystore.HMACSHA256)
 	if err != nil {
 		t.Fatal(err)
@@ -322,7 +322,7 @@ func TestBusy(t *testing.T) {
 	var group sync.WaitGroup
 	busy := false
 	var mu sync.Mutex
-	data := make([]byte, 1<<20)
+	data := make([]byte, 8<<20)
 	rand.Read(data)
 	for range 16 {
 		group.Go(func() {

@@ -125,6 +125,7 @@ func (s Service) registryRequests(handle handleFunc) {
 // secretOf reads the body of a request into locked memory.
 func secretOf(r *http.Request) (*lockedmem.Buffer, error) {
 	if r.ContentLength < 0 || r.ContentLength > maxPassword {
+		_, _ = io.CopyN(io.Discard, r.Body, 16*maxPassword) // else the connection ends before the client reads the answer
 		return nil, fmt.Errorf("request: a password of %d bytes", r.ContentLength)
 	}
 	b := lockedmem.New(int(r.ContentLength))
