@@ -24,6 +24,7 @@ func DeriveWrappingKey(encryption, mac []byte) []byte {
 	k := extract.Sum(nil)
 	defer clear(k)
 	extract.Write(make([]byte, sha256.BlockSize)) // over the keys, which it keeps until then
+	extract.Sum(nil)                              // over the copy of its state that Sum leaves on the stack
 	expand := hmac.New(sha256.New, k)
 	expand.Write([]byte(wrapInfo))
 	return expand.Sum(nil)[:16]
