@@ -34,7 +34,9 @@ func New(n int) *Buffer {
 // Copy makes a buffer with a copy of secret, which is left unchanged.
 func Copy(secret []byte) *Buffer {
 	b := New(len(secret))
-	copy(b.page, secret)
+	for i, c := range secret { // copy moves many bytes at once, through registers that a signal may save
+		b.page[i] = c
+	}
 	return b
 }
 
@@ -42,6 +44,7 @@ func Copy(secret []byte) *Buffer {
 func Move(secret []byte) *Buffer {
 	b := Copy(secret)
 	clear(secret)
+	ClearRegisters()
 	return b
 }
 
@@ -69,6 +72,7 @@ func (b *Buffer) Close() {
 		return
 	}
 	clear(b.page)
+	ClearRegisters()
 	if b.mapped {
 		free(b.page)
 	}

@@ -3,6 +3,8 @@ package entityauth
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 )
 
 // The salt and the info of the derivation (MSL wiki, "Pre-shared Keys").
@@ -27,5 +29,6 @@ func DeriveWrappingKey(encryption, mac []byte) []byte {
 	extract.Sum(nil)                              // over the copy of its state that Sum leaves on the stack
 	expand := hmac.New(sha256.New, k)
 	expand.Write([]byte(wrapInfo))
+	defer lockedmem.ClearRegisters()
 	return expand.Sum(nil)[:16]
 }

@@ -152,6 +152,7 @@ func (k *PSKFile) Wipe() {
 	clear(k.Encryption)
 	clear(k.MAC)
 	clear(k.Wrapping)
+	lockedmem.ClearRegisters()
 }
 
 // A Sealer is a key store that seals keys which this process has seen.
