@@ -23,12 +23,13 @@ static ck_functions *real;
  * environment says. */
 static const char *where(void)
 {
-	const char *told = getenv("HSMTEST_CONTROL");
+	const char *told;
 	char resolved[4096];
 	Dl_info info;
 
 	if (*path)
 		return path;
+	told = getenv("HSMTEST_CONTROL");
 	if (told && *told)
 		snprintf(path, sizeof path, "%s", told);
 	else if (dladdr((void *)where, &info) && realpath(info.dli_fname, resolved))

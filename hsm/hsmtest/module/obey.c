@@ -10,14 +10,16 @@
 #endif
 #include <time.h>
 
-/* How much later than asked for the kernel may end a pause of this thread, in
- * nanoseconds. 0 is the default, 50 microseconds, which is much of a short delay. */
-static void slack(unsigned long ns)
+/* Has the kernel end the pauses of this thread on time, instead of up to 50 microseconds
+ * later, which is much of a short delay. */
+static void be_punctual(void)
 {
 #ifdef PR_SET_TIMERSLACK
-	prctl(PR_SET_TIMERSLACK, ns);
-#else
-	(void)ns;
+	static __thread int punctual;
+
+	if (!punctual)
+		prctl(PR_SET_TIMERSLACK, 1);
+	punctual = 1;
 #endif
 }
 
@@ -25,10 +27,9 @@ static void pause_for(uint64_t ns)
 {
 	struct timespec t = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
 
-	slack(1);
+	be_punctual();
 	while (nanosleep(&t, &t))
 		;
-	slack(0);
 }
 
 /* Hangs until the control file changes. No lock is held. */
