@@ -34,6 +34,9 @@ type process struct {
 	turns      turns
 	device     atomic.Pointer[Device]   // what the store held last, or nil
 	failing    atomic.Pointer[vainTime] // while the device only fails, or nil
+	vain       int                      // children before it, in a row, whose device only failed
+	worked     atomic.Bool              // its device has done something
+	inVain     atomic.Bool              // it was ended because its device only failed
 	functions  map[string]bool          // that the child has reported; for the goroutine that listens
 
 	mu    sync.Mutex
@@ -43,12 +46,12 @@ type process struct {
 }
 
 // start starts a child and waits until its store is open, or closing is closed.
-func (c *Config) start(generation uint64, pin *pin, chosen message, closing <-chan struct{}) (*process, error) {
+func (c *Config) start(generation uint64, vain int, pin *pin, chosen message, closing <-chan struct{}) (*process, error) {
 	p, err := c.launch(pin)
 	if err != nil {
 		return nil, fmt.Errorf("isolated: the process of the key store cannot be started: %v: %w", err, keystore.ErrUnavailable)
 	}
-	p.generation = generation
+	p.generation, p.vain = generation, vain
 	opened := make(chan struct{})
 	defer close(opened)
 	go func() {

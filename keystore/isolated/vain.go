@@ -16,13 +16,21 @@ type vainTime struct{ since, last time.Time }
 // nothing is known meanwhile.
 const mostApart = time.Minute
 
+// mostDoubled bounds how often the time doubles in which a device may only fail: to four minutes, with
+// the default limit.
+const mostDoubled = 4
+
 // note ends a child whose device has only failed for as long as a call may take: some libraries
-// find their device again only in another process.
+// find their device again only in another process. If that did not help, the next one has twice the
+// time, since each costs a login and the session keys that are not sealed.
 func (p *process) note(op operation, err error) {
 	switch {
 	case err == nil && op.needsDevice():
 		if p.failing.Load() != nil {
 			p.failing.Store(nil)
+		}
+		if !p.worked.Load() {
+			p.worked.Store(true)
 		}
 		return
 	case !deviceFailed(err):
@@ -34,13 +42,27 @@ func (p *process) note(op operation, err error) {
 		f.since = before.since
 	}
 	p.failing.Store(&f)
-	limit := p.limit
+	limit := p.limit << min(p.vain, mostDoubled)
 	if errors.Is(err, keystore.ErrUnclear) { // the next child gives the PIN again at once
 		limit = max(limit, keystore.PINPause(math.MaxInt))
 	}
 	if long := now.Sub(f.since); long > limit {
+		p.inVain.Store(true)
 		p.end(fmt.Sprintf("has answered nothing but failures of its device for %v", long.Round(time.Second/10)))
 	}
+}
+
+// vainAfter returns how many children in a row, up to this one, were ended because their device only
+// failed. Those that ended otherwise do not interrupt the row, unless their device did something.
+func (p *process) vainAfter() int {
+	n := p.vain
+	if p.worked.Load() {
+		n = 0
+	}
+	if p.inVain.Load() {
+		n++
+	}
+	return n
 }
 
 // needsDevice reports whether an operation that works shows that the device does: others may be
