@@ -34,10 +34,8 @@ type process struct {
 	turns      turns
 	device     atomic.Pointer[Device]   // what the store held last, or nil
 	failing    atomic.Pointer[vainTime] // while the device only fails, or nil
-	vain       int                      // children before it, in a row, whose device only failed
-	worked     atomic.Bool              // its device has done something
-	inVain     atomic.Bool              // it was ended because its device only failed
-	functions  map[string]bool          // that the child has reported; for the goroutine that listens
+	vain       vainRow
+	functions  map[string]bool // that the child has reported; for the goroutine that listens
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -51,7 +49,7 @@ func (c *Config) start(generation uint64, vain int, pin *pin, chosen message, cl
 	if err != nil {
 		return nil, fmt.Errorf("isolated: the process of the key store cannot be started: %v: %w", err, keystore.ErrUnavailable)
 	}
-	p.generation, p.vain = generation, vain
+	p.generation, p.vain.before = generation, vain
 	opened := make(chan struct{})
 	defer close(opened)
 	go func() {

@@ -74,7 +74,7 @@ func (s *supervisor) run(first chan<- error) {
 		switch {
 		case err == nil:
 			s.attend(p)
-			unclear, vain = 0, p.vainAfter()
+			unclear, vain = 0, p.vain.length()
 			if pause = longer(pause); time.Since(began) > longestPause {
 				pause = 0
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -29,8 +30,8 @@ func (p *process) note(op operation, err error) {
 		if p.failing.Load() != nil {
 			p.failing.Store(nil)
 		}
-		if !p.worked.Load() {
-			p.worked.Store(true)
+		if !p.vain.worked.Load() {
+			p.vain.worked.Store(true)
 		}
 		return
 	case !deviceFailed(err):
@@ -42,24 +43,32 @@ func (p *process) note(op operation, err error) {
 		f.since = before.since
 	}
 	p.failing.Store(&f)
-	limit := p.limit << min(p.vain, mostDoubled)
+	limit := p.limit << min(p.vain.before, mostDoubled)
 	if errors.Is(err, keystore.ErrUnclear) { // the next child gives the PIN again at once
 		limit = max(limit, keystore.PINPause(math.MaxInt))
 	}
 	if long := now.Sub(f.since); long > limit {
-		p.inVain.Store(true)
+		p.vain.ended.Store(true)
 		p.end(fmt.Sprintf("has answered nothing but failures of its device for %v", long.Round(time.Second/10)))
 	}
 }
 
-// vainAfter returns how many children in a row, up to this one, were ended because their device only
-// failed. Those that ended otherwise do not interrupt the row, unless their device did something.
-func (p *process) vainAfter() int {
-	n := p.vain
-	if p.worked.Load() {
+// A vainRow is how a child continues the row of those that were ended because their device only
+// failed.
+type vainRow struct {
+	before int         // in the row
+	worked atomic.Bool // its device has done something
+	ended  atomic.Bool // it is one of the row
+}
+
+// length returns how long the row is with this child. Those that ended otherwise do not interrupt it,
+// unless their device did something.
+func (r *vainRow) length() int {
+	n := r.before
+	if r.worked.Load() {
 		n = 0
 	}
-	if p.inVain.Load() {
+	if r.ended.Load() {
 		n++
 	}
 	return n

@@ -48,15 +48,15 @@ func TestVainRow(t *testing.T) {
 		{2, true, false, 0},
 		{2, true, true, 1},
 	} {
-		p := &process{vain: c.before}
-		p.worked.Store(c.worked)
-		p.inVain.Store(c.inVain)
-		if n := p.vainAfter(); n != c.after {
+		r := vainRow{before: c.before}
+		r.worked.Store(c.worked)
+		r.ended.Store(c.inVain)
+		if n := r.length(); n != c.after {
 			t.Errorf("after %d, worked %t, ended in vain %t: %d, want %d", c.before, c.worked, c.inVain, n, c.after)
 		}
 	}
 	p, _ := startedProcess(t)
-	p.limit, p.vain = 10*time.Second, mostDoubled+9
+	p.limit, p.vain.before = 10*time.Second, mostDoubled+9
 	p.failing.Store(&vainTime{time.Now().Add(-16 * p.limit), time.Now()})
 	if p.note(opSum, keystore.ErrUnavailable); !p.isOver() {
 		t.Error("the time in which a device may only fail has no bound")
