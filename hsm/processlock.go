@@ -13,9 +13,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// lockWait bounds the wait for another process that changes the keys of a token.
-const lockWait = 30 * time.Second
-
 // lockToken keeps other processes of this user on this machine from changing the
 // provisioned keys of the token. SoftHSM needs that: one process does not see what
 // another made while it made something itself, until the next change. If the
@@ -29,7 +26,7 @@ func (p *provisioner) lockToken() (unlock func(), err error) {
 	if err != nil {
 		return func() {}, nil
 	}
-	for end := time.Now().Add(lockWait); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(keystore.OthersWait); ; time.Sleep(5 * time.Millisecond) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
 		case err == nil:
@@ -37,7 +34,7 @@ func (p *provisioner) lockToken() (unlock func(), err error) {
 		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
 			return func() {}, f.Close() // a file system without locks
 		case time.Now().After(end):
-			return nil, errors.Join(fmt.Errorf("hsm: another process has been changing the keys of the token for %v: %w; try again", lockWait, keystore.ErrBusy), f.Close())
+			return nil, errors.Join(fmt.Errorf("hsm: another process has been changing the keys of the token for %v: %w; try again", keystore.OthersWait, keystore.ErrBusy), f.Close())
 		}
 	}
 }

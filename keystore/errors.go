@@ -53,6 +53,9 @@ func NoVersion(label string, version uint32) error {
 // or malformed. It is [ErrPIN], and does not say that a PIN was refused.
 func NoPINf(format string, args ...any) error { return noPIN{fmt.Errorf(format, args...)} }
 
+// PINRefused reports whether an error says that a device refused the PIN that it was given.
+func PINRefused(err error) bool { return errors.Is(err, ErrPIN) && !errors.As(err, new(noPIN)) }
+
 type noPIN struct{ error }
 
 func (n noPIN) Unwrap() []error { return []error{n.error, ErrPIN} }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -129,6 +130,15 @@ func list(p *place) ([]keystore.Info, error) {
 	return store.List()
 }
 
+// changing is how long it may take to change the provisioned keys of a token, with the wait for
+// another program that does so.
+func (s *tokens) changing() time.Duration {
+	if s.limit < 0 {
+		return s.limit
+	}
+	return s.limit + keystore.OthersWait
+}
+
 // Destroy removes one version of a provisioned key, or all, from every token. It is
 // [keystore.ErrNotFound] if none has it.
 func (s *rings) Destroy(label string, version uint32) error {
@@ -140,7 +150,7 @@ func (s *rings) Destroy(label string, version uint32) error {
 	missing := 0
 	var last error
 	for _, p := range s.places {
-		_, err := bounded(p, s.limit, func() (none, error) {
+		_, err := bounded(p, s.changing(), func() (none, error) {
 			store, err := as[keystore.Admin](p)
 			if err != nil {
 				return none{}, err

@@ -96,7 +96,7 @@ func (s *rings) find(label string) (all []found, err error) {
 		if now, _ := p.look(); now == out {
 			continue
 		}
-		marks, failed := bounded(p, s.limit, func() ([]mark, error) { return s.proof.marksOf(p, label) })
+		marks, failed := bounded(p, s.most(keystore.RSASign4096), func() ([]mark, error) { return s.proof.marksOf(p, label) })
 		switch {
 		case failed == nil:
 			all = append(all, found{p, marks})

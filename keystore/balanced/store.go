@@ -24,7 +24,8 @@ type Config struct {
 	// [keystore.SealingRoles]. The default is [keystore.DefaultPrefix].
 	Prefix string
 	// Limit is how long an operation may take on one token before it is done on another.
-	// Generating a key pair may take twelve times as long. The default is 10 seconds;
+	// Generating a key pair, and listing or looking up keys, may take twelve times as long;
+	// destroying a provisioned key [keystore.OthersWait] more. The default is 10 seconds;
 	// negative means that the stores bound their operations themselves.
 	Limit time.Duration
 	// Log is told when a token is lost and when it is back, and which versions of keys

@@ -27,7 +27,7 @@ func TestNoDescriptors(t *testing.T) {
 		limit := before
 		limit.Cur = first + more
 		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
-		p, err := c.start(1, pin, nil, nil)
+		p, err := c.start(1, 0, pin, nil, nil)
 		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before)
 		if err == nil {
 			p.stop()

@@ -5,6 +5,7 @@ package isolated_test
 import (
 	"errors"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -92,6 +93,28 @@ func TestWedged(t *testing.T) {
 		after, err := w.sealed.Sum([]byte("data"))
 		return err == nil && string(after) == before && w.PID() != pid
 	})
+}
+
+// TestWedgedForGood has a device fail in each process: each child has twice the time of the one
+// before it.
+func TestWedgedForGood(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	w := newWorld(t, isolated.Config{Limit: limit})
+	w.module.Inject(hsmtest.Fault{Function: "C_GenerateKeyPair", Code: pkcs11.CKR_DEVICE_ERROR}) // which no start calls
+	times := regexp.MustCompile(`nothing but failures of its device for ([0-9.ms]+)`)
+	for row := range 2 {
+		var vain [][]string
+		eventually(t, "the end of the child", func() bool {
+			if _, err := w.Generate(keystore.ECDSAP256); !errors.Is(err, keystore.ErrUnavailable) {
+				t.Fatal(err)
+			}
+			vain = times.FindAllStringSubmatch(w.log.String(), -1)
+			return len(vain) > row
+		})
+		if after, err := time.ParseDuration(vain[row][1]); err != nil || after < limit<<row {
+			t.Errorf("child %d was ended after %v, %v", row, after, err)
+		}
+	}
 }
 
 // TestRefusedPIN has a token refuse the PIN when it comes back: the child is not replaced, since

@@ -14,13 +14,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 )
 
-// TestPatient has a list that takes many short calls, and another program that changes the keys of
-// the token: the child is not replaced, although both take longer than a call may.
+// TestPatient has a list and a look-up that take many short calls, and another program that changes the keys of
+// the token: the child is not replaced, although all take longer than a call may.
 func TestPatient(t *testing.T) {
 	const limit = 500 * time.Millisecond
 	t.Setenv("TMPDIR", t.TempDir())
 	w := newWorld(t, isolated.Config{Limit: limit})
+	syscall.Kill(w.PID(), syscall.SIGKILL) // so that nothing was looked up
+	eventually(t, "another child", func() bool { return w.Random(make([]byte, 1)) == nil })
 	pid := w.PID()
+	w.module.Inject(hsmtest.Fault{Function: "C_SignInit", Delay: limit / 5}) // eight a version
+	if _, err := w.Lookup("mac"); err != nil {
+		t.Error(err)
+	}
+	w.module.Clear()
 	w.module.Inject(hsmtest.Fault{Function: "C_GetAttributeValue", Delay: limit / 8})
 	if _, err := w.List(); err != nil {
 		t.Error(err)

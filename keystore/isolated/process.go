@@ -34,7 +34,8 @@ type process struct {
 	turns      turns
 	device     atomic.Pointer[Device]   // what the store held last, or nil
 	failing    atomic.Pointer[vainTime] // while the device only fails, or nil
-	functions  map[string]bool          // that the child has reported; for the goroutine that listens
+	vain       vainRow
+	functions  map[string]bool // that the child has reported; for the goroutine that listens
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -43,12 +44,12 @@ type process struct {
 }
 
 // start starts a child and waits until its store is open, or closing is closed.
-func (c *Config) start(generation uint64, pin *pin, chosen message, closing <-chan struct{}) (*process, error) {
+func (c *Config) start(generation uint64, vain int, pin *pin, chosen message, closing <-chan struct{}) (*process, error) {
 	p, err := c.launch(pin)
 	if err != nil {
 		return nil, fmt.Errorf("isolated: the process of the key store cannot be started: %v: %w", err, keystore.ErrUnavailable)
 	}
-	p.generation = generation
+	p.generation, p.vain.before = generation, vain
 	opened := make(chan struct{})
 	defer close(opened)
 	go func() {

@@ -29,8 +29,8 @@ type Config struct {
 	// the former one is used.
 	ReadPIN func() (*lockedmem.Buffer, error)
 	// Limit is how long one operation may take. Then it is given up, and the child is
-	// replaced. Generating a key pair, and listing the keys of a token, may take twelve times
-	// as long. Making or destroying a provisioned key may take half a minute more, for which
+	// replaced. Generating a key pair, and listing the keys of a token or looking one up, may take
+	// twelve times as long. Making or destroying a provisioned key may take half a minute more, for which
 	// it may wait for another program that does so. The default is 15 seconds.
 	Limit time.Duration
 	// Wait bounds the wait for a child that is being replaced, and for a free place
@@ -52,16 +52,13 @@ func (c *Config) limit() time.Duration { return cmp.Or(max(c.Limit, 0), 15*time.
 // patientLimit is that of what takes a device long, or many calls.
 func (c *Config) patientLimit() time.Duration { return 12 * c.limit() }
 
-// othersWait is how long a store may wait for another program that changes the keys of its token.
-const othersWait = 30 * time.Second
-
 // limitOf is the limit of an operation that concerns no key.
 func (c *Config) limitOf(op operation) time.Duration {
 	switch op {
-	case opList:
+	case opList, opLookup: // each version is tried
 		return c.patientLimit()
 	case opDestroy:
-		return c.limit() + othersWait
+		return c.limit() + keystore.OthersWait
 	}
 	return c.limit()
 }
@@ -220,7 +217,7 @@ func (s *Store) Lookup(label string) (ring []keystore.Version, err error) {
 
 // lookup shows the versions of a provisioned key in one child.
 func (s *Store) lookup(p *process, label string, show func(*key)) error {
-	return p.call(s.config.limit(), opLookup, func(m message) message { return m.text(label) }, func(f *fields) error {
+	return p.call(s.config.limitOf(opLookup), opLookup, func(m message) message { return m.text(label) }, func(f *fields) error {
 		for n := f.number(); n > 0 && !f.bad; n-- {
 			k, err := s.version(p, label, f)
 			if err != nil {
@@ -273,7 +270,7 @@ func (s *Store) Random(p []byte) error {
 
 // Create makes the next version of a provisioned key.
 func (s *Store) Create(label string, a keystore.Algorithm) (v keystore.Version, err error) {
-	limit := s.config.generateLimit(a) + othersWait
+	limit := s.config.generateLimit(a) + keystore.OthersWait
 	err = s.do(opCreate, func(p *process) error {
 		return p.call(limit, opCreate, func(m message) message { return m.text(label).number(uint64(a)) }, func(f *fields) error {
 			k, err := s.version(p, label, f)

@@ -56,13 +56,14 @@ func (s *supervisor) run(first chan<- error) {
 	var pause time.Duration
 	var told reasons
 	unclear := 0 // times in a row that the PIN was given without a clear answer
+	vain := 0    // children in a row whose device only failed
 	for generation := uint64(1); ; generation++ {
 		began := time.Now()
 		if generation > 1 {
 			s.reread()
 		}
 		other := s.pin.replaced()
-		p, err := s.config.start(generation, s.pin, s.chosen.message(), s.closing)
+		p, err := s.config.start(generation, vain, s.pin, s.chosen.message(), s.closing)
 		if generation == 1 {
 			first <- err
 		}
@@ -73,7 +74,7 @@ func (s *supervisor) run(first chan<- error) {
 		switch {
 		case err == nil:
 			s.attend(p)
-			unclear = 0
+			unclear, vain = 0, p.vain.length()
 			if pause = longer(pause); time.Since(began) > longestPause {
 				pause = 0
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -16,13 +17,21 @@ type vainTime struct{ since, last time.Time }
 // nothing is known meanwhile.
 const mostApart = time.Minute
 
+// mostDoubled bounds how often the time doubles in which a device may only fail: to four minutes, with
+// the default limit.
+const mostDoubled = 4
+
 // note ends a child whose device has only failed for as long as a call may take: some libraries
-// find their device again only in another process.
+// find their device again only in another process. If that did not help, the next one has twice the
+// time, since each costs a login and the session keys that are not sealed.
 func (p *process) note(op operation, err error) {
 	switch {
 	case err == nil && op.needsDevice():
 		if p.failing.Load() != nil {
 			p.failing.Store(nil)
+		}
+		if !p.vain.worked.Load() {
+			p.vain.worked.Store(true)
 		}
 		return
 	case !deviceFailed(err):
@@ -34,13 +43,35 @@ func (p *process) note(op operation, err error) {
 		f.since = before.since
 	}
 	p.failing.Store(&f)
-	limit := p.limit
+	limit := p.limit << min(p.vain.before, mostDoubled)
 	if errors.Is(err, keystore.ErrUnclear) { // the next child gives the PIN again at once
 		limit = max(limit, keystore.PINPause(math.MaxInt))
 	}
 	if long := now.Sub(f.since); long > limit {
+		p.vain.ended.Store(true)
 		p.end(fmt.Sprintf("has answered nothing but failures of its device for %v", long.Round(time.Second/10)))
 	}
+}
+
+// A vainRow is how a child continues the row of those that were ended because their device only
+// failed.
+type vainRow struct {
+	before int         // in the row
+	worked atomic.Bool // its device has done something
+	ended  atomic.Bool // it is one of the row
+}
+
+// length returns how long the row is with this child. Those that ended otherwise do not interrupt it,
+// unless their device did something.
+func (r *vainRow) length() int {
+	n := r.before
+	if r.worked.Load() {
+		n = 0
+	}
+	if r.ended.Load() {
+		n++
+	}
+	return n
 }
 
 // needsDevice reports whether an operation that works shows that the device does: others may be

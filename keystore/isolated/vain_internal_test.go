@@ -34,3 +34,32 @@ func TestFailuresApart(t *testing.T) {
 	}
 	p.reap()
 }
+
+// TestVainRow counts children in a row whose device only failed.
+func TestVainRow(t *testing.T) {
+	for _, c := range []struct {
+		before         int
+		worked, inVain bool
+		after          int
+	}{
+		{0, false, true, 1},
+		{1, false, true, 2},
+		{2, false, false, 2}, // it crashed before it did anything
+		{2, true, false, 0},
+		{2, true, true, 1},
+	} {
+		r := vainRow{before: c.before}
+		r.worked.Store(c.worked)
+		r.ended.Store(c.inVain)
+		if n := r.length(); n != c.after {
+			t.Errorf("after %d, worked %t, ended in vain %t: %d, want %d", c.before, c.worked, c.inVain, n, c.after)
+		}
+	}
+	p, _ := startedProcess(t)
+	p.limit, p.vain.before = 10*time.Second, mostDoubled+9
+	p.failing.Store(&vainTime{time.Now().Add(-16 * p.limit), time.Now()})
+	if p.note(opSum, keystore.ErrUnavailable); !p.isOver() {
+		t.Error("the time in which a device may only fail has no bound")
+	}
+	p.reap()
+}

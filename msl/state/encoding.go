@@ -51,19 +51,23 @@ func decodeLargestID(b []byte) (largestID, error) {
 	return largestID{id: n[0], touched: time.Unix(n[1], 0)}, nil
 }
 
-// newestSequence is the record of renewals. Most have no skipped numbers, and no place for
-// their count, as in earlier versions.
+// skippedShift is where the number of skipped numbers begins in the time of a record of renewals.
+// Earlier versions, which know nothing of them, read a time far ahead, and keep the record until they
+// renew it. A number of its own, which they refuse, is only for a count that has no room there, and
+// was for all.
+const skippedShift, maxSkipped = 40, 1<<23 - 1
+
+// newestSequence is the record of renewals.
 type newestSequence struct {
 	msl.Sequence
 	touched time.Time
 }
 
 func (s newestSequence) encode() []byte {
-	b := encodeInts(s.Newest, s.Asked, seconds(s.touched))
-	if s.Skipped > 0 {
-		b = append(b, encodeInts(s.Skipped)...)
+	if s.Skipped > maxSkipped {
+		return encodeInts(s.Newest, s.Asked, seconds(s.touched), s.Skipped)
 	}
-	return b
+	return encodeInts(s.Newest, s.Asked, s.Skipped<<skippedShift|min(seconds(s.touched), 1<<skippedShift-1))
 }
 
 func decodeNewestSequence(b []byte) (newestSequence, error) {
@@ -75,11 +79,12 @@ func decodeNewestSequence(b []byte) (newestSequence, error) {
 	if err != nil {
 		return newestSequence{}, err
 	}
-	s := newestSequence{msl.Sequence{Newest: n[0], Asked: n[1]}, time.Unix(n[2], 0)}
+	s := newestSequence{msl.Sequence{Newest: n[0], Asked: n[1], Skipped: n[2] >> skippedShift}, time.Unix(n[2]&(1<<skippedShift-1), 0)}
 	if count == 4 {
-		if s.Skipped = n[3]; s.Skipped == 0 {
-			return newestSequence{}, fmt.Errorf("%w: a record of renewals counts no skipped numbers", ErrDamaged)
+		if s.Skipped != 0 || n[3] == 0 {
+			return newestSequence{}, fmt.Errorf("%w: a record of renewals does not count skipped numbers", ErrDamaged)
 		}
+		s.Skipped = n[3]
 	}
 	return s, nil
 }

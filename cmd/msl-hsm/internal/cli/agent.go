@@ -84,6 +84,7 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 		return err
 	}
 	c.Keystore.Log = log
+	countRefusals(&c.Keystore, ctx, "agent")
 	reporter, err := agentReporter(p, over, f.verbose)
 	if err != nil {
 		return err

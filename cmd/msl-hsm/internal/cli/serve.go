@@ -88,6 +88,7 @@ func runServer(p *program, ctx context.Context, f serveFlags) error {
 	if err != nil {
 		return err
 	}
+	countRefusals(&c.Keystore, ctx, "server")
 	reload := hangups()
 	defer signal.Stop(reload)
 	sockets, err := activatedSockets(&c.Server)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -38,6 +39,7 @@ type stopper struct {
 // process has its grace time to end on its own; a second signal ends it immediately,
 // unless it is a repetition of the first. The caller must end the watch when it is done.
 func (p *program) stoppable(parent context.Context, log *slog.Logger) (ctx context.Context, end func()) {
+	crashBySignal()
 	p.signalsTaken()
 	p.stop = &stopper{log: log, grace: config.DefaultShutdown, doing: "start"}
 	ctx, cancel := context.WithCancel(parent)
@@ -51,6 +53,10 @@ func (p *program) stoppable(parent context.Context, log *slog.Logger) (ctx conte
 		cancel()
 	}
 }
+
+// crashBySignal makes a crash end this process by SIGABRT. Otherwise Go ends with 2, the code of a
+// wrong configuration, which the units of systemd do not start again.
+func crashBySignal() { debug.SetTraceback("crash") }
 
 // leastGrace is for closing keys and files, even if messages in flight get no time at all.
 const leastGrace = time.Second

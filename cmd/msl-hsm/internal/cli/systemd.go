@@ -7,7 +7,9 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -160,4 +162,12 @@ func keepAlive(s *serverside.Service) (end func()) {
 		}
 	}()
 	return func() { ticker.Stop(); close(ended) }
+}
+
+// countRefusals has the starts of a unit counted at which the token does not accept the PIN. systemd
+// does not start it again after such an end, but a connection to its socket does.
+func countRefusals(k *config.Keystore, ctx context.Context, what string) {
+	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" {
+		k.Refusals, k.Ends = filepath.Join(dir, what+"-pin-refused"), ctx.Done()
+	}
 }

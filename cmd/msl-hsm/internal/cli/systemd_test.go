@@ -179,3 +179,17 @@ func TestSystemd(t *testing.T) {
 		t.Errorf("it ended with %v", err)
 	}
 }
+
+// TestSystemdWatchdog ends a server as the watchdog of systemd does, and as a crash of its library: by
+// a signal, since systemd does not restart one that ends with the code of a wrong use.
+func TestSystemdWatchdog(t *testing.T) {
+	t.Parallel()
+	m := newManager(t)
+	server := m.start()
+	m.told("READY=1")
+	server.Process.Signal(syscall.SIGABRT)
+	server.Wait()
+	if status := server.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGABRT {
+		t.Errorf("it ended with %v", server.ProcessState)
+	}
+}

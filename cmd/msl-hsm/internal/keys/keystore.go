@@ -19,7 +19,9 @@ import (
 
 // Open opens the configured key store, in a separate process if so configured.
 func Open(c *config.Config) (Store, error) {
-	return sessionsWhere(c, open)
+	return sessionsWhere(c, func(c *config.Config) (Store, error) {
+		return withinTries(&c.Keystore, startPauses, func() (Store, error) { return open(c) })
+	})
 }
 
 func open(c *config.Config) (Store, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 // A fakeKey answers as configured.
@@ -170,7 +172,8 @@ func TestStateOutage(t *testing.T) {
 		metered.note("accept-id", began, err)
 		metered.wrote(began, err)
 	}
-	step(context.DeadlineExceeded) // of a slow peer
+	step(context.DeadlineExceeded)                       // of a slow peer
+	step(fmt.Errorf("state: renew: %w", state.ErrNewer)) // of one device
 	for range 3 {
 		step(errors.New("no space left on device"))
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 // A serverState is what a server needs from its state.
@@ -48,7 +49,7 @@ func (s meteredState) note(operation string, began time.Time, err error) {
 		err = nil
 	}
 	s.to.State(operation, now.Sub(began), err)
-	if err == nil {
+	if err == nil || errors.Is(err, state.ErrNewer) { // one record; others can be used
 		return
 	}
 	failure := &stateFailure{operation, err, began, now}
