@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -56,6 +57,7 @@ func TestPeerAnswersWithHandshake(t *testing.T) {
 				}
 			}
 			<-done
+			keysClosed(t, conn.Server.Issuer.Store.(*soft.Store), conn.Server, conn.Client)
 		})
 	}
 }

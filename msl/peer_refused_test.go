@@ -8,7 +8,6 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
 // refuse writes an error that answers a message.
@@ -25,12 +24,7 @@ func (p *writingPeer) mustEnd(t *testing.T, conn *msl.Conn, done <-chan error) {
 	if err := <-done; !errors.As(err, new(*msl.PeerError)) {
 		t.Errorf("served: %v", err)
 	}
-	conn.Server.Close()
-	conn.Client.Close()
-	conn.Server.Peers[0].(*entityauth.PSK).Close()
-	if n, _ := conn.Server.Issuer.Store.(*soft.Store).Live(); n != 0 {
-		t.Errorf("%d keys are still open", n)
-	}
+	keysClosed(t, conn.Server.Issuer.Store.(*soft.Store), conn.Server, conn.Client)
 }
 
 // A peerRefusal is how often a peer refuses with a response code, and whether another message
