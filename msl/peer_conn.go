@@ -248,7 +248,8 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 			a.turnTo(nil) // the tokens it asked for were sent
 			continue
 		}
-		if errors.Is(err, errSpent) { // the next try starts a new session
+		if errors.Is(err, errSpent) { // nothing was sent; the next try starts a new session
+			count -= 2
 			continue
 		}
 		if err != nil {

@@ -172,3 +172,36 @@ func TestPeerAnswerFailsAfterHandshake(t *testing.T) {
 	}
 	keysClosed(t, conn.Server.Issuer.Store.(*soft.Store), conn.Server, conn.Client)
 }
+
+// TestPeerNumbersSpent has another process use up the ids between one that was lost and the next
+// one, which would end the session with the peer: this side begins another.
+func TestPeerNumbersSpent(t *testing.T) {
+	one, two := newSides(t, "PSK", "PSK")
+	state := &recordState{}
+	one.client.State = state
+	numbered := secret2("hello")
+	numbered.NonReplayable = true
+	first, second := connect(t, one, two)
+	serveAll(second, echo, 1)
+	ask(t, first, numbered)
+	serial := one.client.Held().MasterToken.SerialNumber
+	ctx, cancel := context.WithCancel(t.Context())
+	first, second = connect(t, one, two)
+	serveAll(second, func(context.Context, *msl.ResponseWriter, *msl.Message) error {
+		cancel()
+		return context.Canceled
+	}, 1)
+	if _, err := first.Request(ctx, numbered); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	state.ids[serial] += 10
+	first, second = connect(t, one, two)
+	done := serveAll(second, echo, 1)
+	r, data := ask(t, first, numbered)
+	if data != "hello" || r.Messages != 4 || one.client.Held().MasterToken.SerialNumber == serial {
+		t.Errorf("%q in %d messages, in the same session: %v", data, r.Messages, one.client.Held().MasterToken.SerialNumber == serial)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
