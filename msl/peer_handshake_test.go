@@ -166,7 +166,7 @@ func TestPeerOnlyHandshakes(t *testing.T) {
 	for range 5 {
 		peer.shake(id)
 		h, refusal := peer.header()
-		if refusal != nil || h.MessageID != id+1 {
+		if refusal != nil || h.MessageID != id+1 || h.Handshake {
 			t.Fatalf("answer to %d: %+v, %+v", id, h, refusal)
 		}
 		id = h.MessageID + 1

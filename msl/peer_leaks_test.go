@@ -1,6 +1,7 @@
 package msl_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"errors"
@@ -203,5 +204,65 @@ func TestPeerNumbersSpent(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPeerContextAfterwards has the contexts of an exchange end after it, as callers of Request and
+// Serve do: the connection goes on.
+func TestPeerContextAfterwards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two := newSides(t, "PSK", "PSK")
+		first, second := connect(t, one, two)
+		for range 2 {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- second.Serve(ctx, echo) }()
+			r, err := first.Request(ctx, secret2("hello"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(r.Body.Close(), <-done); err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+			synctest.Wait()
+		}
+	})
+}
+
+// TestPeerRefusedBeforeHandler refuses a request before its handler runs, and its peer writes all of
+// it before it reads.
+func TestPeerRefusedBeforeHandler(t *testing.T) {
+	conn, peer := recordedConn(t, 0)
+	done := peer.serve(conn, echo, 1)
+	peer.who = byScheme("NONE", object{"identity": "client3"}) // which has no pre-shared keys
+	var chunks []any
+	for n := range 6 {
+		chunks = append(chunks, object{"sequencenumber": n + 1, "messageid": 1, "endofmsg": n == 5, "data": random(50000)})
+	}
+	peer.write(rawKeys{}.message(peer.who, one(requests(pskRequest)), chunks...))
+	if _, refusal := peer.header(); refusal == nil || refusal.InternalCode != msl.ErrEntityNotFound.Internal() {
+		t.Errorf("refusal %+v", refusal)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPeerAfterwardOvertaken has the next message of a peer arrive with the one being answered: what
+// was put off until after the answer does not run, since the peer no longer waits.
+func TestPeerAfterwardOvertaken(t *testing.T) {
+	for messages, want := range map[int]bool{1: true, 2: false} {
+		conn, _ := newRecorded(t).peerTo(t, bytes.Repeat(fromToken(), messages))
+		conn.Client.KeyExchanges = nil // the answer asks for nothing
+		ran := false
+		err := conn.Serve(t.Context(), func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+			w.Encrypted, w.Authenticated = false, false
+			w.Afterward(func() error { ran = true; return nil })
+			return nil
+		})
+		if err != nil || ran != want {
+			t.Errorf("%d messages: ran %v, %v", messages, ran, err)
+		}
 	}
 }
