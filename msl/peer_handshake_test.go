@@ -156,6 +156,7 @@ func TestPeerChannelHandshake(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	<-done
+	keysClosed(t, conn.Server.Issuer.Store.(*soft.Store), conn.Server, conn.Client)
 }
 
 // TestPeerOnlyHandshakes has a peer that sends handshakes and never a request.
