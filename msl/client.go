@@ -187,7 +187,8 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 			if again, err := a.recover(ctx, a.verdict); !again || err != nil {
 				return nil, errors.Join(refused, err)
 			}
-		case errors.Is(err, errSpent): // the next try starts a new session
+		case errors.Is(err, errSpent): // nothing was sent; the next try starts a new session
+			count -= 2
 		case err != nil:
 			return nil, afterRefusal(a, refused, err)
 		case response != nil:

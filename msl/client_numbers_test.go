@@ -250,3 +250,23 @@ func TestNumbersSend(t *testing.T) {
 		t.Errorf("%d accepted", state.accepted)
 	}
 }
+
+// TestNumbersSpent has another process use up the ids between one that was lost and the next one:
+// nothing is sent under that one, and the handshake for another session is not counted twice.
+func TestNumbersSpent(t *testing.T) {
+	n := softNetwork(t)
+	c, state := n.pskClient("device"), &recordState{}
+	c.State = state
+	mustSend(t, c, numbered(), 4)
+	serial := c.Held().MasterToken.SerialNumber
+	ctx, cancel := context.WithCancel(t.Context())
+	n.handler = func(context.Context, *msl.ResponseWriter, *msl.Message) error {
+		cancel()
+		return context.Canceled
+	}
+	if _, err := c.Do(ctx, numbered()); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	n.handler, state.ids[serial] = echo, state.ids[serial]+10
+	mustSend(t, c, numbered(), 4)
+}

@@ -164,6 +164,23 @@ func TestFailuresInTheirOrder(t *testing.T) {
 	}
 }
 
+// A message that its transport cuts off, or that ends within a chunk, is cut off as one is that ends
+// between two chunks: nothing in it was wrong.
+func TestCutOffByTransport(t *testing.T) {
+	data, message := longMessage(t, 2)
+	first := bytes.IndexByte(message, '}') + 1
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF} {
+		for _, cut := range []int{first, first + 1, len(message) - 1} {
+			r := newReader(new(opener), nil, io.MultiReader(bytes.NewReader(message[:cut]), iotest.ErrReader(end)))
+			got, err := io.ReadAll(r)
+			if n := len(got); err != ErrTruncated || n == 0 || n%flushSize != 0 || !bytes.Equal(got, data[:n]) {
+				t.Errorf("cut at %d by %v: %d bytes, %v", cut, end, n, err)
+			}
+			r.message.close()
+		}
+	}
+}
+
 // Bytes after the last chunk are not part of the message: they are left to the next one.
 func TestNothingReadBehindTheEnd(t *testing.T) {
 	_, message := longMessage(t, 2)

@@ -243,12 +243,16 @@ func (a *peerAttempt) shakeHands(ctx context.Context, out *outgoing, first *inco
 		return err
 	}
 	var got *MasterToken
-	defer func() { a.finish(got) }()
+	end := a.finish
+	defer func() { end(got) }()
 	a.remember()
 	if err := a.conn.write(ctx, out); err != nil {
 		return err
 	}
 	in, err := a.conn.next(ctx, a)
+	if isAnswer(err, a.verdict) {
+		end = a.letGo // the issued tokens are sent again
+	}
 	if err != nil {
 		in.release()
 		return err
@@ -258,7 +262,7 @@ func (a *peerAttempt) shakeHands(ctx context.Context, out *outgoing, first *inco
 		return fail(ErrKeyXResponseRequestMismatch, "answer to a handshake without keys", nil)
 	}
 	got = in.keyResponse.token
-	a.messageID = next(in.messageID)
+	a.messageID, a.demands = next(in.messageID), demands{}
 	if a.reply == first {
 		a.reply = nil // the caller releases it
 	}

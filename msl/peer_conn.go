@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -100,11 +101,11 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 // were sent.
 func (c *Conn) serve(ctx context.Context, wrote func() int64, handle Handler) (*incoming, error) {
 	in, err := c.next(ctx, nil)
-	for count := 1; err == nil && in.handshake; count += 2 {
+	for count := 1; err == nil && in.handshake; {
 		if count+2 > maxMessages {
 			return in, errors.New("msl: too many handshakes in one exchange")
 		}
-		in, err = c.answerHandshake(ctx, in)
+		in, count, err = c.answerHandshake(ctx, in, count)
 	}
 	returned := false
 	defer in.closeUnless(&returned)
@@ -121,8 +122,8 @@ func (c *Conn) respond(ctx context.Context, in *incoming, err error, wrote func(
 		return io.EOF
 	case errors.As(err, new(*goneError)):
 		return err
-	case err == nil && in.err != nil:
-		return in.err
+	case in.err != nil: // an error is never answered
+		return cmp.Or(err, error(in.err))
 	case err != nil:
 		return c.refuse(ctx, in, err)
 	}
@@ -183,13 +184,22 @@ func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
 }
 
 // answerHandshake answers with a lone header, which may ask the peer for keys, and reads
-// the message that follows.
-func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, error) {
+// the message that follows. If that is an error, it recovers as a request does. It counts the
+// messages.
+func (c *Conn) answerHandshake(ctx context.Context, in *incoming, count int) (*incoming, int, error) {
 	a := c.attempt(&Request{}, in)
 	a.purpose = loneHeader
 	defer in.release()
-	_, following, err := a.turn(ctx, true)
-	return following, err
+	for {
+		_, following, err := a.turn(ctx, true)
+		if count += 2; !isAnswer(err, a.verdict) {
+			return following, count, err
+		}
+		if again, failed := a.recover(ctx, a.verdict); !again || failed != nil || count+2 > maxMessages {
+			return following, count, errors.Join(err, failed)
+		}
+		following.release()
+	}
 }
 
 // Request sends a request to the other side and returns its answer, whose body must be
@@ -238,7 +248,8 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 			a.turnTo(nil) // the tokens it asked for were sent
 			continue
 		}
-		if errors.Is(err, errSpent) { // the next try starts a new session
+		if errors.Is(err, errSpent) { // nothing was sent; the next try starts a new session
+			count -= 2
 			continue
 		}
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -56,6 +57,7 @@ func TestPeerAnswersWithHandshake(t *testing.T) {
 				}
 			}
 			<-done
+			keysClosed(t, conn.Server.Issuer.Store.(*soft.Store), conn.Server, conn.Client)
 		})
 	}
 }
@@ -154,6 +156,7 @@ func TestPeerChannelHandshake(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	<-done
+	keysClosed(t, conn.Server.Issuer.Store.(*soft.Store), conn.Server, conn.Client)
 }
 
 // TestPeerOnlyHandshakes has a peer that sends handshakes and never a request.
@@ -164,7 +167,7 @@ func TestPeerOnlyHandshakes(t *testing.T) {
 	for range 5 {
 		peer.shake(id)
 		h, refusal := peer.header()
-		if refusal != nil || h.MessageID != id+1 {
+		if refusal != nil || h.MessageID != id+1 || h.Handshake {
 			t.Fatalf("answer to %d: %+v, %+v", id, h, refusal)
 		}
 		id = h.MessageID + 1

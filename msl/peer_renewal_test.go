@@ -149,14 +149,22 @@ func TestPeerAnswerPutOff(t *testing.T) {
 			t.Errorf("the session was not at hand: %v", store.operations())
 		}
 	}
+	renewsStill(t, two, one)
 }
 
 // TestPeersRenewAtOnce has two peers ask each other at the same moment, when the
 // tokens of both are to be renewed: neither answer waits for the request of its own
 // side, which the other one would answer later.
 func TestPeersRenewAtOnce(t *testing.T) {
+	for _, age := range []time.Duration{2 * time.Hour, 25 * time.Hour} {
+		renewAtOnce(t, age)
+	}
+}
+
+func renewAtOnce(t *testing.T, age time.Duration) {
+	t.Helper()
 	one, two := newSides(t, "RSA", "RSA")
-	connectLater(t, one, two, 2*time.Hour)
+	connectLater(t, one, two, age)
 	asks, answers := connect(t, one, two)
 	answersToo, asksToo := connect(t, one, two)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -65,11 +65,26 @@ func (w *peerReply) start() (err error) {
 		if !out.handshake {
 			return w.send(a, out)
 		}
-		if err := a.shakeHands(w.ctx, out, w.in); err != nil {
+		if err = a.shakeHands(w.ctx, out, w.in); isAnswer(err, a.verdict) {
+			err = w.recover(a, count+2)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return errors.New("msl: the peer gave no keys within 12 messages")
+}
+
+// recover prepares another handshake after the peer refused one, as a request does. If there is
+// none, it returns the refusal, which is not answered.
+func (w *peerReply) recover(a *peerAttempt, count int) error {
+	again, err := a.recover(w.ctx, a.verdict)
+	if again && err == nil && count+2 <= maxMessages {
+		return nil
+	}
+	w.refused = true
+	a.release()
+	return errors.Join(a.verdict, err)
 }
 
 func (w *peerReply) send(a *peerAttempt, out *outgoing) error {
@@ -106,10 +121,15 @@ func (w *peerReply) end() error {
 	if !w.talk.sent.waits {
 		return nil
 	}
-	in, err := w.conn.next(w.ctx, w.talk.peerAttempt)
+	a := w.talk.peerAttempt
+	in, err := w.conn.next(w.ctx, a)
 	if err == nil && in.keyResponse != nil {
 		w.talk.got = in.keyResponse.token
 	}
 	in.release()
+	if isAnswer(err, a.verdict) { // too late for this answer, but not for the next one
+		_, forgotten := a.recover(w.ctx, a.verdict)
+		err = errors.Join(err, forgotten)
+	}
 	return err
 }

@@ -34,9 +34,10 @@ type ResponseWriter struct {
 	network replyNetwork
 	payload payloadWriter // has no protector until the header is made
 
-	failed error // why it cannot begin
-	after  func() error
-	most   int // bytes that memory is reserved for
+	failed  error // why it cannot begin
+	refused bool  // by the peer: an error is never answered
+	after   func() error
+	most    int // bytes that memory is reserved for
 }
 
 // A replyNetwork has the parts of an answer that depend on the kind of network:
@@ -175,10 +176,10 @@ func (w *ResponseWriter) made() bool { return w.payload.protector != nil }
 func (w *ResponseWriter) begun() bool { return w.made() && w.payload.head == nil }
 
 // brokeOff reports whether err says that the message, or one that the peer sent in
-// between, broke off; a message that the application reads from someone else does not
-// count.
+// between, broke off or was an error; a message that the application reads from someone else
+// does not count.
 func (w *ResponseWriter) brokeOff(err error) bool {
-	return errors.Is(err, ErrTruncated) && (errors.Is(w.in.body.failure(), ErrTruncated) || errors.Is(w.failed, ErrTruncated))
+	return w.refused || errors.Is(err, ErrTruncated) && (errors.Is(w.in.body.failure(), ErrTruncated) || errors.Is(w.failed, ErrTruncated))
 }
 
 // answer answers the message: a handshake with a lone header that asks for nothing,
