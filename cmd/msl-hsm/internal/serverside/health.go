@@ -231,9 +231,15 @@ type certificateFile struct {
 // checkRevocations reports on each file of revocation lists.
 func checkRevocations(files []revocationFile) (checks []Check) {
 	for _, f := range files {
-		c := Check{f.setting, OK, f.path + " is up to date"}
-		if err := f.lists.Check(); err != nil {
+		err := f.lists.Check()
+		_, due, until := f.lists.Lifetime()
+		ends := until.UTC().Format(time.DateTime)
+		c := Check{f.setting, OK, fmt.Sprintf("%s is up to date until %s", f.path, ends)}
+		switch {
+		case err != nil:
 			c = Check{f.setting, Warning, exit.OneLine(err)}
+		case time.Now().After(due):
+			c = Check{f.setting, Warning, fmt.Sprintf("%s is up to date only until %s, and then its certificates are refused: put the authority's next list in its place", f.path, ends)}
 		}
 		checks = append(checks, c)
 	}
