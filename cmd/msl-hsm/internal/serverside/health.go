@@ -189,6 +189,23 @@ func (s *base) readState(ctx context.Context) error {
 	if err == nil && s.Devices != nil {
 		_, err = s.Devices.Standing(ctx, "")
 	}
+	if err == nil {
+		err = s.tryState(ctx)
+	}
+	return err
+}
+
+// tryState writes to a state file after a failure: a file system that became read-only can
+// still be read, and messages need not try it.
+func (s *base) tryState(ctx context.Context) error {
+	failed := s.stateFailed.Load()
+	if failed == nil || s.State.File == nil {
+		return nil
+	}
+	_, _, err := s.stateTrial.look(ctx, fresh, func() (struct{}, error) { return struct{}{}, s.State.File.Writable() })
+	if err == nil {
+		s.stateFailed.CompareAndSwap(failed, nil)
+	}
 	return err
 }
 

@@ -72,6 +72,7 @@ type base struct {
 	leaving     atomic.Bool
 	stateFailed atomic.Pointer[stateFailure]
 	stateOutage atomic.Pointer[stateFailure]
+	stateTrial  glance[struct{}]
 	keysFailed  atomic.Pointer[keysFailure]
 	stateSince  atomic.Pointer[time.Time] // when etcd came back after it was lost
 	stateBehind atomic.Pointer[string]    // whose token is newer than the state
