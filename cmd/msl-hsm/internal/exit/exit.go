@@ -88,6 +88,8 @@ func Code(err error) int {
 		return 0
 	case errors.As(err, &own):
 		return own.code
+	case errors.Is(err, state.ErrName):
+		return Usage
 	case errors.As(err, &peer):
 		return Refused
 	case errors.Is(err, keystore.ErrPIN):
