@@ -189,6 +189,7 @@ func (d *doctor) store(ctx context.Context, store keys.Store, err error) {
 	}
 	defer func() { d.close("server", r.Close()) }()
 	d.found = append(d.found, r.checkCertificates(time.Now())...)
+	d.found = append(d.found, checkStaples(r.stapled)...)
 	d.found = append(d.found, checkRevocations(r.revoking)...)
 	for _, name := range r.Exchanges(d.c) {
 		began := time.Now()

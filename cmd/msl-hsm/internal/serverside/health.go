@@ -63,6 +63,7 @@ func (s *Service) Ready(ctx context.Context) Readiness {
 	checks = append(checks, checkClock(s.State.ClockApart())...)
 	checks = append(checks, checkTokens(s.Store)...)
 	checks = append(checks, s.checkCertificates(time.Now())...)
+	checks = append(checks, checkStaples(s.stapled)...)
 	checks = append(checks, checkRevocations(s.revoking)...)
 	checks = append(checks, s.checkUpstream()...)
 	checks = append(checks, s.audit.check()...)
