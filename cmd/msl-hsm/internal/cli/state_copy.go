@@ -132,7 +132,7 @@ func restorable(p *program, r *admin.Restoring, backup, file string) (enrollment
 		return nil, exit.Usagef("%s is a directory: name the file of a backup", backup)
 	}
 	if same(backup, file) {
-		return nil, exit.Usagef("%s is the state file itself: name a backup; msl-hsm state backup makes one", backup)
+		return nil, exit.Usagef("%s is the state file itself: name a backup, which msl-hsm state backup makes; to end every token of this state, restore such a backup of it", backup)
 	}
 	if err := admin.Stopped(file, "restore the backup"); err != nil {
 		return nil, err

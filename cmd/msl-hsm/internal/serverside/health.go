@@ -32,7 +32,7 @@ const (
 )
 
 // behindText is what a token proves that was renewed without a record of that.
-const behindText = "a token was renewed that the state has no record of, so the state is an older copy, or was restored with --keep-tokens: earlier messages may be accepted again, and later revocations are lost; stop the servers, and restore the state with msl-hsm state restore, or in etcd with state export and state import, which end the earlier tokens"
+const behindText = "a token was renewed that the state has no record of, so the state is an older copy, or was restored with --keep-tokens: earlier messages may be accepted again, and later revocations are lost; stop the servers, and restore the newest backup, or one that you make now, with msl-hsm state restore, or in etcd with state export and state import, which end the earlier tokens"
 
 // Ready makes the checks.
 func (s *Service) Ready(ctx context.Context) Readiness {
