@@ -124,10 +124,10 @@ func kindOf(r slog.Record) kind {
 	return k
 }
 
-// isOurs reports whether a fault of package msl, or a class of failures of package mslhttp, is of
-// this side.
+// isOurs reports whether a fault of package msl or of an agent, or a class of failures of
+// package mslhttp, is of this side.
 func isOurs(fault string) bool {
-	return slices.Contains([]string{"server", "keystore", "application", "load", "tls_key", "device", "no_answer", "internal"}, fault)
+	return slices.Contains([]string{"server", "keystore", "application", "load", "tls_key", "device", "no_answer", "internal", "agent"}, fault)
 }
 
 // take counts a line, and reports whether it may be written.

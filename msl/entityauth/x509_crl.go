@@ -93,6 +93,9 @@ func CheckSuccession(old, next []*CRL) error {
 	return nil
 }
 
+// ThisUpdate returns the time when the list was made.
+func (c *CRL) ThisUpdate() time.Time { return c.thisUpdate }
+
 // NextUpdate returns the time by which the list must have been replaced.
 func (c *CRL) NextUpdate() time.Time { return c.nextUpdate }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -35,10 +36,11 @@ type Handler struct {
 	// Source returns the source of a request. Nil means the network address of the
 	// peer.
 	Source func(*http.Request) string
-	Logger *slog.Logger // for refused messages; nil means none
+	Logger *slog.Logger // for refused messages, and for outages of Log; nil means none
 
 	once  sync.Once
 	inner *mslhttp.Handler
+	lost  atomic.Bool // the last report could not be written
 }
 
 // Size limits of a message, in bytes. Its data is Base64-encoded twice.
@@ -119,7 +121,21 @@ func (h *Handler) receive(ctx context.Context, _ *msl.ResponseWriter, m *msl.Mes
 		}
 		return nil
 	}
+	h.tell(ctx, err)
 	return err
+}
+
+// tell logs once that reports cannot be written, as on a full disk, and once that they can be
+// again.
+func (h *Handler) tell(ctx context.Context, err error) {
+	if h.lost.Swap(err != nil) == (err != nil) || h.Logger == nil {
+		return
+	}
+	if err != nil {
+		h.Logger.LogAttrs(ctx, slog.LevelError, "failure reports cannot be written: free disk space, or fix the cause of the error", slog.Any("error", err))
+		return
+	}
+	h.Logger.LogAttrs(ctx, slog.LevelInfo, "failure reports can be written again")
 }
 
 // An admission admits allowed entities by an unauthenticated scheme.

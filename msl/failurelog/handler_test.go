@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -235,10 +236,22 @@ func TestHandlerRates(t *testing.T) {
 
 func TestHandlerStorageFails(t *testing.T) {
 	h, _ := newHandler(t)
-	h.Log.path = h.Log.path + "/nowhere"
+	var log strings.Builder
+	h.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	path := h.Log.path
+	h.Log.path = path + "/nowhere"
 	h.Log.Close()
-	w := post(h, message(t, from("x"), nil, good(t)))
-	if code := answerCode(t, w.Body.Bytes()); code != msl.ErrInternalException {
-		t.Errorf("got %v: an acknowledgement means that the report is stored", code)
+	for range 2 {
+		w := post(h, message(t, from("x"), nil, good(t)))
+		if code := answerCode(t, w.Body.Bytes()); code != msl.ErrInternalException {
+			t.Errorf("got %v: an acknowledgement means that the report is stored", code)
+		}
+	}
+	h.Log.path = path
+	post(h, message(t, from("x"), nil, good(t)))
+	for _, want := range []string{`level=ERROR msg="failure reports cannot be written: `, `level=INFO msg="failure reports can be written again"`} {
+		if strings.Count(log.String(), want) != 1 {
+			t.Errorf("%s is not there once:\n%s", want, log.String())
+		}
 	}
 }

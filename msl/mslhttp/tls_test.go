@@ -178,7 +178,14 @@ func TestTLSOCSP(t *testing.T) {
 		if got := len(c.OCSPResponse()) > 0; got != test.stapled {
 			t.Errorf("%s: stapled %v", test.name, got)
 		}
+		if err := own.CheckOCSP(); (err == nil) != test.stapled {
+			t.Errorf("%s: told %v", test.name, err)
+		}
 		c.Close()
+	}
+	own.OCSP = func() []byte { return []byte("junk") }
+	if err := own.CheckOCSP(); err == nil || !strings.HasSuffix(err.Error(), `OCSP response for "CN=server": it is not one in DER or PEM`) {
+		t.Errorf("junk: %v", err)
 	}
 	own.OCSP = func() []byte { return a.respond(own, ocsp.Revoked, time.Now().Add(time.Hour)) }
 	if _, err := (&TLSServer{Certificates: []TLSCertificate{own}}).Listen(nil); err == nil || !strings.Contains(err.Error(), "was revoked") {

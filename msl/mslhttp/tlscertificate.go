@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,26 @@ type TLSCertificate struct {
 	// OCSP returns the OCSP response to staple (RFC 6066 section 8), or nil for
 	// none. It is called in each handshake. A nil function staples none.
 	OCSP func() []byte
+}
+
+// CheckOCSP returns why the OCSP response is not stapled now.
+func (c TLSCertificate) CheckOCSP() error {
+	if c.OCSP == nil {
+		return nil
+	}
+	leaf, err := x509.ParseCertificate(c.Chain[0])
+	if err != nil {
+		return fmt.Errorf("mslhttp: TLS certificate: %w", err)
+	}
+	id := &identity{Certificate: tls.Certificate{Certificate: c.Chain, Leaf: leaf}, ask: c.OCSP}
+	response, err := id.staple()
+	switch {
+	case err == errStale:
+		return fmt.Errorf("%w on %s", err, id.until.UTC().Format(time.DateTime))
+	case err == nil && response == nil:
+		return errors.New("mslhttp: the OCSP response cannot be read")
+	}
+	return err
 }
 
 // An identity is a certificate that passed the checks for its use.
@@ -167,6 +188,8 @@ func (id *identity) issuer() *x509.Certificate {
 func judgeOCSP(raw []byte, leaf, issuer *x509.Certificate) (time.Time, error) {
 	response, err := ocsp.ParseResponseForCert(raw, leaf, issuer)
 	switch {
+	case errors.As(err, new(asn1.StructuralError)), errors.As(err, new(asn1.SyntaxError)):
+		return time.Time{}, fmt.Errorf("mslhttp: OCSP response for %q: it is not one in DER or PEM", leaf.Subject)
 	case err != nil:
 		return time.Time{}, fmt.Errorf("mslhttp: OCSP response for %q: %w", leaf.Subject, err)
 	case response.Status == ocsp.Revoked:

@@ -93,7 +93,7 @@ func (a *Accounts) AddUser(name string, pass []byte) error {
 		return err
 	}
 	if strings.TrimSpace(name) != name {
-		return errors.New("state: the name of a user must not begin or end with a space")
+		return fmt.Errorf("state: the name of the user %w: it begins or ends with a space", ErrName)
 	}
 	payload, err := a.encodePassword(pass, time.Now().UTC().Truncate(time.Second))
 	if err != nil {

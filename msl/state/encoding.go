@@ -23,11 +23,11 @@ func pairKey(name string, serial int64) ([]byte, error) {
 // checkName rejects names that could not be stored or distinguished on a screen.
 func checkName(what, name string) error {
 	if name == "" || len(name) > msl.MaxName || !utf8.ValidString(name) {
-		return fmt.Errorf("state: the name of an %s is 1 to %d bytes of UTF-8", what, msl.MaxName)
+		return fmt.Errorf("state: the name of the %s %w: want 1 to %d bytes of UTF-8", what, ErrName, msl.MaxName)
 	}
 	for _, r := range name {
 		if r < ' ' || r == 0x7f {
-			return fmt.Errorf("state: the name of an %s has no control characters", what)
+			return fmt.Errorf("state: the name of the %s %w: it has control characters", what, ErrName)
 		}
 	}
 	return nil

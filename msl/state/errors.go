@@ -22,6 +22,8 @@ var (
 	ErrRevoked = errors.New("is revoked")
 	// ErrNotRevoked: the name is not revoked, so there is no revocation to lift.
 	ErrNotRevoked = errors.New("is not revoked")
+	// ErrName: an entity, a user or a client cannot have that name.
+	ErrName = errors.New("is not allowed")
 	// ErrClockBehind: by the clock, a state was used in the future.
 	ErrClockBehind = errors.New("the clock is behind")
 )

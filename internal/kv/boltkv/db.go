@@ -51,6 +51,10 @@ func (d *DB) Update(ctx context.Context, fn func(kv.Tx) error) error {
 	return d.write(fn)
 }
 
+// Writable returns why the file cannot be written, by writing a transaction that changes no
+// record. Update does not write one.
+func (d *DB) Writable() error { return d.update(func(*bbolt.Tx) error { return nil }) }
+
 // Close waits for running transactions and closes the file.
 func (d *DB) Close() error {
 	if broken := d.broken.Load(); broken != nil {

@@ -150,6 +150,15 @@ func (s *Server) Reauthenticate(ctx context.Context) error {
 	return nil
 }
 
+// Writable returns why the file cannot be written, by writing a transaction that changes no
+// record.
+func (s *Server) Writable() error {
+	if err := s.db.Writable(); err != nil {
+		return fmt.Errorf("bolt: write the state: %w", err)
+	}
+	return nil
+}
+
 // Close stops pruning, waits for running transactions and closes the file.
 func (s *Server) Close() error {
 	s.StopPruning()

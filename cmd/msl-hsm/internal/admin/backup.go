@@ -46,9 +46,22 @@ func BackupState(c *config.Config, state, to string, force bool) (r StateReport,
 		return r, err
 	}
 	if !force {
-		return r, atomicfile.Publish(f.Name(), to) // fails if the name has been taken in the meantime
+		return r, named(f.Name(), to)
 	}
 	return r, errors.Join(os.Rename(f.Name(), to), atomicfile.SyncDir(filepath.Dir(to)))
+}
+
+// named gives a backup its name, which may have been taken in the meantime.
+func named(made, to string) error {
+	err := atomicfile.Publish(made, to)
+	if errors.Is(err, fs.ErrExist) {
+		return alreadyThere(to)
+	}
+	return err
+}
+
+func alreadyThere(to string) error {
+	return exit.Usagef("%s already exists: name another file, or add --force", to)
 }
 
 // partOf begins the names of what is not yet complete, beside a file.
@@ -94,7 +107,7 @@ func checkTarget(state, to string, force bool) error {
 	case err == nil && !there.Mode().IsRegular():
 		return exit.Usagef("%s is not a file: name one", to)
 	case errLink == nil && !force:
-		return exit.Usagef("%s already exists: name another file, or add --force", to)
+		return alreadyThere(to)
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
 // TestWhole writes a file that has its name only when it is complete: what fails or is
@@ -47,5 +49,23 @@ func TestWhole(t *testing.T) {
 	}
 	if err := whole(filepath.Join(dir, "no", "x"), nil); err == nil || !strings.Contains(err.Error(), "make the directory") {
 		t.Error(err)
+	}
+}
+
+// TestBackupNameTaken has another command take the name while a backup is made.
+func TestBackupNameTaken(t *testing.T) {
+	dir := t.TempDir()
+	made, to := filepath.Join(dir, "made"), filepath.Join(dir, "b.bak")
+	for _, path := range []string{made, to} {
+		if err := os.WriteFile(path, []byte(path), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := named(made, to)
+	if exit.Code(err) != exit.Usage || !strings.HasSuffix(err.Error(), "b.bak already exists: name another file, or add --force") {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(to); string(got) != to {
+		t.Errorf("it now has %q, %v", got, err)
 	}
 }

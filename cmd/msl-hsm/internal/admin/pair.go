@@ -139,7 +139,7 @@ func compare(own, known state.Pair, label string) (warning string, err error) {
 	case was > there:
 		return fmt.Sprintf("the newest version of %s is %d, but the state was used with version %d: the keys are from an older backup, and devices with tokens of the newer version begin new sessions", label, there, was), nil
 	case there > was:
-		return fmt.Sprintf("version %d of %s was made since the state was last used: if the state is an older copy, stop the server and restore it with msl-hsm state restore, which ends the earlier tokens", there, label), nil
+		return fmt.Sprintf("version %d of %s was made since the state was last used: if the state is an older copy, stop the server, make a backup of it with msl-hsm state backup, and put that in its place with msl-hsm state restore, which ends the earlier tokens", there, label), nil
 	case others > 0:
 		return fmt.Sprintf("some versions of %s are not those with which the state was used: after a backup of the keys was restored, they were made again, and devices with tokens of the lost versions begin new sessions", label), nil
 	}

@@ -20,6 +20,7 @@ var kinds = []struct {
 	err  error
 }{
 	{"unknown", state.ErrUnknown},
+	{"name", state.ErrName},
 	{"exists", bolt.ErrExists},
 	{"revoked", state.ErrRevoked},
 	{"not-revoked", state.ErrNotRevoked},

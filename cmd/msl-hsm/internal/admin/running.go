@@ -46,12 +46,22 @@ func dialAt(socket, state string) (*Running, error) {
 	switch {
 	case errors.As(err, &late) && late.Timeout(): // EAGAIN too
 		return nil, silent(state, dialPatience) // nothing accepts connections
-	case err != nil:
+	case err != nil && nobodyListens(err):
 		return nil, nil
+	case err != nil:
+		return nil, exit.WithCode(fmt.Errorf("cannot tell whether a server has %s open: %w", state, err), exit.Failure)
 	}
 	conn.Close()
 	r := reach(socket, state)
 	return r, r.alive()
+}
+
+// nobodyListens reports whether an error of connecting to a socket means that no server of
+// this user listens there: there is none, or the path cannot lead to one. Other errors, as of
+// a process that has no file descriptor left, say nothing about servers.
+func nobodyListens(err error) bool {
+	return exit.IsAny(err, syscall.ECONNREFUSED, fs.ErrNotExist, fs.ErrPermission, syscall.EINVAL, // too long
+		syscall.ENAMETOOLONG, syscall.ENOTDIR, syscall.ELOOP, syscall.EPROTOTYPE)
 }
 
 // dialFile is Dial for the state file in the configuration. A state in etcd has no

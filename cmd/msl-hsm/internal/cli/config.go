@@ -35,6 +35,9 @@ also opens what the configuration names.`,
 			if err != nil {
 				return err
 			}
+			if c.Blank {
+				return exit.Usagef("%s has no setting: its lines are all comments, or it is empty; docs/configuration.md has every field", path)
+			}
 			_, err = fmt.Fprintf(p.stdout, "no mistake in %s\n", exit.Printable(path))
 			return err
 		},

@@ -99,8 +99,12 @@ func stateInitCommand(p *program) *cobra.Command {
 configuration names one. Existing files are left alone.
 
 A server that lost its state file is not new: with an empty one it would accept
-recorded messages again, and revoked entities and users. Restore a backup instead, or
-make new issuer keys first.`,
+recorded messages again, and revoked entities and users. Restore a backup instead. If there
+is none, make new keys, and destroy the older ones before a server starts:
+
+  msl-hsm key create --set server --rotate
+  msl-hsm state init
+  msl-hsm key retire --force --yes`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) (err error) {
 			c, err := p.configure()

@@ -131,6 +131,9 @@ func restorable(p *program, r *admin.Restoring, backup, file string) (enrollment
 	if info, err := os.Stat(backup); err == nil && info.IsDir() {
 		return nil, exit.Usagef("%s is a directory: name the file of a backup", backup)
 	}
+	if same(backup, file) {
+		return nil, exit.Usagef("%s is the state file itself: name a backup, which msl-hsm state backup makes; to end every token of this state, restore such a backup of it", backup)
+	}
 	if err := admin.Stopped(file, "restore the backup"); err != nil {
 		return nil, err
 	}
@@ -146,6 +149,12 @@ func restorable(p *program, r *admin.Restoring, backup, file string) (enrollment
 		return nil, fmt.Errorf("%w; nothing was changed: name another backup", err)
 	}
 	return enrollments, misfit
+}
+
+func same(a, b string) bool {
+	one, errOne := os.Stat(a)
+	other, errOther := os.Stat(b)
+	return errOne == nil && errOther == nil && os.SameFile(one, other)
 }
 
 func restoreState(p *program, c *config.Config, backup, file string, keepTokens, newKeys bool) (err error) {

@@ -58,24 +58,20 @@ func initSoftHSM(p *program, dir, label, soSource string) error {
 			return err
 		}
 	}
+	if err := config.CheckTokenLabel(label); err != nil {
+		return err
+	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
 	}
 	k := &config.Keystore{SoftHSM: dir, PIN: p.flags.pin}
 	uri := &hsm.URI{Token: label}
-	if err := keys.UseSoftHSM(k, uri); err != nil {
-		return err
-	}
-	pin, err := pinFor(k.PIN, filepath.Join(dir, "pin"), "new PIN")
+	pin, so, err := newPINs(k, uri, soSource)
 	if err != nil {
 		return err
 	}
 	defer pin.Close()
-	so, err := pinFor(soSource, filepath.Join(dir, "so-pin"), "new PIN of the security officer")
-	if err != nil {
-		return err
-	}
 	defer so.Close()
 	err = initialize(uri, so.Bytes(), pin.Bytes())
 	switch {
@@ -89,11 +85,38 @@ func initSoftHSM(p *program, dir, label, soSource string) error {
 	return writeConfig(p, p.flags.softhsm, label, k.PIN)
 }
 
-// pinFor reads a PIN, or generates one and keeps it in a file.
-func pinFor(source, path, what string) (*lockedmem.Buffer, error) {
-	if source != "" {
-		return keys.NewSecret(source, what)
+const (
+	theNewPIN   = "new PIN"
+	theNewSOPIN = "new PIN of the security officer"
+)
+
+// newPINs reads the PINs that have a source, then makes the directory of the token, and generates
+// the other PINs there: an error in what the user gave leaves nothing behind.
+func newPINs(k *config.Keystore, uri *hsm.URI, soSource string) (pin, so *lockedmem.Buffer, err error) {
+	if k.PIN != "" {
+		pin, err = keys.NewSecret(k.PIN, theNewPIN)
 	}
+	if err == nil && soSource != "" {
+		so, err = keys.NewSecret(soSource, theNewSOPIN)
+	}
+	if err == nil {
+		err = keys.UseSoftHSM(k, uri)
+	}
+	if err == nil && pin == nil {
+		pin, err = generatedPIN(filepath.Join(k.SoftHSM, "pin"), theNewPIN)
+	}
+	if err == nil && so == nil {
+		so, err = generatedPIN(filepath.Join(k.SoftHSM, "so-pin"), theNewSOPIN)
+	}
+	if err != nil {
+		pin.Close()
+		so.Close()
+	}
+	return pin, so, err
+}
+
+// generatedPIN generates a PIN and keeps it in a file, or reads the one that is there.
+func generatedPIN(path, what string) (*lockedmem.Buffer, error) {
 	if _, err := os.Stat(path); err == nil {
 		return keys.Secret("file:"+path, what)
 	}
@@ -158,15 +181,18 @@ func initToken(p *program, label, soSource string) error {
 	if uri.Token == "" {
 		return exit.Usagef("no label for the token: give --label NAME")
 	}
+	if err := config.CheckTokenLabel(uri.Token); err != nil {
+		return err
+	}
 	if uri.ModulePath == "" {
 		return exit.Usagef("key store %s names no module-path: add ?module-path=/path/to/module.so", uri)
 	}
-	so, err := keys.NewSecret(keys.OrPrompt(soSource), "new PIN of the security officer")
+	so, err := keys.NewSecret(keys.OrPrompt(soSource), theNewSOPIN)
 	if err != nil {
 		return err
 	}
 	defer so.Close()
-	pin, err := keys.NewSecret(keys.OrPrompt(c.Keystore.PIN), "new PIN")
+	pin, err := keys.NewSecret(keys.OrPrompt(c.Keystore.PIN), theNewPIN)
 	if err != nil {
 		return err
 	}

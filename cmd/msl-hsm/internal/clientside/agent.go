@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -159,7 +160,11 @@ func (a *Agent) report(_ context.Context, e agent.Exchange) {
 		a.log.Debug("request abandoned", "took", e.Took)
 		return
 	}
-	slog.New(a.Failures).Warn("no complete answer", "fault", faultOf(e), "status", e.Status, "begun", e.Begun, "took", e.Took, slog.Any("error", settingOf(e.Err)))
+	level, fault := slog.LevelWarn, faultOf(e)
+	if fault == "agent" {
+		level = slog.LevelError
+	}
+	slog.New(a.Failures).Log(context.Background(), level, "no complete answer", "fault", fault, "status", e.Status, "begun", e.Begun, "took", e.Took, slog.Any("error", settingOf(e.Err)))
 }
 
 // faultOf says who has to act: an outage fails each request for the same reason.
@@ -167,6 +172,8 @@ func faultOf(e agent.Exchange) string {
 	switch {
 	case exit.IsAny(e.Err, keystore.ErrUnavailable, keystore.ErrBusy, keystore.ErrLost, keystore.ErrClosed):
 		return "keystore"
+	case errors.As(e.Err, new(*fs.PathError)): // the file of its tokens, or of a password
+		return "agent"
 	case e.Status >= http.StatusInternalServerError:
 		return "server"
 	}

@@ -13,6 +13,8 @@ type Config struct {
 	Keystore Keystore `yaml:"keystore"`
 	Server   Server   `yaml:"server"`
 	Client   Client   `yaml:"client"`
+
+	Blank bool // the file that was read has no setting, as if every line were a comment
 }
 
 // Keystore configures where the keys are.

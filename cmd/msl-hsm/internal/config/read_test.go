@@ -30,6 +30,7 @@ func TestLocated(t *testing.T) {
 		"client: {languages: ['-']}\n":                                                   "c.yaml:1:21: client.languages",
 		"server: {stream: {path: /a}, peer: {path: /a}}\n":                               `c.yaml:1:25: server.stream.path is "/a", and so is server.peer.path`,
 		"server: {limits: {timeout: 10s}, upstream: {url: 'http://a/', timeout: 20s}}\n": "c.yaml:1:72: server.upstream.timeout is 20s",
+		"keystore:\n  \"\": 1\n":                                                         `c.yaml:2:3: unknown field "" in keystore`,
 		"server: {custody: lost}\n":                                                      `c.yaml:1:19: server.custody is "lost": want sealed, imported or shared`,
 		"client: {user-scheme: PIN}\n":                                                   `c.yaml:1:23: client.user-scheme is "PIN": want EMAIL_PASSWORD or USER_ID_TOKEN`,
 		"server: {failures: {log: f, allow: all}}\n":                                     `c.yaml:1:36: server.failures.allow is "all": want registered or anyone`,

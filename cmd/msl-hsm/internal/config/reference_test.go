@@ -51,7 +51,7 @@ func reference(t *testing.T) string {
 	r := &referenceWriter{t: t, comments: comments(t)}
 	v := reflect.ValueOf(Default()).Elem()
 	for i := range v.NumField() {
-		if i > 0 {
+		if i > 0 && v.Type().Field(i).Tag.Get("yaml") != "" {
 			r.text.WriteByte('\n')
 		}
 		r.field(v, i, 0)

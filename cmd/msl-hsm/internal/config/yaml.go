@@ -43,6 +43,27 @@ func DecodeYAML(path string, data []byte, into any) error {
 	return yamlFile(path).fill("", document.Content[0], reflect.ValueOf(into).Elem())
 }
 
+// isBlank reports whether a file has no setting.
+func isBlank(data []byte) bool {
+	var document yaml.Node
+	return yaml.Unmarshal(data, &document) == nil && !hasSetting(&document)
+}
+
+func hasSetting(n *yaml.Node) bool {
+	switch n.Kind {
+	case yaml.DocumentNode:
+		return slices.ContainsFunc(n.Content, hasSetting)
+	case yaml.MappingNode:
+		for i := 1; i < len(n.Content); i += 2 {
+			if hasSetting(n.Content[i]) {
+				return true
+			}
+		}
+		return false
+	}
+	return n.Kind != 0 && !isNull(n)
+}
+
 // syntaxError adds a place to an error of the parser, which has at most a line: the first
 // character of that line, or the alias that it concerns.
 func syntaxError(path string, data []byte, err error) error {
@@ -179,7 +200,7 @@ func orDocument(name string) string {
 
 func fieldNamed(v reflect.Value, name string) (reflect.Value, bool) {
 	for i := range v.NumField() {
-		if v.Type().Field(i).Tag.Get("yaml") == name {
+		if name != "" && v.Type().Field(i).Tag.Get("yaml") == name { // "" is that of fields that are not settings
 			return v.Field(i), true
 		}
 	}

@@ -112,6 +112,9 @@ func TestCRLCheck(t *testing.T) {
 			}
 		}
 		check("")
+		if from, due, until := lists.Lifetime(); until.Sub(from) != time.Hour || until.Sub(due) != 6*time.Minute {
+			t.Errorf("made at %v, to be replaced by %v, ends at %v", from, due, until)
+		}
 		if err := os.Rename(path, path+".away"); err != nil {
 			t.Fatal(err)
 		}

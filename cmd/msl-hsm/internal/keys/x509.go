@@ -147,6 +147,20 @@ func (f *CRLFile) Check() error {
 	return nil
 }
 
+// Lifetime returns when the list was made that has to be replaced first, when it should be
+// replaced by, and when it ends. Authorities replace lists long before they end: one with less
+// than a tenth of its life left, or two weeks, is late.
+func (f *CRLFile) Lifetime() (from, due, until time.Time) {
+	for i, list := range f.held() {
+		begins, ends := list.ThisUpdate(), list.NextUpdate()
+		by := ends.Add(-min(ends.Sub(begins)/10, 14*24*time.Hour))
+		if i == 0 || by.Before(due) {
+			from, due, until = begins, by, ends
+		}
+	}
+	return from, due, until
+}
+
 // tell logs once that the file cannot be read, and that it can be again.
 func (f *CRLFile) tell(err error) {
 	text := ""

@@ -57,6 +57,7 @@ func filled() *Set {
 			{Name: "issuer_key_versions", Help: "x", Value: 1, Labels: [][2]string{{"version", "1"}}},
 			{Name: "issuer_key_used_timestamp_seconds", Help: "x", Value: 1, Labels: [][2]string{{"version", "1"}}},
 			{Name: "certificate_not_after_timestamp_seconds", Help: "x", Value: 1, Labels: [][2]string{{"setting", "a"}, {"file", "b"}}},
+			{Name: "revocation_list_this_update_timestamp_seconds", Help: "x", Value: 1}, {Name: "revocation_list_next_update_timestamp_seconds", Help: "x", Value: 1},
 			{Name: "keystore_sessions", Help: "x", Value: 1, Labels: [][2]string{{"state", "open"}}},
 			{Name: "keystore_opened_total", Help: "x", Value: 1, Counts: true}, {Name: "keystore_objects", Help: "x", Value: 1},
 			{Name: "message_memory_bytes", Help: "x", Value: 1, Labels: [][2]string{{"sender", "proven"}}},

@@ -3,6 +3,7 @@ package serverside
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -135,8 +136,11 @@ func (f *accessFile) tell(err error) {
 // reopen starts a new file if the previous one was moved away.
 func (f *accessFile) reopen() error {
 	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NONBLOCK, 0o640)
-	if err != nil {
+	switch {
+	case exit.IsAny(err, fs.ErrNotExist, syscall.ENOTDIR):
 		return exit.Usagef("server.access-log: %w: correct the path, or make its directory", err)
+	case err != nil:
+		return exit.Usagef("server.access-log: %w", err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

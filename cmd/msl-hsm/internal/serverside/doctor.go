@@ -189,6 +189,7 @@ func (d *doctor) store(ctx context.Context, store keys.Store, err error) {
 	}
 	defer func() { d.close("server", r.Close()) }()
 	d.found = append(d.found, r.checkCertificates(time.Now())...)
+	d.found = append(d.found, checkStaples(r.stapled)...)
 	d.found = append(d.found, checkRevocations(r.revoking)...)
 	for _, name := range r.Exchanges(d.c) {
 		began := time.Now()
@@ -220,21 +221,24 @@ func (d *doctor) keys(store keystore.Admin) {
 		return
 	}
 	weak := 0
+	var accepted weaknesses
 	for _, k := range all {
-		name := exit.Printable(k.Label)
+		name, refused := exit.Printable(k.Label), accepted.add(d.c, k)
 		switch {
-		case len(k.Weaknesses) == 0:
+		case len(refused) == 0:
 			continue
 		case !keys.Uses(d.c, k.Label):
 			d.say("keys", Warning, "%s, which this server does not use: %s", name, strings.Join(k.Weaknesses, ", "))
 		case len(k.Untold) > 0:
-			d.say("keys", Failure, "%s version %d: %s: do not destroy it for that: ask the vendor of the module, or accept it in keystore.allow-weak", name, k.Version, strings.Join(k.Weaknesses, ", "))
+			d.say("keys", Failure, "%s version %d: %s: do not destroy it for that: ask the vendor of the module, or accept it in keystore.allow-weak", name, k.Version, strings.Join(refused, ", "))
 		default:
-			d.say("keys", Failure, "%s version %d: %s: destroy it with msl-hsm key destroy %s --version %d --yes, or accept it in keystore.allow-weak", name, k.Version, strings.Join(k.Weaknesses, ", "), exit.Quoted(name), k.Version)
+			d.say("keys", Failure, "%s version %d: %s: destroy it with msl-hsm key destroy %s --version %d --yes, or accept it in keystore.allow-weak", name, k.Version, strings.Join(refused, ", "), exit.Quoted(name), k.Version)
 		}
 		weak++
 	}
-	if weak == 0 {
+	if accepted.keys > 0 {
+		d.say("keys", Warning, "%s with weaknesses that keystore.allow-weak accepts: %s", exit.Count(accepted.keys, "key", "keys"), strings.Join(accepted.names, ", "))
+	} else if weak == 0 {
 		d.say("keys", OK, "%s that cannot be read and cannot leave the device", exit.Count(len(all), "key", "keys"))
 	}
 }

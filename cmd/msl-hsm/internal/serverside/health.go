@@ -12,23 +12,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Verdict is the result of a check.
-type Verdict string
-
-// The verdicts. A server with a failure is not ready.
-const (
-	OK      Verdict = "ok"
-	Warning Verdict = "warning"
-	Failure Verdict = "failure"
-)
-
-// A Check is one thing that a server needs.
-type Check struct {
-	Name    string  `json:"name"`
-	Verdict Verdict `json:"verdict"`
-	Detail  string  `json:"detail"` // what was found, and what to do next
-}
-
 // A Readiness says whether a server can answer messages, and why not.
 type Readiness struct {
 	Ready  bool    `json:"ready"`
@@ -49,7 +32,7 @@ const (
 )
 
 // behindText is what a token proves that was renewed without a record of that.
-const behindText = "a token was renewed that the state has no record of, so the state is an older copy, or was restored with --keep-tokens: earlier messages may be accepted again, and later revocations are lost; stop the servers, and restore the state with msl-hsm state restore, or in etcd with state export and state import, which end the earlier tokens"
+const behindText = "a token was renewed that the state has no record of, so the state is an older copy, or was restored with --keep-tokens: earlier messages may be accepted again, and later revocations are lost; stop the servers, and restore the newest backup, or one that you make now, with msl-hsm state restore, or in etcd with state export and state import, which end the earlier tokens"
 
 // Ready makes the checks.
 func (s *Service) Ready(ctx context.Context) Readiness {
@@ -63,6 +46,7 @@ func (s *Service) Ready(ctx context.Context) Readiness {
 	checks = append(checks, checkClock(s.State.ClockApart())...)
 	checks = append(checks, checkTokens(s.Store)...)
 	checks = append(checks, s.checkCertificates(time.Now())...)
+	checks = append(checks, checkStaples(s.stapled)...)
 	checks = append(checks, checkRevocations(s.revoking)...)
 	checks = append(checks, s.checkUpstream()...)
 	checks = append(checks, s.audit.check()...)
@@ -189,6 +173,23 @@ func (s *base) readState(ctx context.Context) error {
 	if err == nil && s.Devices != nil {
 		_, err = s.Devices.Standing(ctx, "")
 	}
+	if err == nil {
+		err = s.tryState(ctx)
+	}
+	return err
+}
+
+// tryState writes to a state file after a failure: a file system that became read-only can
+// still be read, and messages need not try it.
+func (s *base) tryState(ctx context.Context) error {
+	failed := s.stateFailed.Load()
+	if failed == nil || s.State.File == nil {
+		return nil
+	}
+	_, _, err := s.stateTrial.look(ctx, fresh, func() (struct{}, error) { return struct{}{}, s.State.File.Writable() })
+	if err == nil {
+		s.stateFailed.CompareAndSwap(failed, nil)
+	}
 	return err
 }
 
@@ -231,9 +232,15 @@ type certificateFile struct {
 // checkRevocations reports on each file of revocation lists.
 func checkRevocations(files []revocationFile) (checks []Check) {
 	for _, f := range files {
-		c := Check{f.setting, OK, f.path + " is up to date"}
-		if err := f.lists.Check(); err != nil {
+		err := f.lists.Check()
+		_, due, until := f.lists.Lifetime()
+		ends := until.UTC().Format(time.DateTime)
+		c := Check{f.setting, OK, fmt.Sprintf("%s is up to date until %s", f.path, ends)}
+		switch {
+		case err != nil:
 			c = Check{f.setting, Warning, exit.OneLine(err)}
+		case time.Now().After(due):
+			c = Check{f.setting, Warning, fmt.Sprintf("%s is up to date only until %s, and then its certificates are refused: put the authority's next list in its place", f.path, ends)}
 		}
 		checks = append(checks, c)
 	}

@@ -3,11 +3,18 @@ package serverside
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +22,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -110,6 +118,64 @@ func TestCertificateHealth(t *testing.T) {
 			t.Errorf("ends in %v: %+v", c.ends, got)
 		}
 	}
+}
+
+// TestRevocationHealth warns of lists before they end: those of an authority that makes one each
+// day, and those of one that makes one each year.
+func TestRevocationHealth(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		age, left time.Duration
+		verdict   Verdict
+		detail    string
+	}{
+		{time.Hour, day, OK, "crl.pem is up to date until 20"},
+		{day, time.Hour, Warning, "crl.pem is up to date only until 20"},
+		{100 * day, 15 * day, OK, "is up to date until 20"},
+		{350 * day, 13 * day, Warning, "put the authority's next list in its place"},
+		{day, -time.Hour, Warning, "its certificates are refused until the file has a newer list"},
+	} {
+		s := &Service{crls: map[string]*keys.CRLFile{}}
+		path, issuer := revocationList(t, c.age, c.left)
+		if _, err := s.openCRLs("server.x509-crl", path, []*x509.Certificate{issuer}, nil); err != nil {
+			t.Fatal(err)
+		}
+		got := checkRevocations(s.revoking)[0]
+		if got.Verdict != c.verdict || !strings.Contains(got.Detail, c.detail) {
+			t.Errorf("made %v ago, with %v left: %+v", c.age, c.left, got)
+		}
+		values := s.certificateValues()
+		if len(values) != 2 || values[1].Value-values[0].Value != (c.age+c.left).Seconds() {
+			t.Errorf("made %v ago, with %v left: %+v", c.age, c.left, values)
+		}
+	}
+}
+
+// revocationList makes an authority, and a file with its list.
+func revocationList(t *testing.T, age, left time.Duration) (path string, issuer *x509.Certificate) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "crl.pem")
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer = &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "one"}, SubjectKeyId: []byte{1}, BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCRLSign}
+	der, err := x509.CreateCertificate(rand.Reader, issuer, issuer, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if issuer, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().Truncate(time.Second)
+	list, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now.Add(-age), NextUpdate: now.Add(left)}, issuer, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, list, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, issuer
 }
 
 // TestStateHealth remembers for a while that the state could not be written.

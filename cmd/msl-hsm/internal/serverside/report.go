@@ -121,6 +121,13 @@ func (s *Service) certificateValues() (all []metrics.Value) {
 		all = append(all, metrics.Value{Name: "certificate_not_after_timestamp_seconds", Help: "When a certificate ends that is shown to others.",
 			Value: float64(c.leaf.NotAfter.Unix()), Labels: [][2]string{{"setting", c.setting}, {"file", c.file}}})
 	}
+	for _, f := range s.revoking {
+		from, _, until := f.lists.Lifetime()
+		of := [][2]string{{"setting", f.setting}, {"file", f.path}}
+		all = append(all,
+			metrics.Value{Name: "revocation_list_this_update_timestamp_seconds", Help: "When the revocation list was made that has to be replaced first.", Value: float64(from.Unix()), Labels: of},
+			metrics.Value{Name: "revocation_list_next_update_timestamp_seconds", Help: "When that revocation list ends.", Value: float64(until.Unix()), Labels: of})
+	}
 	return all
 }
 

@@ -31,6 +31,7 @@ type Service struct {
 	tls          *mslhttp.TLSServer // below MSL, or nil
 	upstream     *mslhttp.Upstream  // behind the server, or nil
 	certificates []certificateFile  // presented by the server
+	stapled      []stapledFile      // sent with them
 	heartbeat    heartbeat
 	crls         map[string]*keys.CRLFile // in use, by setting; at first, those of the service before this one
 	revoking     []revocationFile         // those of crls that this service opened
@@ -72,6 +73,7 @@ type base struct {
 	leaving     atomic.Bool
 	stateFailed atomic.Pointer[stateFailure]
 	stateOutage atomic.Pointer[stateFailure]
+	stateTrial  glance[struct{}]
 	keysFailed  atomic.Pointer[keysFailure]
 	stateSince  atomic.Pointer[time.Time] // when etcd came back after it was lost
 	stateBehind atomic.Pointer[string]    // whose token is newer than the state

@@ -97,6 +97,7 @@ func tlsServer(c *config.Config, service *Service, insist bool, log *slog.Logger
 		s.Certificates = append(s.Certificates, certificate)
 		if leaf, err := x509.ParseCertificate(certificate.Chain[0]); err == nil {
 			service.certificates = append(service.certificates, certificateFile{setting, entry.Certificate, leaf, Failure})
+			service.stapled = append(service.stapled, stapledFile{entry, requiresStaple(leaf), certificate.CheckOCSP})
 		}
 	}
 	if err := s.Check(); err != nil {
