@@ -37,6 +37,35 @@ func TestQueue(t *testing.T) {
 	users.Wait()
 }
 
+// TestBusyNeighbor has a TPM behind a socket in constant use by one process: another one gets
+// its turn, and the first continues with the keys that it had.
+func TestBusyNeighbor(t *testing.T) {
+	uri := tpmtest.Serve(t)
+	c := tpm.Config{URI: uri + "&state=" + filepath.Join(t.TempDir(), "state")}
+	busy := must[*tpm.Store](t)(tpm.Init(c))
+	defer busy.Close()
+	key := must[keystore.Key](t)(busy.Generate(keystore.HMACSHA256)).(keystore.MAC)
+	done := make(chan struct{})
+	var users sync.WaitGroup
+	users.Go(func() {
+		for {
+			if _, err := key.Sum([]byte("in constant use")); err != nil {
+				t.Error(err)
+			}
+			select {
+			case <-done:
+				return
+			case <-time.After(30 * time.Millisecond):
+			}
+		}
+	})
+	defer users.Wait()
+	defer close(done)
+	other := must[*tpm.Store](t)(tpm.OpenStore(c))
+	defer other.Close()
+	must[keystore.Key](t)(other.Generate(keystore.HMACSHA256))
+}
+
 // TestQueueEnds gives up when the time is over.
 func TestQueueEnds(t *testing.T) {
 	dir, err := os.MkdirTemp("", "tpm")
