@@ -45,7 +45,7 @@ func (x *executor) provisionStorageKey(at uint32) (storageKey, error) {
 	if err == nil {
 		err = checkRepeatable(x, public)
 	}
-	if errors.Is(err, keystore.ErrWrongKey) || errors.Is(err, keystore.ErrWeakKey) {
+	if errors.Is(err, keystore.ErrWrongKey) || errors.Is(err, keystore.ErrWeakKey) || errors.Is(err, keystore.ErrBadData) {
 		err = x.useless(at, err)
 	}
 	if err != nil {
