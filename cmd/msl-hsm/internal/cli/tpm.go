@@ -175,6 +175,9 @@ func printStatus(p *program, s identity.Status) error {
 	if s.LastAnswer != "" {
 		fmt.Fprintf(p.stdout, "last      %s: %s\n", day(*s.LastAttempt), exit.Printable(s.LastAnswer))
 	}
+	if s.Renewing {
+		fmt.Fprintln(p.stdout, "renewal   not completed: run msl-hsm tpm renew")
+	}
 	for _, k := range s.Keys {
 		line := fmt.Sprintf("key       %s %s", k.Algorithm, k.Name)
 		if k.NotAfter != nil {
