@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
@@ -110,6 +113,31 @@ func TestTPM12(t *testing.T) {
 	}), time.Minute)
 	says(t, "a TPM 1.2", err, keystore.ErrUnavailable, "TPM 1.2", "TPM 2.0 is needed")
 	if strings.Contains(err.Error(), "0xa") {
+		t.Error(err)
+	}
+}
+
+// TestRoomAfterTurn has a session for a password salted with the persistent storage key after
+// other processes had their turn, too: another key would take the room that enrolling needs.
+func TestRoomAfterTurn(t *testing.T) {
+	s, _, _ := newStore(t)
+	d := s.Device()
+	changeAuth(t, d, tpm2.TPMRHEndorsement, "secret")
+	if err := d.SetPasswords(tpm.Passwords{Endorsement: source(t, "secret")}); err != nil {
+		t.Fatal(err)
+	}
+	d.MakeWay()
+	err := d.Do(func(chip transport.TPM) error {
+		if _, err := tpm.Hierarchy(chip, tpm2.TPMRHEndorsement); err != nil {
+			return err
+		}
+		loaded, err := tpm.Handles(chip, 0x80000000, 0x80ffffff)
+		if len(loaded) > 0 {
+			t.Errorf("%x are loaded", loaded)
+		}
+		return err
+	})
+	if err != nil {
 		t.Error(err)
 	}
 }
