@@ -13,14 +13,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
+// longestStay is how long a process keeps a TPM that serves one process at a time. Then others
+// get their turn, and it waits for its next one, in which it loads its keys again.
+const longestStay = time.Second
+
 // A Device owns the connection to a TPM. A TPM does one thing at a time, and so does a
 // Device: an operation has exclusive use of the TPM from its first command to its last.
-// It is safe for concurrent use.
+// It is safe for concurrent use. A Device that [Open] made for a socket gives up its
+// connection between operations, so that other processes get their turn.
 //
 // The next operation reopens a broken connection. Keys are loaded again when they
 // are needed.
 type Device struct {
 	kernel bool          // the operating system shuts it down
+	shared bool          // other processes wait while this one is connected
 	turn   chan struct{} // holds one value while the TPM is free
 
 	// The fields below belong to the goroutine that has the turn.
@@ -46,14 +52,14 @@ func (u *URI) open() (*Device, error) {
 	switch {
 	case u.Unix != "":
 		dial := func() (io.ReadWriteCloser, error) { return dialUnix(u.Unix, timeout) }
-		return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: true}, false)
+		return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: true}, &Device{shared: true})
 	case u.TCP != "":
 		dial := func() (io.ReadWriteCloser, error) { return dialNet("tcp", u.TCP, timeout) }
-		return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: true}, false)
+		return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: true}, &Device{shared: true})
 	}
 	path := cmp.Or(u.Device, defaultDevice)
 	dial := func() (io.ReadWriteCloser, error) { return openDevice(path, min(timeout, maxPatience)) }
-	return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: unmanaged(path)}, true)
+	return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: unmanaged(path)}, &Device{kernel: true})
 }
 
 // unmanaged reports whether a path is a device such as /dev/tpm0, which has one user
@@ -68,13 +74,13 @@ func unmanaged(path string) bool {
 // is read and written like /dev/tpmrm0; if it has no SetDeadline method, its Close must
 // interrupt a Read.
 func NewDevice(dial func() (io.ReadWriteCloser, error), timeout time.Duration) (*Device, error) {
-	return start(&resources{connection: connection{dial: dial, timeout: timeout}}, false)
+	return start(&resources{connection: connection{dial: dial, timeout: timeout}}, &Device{})
 }
 
 // start connects and reads the capabilities.
-func start(r *resources, kernel bool) (*Device, error) {
+func start(r *resources, d *Device) (*Device, error) {
 	r.connection.buffer, r.fresh = make([]byte, maxResponse), map[uint32]bool{}
-	d := &Device{kernel: kernel, turn: make(chan struct{}, 1), resources: r, tpm: &executor{resources: r, guessed: map[string]bool{}}}
+	d.turn, d.resources, d.tpm = make(chan struct{}, 1), r, &executor{resources: r, guessed: map[string]bool{}}
 	d.turn <- struct{}{}
 	err := d.Do(func(t transport.TPM) (err error) {
 		d.tpm.caps, err = capabilities(t)
@@ -136,7 +142,21 @@ func (d *Device) connect() error {
 	if d.closed {
 		return fmt.Errorf("tpm: TPM: %w", keystore.ErrClosed)
 	}
-	return d.resources.connect()
+	if d.resources.connection.isOpen() {
+		return nil
+	}
+	err := d.resources.connect()
+	if err == nil && d.shared {
+		time.AfterFunc(longestStay, d.makeWay)
+	}
+	return err
+}
+
+// makeWay disconnects after the operations that are waiting. The next one connects again.
+func (d *Device) makeWay() {
+	<-d.turn
+	d.leave()
+	d.turn <- struct{}{}
 }
 
 // unlock ends an operation and passes on the turn.
@@ -156,21 +176,26 @@ func (d *Device) release(all ...*object) {
 	}
 }
 
-// Close flushes what is loaded and sends TPM2_Shutdown, so that a loss of power does not
-// raise the dictionary attack counter. (For a character device the operating system does
-// this.) Later operations return [keystore.ErrClosed].
+// Close disconnects from the TPM. Later operations return [keystore.ErrClosed].
 func (d *Device) Close() error {
 	<-d.turn
 	defer func() { d.turn <- struct{}{} }()
 	d.closed = true
 	d.tpm.hierarchies.forget()
+	d.leave()
+	return nil
+}
+
+// leave flushes what is loaded, sends TPM2_Shutdown, so that a loss of power does not raise
+// the dictionary attack counter, and disconnects. For a character device the operating system
+// sends the TPM2_Shutdown.
+func (d *Device) leave() {
 	if !d.resources.connection.isOpen() {
-		return nil
+		return
 	}
 	d.resources.discard()
 	if !d.kernel && d.resources.connection.isOpen() {
 		d.resources.send(packet(ccShutdown, []byte{0, 0})) // TPM_SU_CLEAR
 	}
 	d.resources.lose()
-	return nil
 }

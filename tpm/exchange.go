@@ -34,9 +34,13 @@ func (s *Store) NewImportParent() (*ImportParent, error) {
 	if err := s.storage.open(); err != nil {
 		return nil, err
 	}
+	t, err := exchangeParent(s.storage.key.public)
+	if err != nil {
+		return nil, err
+	}
 	p := &ImportParent{store: s}
-	err := s.storage.do(func() (err error) {
-		p.object, err = s.storage.device.tpm.create(s.storage.key, tpm2.Marshal(exchangeParent()), nil, nil)
+	err = s.storage.do(func() (err error) {
+		p.object, err = s.storage.device.tpm.create(s.storage.key, tpm2.Marshal(t), nil, nil)
 		return err
 	})
 	if err != nil {

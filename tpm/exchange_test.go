@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
 )
 
 func random(n int) []byte {
@@ -50,6 +52,32 @@ func hmacOf(raw []byte) []byte {
 	h := hmac.New(sha256.New, raw)
 	h.Write([]byte("data"))
 	return h.Sum(nil)
+}
+
+// TestImportUnderOthers takes session keys under storage keys of other programs, which encrypt
+// what is under them with AES-256.
+func TestImportUnderOthers(t *testing.T) {
+	d := device(t, tpmtest.Start(t))
+	for at, curve := range map[tpm2.TPMHandle]tpm2.TPMECCCurve{0x81000001: tpm2.TPMECCNistP384, 0x81000005: tpm2.TPMECCNistP256} {
+		root := tpm2.ECCSRKTemplate
+		cipher := tpm2.TPMTSymDefObject{
+			Algorithm: tpm2.TPMAlgAES, KeyBits: tpm2.NewTPMUSymKeyBits(tpm2.TPMAlgAES, tpm2.TPMKeyBits(256)),
+			Mode: tpm2.NewTPMUSymMode(tpm2.TPMAlgAES, tpm2.TPMAlgCFB),
+		}
+		root.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
+			Symmetric: cipher, Scheme: tpm2.TPMTECCScheme{Scheme: tpm2.TPMAlgNull}, CurveID: curve, KDF: tpm2.TPMTKDFScheme{Scheme: tpm2.TPMAlgNull},
+		})
+		root.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
+		persistPrimary(t, d, at, root)
+		s := must[*tpm.Store](t)(d.InitStore(tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state"), SRK: uint32(at)}))
+		defer s.Close()
+		p := must[*tpm.ImportParent](t)(s.NewImportParent())
+		raw := random(32)
+		k := must[keystore.Key](t)(p.Import(keystore.HMACSHA256, must[keystore.Duplicated](t)(tpm.Duplicate(p.Public(), keystore.HMACSHA256, raw))))
+		if !bytes.Equal(sum(t, k), hmacOf(raw)) {
+			t.Errorf("under a key on curve %v: imported another key", curve)
+		}
+	}
 }
 
 // TestImportParent takes session keys from a peer, and keeps them over eviction

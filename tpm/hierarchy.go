@@ -217,6 +217,12 @@ func (p *Passwords) refused(handle uint32, err error) error {
 // hierarchy, which has no password, for the current operation.
 func (x *executor) salt() (*object, error) {
 	for _, o := range x.roots {
+		if o.handle == 0 { // since the last connection
+			if at, err := x.whereIs(o); err == nil {
+				o.persistent = at
+				x.resources.keep(o, at)
+			}
+		}
 		if o.handle != 0 && (o.persistent == 0 || isAt(x, o.persistent, o.name)) {
 			x.resources.touch(o)
 			return o, nil

@@ -45,6 +45,9 @@ func (x *executor) provisionStorageKey(at uint32) (storageKey, error) {
 	if err == nil {
 		err = checkRepeatable(x, public)
 	}
+	if errors.Is(err, keystore.ErrBadData) {
+		err = fmt.Errorf("it has an algorithm that this program does not know: %w", keystore.ErrWrongKey)
+	}
 	if errors.Is(err, keystore.ErrWrongKey) || errors.Is(err, keystore.ErrWeakKey) {
 		err = x.useless(at, err)
 	}
@@ -56,21 +59,34 @@ func (x *executor) provisionStorageKey(at uint32) (storageKey, error) {
 
 // checkRepeatable checks that a storage key of another program can be made again. If it were
 // removed and could not, the TPM would look as if it had been cleared. Without the password of
-// the owner this cannot be checked.
+// the owner this cannot be checked, which is no reason to demand it.
 func checkRepeatable(x *executor, public []byte) error {
 	made, err := x.remake(nameOf(public), variants(public))
-	var password *PasswordError
+	var wrong *PasswordError
 	switch {
 	case err == nil:
 		x.resources.flush(made)
 		return nil
-	case errors.As(err, &password) && password.Err == nil:
+	case errors.Is(err, keystore.ErrPIN) && !(errors.As(err, &wrong) && wrong.Err != nil):
 		return nil
 	case errors.Is(err, keystore.ErrNotFound):
 		return fmt.Errorf("it was made in a way that cannot be repeated, so all keys under it would be lost with it: %w", keystore.ErrWrongKey)
 	}
 	return err
 }
+
+// A unfitError says that the key at a handle cannot be the storage key, and names a free handle.
+// It is [keystore.ErrUnavailable], whatever the reason.
+type unfitError struct {
+	at, free uint32
+	why      error
+}
+
+func (e *unfitError) Error() string {
+	return fmt.Sprintf("tpm: the key at %#x cannot be used here: %v: add srk=%#x, a free handle, to the URI of the key store", e.at, e.why, e.free)
+}
+
+func (e *unfitError) Unwrap() []error { return []error{keystore.ErrUnavailable, e.why} }
 
 // useless is the error for a handle whose key is not a storage key; it names a free
 // handle to use instead.
@@ -79,7 +95,7 @@ func (x *executor) useless(at uint32, why error) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("tpm: the key at %#x cannot be used here: %w: add srk=%#x, a free handle, to the URI of the key store", at, why, free)
+	return &unfitError{at: at, free: free, why: why}
 }
 
 // makeStorageKey makes a storage key at a persistent handle, by the TCG's ECC P-256

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
@@ -35,6 +38,35 @@ func TestQueue(t *testing.T) {
 		})
 	}
 	users.Wait()
+}
+
+// TestBusyNeighbor has a TPM behind a socket in constant use by one process: another one gets
+// its turn, and the first continues with the keys that it had.
+func TestBusyNeighbor(t *testing.T) {
+	uri := tpmtest.Serve(t)
+	c := tpm.Config{URI: uri + "&state=" + filepath.Join(t.TempDir(), "state")}
+	busy := must[*tpm.Store](t)(tpm.Init(c))
+	defer busy.Close()
+	key := must[keystore.Key](t)(busy.Generate(keystore.HMACSHA256)).(keystore.MAC)
+	done := make(chan struct{})
+	var users sync.WaitGroup
+	users.Go(func() {
+		for {
+			if _, err := key.Sum([]byte("in constant use")); err != nil {
+				t.Error(err)
+			}
+			select {
+			case <-done:
+				return
+			case <-time.After(30 * time.Millisecond):
+			}
+		}
+	})
+	defer users.Wait()
+	defer close(done)
+	other := must[*tpm.Store](t)(tpm.OpenStore(c))
+	defer other.Close()
+	must[keystore.Key](t)(other.Generate(keystore.HMACSHA256))
 }
 
 // TestQueueEnds gives up when the time is over.
@@ -81,6 +113,31 @@ func TestTPM12(t *testing.T) {
 	}), time.Minute)
 	says(t, "a TPM 1.2", err, keystore.ErrUnavailable, "TPM 1.2", "TPM 2.0 is needed")
 	if strings.Contains(err.Error(), "0xa") {
+		t.Error(err)
+	}
+}
+
+// TestRoomAfterTurn has a session for a password salted with the persistent storage key after
+// other processes had their turn, too: another key would take the room that enrolling needs.
+func TestRoomAfterTurn(t *testing.T) {
+	s, _, _ := newStore(t)
+	d := s.Device()
+	changeAuth(t, d, tpm2.TPMRHEndorsement, "secret")
+	if err := d.SetPasswords(tpm.Passwords{Endorsement: source(t, "secret")}); err != nil {
+		t.Fatal(err)
+	}
+	d.MakeWay()
+	err := d.Do(func(chip transport.TPM) error {
+		if _, err := tpm.Hierarchy(chip, tpm2.TPMRHEndorsement); err != nil {
+			return err
+		}
+		loaded, err := tpm.Handles(chip, 0x80000000, 0x80ffffff)
+		if len(loaded) > 0 {
+			t.Errorf("%x are loaded", loaded)
+		}
+		return err
+	})
+	if err != nil {
 		t.Error(err)
 	}
 }

@@ -17,18 +17,15 @@ const maxLoaded = 3 // objects, and as many sessions: what every TPM and every k
 // The TCG calls this layer a resource manager.
 type resources struct {
 	connection connection
-	exclusive  bool // no other program uses the TPM, and nothing cleans up after this one
+	exclusive  bool // no other program uses the TPM meanwhile, and nothing cleans up after this one
 
 	fresh    map[uint32]bool // handles of objects and sessions of the current operation
 	resident []*object       // loaded keys, least recently used first
 	sessions []*session      // likewise
 }
 
-// connect connects if necessary, and cleans up a TPM that no other program uses.
+// connect connects, and cleans up a TPM that no other program uses meanwhile.
 func (r *resources) connect() error {
-	if r.connection.isOpen() {
-		return nil
-	}
 	if err := r.connection.open(); err != nil {
 		return err
 	}

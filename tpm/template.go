@@ -130,12 +130,40 @@ func ecdsaKey(t *tpm2.TPMTPublic, curve tpm2.TPMECCCurve, scheme tpm2.TPMTECCSch
 	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
 }
 
-// exchangeParent returns the template of an ImportParent: a storage key under the
-// storage key.
-func exchangeParent() tpm2.TPMTPublic {
+// exchangeParent returns the template of an ImportParent: a storage key under the storage key
+// with this public area. TPMs require that both encrypt with the same cipher.
+func exchangeParent(under []byte) (tpm2.TPMTPublic, error) {
 	t := tpm2.ECCSRKTemplate
+	cipher, err := storageCipher(under)
+	if err != nil {
+		return t, fmt.Errorf("tpm: storage key: %w: %w", keystore.ErrBadData, err)
+	}
+	t.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
+		Symmetric: cipher, Scheme: tpm2.TPMTECCScheme{Scheme: tpm2.TPMAlgNull}, CurveID: tpm2.TPMECCNistP256,
+		KDF: tpm2.TPMTKDFScheme{Scheme: tpm2.TPMAlgNull},
+	})
 	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
-	return t
+	return t, nil
+}
+
+// storageCipher returns the cipher with which a storage key encrypts those under it.
+func storageCipher(public []byte) (c tpm2.TPMTSymDefObject, err error) {
+	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
+	if err != nil {
+		return c, err
+	}
+	if p.Type == tpm2.TPMAlgRSA {
+		parms, err := p.Parameters.RSADetail()
+		if err != nil {
+			return c, err
+		}
+		return parms.Symmetric, nil
+	}
+	parms, err := p.Parameters.ECCDetail()
+	if err != nil {
+		return c, err
+	}
+	return parms.Symmetric, nil
 }
 
 // Evidence is what the public area of a key proves. The TPM checks the area whenever it

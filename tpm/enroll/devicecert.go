@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"cmp"
+	"crypto/x509"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -9,11 +10,12 @@ import (
 
 // A deviceClaim is what the manufacturer's certificate of a device is worth.
 type deviceClaim struct {
-	path        // to a root of the policy
-	proves bool // that the AK is in the device's TPM
-	name   string
-	chip   string // the TPM that it names, or empty
-	unused string // why it counts as absent
+	path            // to a root of the policy
+	restricted bool // the key is
+	proves     bool // that the AK is in the device's TPM
+	name       string
+	chip       string // the TPM that it names, or empty
+	unused     string // why it counts as absent
 }
 
 // remark is what the certificate adds to the reason why a device is not accepted.
@@ -21,6 +23,9 @@ func (c *deviceClaim) remark() string {
 	switch {
 	case c.unused != "":
 		return "; the certificate of the device's maker is not accepted: " + c.unused
+	case c.chain != nil && !c.proves && c.restricted:
+		return "; the certificate of the device's maker, for " + c.name + ", does not say that its key is restricted " +
+			"(policy 2.23.133.11.1.3 or usage 2.23.133.8.3), so it does not prove which TPM has the keys"
 	case c.chain != nil && !c.proves:
 		return "; its IDevID belongs to " + c.name + ", which does not prove which TPM has the keys"
 	}
@@ -39,7 +44,8 @@ func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim
 		c.name = cmp.Or(writtenName(certificate.RawSubject), c.chip, "a device without a name")
 		c.path, err = p.Devices.verify(certificate, d.Certificates[1:], now)
 	}
-	c.proves = err == nil && d.Restricted() && certificate.attests()
+	c.restricted = d.Restricted()
+	c.proves = err == nil && c.restricted && certificate.attests()
 	if err == nil && c.expired() && !c.proves {
 		err = proof.Fail(ErrEKCertificate, "it, or a certificate above it, has expired")
 	}
@@ -67,6 +73,8 @@ func deviceCertificate(d *proof.DeviceProof) (e EKCertificate, err error) {
 		return e, proof.Fail(ErrEKCertificate, "it is for another key")
 	case e.IsCA:
 		return e, proof.Fail(ErrEKCertificate, "it is a CA certificate")
+	case e.KeyUsage != 0 && e.KeyUsage&(x509.KeyUsageDigitalSignature|x509.KeyUsageContentCommitment) == 0:
+		return e, proof.Fail(ErrEKCertificate, "its key usage does not permit signatures")
 	}
 	return e, nil
 }

@@ -72,6 +72,9 @@ func TestOddDeviceCertificates(t *testing.T) {
 		"a curve that is written out": {func(p *parts) { p.key = explicit(f.ak, nil) }, ""},
 		"another generator":           {func(p *parts) { p.key = explicit(f.ak, []byte{4}) }, "unknown algorithm"},
 		"of another key":              {func(p *parts) { p.serial, p.key = []byte{2, 1, 0x80}, oaep(&f.ek.PublicKey) }, "for another key"},
+		"for signatures":              {func(p *parts) { p.extra = extension([]byte{6, 3, 0x55, 0x1d, 15}, []byte{3, 2, 7, 0x80}) }, ""},
+		"for non-repudiation":         {func(p *parts) { p.extra = extension([]byte{6, 3, 0x55, 0x1d, 15}, []byte{3, 2, 6, 0x40}) }, ""},
+		"for encryption only":         {func(p *parts) { p.extra = extension([]byte{6, 3, 0x55, 0x1d, 15}, []byte{3, 2, 5, 0x20}) }, "does not permit signatures"},
 		"two usages": {func(p *parts) {
 			usage := extension([]byte{6, 3, 0x55, 0x1d, 15}, []byte{3, 2, 7, 0x80})
 			p.serial, p.extra = []byte{2, 1, 0x80}, append(usage, usage...)

@@ -67,6 +67,9 @@ func TestDeviceCertificateAttests(t *testing.T) {
 			if c.proves != tt.want || c.chain == nil && tt.want {
 				t.Errorf("%s, serial %x: %+v", name, serial, c)
 			}
+			if unsaid := c.chain != nil && !tt.want; strings.Contains(c.remark(), "does not say that its key is restricted") != unsaid {
+				t.Errorf("%s, serial %x: %q", name, serial, c.remark())
+			}
 		}
 	}
 }

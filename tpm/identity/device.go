@@ -127,3 +127,20 @@ func (d *Device) Credentials() (name string, list []Credential, err error) {
 	defer d.mu.Unlock()
 	return d.credentials()
 }
+
+// Next returns the LDevIDs of a renewal that was begun and not completed, without certificates.
+// If only the answer of the authority was lost, it accepts these instead of the present ones.
+func (d *Device) Next() (list []Credential, err error) {
+	if err := d.acquire(); err != nil {
+		return nil, err
+	}
+	defer d.mu.Unlock()
+	for _, b := range d.file.state.Next {
+		s, err := d.signer(b)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, Credential{Algorithm: b.Algorithm, Signer: s})
+	}
+	return list, nil
+}

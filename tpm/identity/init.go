@@ -6,11 +6,13 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -29,13 +31,16 @@ type InitOptions struct {
 	Algorithms  []keystore.Algorithm // of the LDevIDs: ECDSAP256, RSASign2048 or both; default ECDSAP256
 	NewKeys     bool                 // make new LDevIDs, because the old ones were revoked
 	Replace     bool                 // give up the identity of another TPM
+	// GivenUp, if not nil, is called when Init has replaced an identity whose keys do not load
+	// anymore, with the path of a file that keeps it.
+	GivenUp func(kept string)
 }
 
 // Init makes the keys that do not exist yet: an AK and the LDevIDs, under the storage
 // key of the store. The EK is the TPM's own. Each key is written to the file as soon as
 // it is made, so that Init can be repeated after a crash; if all exist, it changes
-// nothing. Keys that no longer load, because the TPM was cleared, are replaced. The
-// error is [ErrOtherTPM] or [ErrOtherEK] if the identity belongs to another TPM or EK.
+// nothing. Keys that no longer load, because the TPM was cleared or because their storage key
+// is gone and nothing tells how it was made, are replaced. The error is [ErrOtherTPM] or [ErrOtherEK] if the identity belongs to another TPM or EK.
 //
 // On a chip it may take minutes. progress, if not nil, is called before each step.
 func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string)) error {
@@ -182,12 +187,31 @@ func (i *initialization) makeAK() error {
 	if err != nil {
 		return err
 	}
-	return i.file.save(func(s *state) {
+	return i.giveUp(func(s *state) {
 		if s.forgetKeys(); i.replaced != nil {
 			s.EK = i.replaced
 		}
 		s.StorageKey, s.AK = name.Buffer, &ak
 	})
+}
+
+// giveUp saves a change that removes the keys, and keeps the file with them, if there are any.
+func (i *initialization) giveUp(change func(*state)) error {
+	if i.file.state.AK == nil {
+		return i.file.save(change)
+	}
+	kept, err := atomicfile.Aside(i.file.path, ".lost")
+	if err != nil {
+		return fmt.Errorf("enroll: state file: %w", err)
+	}
+	err = i.file.save(change)
+	if err != nil && !errors.Is(err, atomicfile.ErrUnsynced) {
+		return errors.Join(err, os.Remove(kept)) // a second name of what stays
+	}
+	if i.GivenUp != nil {
+		i.GivenUp(kept)
+	}
+	return err
 }
 
 // makeKeys makes the missing LDevIDs. A device with a new one has to enroll again.

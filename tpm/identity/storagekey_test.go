@@ -147,13 +147,20 @@ func TestStorageKeyOfBefore(t *testing.T) {
 	checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
 
 	d.file.state.StorageKey[2] ^= 1 // as if the seed of the owner were another
-	if _, err := d.file.state.write(path); err != nil {
+	before, err := d.file.state.write(path)
+	if err != nil {
 		t.Fatal(err)
 	}
 	checkError(t, d.Check(), ErrCleared)
 	checkError(t, d.Enroll(ctx, o.exchange, nil), ErrCleared)
 	checkError(t, Diagnose(chip, path), ErrCleared)
-	checkError(t, d.Init(ctx, InitOptions{}, nil), nil)
+	var kept []string
+	checkError(t, d.Init(ctx, InitOptions{GivenUp: func(path string) { kept = append(kept, path) }}, nil), nil)
+	if len(kept) != 1 || kept[0] != path+".lost" {
+		t.Errorf("the identity is kept in %q", kept)
+	} else if _, sum, err := readState(kept[0]); err != nil || sum != before {
+		t.Errorf("%s is not the file that was replaced: %v", kept[0], err)
+	}
 	checkError(t, d.Enroll(ctx, o.exchange, nil), nil)
 	if got := persistent(t, chip, other); string(got) != string(d.file.state.StorageKey) {
 		t.Errorf("%#x holds %x, and the identity is under %x", other, got, d.file.state.StorageKey)

@@ -52,9 +52,9 @@ func tpmInitCommand(p *program) *cobra.Command {
 		Short: "Make this machine's keys in its TPM",
 		Long: `Makes the storage key, the attestation key and the identity keys of this machine in
 its TPM, which --keystore tpm:?state=FILE names. Nothing that it writes to disk is
-secret. It can be repeated: existing keys stay. After the TPM was cleared, it makes new
-keys, and keeps the file of the lost ones under a name that ends in .lost, or in .lost-2
-and so on.`,
+secret. It can be repeated: existing keys stay. If the TPM no longer has them, because it
+was cleared, it makes new ones, and keeps the files of the lost ones under names that end
+in .lost, or in .lost-2 and so on. Enroll this machine again after that.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if ek != "" {
@@ -117,9 +117,10 @@ func initTPM(p *program, ctx context.Context, o identity.InitOptions, service st
 	o.Uncertified = func(err error) {
 		fmt.Fprintf(p.stderr, "msl-hsm: no certificate of the endorsement key: %s; without it, an operator must approve this machine: run msl-hsm tpm init again to retry\n", exit.Printable(exit.OneLine(err)))
 	}
-	m, err := keys.InitDevice(c, o.Replace, func(lost string) {
-		fmt.Fprintf(p.stderr, "msl-hsm: the file with the keys that the TPM lost is kept as %s\n", exit.Printable(lost))
-	})
+	o.GivenUp = func(kept string) {
+		fmt.Fprintf(p.stderr, "msl-hsm: the TPM no longer has this machine's identity keys: new ones were made, which no server knows yet: run msl-hsm tpm enroll; the file with the former ones is kept as %s\n", exit.Printable(kept))
+	}
+	m, err := keys.InitDevice(c, o.Replace, func(what string) { fmt.Fprintf(p.stderr, "msl-hsm: %s\n", exit.Printable(what)) })
 	if err != nil {
 		return err
 	}
@@ -173,6 +174,9 @@ func printStatus(p *program, s identity.Status) error {
 	}
 	if s.LastAnswer != "" {
 		fmt.Fprintf(p.stdout, "last      %s: %s\n", day(*s.LastAttempt), exit.Printable(s.LastAnswer))
+	}
+	if s.Renewing {
+		fmt.Fprintln(p.stdout, "renewal   not completed: run msl-hsm tpm renew")
 	}
 	for _, k := range s.Keys {
 		line := fmt.Sprintf("key       %s %s", k.Algorithm, k.Name)

@@ -66,7 +66,7 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 		transport = k.lasting
 	}
 	k.MSL = &msl.Client{
-		Local: entity, Peers: peers, Rand: k.random, Headers: tell.headers(),
+		Local: entity, EntityAuth: afterRefusal(entity), Peers: peers, Rand: k.random, Headers: tell.headers(),
 		Transport:    tell.transport(transport),
 		Limits:       messageLimits(c.Client.Limits),
 		Capabilities: &msl.Capabilities{Compression: c.Client.Compression, Languages: c.Client.Languages},

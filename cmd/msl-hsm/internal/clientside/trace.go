@@ -261,6 +261,9 @@ func advice(e *msl.PeerError, c *config.Config) string {
 		}
 		return fmt.Sprintf("register %q on the server with msl-hsm entity add", c.Client.Identity)
 	case msl.ErrEntityRevoked, msl.ErrMasterTokenIdentityRevoked:
+		if asMachine(c) && c.Client.EntityScheme == "X509" {
+			return "if a renewal was not completed, run msl-hsm tpm renew; otherwise the server's operator revoked it"
+		}
 		return "the server's operator revoked it"
 	case msl.ErrUserIDTokenRevoked:
 		return "the server's operator revoked it, the user has another password now, or it expired too long ago: log in again"

@@ -20,16 +20,16 @@ import (
 
 // InitDevice opens the TPM with its keys, and makes what is missing: the key file,
 // the storage key at its handle, and a new file to replace one whose keys the TPM has
-// lost, because it was cleared or, with replace, is another one. lost is called with the
-// name of the replaced file, which is kept. Every secret is read at most once.
-func InitDevice(c *config.Config, replace bool, lost func(path string)) (*Device, error) {
+// lost, because it was cleared or, with replace, is another one. tell is called with what
+// became of keys that this machine had. Every secret is read at most once.
+func InitDevice(c *config.Config, replace bool, tell func(what string)) (*Device, error) {
 	u, err := TPMURI(c)
 	if err != nil {
 		return nil, err
 	}
 	m, err := openDevice(c, u, func(d *tpm.Device, settings tpm.StoreConfig) (*tpm.Store, error) {
 		if _, err := os.Stat(u.State); errors.Is(err, fs.ErrNotExist) {
-			return d.InitStore(settings)
+			return newKeys(d, settings, tell)
 		}
 		s, err := d.OpenStore(settings)
 		if !errors.Is(err, keystore.ErrForeign) {
@@ -42,7 +42,7 @@ func InitDevice(c *config.Config, replace bool, lost func(path string)) (*Device
 		if err != nil {
 			return nil, err
 		}
-		lost(aside)
+		tell("the file with the keys that the TPM lost is kept as " + aside)
 		return d.OpenStore(settings)
 	})
 	if err != nil {
@@ -52,6 +52,16 @@ func InitDevice(c *config.Config, replace bool, lost func(path string)) (*Device
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+// newKeys makes the key file. If there is an identity, there was one before.
+func newKeys(d *tpm.Device, settings tpm.StoreConfig, tell func(what string)) (*tpm.Store, error) {
+	s, err := d.InitStore(settings)
+	if _, missing := os.Stat(IdentityFile(settings.State)); err == nil && missing == nil {
+		tell(fmt.Sprintf("the key file %s was missing although this machine has an identity, so a new one was made: "+
+			"import pre-shared keys and other keys again, or put back a copy of the old file", settings.State))
+	}
+	return s, err
 }
 
 // EKService returns a function that asks a manufacturer for the certificate of an
