@@ -38,7 +38,7 @@ func withinTries(k *config.Keystore, pauses []time.Duration, open func() (Store,
 	store, err := openUnclear(k, pauses, open)
 	switch {
 	case err == nil && before != nil:
-		if err := os.Remove(k.Refusals); err != nil {
+		if err := os.Remove(k.Refusals); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, errors.Join(err, store.Close())
 		}
 	case keystore.PINRefused(err):
@@ -77,6 +77,9 @@ func openUnclear(k *config.Keystore, pauses []time.Duration, open func() (Store,
 		}
 		if k.Log != nil {
 			k.Log.Warn("the token does not say whether the PIN is right: it is given again after a pause", "pause", pauses[0], "error", err)
+		}
+		if k.Pauses != nil {
+			k.Pauses(pauses[0])
 		}
 		select {
 		case <-time.After(pauses[0]):
