@@ -53,7 +53,13 @@ func withinTries(k *config.Keystore, pauses []time.Duration, open func() (Store,
 // refusalsBefore returns the lines of the file, of which there are too few to refuse the start.
 func refusalsBefore(path string) ([]byte, error) {
 	lines, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Dir(path)); err != nil {
+			return nil, exit.Usagef("refused PINs cannot be counted: %w: make that directory, or correct STATE_DIRECTORY", err)
+		}
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	if n := bytes.Count(lines, []byte("\n")); n >= mostRefusals {

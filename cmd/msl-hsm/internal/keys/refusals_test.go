@@ -92,3 +92,15 @@ func TestRefusalsRemoved(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusalsNowhere has no directory for the file: the PIN is not given, since nothing would count.
+func TestRefusalsNowhere(t *testing.T) {
+	k := &config.Keystore{PIN: "file:pin", Refusals: filepath.Join(t.TempDir(), "absent", "refused")}
+	_, err := withinTries(k, nil, func() (Store, error) {
+		t.Error("the PIN is given")
+		return nil, keystore.ErrPIN
+	})
+	if exit.Code(err) != exit.Usage || !strings.Contains(err.Error(), "STATE_DIRECTORY") {
+		t.Errorf("exit code %d, %v", exit.Code(err), err)
+	}
+}
