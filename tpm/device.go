@@ -33,6 +33,7 @@ type Device struct {
 	closed    bool
 	resources *resources
 	tpm       *executor
+	stay      *time.Timer // of the connection, if the TPM is shared
 }
 
 // Open opens the TPM that a tpm: URI names (see URI for the grammar), starts it if
@@ -147,7 +148,10 @@ func (d *Device) connect() error {
 	}
 	err := d.resources.connect()
 	if err == nil && d.shared {
-		time.AfterFunc(longestStay, d.makeWay)
+		if d.stay != nil {
+			d.stay.Stop() // that of a connection that broke
+		}
+		d.stay = time.AfterFunc(longestStay, d.makeWay)
 	}
 	return err
 }

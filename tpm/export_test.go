@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -76,3 +77,11 @@ func (s *Store) ProvisionKeyPair(label string, a keystore.Algorithm, key crypto.
 
 // MakeWay lets other processes have their turn, as after a second.
 func (d *Device) MakeWay() { d.makeWay() }
+
+// Break ends the connection as a TPM does that is restarted, and returns the timer of its stay.
+func (d *Device) Break() (stay *time.Timer) {
+	<-d.turn
+	defer d.unlock()
+	d.resources.lose()
+	return d.stay
+}

@@ -76,7 +76,7 @@ func (e *PasswordError) Error() string {
 // Unwrap returns [keystore.ErrPIN], and the error of the TPM if there is one.
 func (e *PasswordError) Unwrap() []error {
 	if e.Err == nil {
-		return []error{keystore.ErrPIN}
+		return []error{keystore.NoPINf("none was given")}
 	}
 	return []error{keystore.ErrPIN, e.Err}
 }

@@ -216,3 +216,15 @@ func TestHierarchyOff(t *testing.T) {
 	})
 	says(t, "the endorsement hierarchy", err, keystore.ErrUnavailable, "endorsement hierarchy is disabled")
 }
+
+// TestPasswordRefused tells a password that was refused from one that was not given.
+func TestPasswordRefused(t *testing.T) {
+	for want, err := range map[bool]error{
+		false: &tpm.PasswordError{Hierarchy: "owner"},
+		true:  &tpm.PasswordError{Hierarchy: "owner", Err: tpm2.TPMRCBadAuth},
+	} {
+		if is(t, err.Error(), err, keystore.ErrPIN); keystore.PINRefused(err) != want {
+			t.Errorf("%v: refused %t, want %t", err, !want, want)
+		}
+	}
+}

@@ -62,12 +62,11 @@ func (x *executor) provisionStorageKey(at uint32) (storageKey, error) {
 // the owner this cannot be checked, which is no reason to demand it.
 func checkRepeatable(x *executor, public []byte) error {
 	made, err := x.remake(nameOf(public), variants(public))
-	var wrong *PasswordError
 	switch {
 	case err == nil:
 		x.resources.flush(made)
 		return nil
-	case errors.Is(err, keystore.ErrPIN) && !(errors.As(err, &wrong) && wrong.Err != nil):
+	case errors.Is(err, keystore.ErrPIN) && !keystore.PINRefused(err):
 		return nil
 	case errors.Is(err, keystore.ErrNotFound):
 		return fmt.Errorf("it was made in a way that cannot be repeated, so all keys under it would be lost with it: %w", keystore.ErrWrongKey)
@@ -75,7 +74,7 @@ func checkRepeatable(x *executor, public []byte) error {
 	return err
 }
 
-// A unfitError says that the key at a handle cannot be the storage key, and names a free handle.
+// An unfitError says that the key at a handle cannot be the storage key, and names a free handle.
 // It is [keystore.ErrUnavailable], whatever the reason.
 type unfitError struct {
 	at, free uint32

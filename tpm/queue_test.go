@@ -141,3 +141,17 @@ func TestRoomAfterTurn(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestStayOfBrokenConnection checks that a connection that broke does not shorten the stay of the
+// next one: otherwise a process would give way more and more often, with each restart of the TPM.
+func TestStayOfBrokenConnection(t *testing.T) {
+	d := must[*tpm.Device](t)(tpm.Open(tpmtest.Serve(t)))
+	defer d.Close()
+	stay := d.Break()
+	if err := d.Do(func(transport.TPM) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if stay.Stop() {
+		t.Error("the stay of the broken connection would still end")
+	}
+}

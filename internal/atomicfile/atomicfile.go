@@ -71,16 +71,22 @@ func there(path string) bool {
 
 // Aside gives the file at path a second, unused name in the same directory: the file's
 // name with suffix, and with a number if that is taken. The file keeps its own name until
-// another file takes it, through [Replace], which follows the same links. An error is a
-// [*fs.PathError] about path.
-func Aside(path, suffix string) (name string, err error) {
+// another file takes it, through [Replace], which follows the same links. On a file system
+// without hard links the second name is that of a copy. An error is a [*fs.PathError] about
+// path.
+func Aside(path, suffix string) (name string, err error) { return aside(path, suffix, os.Link) }
+
+func aside(path, suffix string, link func(from, to string) error) (name string, err error) {
 	file, err := settle(path)
 	if err != nil {
 		return "", about("keep", path, err)
 	}
 	name = file + suffix
 	for n := 2; ; n++ {
-		err := os.Link(file, name)
+		err := link(file, name)
+		if linkless(err) {
+			err = duplicate(file, name)
+		}
 		if err == nil {
 			return name, nil
 		}
@@ -89,6 +95,19 @@ func Aside(path, suffix string) (name string, err error) {
 		}
 		name = fmt.Sprintf("%s%s-%d", file, suffix, n)
 	}
+}
+
+// duplicate makes a copy of a file under an unused name.
+func duplicate(file, name string) error {
+	i, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return write(name, data, i.Mode().Perm(), link)
 }
 
 // Publish gives a file that was written and synced, in the directory of path or below it, the
@@ -193,10 +212,16 @@ func stage(dir *os.Root, data []byte, mode fs.FileMode) (name string, err error)
 // existing file.
 func link(dir *os.Root, from, to string) error {
 	err := dir.Link(from, to)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
-		return reserve(dir, from, to) // no hard links, as on a USB stick
+	if linkless(err) {
+		return reserve(dir, from, to)
 	}
 	return err
+}
+
+// linkless reports whether an error may be that of a file system without hard links, as on a
+// USB stick.
+func linkless(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported)
 }
 
 // reserve first creates an empty file with the name, which a crash would leave behind.

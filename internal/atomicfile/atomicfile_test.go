@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -194,6 +195,24 @@ func TestReserve(t *testing.T) {
 	}
 	holds(t, path, "one")
 	names(t, dir, "file", "link")
+}
+
+// TestAsideLinkless is Aside on a file system that has no hard links.
+func TestAsideLinkless(t *testing.T) {
+	dir := t.TempDir()
+	path := put(t, filepath.Join(dir, "file"), "old")
+	for _, want := range []string{path + ".lost", path + ".lost-2"} {
+		name, err := aside(path, ".lost", func(string, string) error { return syscall.EPERM })
+		if name != want || err != nil {
+			t.Errorf("%s, %v; want %s", name, err, want)
+		}
+		holds(t, want, "old")
+	}
+	if err := Replace(path, []byte("new"), 0); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, path+".lost", "old")
+	names(t, dir, "file", "file.lost", "file.lost-2")
 }
 
 func TestLinksFollowed(t *testing.T) {

@@ -34,7 +34,8 @@ func New(n int) *Buffer {
 // Copy makes a buffer with a copy of secret, which is left unchanged.
 func Copy(secret []byte) *Buffer {
 	b := New(len(secret))
-	for i, c := range secret { // copy moves many bytes at once, through registers that a signal may save
+	//lint:ignore S1001 copy moves many bytes at once, through registers that a signal may save
+	for i, c := range secret {
 		b.page[i] = c
 	}
 	return b

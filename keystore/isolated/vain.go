@@ -43,7 +43,7 @@ func (p *process) note(op operation, err error) {
 		f.since = before.since
 	}
 	p.failing.Store(&f)
-	limit := p.limit << min(p.vain.before, mostDoubled)
+	limit := p.limit << min(p.vain.length(), mostDoubled)
 	if errors.Is(err, keystore.ErrUnclear) { // the next child gives the PIN again at once
 		limit = max(limit, keystore.PINPause(math.MaxInt))
 	}

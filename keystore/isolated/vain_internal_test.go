@@ -63,3 +63,17 @@ func TestVainRow(t *testing.T) {
 	}
 	p.reap()
 }
+
+// TestVainAfterWork has the device of a child fail that had worked there: as without a row, it may only
+// fail for as long as a call may take.
+func TestVainAfterWork(t *testing.T) {
+	p, _ := startedProcess(t)
+	p.limit, p.vain.before = 10*time.Second, mostDoubled
+	p.note(opSum, nil)
+	p.failing.Store(&vainTime{time.Now().Add(-2 * p.limit), time.Now()})
+	if p.note(opSum, keystore.ErrUnavailable); !p.isOver() {
+		t.Error("the device has longer to fail, although it worked")
+	}
+	p.end("was tested")
+	p.reap()
+}

@@ -40,7 +40,8 @@ type InitOptions struct {
 // key of the store. The EK is the TPM's own. Each key is written to the file as soon as
 // it is made, so that Init can be repeated after a crash; if all exist, it changes
 // nothing. Keys that no longer load, because the TPM was cleared or because their storage key
-// is gone and nothing tells how it was made, are replaced. The error is [ErrOtherTPM] or [ErrOtherEK] if the identity belongs to another TPM or EK.
+// is gone and nothing tells how it was made, are replaced. The error is [ErrOtherTPM] or
+// [ErrOtherEK] if the identity belongs to another TPM or EK.
 //
 // On a chip it may take minutes. progress, if not nil, is called before each step.
 func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string)) error {

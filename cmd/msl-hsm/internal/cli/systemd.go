@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -165,9 +166,16 @@ func keepAlive(s *serverside.Service) (end func()) {
 }
 
 // countRefusals has the starts of a unit counted at which the token does not accept the PIN. systemd
-// does not start it again after such an end, but a connection to its socket does.
+// does not start it again after such an end, but a connection to its socket does. A start that it
+// ended in a pause, for taking too long, would not be counted.
 func countRefusals(k *config.Keystore, ctx context.Context, what string) {
 	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" {
-		k.Refusals, k.Ends = filepath.Join(dir, what+"-pin-refused"), ctx.Done()
+		k.Refusals, k.Ends, k.Pauses = filepath.Join(dir, what+"-pin-refused"), ctx.Done(), prolong
 	}
+}
+
+// prolong has systemd wait for a start for as long as it pauses, and a minute and a half more, as it
+// waits for any start (sd_notify(3)).
+func prolong(pause time.Duration) {
+	notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (pause + 90*time.Second).Microseconds()))
 }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 )
 
 // A manager starts a server as systemd does: with a socket that stays open, and one to
@@ -192,4 +194,21 @@ func TestSystemdWatchdog(t *testing.T) {
 	if status := server.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGABRT {
 		t.Errorf("it ended with %v", server.ProcessState)
 	}
+}
+
+// TestPausesProlongStart checks that systemd waits for a start that pauses before it gives a PIN again:
+// it would end the start and begin another one, and neither would count.
+func TestPausesProlongStart(t *testing.T) {
+	dir := t.TempDir()
+	notes, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer notes.Close()
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
+	t.Setenv("STATE_DIRECTORY", dir)
+	var k config.Keystore
+	countRefusals(&k, t.Context(), "agent")
+	k.Pauses(5 * time.Minute)
+	(&manager{t: t, notes: notes}).told("EXTEND_TIMEOUT_USEC=390000000")
 }

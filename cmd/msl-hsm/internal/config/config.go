@@ -47,6 +47,7 @@ type Keystore struct {
 	Slow          func(what string) (done func()) // shows what takes long until done is called, or nil
 	Refusals      string                          // file with the starts in a row at which the token did not accept the PIN, or ""
 	Ends          <-chan struct{}                 // closed when a process with such a file is to end
+	Pauses        func(time.Duration)             // called before such a process pauses at its start, or nil
 }
 
 // Server configures a server.

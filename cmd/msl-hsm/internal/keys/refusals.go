@@ -38,7 +38,7 @@ func withinTries(k *config.Keystore, pauses []time.Duration, open func() (Store,
 	store, err := openUnclear(k, pauses, open)
 	switch {
 	case err == nil && before != nil:
-		if err := os.Remove(k.Refusals); err != nil {
+		if err := os.Remove(k.Refusals); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, errors.Join(err, store.Close())
 		}
 	case keystore.PINRefused(err):
@@ -53,7 +53,13 @@ func withinTries(k *config.Keystore, pauses []time.Duration, open func() (Store,
 // refusalsBefore returns the lines of the file, of which there are too few to refuse the start.
 func refusalsBefore(path string) ([]byte, error) {
 	lines, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Dir(path)); err != nil {
+			return nil, exit.Usagef("refused PINs cannot be counted: %w: make that directory, or correct STATE_DIRECTORY", err)
+		}
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	if n := bytes.Count(lines, []byte("\n")); n >= mostRefusals {
@@ -77,6 +83,9 @@ func openUnclear(k *config.Keystore, pauses []time.Duration, open func() (Store,
 		}
 		if k.Log != nil {
 			k.Log.Warn("the token does not say whether the PIN is right: it is given again after a pause", "pause", pauses[0], "error", err)
+		}
+		if k.Pauses != nil {
+			k.Pauses(pauses[0])
 		}
 		select {
 		case <-time.After(pauses[0]):
