@@ -160,13 +160,14 @@ func TestTLSOCSP(t *testing.T) {
 		name     string
 		response []byte
 		stapled  bool
+		next     string // step, if it is not
 	}{
-		{"good", good, true},
-		{"none", nil, false},
-		{"expired", a.respond(own, ocsp.Good, time.Now().Add(-time.Minute)), false},
-		{"of another", a.respond(other, ocsp.Good, time.Now().Add(time.Hour)), false},
-		{"revoked", a.respond(own, ocsp.Revoked, time.Now().Add(time.Hour)), false},
-		{"good again", good, true},
+		{"good", good, true, ""},
+		{"none", nil, false, "cannot be read: put a current response in its place"},
+		{"expired", a.respond(own, ocsp.Good, time.Now().Add(-time.Minute)), false, ": put a current response in its place"},
+		{"of another", a.respond(other, ocsp.Good, time.Now().Add(time.Hour)), false, ": put a current response in its place"},
+		{"revoked", a.respond(own, ocsp.Revoked, time.Now().Add(time.Hour)), false, ": replace the certificate"},
+		{"good again", good, true, ""},
 	} {
 		mu.Lock()
 		response = test.response
@@ -178,13 +179,13 @@ func TestTLSOCSP(t *testing.T) {
 		if got := len(c.OCSPResponse()) > 0; got != test.stapled {
 			t.Errorf("%s: stapled %v", test.name, got)
 		}
-		if err := own.CheckOCSP(); (err == nil) != test.stapled {
+		if err := own.CheckOCSP(); (err == nil) != test.stapled || err != nil && !strings.HasSuffix(err.Error(), test.next) {
 			t.Errorf("%s: told %v", test.name, err)
 		}
 		c.Close()
 	}
 	own.OCSP = func() []byte { return []byte("junk") }
-	if err := own.CheckOCSP(); err == nil || !strings.HasSuffix(err.Error(), `OCSP response for "CN=server": it is not one in DER or PEM`) {
+	if err := own.CheckOCSP(); err == nil || !strings.HasSuffix(err.Error(), `OCSP response for "CN=server": it is not one in DER or PEM: put a current response in its place`) {
 		t.Errorf("junk: %v", err)
 	}
 	own.OCSP = func() []byte { return a.respond(own, ocsp.Revoked, time.Now().Add(time.Hour)) }

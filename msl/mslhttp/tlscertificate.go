@@ -33,7 +33,7 @@ type TLSCertificate struct {
 	OCSP func() []byte
 }
 
-// CheckOCSP returns why the OCSP response is not stapled now.
+// CheckOCSP returns why the OCSP response is not stapled now, and what to do.
 func (c TLSCertificate) CheckOCSP() error {
 	if c.OCSP == nil {
 		return nil
@@ -46,11 +46,15 @@ func (c TLSCertificate) CheckOCSP() error {
 	response, err := id.staple()
 	switch {
 	case err == errStale:
-		return fmt.Errorf("%w on %s", err, id.until.UTC().Format(time.DateTime))
+		err = fmt.Errorf("%w on %s", err, id.until.UTC().Format(time.DateTime))
 	case err == nil && response == nil:
-		return errors.New("mslhttp: the OCSP response cannot be read")
+		err = errors.New("mslhttp: the OCSP response cannot be read")
+	case errors.Is(err, errOCSPRevoked):
+		return fmt.Errorf("%w: replace the certificate", err)
+	case err == nil:
+		return nil
 	}
-	return err
+	return fmt.Errorf("%w: put a current response in its place", err)
 }
 
 // An identity is a certificate that passed the checks for its use.
@@ -145,7 +149,10 @@ func signsPSS(a keystore.Algorithm) bool {
 	return a >= keystore.RSAPSS2048 && a <= keystore.RSAPSS4096
 }
 
-var errStale = errors.New("mslhttp: OCSP response expired")
+var (
+	errStale       = errors.New("mslhttp: OCSP response expired")
+	errOCSPRevoked = errors.New("was revoked") // by the authority, says a response
+)
 
 // staple returns the OCSP response to send now, or nil. An unusable response is an
 // error, and is not sent.
@@ -193,7 +200,7 @@ func judgeOCSP(raw []byte, leaf, issuer *x509.Certificate) (time.Time, error) {
 	case err != nil:
 		return time.Time{}, fmt.Errorf("mslhttp: OCSP response for %q: %w", leaf.Subject, err)
 	case response.Status == ocsp.Revoked:
-		return time.Time{}, fmt.Errorf("mslhttp: the certificate of %q was revoked on %s", leaf.Subject, response.RevokedAt.Format(time.DateOnly))
+		return time.Time{}, fmt.Errorf("mslhttp: the certificate of %q %w on %s", leaf.Subject, errOCSPRevoked, response.RevokedAt.Format(time.DateOnly))
 	case response.Status != ocsp.Good:
 		return time.Time{}, fmt.Errorf("mslhttp: OCSP response: the responder does not know the certificate of %q", leaf.Subject)
 	}

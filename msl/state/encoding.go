@@ -53,8 +53,8 @@ func decodeLargestID(b []byte) (largestID, error) {
 
 // skippedShift is where the number of skipped numbers begins in the time of a record of renewals.
 // Earlier versions, which know nothing of them, read a time far ahead, and keep the record until they
-// renew it. A number of its own, which they refuse, is only for a count that has no room there, and
-// was for all.
+// renew it. They refuse a record with a fourth number, which was once written for every count, and now
+// is only for one that has no room there.
 const skippedShift, maxSkipped = 40, 1<<23 - 1
 
 // newestSequence is the record of renewals.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -68,7 +69,7 @@ func alreadyThere(to string) error {
 func partOf(file string) string { return filepath.Base(file) + ".part-" }
 
 func noDirectory(file string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	if exit.IsAny(err, fs.ErrNotExist, syscall.ENOTDIR) {
 		return fmt.Errorf("no directory for %s: make the directory, or name another file", file)
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
@@ -13,13 +14,14 @@ import (
 type Restoring struct {
 	*Keys
 	backup  string
-	newKeys bool // the backup will belong to the existing keys
+	newKeys bool       // the backup will belong to the existing keys
+	newer   state.Pair // the existing keys, if they have a newer version than the backup knows
 }
 
 // BeginRestore returns a Restoring, which the caller must close. With newKeys, the backup
 // may belong to other keys, which are lost.
 func BeginRestore(c *config.Config, backup string, newKeys bool) *Restoring {
-	return &Restoring{&Keys{c: c, needs: !c.Keystore.None()}, backup, newKeys}
+	return &Restoring{Keys: &Keys{c: c, needs: !c.Keystore.None()}, backup: backup, newKeys: newKeys}
 }
 
 // Fits checks that the backup belongs to the keys of the configuration: otherwise the
@@ -37,7 +39,10 @@ func (r *Restoring) Fits() (note string, err error) {
 	if err != nil {
 		return "", err
 	}
-	return fits(r.c, r.backup, own, known)
+	if note, err = fits(r.c, r.backup, own, known); err == nil && newestOf(own) > newestOf(known) {
+		r.newer = own
+	}
+	return note, err
 }
 
 // trust is how far the backup is trusted.
@@ -62,19 +67,23 @@ func (r *Restoring) Enrollments() ([]byte, error) {
 // State replaces a state file with the backup.
 func (r *Restoring) State(file string, keepTokens bool) (bolt.Restored, error) {
 	done, err := r.states(r.trust()).Restore(r.backup, file, keepTokens)
-	if err == nil && r.newKeys {
-		err = r.forgetPair(file)
+	switch {
+	case err != nil:
+	case r.newKeys: // it belongs to the keys with which it is used next
+		err = r.change(file, func(s *bolt.Server) error { return s.ForgetPair(context.Background()) })
+	case r.newer != nil && !keepTokens: // no earlier token is valid any more, so there is nothing to warn of
+		err = r.change(file, func(s *bolt.Server) error { return s.AddPair(context.Background(), r.newer) })
 	}
 	return done, Unusable(r.backup, err)
 }
 
-// forgetPair makes a state belong to the keys with which it is used next.
-func (r *Restoring) forgetPair(file string) error {
+// change changes the state that was restored.
+func (r *Restoring) change(file string, change func(*bolt.Server) error) error {
 	s, err := r.states(authkv.Judge).Reopen(file)
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.ForgetPair(context.Background()), s.Close())
+	return errors.Join(change(s), s.Close())
 }
 
 // ReplaceEnrollments replaces the file of enrollments with those of the backup.

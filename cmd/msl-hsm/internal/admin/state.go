@@ -179,10 +179,23 @@ func Quoted(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// Absent reports whether path, or the target of a link there, does not exist.
+// Absent reports whether path, or the target of a link there, is known not to exist.
 func Absent(path string) bool {
 	_, err := os.Stat(path)
 	return errors.Is(err, fs.ErrNotExist)
+}
+
+// lacking is Absent for a file to be made, if there is a path. What cannot be looked up is not
+// taken for a file that is there.
+func lacking(path string) (bool, error) {
+	if path == "" {
+		return false, nil
+	}
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	return false, err
 }
 
 // MakeState makes the state file if it is missing, for a command that may be the first,
@@ -193,8 +206,8 @@ func (r *Keys) MakeState() (bool, error) {
 		return false, nil
 	}
 	path := r.c.Server.State.Path()
-	if path == "" || !Absent(path) {
-		return false, nil
+	if lacks, err := lacking(path); !lacks {
+		return false, err
 	}
 	s, err := r.states(authkv.Vouch).Create(path)
 	if err != nil {
@@ -210,8 +223,8 @@ func (r *Keys) MakeEnrollments() (bool, error) {
 		return makeSharedEnrollments(r)
 	}
 	path := r.c.Server.Enrollment.File()
-	if path == "" || !Absent(path) {
-		return false, nil
+	if lacks, err := lacking(path); !lacks {
+		return false, err
 	}
 	f, err := r.enrollments(authkv.Vouch).Open(path)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -54,14 +55,11 @@ func makeCA(p *program, f caFlags) (err error) {
 	if f.out == "" {
 		return exit.Usagef("no output file for the certificate: give --out FILE")
 	}
-	if _, err := os.Lstat(f.out); err == nil {
-		return exit.Usagef("%s already exists: a CA is made once; for another one, name another file with --out", f.out)
-	}
 	if f.validity <= 0 {
 		return exit.Usagef("--validity %v: want a time such as 87600h", f.validity)
 	}
-	if _, err := os.Stat(filepath.Dir(f.out)); err != nil { // before there is a key
-		return fmt.Errorf("%w; make the directory, or name another file with --out", err)
+	if err := vacant(f.out); err != nil { // before there is a key
+		return err
 	}
 	store, err := keys.Make(c)
 	if err != nil {
@@ -84,6 +82,20 @@ func makeCA(p *program, f caFlags) (err error) {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "made the CA %q, key %s, certificate %s, valid until %s\n", f.name, keys.CAKey(c), f.out, day(certificate.NotAfter))
+	return nil
+}
+
+// vacant checks that a certificate can have that name.
+func vacant(out string) error {
+	switch _, err := os.Lstat(out); {
+	case err == nil:
+		return exit.Usagef("%s already exists: a CA is made once; for another one, name another file with --out", out)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if _, err := os.Stat(filepath.Dir(out)); err != nil {
+		return fmt.Errorf("%w; make the directory, or name another file with --out", err)
+	}
 	return nil
 }
 

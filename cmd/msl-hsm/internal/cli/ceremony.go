@@ -154,7 +154,10 @@ func (x *ceremony) begin(path string, f ceremonyFlags) error {
 	}
 	sum := sha256.Sum256(plan)
 	journal, err := plainfile.Read(x.journal)
-	interrupted := !errors.Is(err, fs.ErrNotExist)
+	interrupted := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err := x.unwritten(f, interrupted); err != nil {
 		return err
 	}
@@ -165,8 +168,6 @@ func (x *ceremony) begin(path string, f ceremonyFlags) error {
 		host, _ := os.Hostname()
 		x.state = transcript{Title: x.Title, DryRun: f.dryRun, Operator: x.Operator, Witnesses: x.Witnesses, Program: readBuild(), Host: host, Plan: hex.EncodeToString(sum[:]), Began: now()}
 		return nil
-	case err != nil:
-		return err
 	}
 	return x.resume(path, hex.EncodeToString(sum[:]), journal, f)
 }

@@ -28,6 +28,8 @@ func (x *ceremony) unwritten(f ceremonyFlags, interrupted bool) error {
 	switch _, err := os.Lstat(x.Transcript); {
 	case errors.Is(err, fs.ErrNotExist) || interrupted && f.goOn:
 		return nil
+	case err != nil:
+		return err
 	case interrupted:
 		return exit.Usagef("there is a transcript %s already, and %s: finish that ceremony with --continue", x.Transcript, x.journal)
 	}

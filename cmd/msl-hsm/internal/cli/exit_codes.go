@@ -11,9 +11,9 @@ const exitText = `Exit codes:
   2  wrong usage or configuration: correct the command line or the file
   3  the peer refused the message with an MSL error, or refused to enroll
      the device
-  4  the key store is not available: the module, token or key is missing, or the
-     HSM or TPM does not answer, it is a different HSM or TPM, or the key at the
-     handle of a TPM's storage key cannot be used
+  4  the key store is not available: the module, token or key is missing, the HSM
+     or TPM does not answer or is a different one, or the key at the handle of a
+     TPM's storage key cannot be used
   5  a PIN, password or key file was refused or cannot be read. A PIN that was
      refused is never retried automatically: tokens count failed tries and lock
   6  no answer: the server cannot be reached, sent no MSL message or only part

@@ -2,6 +2,7 @@ package config
 
 import (
 	"path/filepath"
+	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
@@ -10,7 +11,10 @@ import (
 // Read reads a file over the defaults, makes the paths in it absolute, and checks it.
 func (c *Config) Read(path string) error {
 	data, err := plainfile.Read(path)
-	if err != nil {
+	switch {
+	case exit.IsAny(err, syscall.EMFILE, syscall.ENFILE, syscall.EIO, syscall.ESTALE): // another file does not help
+		return exit.Usagef("configuration: %w", err)
+	case err != nil:
 		return exit.Usagef("configuration: %w; name another file with --config", err)
 	}
 	if err := DecodeYAML(path, data, c); err != nil {

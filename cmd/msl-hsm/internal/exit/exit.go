@@ -181,6 +181,7 @@ func fileSystems() map[string]string {
 	return map[string]string{
 		"no space left on device":             "make room on that disk, and try again",
 		"disk quota exceeded":                 "make room in that quota, and try again",
+		"not a directory":                     "correct the path",
 		"file name too long":                  "shorten the path, or correct it",
 		"file too large":                      "raise the limit of its size (ulimit -f, LimitFSIZE of systemd), and try again",
 		"input/output error":                  "the disk or device fails: the kernel log says more",

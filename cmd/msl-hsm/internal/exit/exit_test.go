@@ -80,6 +80,7 @@ func TestFileSystems(t *testing.T) {
 		&fs.PathError{Op: "write", Path: "server.db", Err: syscall.ENOSPC}:          "write server.db: no space left on device; make room on that disk, and try again",
 		&fs.PathError{Op: "write", Path: "server.db", Err: syscall.EDQUOT}:          "write server.db: disk quota exceeded; make room in that quota, and try again",
 		&fs.PathError{Op: "write", Path: "server.db", Err: syscall.EFBIG}:           "write server.db: file too large; raise the limit of its size (ulimit -f, LimitFSIZE of systemd), and try again",
+		&fs.PathError{Op: "stat", Path: "pin/a", Err: syscall.ENOTDIR}:              "stat pin/a: not a directory; correct the path",
 		&fs.PathError{Op: "stat", Path: "aaa", Err: syscall.ENAMETOOLONG}:           "stat aaa: file name too long; shorten the path, or correct it",
 		&fs.PathError{Op: "read", Path: "pin", Err: syscall.EIO}:                    "read pin: input/output error; the disk or device fails: the kernel log says more",
 		&fs.PathError{Op: "read", Path: "pin", Err: syscall.ESTALE}:                 "read pin: stale file handle; mount its file system again",

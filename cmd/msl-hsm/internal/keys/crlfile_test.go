@@ -127,3 +127,33 @@ func TestCRLCheck(t *testing.T) {
 		check("has been out of date since")
 	})
 }
+
+// TestOlderListBeside has the former list of an authority beside its next one, which is enough: its
+// certificates are accepted until that one ends, too.
+func TestOlderListBeside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two, path := issuerNamed(t, "one"), issuerNamed(t, "two"), filepath.Join(t.TempDir(), "lists")
+		former := one.crlOf(t, 1, time.Now()) // each lasts an hour
+		time.Sleep(2 * time.Hour)
+		now := time.Now()
+		text := slices.Concat(one.crlOf(t, 2, now), former)
+		time.Sleep(time.Minute)
+		text = append(text, two.crlOf(t, 1, time.Now())...)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		lists, err := OpenCRLs("server.x", path, []*x509.Certificate{one.certificate, two.certificate}, nil, slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(crlEvery)
+		if _, _, until := lists.Lifetime(); lists.Check() != nil || lists.OutOfDate() != nil || log.Len() > 0 || until.Sub(now) != time.Hour {
+			t.Errorf("checked: %v; ends at %v, now is %v; told %s", lists.Check(), until, now, &log)
+		}
+		time.Sleep(time.Hour)
+		if lists.Check() == nil || lists.OutOfDate() == nil || strings.Count(log.String(), "cannot be used") != 1 {
+			t.Errorf("once all ended: %v, told %s", lists.Check(), &log)
+		}
+	})
+}

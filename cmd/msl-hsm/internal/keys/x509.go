@@ -133,25 +133,63 @@ func (f *CRLFile) Current() []*entityauth.CRL {
 // Check reads the file as [CRLFile.Current] does, and returns why it cannot be read again, or
 // which list is out of date.
 func (f *CRLFile) Check() error {
-	lists := f.Current()
+	f.Current()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.failed != "" {
 		return fmt.Errorf("the earlier lists stay in use: %s", f.failed)
 	}
-	for _, list := range lists {
+	if err := f.outOfDate(); err != nil {
+		return fmt.Errorf("%s: %w: its certificates are refused until the file has a newer list", f.path, err)
+	}
+	return nil
+}
+
+// OutOfDate returns an error if the lists of an authority are all out of date.
+func (f *CRLFile) OutOfDate() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.outOfDate()
+}
+
+func (f *CRLFile) outOfDate() error {
+	for _, list := range f.decisive() {
 		if err := list.Current(time.Now()); err != nil {
-			return fmt.Errorf("%s: %w: its certificates are refused until the file has a newer list", f.path, err)
+			return err
 		}
 	}
 	return nil
+}
+
+// decisive returns of each authority the list that ends last, and one in force rather than others:
+// certificates are accepted as long as any list of their authority is in force.
+func (f *CRLFile) decisive() (all []*entityauth.CRL) {
+	now := time.Now()
+	later := func(a, b *entityauth.CRL) int {
+		switch inForce := a.Current(now) == nil; {
+		case inForce == (b.Current(now) == nil):
+			return a.NextUpdate().Compare(b.NextUpdate())
+		case inForce:
+			return 1
+		}
+		return -1
+	}
+	for _, issuer := range f.issuers {
+		own := slices.DeleteFunc(slices.Clone(f.lists), func(list *entityauth.CRL) bool { return !list.SpeaksFor(issuer) })
+		if len(own) > 0 {
+			all = append(all, slices.MaxFunc(own, later))
+		}
+	}
+	return all
 }
 
 // Lifetime returns when the list was made that has to be replaced first, when it should be
 // replaced by, and when it ends. Authorities replace lists long before they end: one with less
 // than a tenth of its life left, or two weeks, is late.
 func (f *CRLFile) Lifetime() (from, due, until time.Time) {
-	for i, list := range f.held() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, list := range f.decisive() {
 		begins, ends := list.ThisUpdate(), list.NextUpdate()
 		by := ends.Add(-min(ends.Sub(begins)/10, 14*24*time.Hour))
 		if i == 0 || by.Before(due) {
@@ -177,14 +215,11 @@ func (f *CRLFile) tell(err error) {
 	f.failed = text
 }
 
-// warn logs once that a list is out of date: its issuer's certificates are refused.
+// warn logs once that lists are out of date: the certificates of their issuer are refused.
 func (f *CRLFile) warn() {
-	for _, list := range f.lists {
-		err := list.Current(time.Now())
-		if err != nil && f.log != nil && !f.warned {
-			f.log.Error("a revocation list cannot be used", "file", f.path, "error", err)
-			f.warned = true
-		}
+	if err := f.outOfDate(); err != nil && f.log != nil && !f.warned {
+		f.log.Error("a revocation list cannot be used", "file", f.path, "error", err)
+		f.warned = true
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 type stapledFile struct {
 	config.Certificate
 	required bool         // by the certificate
-	check    func() error // why it is not sent now
+	check    func() error // why it is not sent now, and what to do
 }
 
 // requiresStaple reports whether a certificate has the TLS feature status_request (RFC 7633), known
@@ -39,7 +39,7 @@ func checkStaples(files []stapledFile) (checks []Check) {
 		err := f.check()
 		switch {
 		case err != nil:
-			checks = append(checks, Check{setting, Warning, f.OCSP + " is not sent" + refused + ": " + exit.OneLine(err) + ": put a current response in its place"})
+			checks = append(checks, Check{setting, Warning, f.OCSP + " is not sent" + refused + ": " + exit.OneLine(err)})
 		case f.OCSP != "":
 			checks = append(checks, Check{setting, OK, f.OCSP + " is sent to clients"})
 		case f.required:

@@ -14,7 +14,7 @@ import (
 func TestStapleHealth(t *testing.T) {
 	mustStaple := &x509.Certificate{Extensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte{0x30, 3, 2, 1, 5}}}}
 	without := &x509.Certificate{Extensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Value: []byte{0x30, 3, 2, 1, 5}}}}
-	expired := errors.New("OCSP response expired on 2030-01-01 00:00:00")
+	expired := errors.New("OCSP response expired on 2030-01-01 00:00:00: put a current response in its place")
 	for _, c := range []struct {
 		leaf *x509.Certificate
 		ocsp string

@@ -134,10 +134,8 @@ func checkTLSClients(s *config.ServerTLS, service *Service, log *slog.Logger) (f
 	if err != nil {
 		return nil, err
 	}
-	for _, list := range lists.Current() {
-		if err := list.Current(time.Now()); err != nil {
-			return nil, exit.Usagef("%s: %s: %w: get a new list of the authority", setting, s.ClientCRL, err)
-		}
+	if err := lists.OutOfDate(); err != nil {
+		return nil, exit.Usagef("%s: %s: %w: get a new list of the authority", setting, s.ClientCRL, err)
 	}
 	for _, issuer := range issuers {
 		if !slices.ContainsFunc(lists.Current(), func(list *entityauth.CRL) bool { return list.SpeaksFor(issuer) }) {
