@@ -26,7 +26,8 @@ type ResponseWriter struct {
 	// It has an effect until the first bytes are sent.
 	Uncompressed bool
 
-	early bool // it turned out that the answer has to wait for the rest of the request
+	early   bool // it turned out that the answer has to wait for the rest of the request
+	refused bool // by the peer: an error is never answered
 
 	ctx     context.Context
 	in      *incoming
@@ -34,10 +35,9 @@ type ResponseWriter struct {
 	network replyNetwork
 	payload payloadWriter // has no protector until the header is made
 
-	failed  error // why it cannot begin
-	refused bool  // by the peer: an error is never answered
-	after   func() error
-	most    int // bytes that memory is reserved for
+	failed error // why it cannot begin
+	after  func() error
+	most   int // bytes that memory is reserved for
 }
 
 // A replyNetwork has the parts of an answer that depend on the kind of network:
