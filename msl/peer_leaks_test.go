@@ -131,20 +131,7 @@ func TestPeerChannelTheirsOld(t *testing.T) {
 		one, two := newSides(t, "RSA", "RSA")
 		two.server.Issuer.RenewAfter, two.server.Issuer.Lifetime = 48*time.Hour, 50*time.Hour
 		first, second := connectLater(t, one, two, age)
-		done := serveAll(second, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
-			if err := w.Flush(); err != nil { // before there is anything to say
-				return err
-			}
-			return shout(ctx, w, m)
-		}, 1)
-		talk(t, func(body io.Reader) (*msl.Response, error) {
-			req := secret2("")
-			req.Body, req.Interactive = msl.ReaderBody(body, 0), true
-			return first.Request(t.Context(), req)
-		})
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		talkOver(t, first, second)
 	}
 }
 

@@ -101,8 +101,14 @@ func TestPeerFirstStreaming(t *testing.T) {
 func TestPeerChannelRenewal(t *testing.T) {
 	one, two := newSides(t, "PSK", "PSK")
 	first, second := connectLater(t, one, two, 2*time.Hour)
+	talkOver(t, first, second)
+}
+
+// talkOver opens a channel and talks over it. Its answer begins before there is anything to say.
+func talkOver(t *testing.T, first, second *msl.Conn) {
+	t.Helper()
 	done := serveAll(second, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
-		if err := w.Flush(); err != nil { // before there is anything to say
+		if err := w.Flush(); err != nil {
 			return err
 		}
 		return shout(ctx, w, m)
@@ -110,7 +116,7 @@ func TestPeerChannelRenewal(t *testing.T) {
 	talk(t, func(body io.Reader) (*msl.Response, error) {
 		req := secret2("")
 		req.Body, req.Interactive = msl.ReaderBody(body, 0), true
-		return first.Request(context.Background(), req)
+		return first.Request(t.Context(), req)
 	})
 	if err := <-done; err != nil {
 		t.Error(err)
