@@ -184,8 +184,8 @@ func (f *CRLFile) decisive() (all []*entityauth.CRL) {
 }
 
 // Lifetime returns when the list was made that has to be replaced first, when it should be
-// replaced by, and when it ends. Authorities replace lists long before they end: one with less
-// than a tenth of its life left, or two weeks, is late.
+// replaced by, and when it ends. Authorities replace lists long before they end: one in the last
+// tenth of its life, and in its last two weeks, is late.
 func (f *CRLFile) Lifetime() (from, due, until time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
