@@ -18,22 +18,18 @@ import (
 // TestCalls wants each operation to be reported under the function that does the work, with
 // the time in the device, and the wait for it apart.
 func TestCalls(t *testing.T) {
-	token := softhsm.Temp(t)
 	var mu sync.Mutex
 	var all []keystore.Call
-	s, err := hsm.Open(hsm.Config{URI: token.URI, PIN: token.PIN, Sessions: 1, Calls: func(c keystore.Call) {
+	s, m := newFaulty(t, hsm.Config{Sessions: 1, Calls: func(c keystore.Call) {
 		mu.Lock()
 		defer mu.Unlock()
 		all = append(all, c)
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
 	key, err := s.Create("mac", keystore.HMACSHA256)
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.Inject(hsmtest.Fault{Function: "C_Sign", Delay: 20 * time.Millisecond}) // long enough for the others to come
 	all = nil
 	var work sync.WaitGroup
 	for range 8 {
