@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -27,11 +28,13 @@ func sealedEntity(t *testing.T, s *soft.Store, name string) state.EntityRecord {
 }
 
 // TestWhy keeps what servers need, in the states that a rotation goes through.
-func TestWhy(t *testing.T) {
+func TestWhy(t *testing.T) { synctest.Test(t, why) }
+
+func why(t *testing.T) {
 	b, store := newBoard(), serverKeys(t)
 	b.entities = []state.EntityRecord{sealedEntity(t, store, "camera")}
 	r := &Rotator{State: b, Store: store, Prefix: "msl", Keep: time.Hour, Tell: func(string, ...any) {}}
-	why := func(later time.Duration, label string, version uint32) string {
+	reason := func(later time.Duration, label string, version uint32) string {
 		t.Helper()
 		b.ahead = later
 		n, err := FindNeeds(t.Context(), b, store, "msl", time.Hour)
@@ -52,7 +55,7 @@ func TestWhy(t *testing.T) {
 	check := func(all []want) {
 		t.Helper()
 		for _, c := range all {
-			if got := why(c.later, c.label, c.version); c.why == "" && got != "" || !strings.Contains(got, c.why) {
+			if got := reason(c.later, c.label, c.version); c.why == "" && got != "" || !strings.Contains(got, c.why) {
 				t.Errorf("%s version %d after %v: %q, want %q", c.label, c.version, c.later, got, c.why)
 			}
 		}
