@@ -18,6 +18,9 @@ import (
 // there: every day after a few of them. A verb that was killed works when it is run again, and
 // after a clear an error is one line that says what makes the device work again.
 func TestAccidents(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	skipWithRace(t)
 	s := newSite(t)
 	s.stop()
