@@ -59,9 +59,8 @@ type stored struct {
 	PKCS8     []byte             `json:"pkcs8,omitempty"`
 }
 
-// Create makes a store whose provisioned keys are in a new file, encrypted
-// under the passphrase. A file that is there already is
-// [keystore.ErrExists].
+// Create makes a store whose provisioned keys are in a new file, encrypted under the
+// passphrase. If the file already exists, the error is [keystore.ErrExists].
 func Create(path string, passphrase []byte) (*Store, error) { return Config{}.Create(path, passphrase) }
 
 // Create is the function Create with the names of c.
