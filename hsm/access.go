@@ -85,7 +85,7 @@ func (a *access) readPIN(source PINSource, token tokenInfo) error {
 		source = PINSource(a.uri.PINSource)
 	}
 	if source == "" {
-		return keystore.NoPINf("hsm: no PIN source for the PKCS #11 token %q: name one, as file:/path or prompt", token.Label)
+		return keystore.NoPINf("hsm: no PIN source for the PKCS #11 token %q: name one, such as file:/path or prompt", token.Label)
 	}
 	var err error
 	a.pin, err = source.read()

@@ -68,8 +68,8 @@ const (
 )
 
 // A Store holds the keys of one PKCS #11 token. It is a [keystore.Store],
-// [keystore.Importer], [keystore.PeerWrapper], [keystore.RandomSource] and
-// [keystore.Admin].
+// [keystore.Importer], [keystore.PeerWrapper], [keystore.RandomSource], [keystore.Admin],
+// [keystore.Changing] and [keystore.Resealer].
 type Store struct {
 	*connection               // the sessions and the login
 	recovery    *recovery     // what gets them back

@@ -11,7 +11,7 @@ import (
 
 var _ keystore.Changing = (*Store)(nil)
 
-// Refresh has provisioned keys looked for again in the child.
+// Refresh makes the store in the child look up provisioned keys again.
 func (s *Store) Refresh(labels ...string) error {
 	return s.ask(opRefresh, func(m message) message {
 		m = m.number(uint64(len(labels)))

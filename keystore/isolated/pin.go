@@ -80,9 +80,9 @@ func pinPipe(pin []byte) (*os.File, error) {
 	return r, nil
 }
 
-// RenewPIN has the store log in with another PIN from now on, in the present child and in
-// those that follow, and with one that was refused no more. The store closes it. A store that
-// has no PIN needs none.
+// RenewPIN makes the store log in with another PIN from now on, in the present child and in
+// later ones, and never again with one that was refused. The store closes pin. A store
+// without a PIN ignores it.
 func (s *Store) RenewPIN(pin *lockedmem.Buffer) error {
 	if pin.Len() > maxPIN {
 		defer pin.Close()

@@ -145,11 +145,12 @@ func (s *Store) List() ([]keystore.Info, error) {
 	return all, nil
 }
 
-// Refresh has the keys with these labels, or all, looked for again when they are used next.
+// Refresh makes the store look up the keys with these labels, or all keys, again at their
+// next use.
 func (s *Store) Refresh(labels ...string) error { return s.sealer.refresh(labels...) }
 
-// SealWith has Seal use the version of a sealing key with that number or, where that is
-// not there, the one below it; zero means the newest.
+// SealWith makes Seal use that version of a sealing key or, if it does not exist, the next
+// lower one; zero means the newest.
 func (s *Store) SealWith(label string, version uint32) error {
 	s.sealer.mu.Lock()
 	defer s.sealer.mu.Unlock()

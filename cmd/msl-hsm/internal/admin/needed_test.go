@@ -87,7 +87,7 @@ func why(t *testing.T) {
 	b.lapsed = 24 * time.Hour // by the clock of the command, which is ahead
 	check([]want{
 		{119 * time.Minute, "msl-issuer-mac", 1, "tokens that it made may be used until"},
-		{25 * time.Hour, "msl-issuer-mac", 1, "by the clock here all tokens that it made have ended, but that is sure only when servers have run for another 1h0m0s: check this clock"},
+		{25 * time.Hour, "msl-issuer-mac", 1, "by the clock here all tokens that it made have ended, but that is certain only once servers have run for another 1h0m0s: check this clock"},
 		{27 * time.Hour, "msl-issuer-mac", 1, ""},
 	})
 	b.lapsed, b.entities, b.now.Replaced = 0, nil, nil

@@ -52,8 +52,8 @@ func entityAddCommand(p *program) *cobra.Command {
   NONE              nothing: whoever claims the identity is believed
   NONE_SUFFIXED     nothing: whoever claims an identity IDENTITY.SUFFIX is
 
---generate-psk and --tpm-psk draw all three keys: encryption, MAC and the wrapping
-key of SYMMETRIC_WRAPPED, at random. Use --derive-wrapping for a device that is given
+--generate-psk and --tpm-psk generate all three keys at random: encryption, MAC and the
+wrapping key of SYMMETRIC_WRAPPED. Use --derive-wrapping for a device that is given
 only the first two and derives the wrapping key from them, as the reference stacks do.
 It is also derived if the file of --psk-file has none. Prefer a random wrapping key:
 anyone who obtains the other two keys knows the derived one.

@@ -129,7 +129,7 @@ func (m *mishap) works(when string, verbs ...string) {
 	m.Helper()
 	for _, verb := range verbs {
 		code, line := m.run(verb, 0)
-		if code != 0 && verb == "init" && strings.HasSuffix(line, "; to give these keys up add --replace\n") {
+		if code != 0 && verb == "init" && strings.HasSuffix(line, "; to give up these keys, add --replace\n") {
 			code, line = m.run("init --replace", 0)
 		}
 		if code != 0 {

@@ -105,7 +105,7 @@ func (e *Enrollment) checkNames() error {
 // CheckPath requires a separate path for enrollment messages.
 func (e *Enrollment) CheckPath() error {
 	if !isPath(e.Path) || e.Path == "/" {
-		return exit.Usagef("server.enrollment.path is %q: want a path as /enroll", e.Path)
+		return exit.Usagef("server.enrollment.path is %q: want a path such as /enroll", e.Path)
 	}
 	return nil
 }
@@ -120,7 +120,7 @@ const Makers = "makers"
 func (l *RootList) UnmarshalYAML(n *yaml.Node) error {
 	for _, item := range oneOrMore(n) {
 		if item.Kind != yaml.ScalarNode || item.Value == "" {
-			return misplaced{item, fmt.Errorf("must be makers, a file, or a list of them, as [makers, extra.pem]")}
+			return misplaced{item, fmt.Errorf("must be makers, a file, or a list of them, such as [makers, extra.pem]")}
 		}
 		*l = append(*l, item.Value)
 	}

@@ -43,7 +43,7 @@ func (s *Server) checkStreams() error {
 	} {
 		if p.path != "none" && p.path != "" {
 			if !isPath(p.path) {
-				return exit.Usagef("%s.path is %q: want a path as /peer", p.name, p.path)
+				return exit.Usagef("%s.path is %q: want a path such as /peer", p.name, p.path)
 			}
 			paths = append(paths, place{p.name + ".path", p.path})
 		}

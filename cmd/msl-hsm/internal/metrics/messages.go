@@ -48,7 +48,7 @@ func resultOf(v *msl.Served) result {
 }
 
 func newMessages(to *prometheus.Registry) messages {
-	byResult := counter("messages_total", "Messages that the server is done with, by what became of them and whose fault it was.", "result", "fault")
+	byResult := counter("messages_total", "Messages that the server has finished with, by result and whose fault it was.", "result", "fault")
 	seconds := histogram("message_seconds", "Time from the first byte of a message until the network had its answer.", coarse, "result")
 	sizes := counter("message_bytes_total", "Bytes of messages.", "direction")
 	handshakes := counter("handshakes_total", "Answers that delivered session keys, by key exchange.", "scheme")
