@@ -153,11 +153,11 @@ func (a *access) triesLeft(slot, code uint) string {
 	info, err := a.tokenInfo(slot)
 	switch {
 	case code == pkcs11.CKR_PIN_LOCKED, info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
-		return "the PIN is LOCKED: the token's security officer sets a new one with msl-hsm token pin unblock"
+		return "the PIN is LOCKED: the token's security officer sets a new one"
 	case code == pkcs11.CKR_USER_PIN_NOT_INITIALIZED:
-		return "the security officer sets the first one with msl-hsm token pin set"
+		return "the security officer sets the first one"
 	case code == pkcs11.CKR_PIN_EXPIRED:
-		return "the token requires a new PIN first: change it with msl-hsm token pin change"
+		return "the token requires a new PIN first"
 	case err != nil:
 		return "check the PIN before you try again"
 	case info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:

@@ -49,6 +49,6 @@ func meaning(r Result) string {
 		"concurrent":   "concurrent messages may get wrong answers or errors",
 		"close":        "objects or sessions may be left in the token",
 		secondOpinion:  "other software may not be able to use the keys, or this software those of others",
-		cleaning:       "keys of this test are left in the token: destroy them with msl-hsm key destroy",
+		cleaning:       "keys of this test are left in the token: destroy them",
 	}[r.Group()]
 }

@@ -111,7 +111,7 @@ func (c Config) Open(path string, passphrase []byte) (*Store, error) {
 		return nil, err
 	}
 	if fips140.Enforced() && h.Cipher != aes256gcm {
-		return nil, fmt.Errorf("soft: %s is encrypted with %s, which GODEBUG=fips140=only does not permit: change its keys once, such as with msl-hsm key create, under GODEBUG=fips140=on: %w", path, h.Cipher, errors.ErrUnsupported)
+		return nil, fmt.Errorf("soft: %s is encrypted with %s, which GODEBUG=fips140=only does not permit: make or destroy a key of it once, under GODEBUG=fips140=on: %w", path, h.Cipher, errors.ErrUnsupported)
 	}
 	if err := c.permits(h.Cost, h.Cost.CheckKept()); errors.Is(err, keystore.ErrWeakKey) {
 		return nil, fmt.Errorf("soft: %s is a file for tests, make keys in another one: %w", path, err)

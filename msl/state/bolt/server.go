@@ -81,7 +81,7 @@ func serverLayout() boltkv.Layout {
 		Newest:   lastingVersion,
 		LockWait: 2 * time.Second,
 		Explain: advice{
-			holder: "another msl-hsm serve or admin command",
+			holder: "another server or command",
 			remedy: "correct the path, or restore it from a backup and make new issuer keys",
 		}.explain,
 	}
