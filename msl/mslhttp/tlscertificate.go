@@ -96,10 +96,9 @@ func (c TLSCertificate) load(usage x509.ExtKeyUsage, least uint16) (*identity, e
 
 // fits checks early for anything that would make every handshake fail.
 func (id *identity) fits(key crypto.Signer, usage x509.ExtKeyUsage) error {
-	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
 	now := time.Now()
 	switch {
-	case !ok || !public.Equal(id.Leaf.PublicKey):
+	case !keystore.SamePublic(key.Public(), id.Leaf.PublicKey):
 		return errors.New("it is not for this key: name the key that it was made for")
 	case now.After(id.Leaf.NotAfter):
 		return fmt.Errorf("it expired on %s: renew it", id.Leaf.NotAfter.Format(time.DateOnly))

@@ -76,15 +76,10 @@ func Certified(path string, signer crypto.Signer) (entity msl.LocalEntity, ident
 	if identity, err = entityauth.DistinguishedName(all[0].RawSubject); err != nil {
 		return nil, "", exit.Usagef("certificate: %s: %w", path, err)
 	}
-	if !samePublic(all[0], signer) {
+	if !keystore.SamePublic(all[0].PublicKey, signer.Public()) {
 		return nil, "", exit.Usagef("certificate: %s is not for the configured key", path)
 	}
 	return &entityauth.X509Entity{Certificate: all[0], Key: signer}, identity, nil
-}
-
-func samePublic(certificate *x509.Certificate, signer crypto.Signer) bool {
-	public, ok := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && public.Equal(signer.Public())
 }
 
 // ProvisionedKeySet returns a pre-shared key set of the key store: the keys whose labels
