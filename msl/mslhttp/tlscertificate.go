@@ -131,7 +131,7 @@ func signatures(key crypto.Signer) ([]tls.SignatureScheme, uint16) {
 	switch key.Public().(type) {
 	case *rsa.PublicKey:
 		switch {
-		case stored && signsPSS(kept.Algorithm()):
+		case stored && kept.Algorithm().PSS():
 			return []tls.SignatureScheme{tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512}, tls.VersionTLS13
 		case stored:
 			return []tls.SignatureScheme{tls.PKCS1WithSHA256}, tls.VersionTLS12
@@ -142,10 +142,6 @@ func signatures(key crypto.Signer) ([]tls.SignatureScheme, uint16) {
 		}
 	}
 	return nil, tls.VersionTLS13
-}
-
-func signsPSS(a keystore.Algorithm) bool {
-	return a >= keystore.RSAPSS2048 && a <= keystore.RSAPSS4096
 }
 
 var (

@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,7 +84,7 @@ func certificateRequest(key crypto.Signer, names []string, days int) (*pem.Block
 	switch public := key.Public().(type) {
 	case *rsa.PublicKey:
 		algorithm = x509.SHA256WithRSA
-		if k, stored := key.(keystore.Key); stored && slices.Contains(keys.PSSAlgorithms(), k.Algorithm()) {
+		if k, stored := key.(keystore.Key); stored && k.Algorithm().PSS() {
 			algorithm = x509.SHA256WithRSAPSS
 		}
 	case *ecdsa.PublicKey:

@@ -23,7 +23,7 @@ func SignerOf(store keystore.Store, label, next string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if slices.Contains(PSSAlgorithms(), k.Algorithm()) {
+	if k.Algorithm().PSS() {
 		return nil, exit.Usagef("key %q is for %v, which only TLS uses: make one with --algorithm rsa2048-sign or ecdsa-p256", label, k.Algorithm())
 	}
 	return k, nil
@@ -103,12 +103,6 @@ func ProvisionedKeySet(store keystore.Store, prefix string) (*entityauth.KeySet,
 		return nil, Missing(err, next)
 	}
 	return entityauth.NewKeySet(encryption, mac, wrapping), nil
-}
-
-// PSSAlgorithms returns the algorithms of RSA keys that TLS 1.3 can use and the RSA
-// scheme of MSL cannot.
-func PSSAlgorithms() []keystore.Algorithm {
-	return []keystore.Algorithm{keystore.RSAPSS2048, keystore.RSAPSS3072, keystore.RSAPSS4096}
 }
 
 // SignsMSL reports whether keys of an algorithm make the signatures of MSL and the audit
