@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"cmp"
 	"crypto"
 	"io"
 )
@@ -194,4 +195,9 @@ type Info struct {
 	Weaknesses []string `json:"weaknesses,omitempty"` // why Lookup would refuse it
 	Untold     []string `json:"untold,omitempty"`     // attributes that the device does not report as it should, so that weaknesses which follow from them may not exist
 	Notes      []string `json:"notes,omitempty"`      // ways in which newer keys are better; not a reason for Lookup to refuse it
+}
+
+// Compare orders keys by their labels, and puts the newest version of each first.
+func (i Info) Compare(other Info) int {
+	return cmp.Or(cmp.Compare(i.Label, other.Label), cmp.Compare(other.Version, i.Version))
 }

@@ -1,7 +1,6 @@
 package soft
 
 import (
-	"cmp"
 	"crypto"
 	"crypto/rand"
 	"errors"
@@ -197,9 +196,7 @@ func (s *Store) List() ([]keystore.Info, error) {
 			})
 		}
 	}
-	slices.SortFunc(all, func(a, b keystore.Info) int {
-		return cmp.Or(cmp.Compare(a.Label, b.Label), cmp.Compare(b.Version, a.Version))
-	})
+	slices.SortFunc(all, keystore.Info.Compare)
 	return all, nil
 }
 

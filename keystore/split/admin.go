@@ -139,9 +139,7 @@ func (s *Store) List() ([]keystore.Info, error) {
 			k.Trusted = k.Reseals
 		}
 	}
-	slices.SortStableFunc(all, func(a, b keystore.Info) int {
-		return cmp.Or(cmp.Compare(a.Label, b.Label), cmp.Compare(b.Version, a.Version))
-	})
+	slices.SortStableFunc(all, keystore.Info.Compare)
 	return all, nil
 }
 
