@@ -129,6 +129,9 @@ func (a Algorithm) Secret() bool {
 // only ever made by an Admin.
 func (a Algorithm) Sealing() bool { return a >= SealSession256 && a <= SealMAC256 }
 
+// SealsKeys reports whether keys for a seal other keys.
+func (a Algorithm) SealsKeys() bool { return a == SealSession256 || a == SealWrapping256 }
+
 // PSS reports whether a signs with RSASSA-PSS.
 func (a Algorithm) PSS() bool { return a >= RSAPSS2048 && a <= RSAPSS4096 }
 

@@ -135,7 +135,7 @@ func (s *Store) List() ([]keystore.Info, error) {
 		if label, a, err := s.meant(place{k.Label, k.Algorithm}); err == nil {
 			k.Stored = fmt.Sprintf("%s, %v", k.Label, k.Algorithm)
 			k.Label, k.Algorithm = label, a
-			k.Reseals = a == keystore.SealSession256 || a == keystore.SealWrapping256
+			k.Reseals = a.SealsKeys()
 			k.Trusted = k.Reseals
 		}
 	}
