@@ -169,6 +169,13 @@ type Admin interface {
 	Destroy(label string, version uint32) error
 }
 
+// A Provisioner is a store that takes provisioned keys from outside.
+type Provisioner interface {
+	// Provision makes the next version of the provisioned key label from bytes that this
+	// process has seen. The caller keeps raw and wipes it.
+	Provision(label string, a Algorithm, raw []byte) (Version, error)
+}
+
 // Info is the evidence about one provisioned key. A false field may also mean that the
 // device does not report it.
 type Info struct {

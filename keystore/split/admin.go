@@ -73,9 +73,7 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 // Provision makes the next version of a provisioned key in the device from bytes that this
 // process has. The caller keeps raw and wipes it.
 func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error) {
-	device, ok := s.device.(interface {
-		Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error)
-	})
+	device, ok := s.device.(keystore.Provisioner)
 	if !ok || a.Sealing() {
 		return keystore.Version{}, fmt.Errorf("split: provision %v from bytes: %w", a, errors.ErrUnsupported)
 	}
