@@ -123,7 +123,7 @@ type Message struct {
 
 func (s *Server) init() {
 	s.once.Do(func() {
-		s.Limits = s.Limits.withDefaults()
+		s.Limits = s.Limits.Effective()
 		s.exchanges = permitted(s.Custody, s.KeyExchanges)
 		s.delivers = func(scheme string) bool {
 			return slices.ContainsFunc(s.exchanges, func(x Responder) bool { return x.Scheme() == scheme })

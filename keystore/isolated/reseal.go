@@ -18,10 +18,7 @@ func (s *Store) Reseal(blob, context []byte) (again []byte, err error) {
 
 func reseal(s *server, f *fields, m message) (message, error) {
 	blob, context := f.bytes(), f.bytes()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	store, err := as[keystore.Resealer](s.store)
+	store, err := storeFor[keystore.Resealer](s, f)
 	if err != nil {
 		return nil, err
 	}

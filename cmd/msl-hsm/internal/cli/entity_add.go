@@ -181,17 +181,16 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	c.Server.State.Override(f.state)
 	own := admin.KeysOf(c)
 	defer exit.Closing(&err, own)
 	if f.tpmPSK {
-		c.Server.State.Override(f.state)
 		if f.storageKey, err = provenStorage(c, own, identity, f.storage, f.nonce); err != nil {
 			return err
 		}
 		identity = fleet.PSKIdentity(identity)
 	}
 	e := state.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
-	c.Server.State.Override(f.state)
 	made, err := own.MakeState()
 	if err != nil {
 		return err

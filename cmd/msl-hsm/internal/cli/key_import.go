@@ -192,9 +192,7 @@ func (k *incomingKey) take(store keys.Store) (v keystore.Version, err error) {
 		}); ok {
 			v, err = taker.ProvisionKeyPair(k.label, k.algorithm, k.pair)
 		}
-	} else if taker, ok := store.(interface {
-		Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error)
-	}); ok {
+	} else if taker, ok := store.(keystore.Provisioner); ok {
 		v, err = taker.Provision(k.label, k.algorithm, k.raw)
 	}
 	switch {
