@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -317,6 +319,17 @@ func TestMalformedRequest(t *testing.T) {
 			t.Errorf("%s %.20q: %s, %q, %v", c.path, c.body, answer.Status, p.Error, err)
 		}
 		answer.Body.Close()
+	}
+}
+
+// TestUnwritten checks that a reader of the output that goes away is not taken for the server.
+func TestUnwritten(t *testing.T) {
+	path, l := socketBeside(t)
+	answering(t, l, func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("metrics")) })
+	reader, writer := io.Pipe()
+	reader.CloseWithError(syscall.EPIPE)
+	if err := dialed(t, path).Metrics(writer); err != syscall.EPIPE {
+		t.Errorf("%v", err)
 	}
 }
 
