@@ -14,6 +14,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
+	"github.com/msl-hsm/msl-hsm/internal/uncut"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
@@ -130,4 +131,35 @@ func TestStopHungClose(t *testing.T) {
 	c.signal(syscall.SIGTERM)
 	h.hangs(c)
 	c.forced(0, hungLimit, "it did not end within 1s", "the key store to close")
+}
+
+// TestSignalAtLogin checks that a signal does not cut off a login, in which SoftHSM writes the file
+// of its token, and that one which hangs does not keep the command.
+func TestSignalAtLogin(t *testing.T) {
+	skipWithRace(t)
+	t.Parallel()
+	for _, returns := range []bool{true, false} {
+		h := newHangable(t)
+		h.hang("C_Login")
+		c := launch(t, h.dir, "key", "list", "--config", "c.yaml")
+		h.hangs(c)
+		sent := time.Now()
+		_ = c.Process.Signal(syscall.SIGINT)
+		if returns {
+			select {
+			case <-c.ended:
+				if time.Since(sent) < uncut.Most {
+					t.Error("the signal cut off a login")
+				}
+				continue
+			case <-time.After(uncut.Most / 10):
+			}
+			h.Clear()
+		}
+		<-c.ended
+		if status := c.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || c.stderr.String() != "" {
+			t.Errorf("%v: %s", c.ProcessState, c.stderr.String())
+		}
+		h.Clear()
+	}
 }
