@@ -163,3 +163,49 @@ func TestSignalAtLogin(t *testing.T) {
 		h.Clear()
 	}
 }
+
+// TestKilledAtLogin checks that the process of an isolated module ends a login, too, although its
+// parent was killed.
+func TestKilledAtLogin(t *testing.T) {
+	skipWithRace(t)
+	t.Parallel()
+	h := newHangable(t)
+	text, err := os.ReadFile(filepath.Join(h.dir, "c.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, h.dir, "c.yaml", strings.Replace(string(text), "keystore: {", "keystore: {isolate: true, ", 1))
+	h.hang("C_Login")
+	c := launch(t, h.dir, "key", "list", "--config", "c.yaml")
+	h.hangs(c)
+	var child string
+	for _, task := range tasksOf(t, c.Process.Pid) {
+		children, err := os.ReadFile(filepath.Join(task, "children"))
+		if err != nil {
+			t.Skip(err) // the kernel does not tell
+		}
+		child += string(children)
+	}
+	runs := func() bool {
+		stat, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(child), "stat"))
+		return err == nil && !strings.Contains(string(stat), ") Z ")
+	}
+	sent := time.Now()
+	c.Process.Kill()
+	<-c.ended
+	time.Sleep(uncut.Most / 10)
+	if !runs() && time.Since(sent) < uncut.Most {
+		t.Errorf("the process %q was cut off in a login", child)
+	}
+	h.Clear()
+	await(t, "the end of the module's process", func() bool { return !runs() })
+}
+
+// tasksOf returns the directories of the threads of a process.
+func tasksOf(t *testing.T, process int) []string {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", process))
+	if err != nil || len(tasks) == 0 {
+		t.Skip(err)
+	}
+	return tasks
+}
