@@ -158,10 +158,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 			log.Info("stopped, every key object is closed")
 		}
 	}()
-	if err := forgetReady(f.readyFile); err != nil {
-		return err
-	}
-	if err := errors.Join(s.WarnEntities(c, log), s.WarnNames(ctx, log)); err != nil && ctx.Err() == nil {
+	if err := errors.Join(forgetReady(f.readyFile), s.WarnEntities(c, log), s.WarnNames(ctx, log)); err != nil && ctx.Err() == nil {
 		return err
 	}
 	if f.trace {
