@@ -40,6 +40,7 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"github.com/msl-hsm/msl-hsm/internal/pace"
+	"github.com/msl-hsm/msl-hsm/internal/uncut"
 )
 
 // A functions is the table of functions of a module, which stays loaded.
@@ -175,6 +176,7 @@ func (e *entry) born(r C.msl_result, functions ...int) (made, error) {
 // The token's flags may say more than a refusal, if they differ from what it reported before:
 // some modules answer anything to a wrong PIN, which must not be given again.
 func (l tokenCalls) login(session uint, token tokenInfo, r Role, pin []byte) error {
+	defer uncut.Begin()()
 	p, n := mem(pin)
 	err := l.count(C.msl_login(l.list, C.ck_ulong(session), C.ck_ulong(r), p, n), C.FN_Login)
 	var e *Error
@@ -198,17 +200,20 @@ func (l tokenCalls) random(session uint, out []byte) error {
 }
 
 func (l tokenCalls) initToken(slot uint, pin []byte, label [32]byte) error {
+	defer uncut.Begin()()
 	p, n := mem(pin)
 	b, _ := mem(label[:])
 	return l.count(C.msl_init_token(l.list, C.ck_ulong(slot), p, n, b), C.FN_InitToken)
 }
 
 func (l tokenCalls) initPIN(session uint, pin []byte) error {
+	defer uncut.Begin()()
 	p, n := mem(pin)
 	return l.count(C.msl_init_pin(l.list, C.ck_ulong(session), p, n), C.FN_InitPIN)
 }
 
 func (l tokenCalls) changePIN(session uint, old, pin []byte) error {
+	defer uncut.Begin()()
 	o, m := mem(old)
 	p, n := mem(pin)
 	return l.count(C.msl_set_pin(l.list, C.ck_ulong(session), o, m, p, n), C.FN_SetPIN)

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/msl-hsm/msl-hsm/internal/uncut"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -46,6 +47,7 @@ func Serve(open func(settings []byte, log *slog.Logger) (keystore.Store, error))
 func ServeReporting(open func(settings []byte, to Reporter) (keystore.Store, error)) error {
 	// The parent ends it, at the right time, also where a terminal or systemd signal both.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer endOrphaned()()
 	_ = Hide() // a library that crashes leaves no core with the PIN, where the system can do that
 	debug.SetGCPercent(gcPercent)
 	// A lane that waits in the kernel must not take the place of another.
@@ -81,6 +83,29 @@ func ServeReporting(open func(settings []byte, to Reporter) (keystore.Store, err
 	defer close(done)
 	go told.run(store, done)
 	return errors.Join(serveLanes(control, newServer(store)), store.Close())
+}
+
+// orphaned is the signal that tells the child that its parent has ended.
+const orphaned = syscall.SIGUSR1
+
+// endOrphaned makes the child end with its parent, whatever it does, but not in the middle of a
+// login, until stop is called. Without that the signal ends it.
+func endOrphaned() (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, orphaned)
+	ended := make(chan struct{})
+	go func() {
+		select {
+		case <-ended:
+		case <-signals:
+			_, _ = uncut.Wait(uncut.Most)
+			os.Exit(1)
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(ended)
+	}
 }
 
 func controlOf(f *os.File) (*net.UnixConn, error) {

@@ -32,11 +32,11 @@ func roomOf(pipe int) int {
 	return min(max(size/2, leastRoom), buffer/2)
 }
 
-// bindToParent makes the kernel end the child with the thread that started it, so also
+// bindToParent makes the kernel tell the child to end with the thread that started it, so also
 // where the parent is killed (prctl(2), PR_SET_PDEATHSIG).
 func bindToParent(c *exec.Cmd) {
 	if c.SysProcAttr == nil {
 		c.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	c.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	c.SysProcAttr.Pdeathsig = orphaned
 }

@@ -1,15 +1,18 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"net/http"
+	"path/filepath"
 	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
 )
 
 // DialServer connects to the server that has the state open; it must be running.
@@ -24,7 +27,7 @@ func DialServer(c *config.Config, flag string) (*Running, error) {
 	socket, state := c.Server.Admin.Socket, &c.Server.State
 	switch {
 	case !state.Shared():
-		if err = unusable(socketOf(state.Path())); err != nil {
+		if err = cmp.Or(unusable(socketOf(state.Path())), unreachable(state.Path())); err != nil {
 			break
 		}
 		err = fmt.Errorf("no server runs with the state file %s: start it with msl-hsm serve, or name the file of the one that runs with --state", state)
@@ -49,6 +52,15 @@ func unusable(socket string) error {
 		return fmt.Errorf("the socket of the server cannot be used: %w", err)
 	}
 	return nil
+}
+
+// unreachable returns an error if a process has a state file open, although nobody listens at the
+// socket: it starts or ends, or its socket was removed, or could not be made.
+func unreachable(state string) error {
+	if used, err := boltkv.InUse(state); err != nil || !used {
+		return nil
+	}
+	return fmt.Errorf("a server or another command has %s open, but nobody listens at %s: try again in a few seconds, in which a server makes a removed socket again, and see the server's log", state, filepath.Base(socketOf(state)))
 }
 
 // LookFor connects to the server on this machine that has the state open. It returns nil

@@ -103,10 +103,20 @@ type remoteError struct {
 func (e *remoteError) Error() string { return e.text }
 func (e *remoteError) Unwrap() error { return e.kind }
 
-// statusOf returns the HTTP status for a problem.
-func statusOf(p problem) int {
-	if p.Code == "" {
-		return http.StatusInternalServerError
+// A requestError says that a request does not have the form of its call.
+type requestError struct{ error }
+
+func (e requestError) Unwrap() error { return e.error }
+
+// statusOf returns the HTTP status for an error.
+func statusOf(err error) int {
+	switch {
+	case errors.As(err, new(*http.MaxBytesError)):
+		return http.StatusRequestEntityTooLarge
+	case errors.As(err, new(requestError)):
+		return http.StatusBadRequest
+	case problemOf(err).Code != "":
+		return http.StatusConflict
 	}
-	return http.StatusConflict
+	return http.StatusInternalServerError
 }

@@ -142,10 +142,15 @@ func (r *Running) callFor(d time.Duration, method, path string, in, out any) err
 	if answer.StatusCode >= 300 {
 		return r.refused(answer)
 	}
-	if err := decode(answer.Body, out); err != nil {
-		return r.lost(err, d)
+	err = decode(answer.Body, out)
+	var unwritten writeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &unwritten):
+		return unwritten.error
 	}
-	return nil
+	return r.lost(err, d)
 }
 
 func encode(in any) ([]byte, error) {
@@ -188,11 +193,25 @@ func decode(body io.Reader, out any) (err error) {
 	switch out := out.(type) {
 	case nil:
 	case io.Writer:
-		_, err = io.Copy(out, body)
+		_, err = io.Copy(markedWriter{out}, body)
 	default:
 		err = json.NewDecoder(body).Decode(out)
 	}
 	return err
+}
+
+// A writeError is about what is made of an answer, not about the server.
+type writeError struct{ error }
+
+// A markedWriter makes every error a writeError.
+type markedWriter struct{ io.Writer }
+
+func (w markedWriter) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if err != nil {
+		err = writeError{err}
+	}
+	return n, err
 }
 
 // lost explains why there is no answer.

@@ -292,7 +292,7 @@ func TestProblems(t *testing.T) {
 	if err := problemOf(errors.New("exists")).err(); errors.Is(err, bolt.ErrExists) || err.Error() != "running server: exists" {
 		t.Error(err)
 	}
-	if statusOf(problemOf(enroll.ErrState)) != http.StatusConflict || statusOf(problemOf(errors.New("disk"))) != http.StatusInternalServerError {
+	if statusOf(enroll.ErrState) != http.StatusConflict || statusOf(errors.New("disk")) != http.StatusInternalServerError {
 		t.Error("wrong status")
 	}
 }

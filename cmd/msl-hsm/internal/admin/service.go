@@ -64,14 +64,14 @@ func answer(w http.ResponseWriter, r *http.Request, do func(*http.Request) (any,
 func fail(w http.ResponseWriter, err error) {
 	p := problemOf(err)
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(statusOf(p))
+	w.WriteHeader(statusOf(err))
 	json.NewEncoder(w).Encode(p)
 }
 
 // read decodes the JSON body of a request.
 func read[T any](r *http.Request) (v T, err error) {
 	if err = json.NewDecoder(r.Body).Decode(&v); err != nil {
-		err = fmt.Errorf("request: %w", err)
+		err = requestError{fmt.Errorf("request: the body is not the JSON that this call takes: %w", err)}
 	}
 	return v, err
 }
@@ -126,12 +126,12 @@ func (s Service) registryRequests(handle handleFunc) {
 func secretOf(r *http.Request) (*lockedmem.Buffer, error) {
 	if r.ContentLength < 0 || r.ContentLength > maxPassword {
 		_, _ = io.CopyN(io.Discard, r.Body, 16*maxPassword) // else the connection ends before the client reads the answer
-		return nil, fmt.Errorf("request: a password of %d bytes", r.ContentLength)
+		return nil, requestError{fmt.Errorf("request: a password of %d bytes: want at most %d, with a Content-Length", r.ContentLength, maxPassword)}
 	}
 	b := lockedmem.New(int(r.ContentLength))
 	if _, err := io.ReadFull(r.Body, b.Bytes()); err != nil {
 		b.Close()
-		return nil, fmt.Errorf("request: %w", err)
+		return nil, requestError{fmt.Errorf("request: the body ended early: %w", err)}
 	}
 	return b, nil
 }

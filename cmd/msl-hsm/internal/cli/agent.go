@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"os"
 	"os/signal"
 
 	"github.com/spf13/cobra"
@@ -74,6 +73,9 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 		over.URL = args[0]
 	}
 	c, err := agentSettings(p, over)
+	if err == nil {
+		err = checkReady(f.readyFile)
+	}
 	if err != nil {
 		return err
 	}
@@ -90,12 +92,14 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 		return err
 	}
 	defer reporter.Close() // logs whatever it could not send
-	os.Remove(f.readyFile) // possibly left by an earlier agent
 	listener, err := listenLocally("--listen", c.Client.Agent.Listen, log)
 	if err != nil {
 		return err
 	}
 	defer listener.Close() // closing again after Shutdown is harmless
+	if err := forgetReady(f.readyFile); err != nil {
+		return err
+	}
 	hangup := hangups()
 	defer signal.Stop(hangup)
 	asRead := *c

@@ -82,8 +82,12 @@ func runChannel(p *program, ctx context.Context, args []string, over config.Clie
 // rest of the input is not wanted.
 func talk(p *program, ctx context.Context, c *config.Config, client *clientside.Client, tell *clientside.Trace, to io.Writer) error {
 	input, typed := io.Pipe()
+	unread := make(chan error, 1) // why the input cannot be read, which says more than what follows from it
 	go func() {
 		_, err := io.Copy(typed, p.stdin)
+		if err != nil {
+			unread <- err
+		}
 		typed.CloseWithError(err)
 	}()
 	defer input.Close()
@@ -95,7 +99,7 @@ func talk(p *program, ctx context.Context, c *config.Config, client *clientside.
 	tell.Begin()
 	response, err := watchdog.Do(ctx, watched(c, ctx), client, request)
 	if err != nil {
-		return clientside.Explain(err, c)
+		return firstOr(unread, clientside.Explain(err, c))
 	}
 	_, err = io.Copy(to, response.Body)
 	typed.Close() // ends the request, if it has not ended
@@ -103,8 +107,20 @@ func talk(p *program, ctx context.Context, c *config.Config, client *clientside.
 		input.CloseWithError(err)
 	}
 	if err := closeRead(response.Body, err); err != nil {
-		return fmt.Errorf("the channel broke off: %w", clientside.Unread(err))
+		return firstOr(unread, fmt.Errorf("the channel broke off: %w", clientside.Unread(err)))
 	}
 	tell.End(response)
 	return nil
+}
+
+// firstOr returns the error that waits in a channel, or else another one.
+func firstOr(waiting <-chan error, other error) error {
+	select {
+	case err := <-waiting:
+		if !errors.Is(err, io.ErrClosedPipe) { // the answer ended first
+			return err
+		}
+	default:
+	}
+	return other
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -14,8 +15,9 @@ func configCheckCommand(p *program) *cobra.Command {
 		Use:   "check [FILE]",
 		Short: "Look for mistakes in a configuration, without opening anything that it names",
 		Long: `Reads the configuration, or FILE, and looks for unknown fields, values that do not
-exist, and settings that contradict each other. A mistake is exit code 2. msl-hsm doctor
-also opens what the configuration names.`,
+exist, and settings that contradict each other. A mistake is exit code 2. If the file has
+client.url, it also says what send and agent need to be given by flags. msl-hsm doctor also
+opens what the configuration names.`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -32,13 +34,20 @@ also opens what the configuration names.`,
 			if err == nil {
 				err = keys.Check(c)
 			}
+			if err == nil {
+				err = c.CheckClient()
+			}
 			if err != nil {
 				return err
 			}
 			if c.Blank {
 				return exit.Usagef("%s has no setting: its lines are all comments, or it is empty; docs/configuration.md has every field", path)
 			}
-			_, err = fmt.Fprintf(p.stdout, "no mistake in %s\n", exit.Printable(path))
+			told := fmt.Sprintf("no mistake in %s\n", exit.Printable(path))
+			if needs := c.ClientNeeds(); needs != nil {
+				told += fmt.Sprintf("send and agent also need %v\n", needs)
+			}
+			_, err = io.WriteString(p.stdout, told)
 			return err
 		},
 	}

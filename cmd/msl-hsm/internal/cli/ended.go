@@ -9,10 +9,12 @@ import (
 	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/internal/throwaway"
+	"github.com/msl-hsm/msl-hsm/internal/uncut"
 )
 
-// leaveNothing makes the process remove its throwaway files before a signal ends it,
-// until the returned function is called. Signals that the parent ignored, as with nohup,
+// leaveNothing makes the process remove its throwaway files before a signal ends it, and end what
+// it writes to a token, until the returned function is called. If a signal came before, that
+// function does not return. Signals that the parent ignored, as with nohup,
 // stay ignored.
 func leaveNothing() (over func()) {
 	ending := slices.DeleteFunc([]os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, signal.Ignored)
@@ -21,16 +23,21 @@ func leaveNothing() (over func()) {
 	}
 	signals, ended := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(signals, ending...)
+	var ends sync.Mutex // locked for good once a signal ends the process
 	go func() {
 		select {
 		case <-ended:
 		case s := <-signals:
+			ends.Lock()
+			_, _ = uncut.Wait(uncut.Most)
 			defer throwaway.Sweep()()
 			signal.Stop(signals)
 			_ = syscall.Kill(os.Getpid(), s.(syscall.Signal)) // now takes effect
 		}
 	}()
 	return sync.OnceFunc(func() {
+		ends.Lock()
+		defer ends.Unlock()
 		signal.Stop(signals)
 		close(ended)
 	})

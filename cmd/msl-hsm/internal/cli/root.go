@@ -13,11 +13,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
+	"github.com/msl-hsm/msl-hsm/internal/uncut"
 	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 )
 
 // Run executes one command and returns its exit code.
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	defer func() { // a call that took too long may go on
+		resume, _ := uncut.Wait(uncut.Most)
+		resume()
+	}()
 	return runWith(config.Default, args, stdin, stdout, stderr)
 }
 
@@ -55,6 +60,7 @@ func runWith(defaults func() *config.Config, args []string, stdin io.Reader, std
 	if printed.unread(err) {
 		return exit.Unread
 	}
+	p.signalsTaken() // what fails because a signal ends the command needs no explanation
 	if err != nil {
 		fmt.Fprintln(stderr, "msl-hsm:", exit.OneLine(err))
 	}

@@ -20,7 +20,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
-	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/logsample"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
@@ -107,6 +106,9 @@ func runServer(p *program, ctx context.Context, f serveFlags) error {
 // serverSettings returns the configuration with the flags applied, and the log.
 func serverSettings(p *program, f serveFlags) (*config.Config, *slog.Logger, error) {
 	c, err := serverConfig(p, f)
+	if err == nil {
+		err = checkReady(f.readyFile)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -149,7 +151,6 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if err != nil {
 		return err
 	}
-	os.Remove(f.readyFile) // possibly left by an earlier server
 	defer func() {
 		p.stop.during("the key store to close")
 		sampled.Flush()
@@ -157,7 +158,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 			log.Info("stopped, every key object is closed")
 		}
 	}()
-	if err := errors.Join(s.WarnEntities(c, log), s.WarnNames(ctx, log)); err != nil && ctx.Err() == nil {
+	if err := errors.Join(forgetReady(f.readyFile), s.WarnEntities(c, log), s.WarnNames(ctx, log)); err != nil && ctx.Err() == nil {
 		return err
 	}
 	if f.trace {
@@ -371,12 +372,4 @@ func (s *besideServing) Start() []string {
 		return nil
 	}
 	return []string{s.name + " " + urlOf(s.listener)}
-}
-
-// writeReady writes the server's URL to the ready file, if one is named.
-func writeReady(path, url string) error {
-	if path == "" {
-		return nil
-	}
-	return atomicfile.Replace(path, []byte(url+"\n"), 0o644)
 }

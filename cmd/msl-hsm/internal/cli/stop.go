@@ -13,6 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/internal/throwaway"
+	"github.com/msl-hsm/msl-hsm/internal/uncut"
 )
 
 // closingTime returns the part of the shutdown time reserved for closing keys and files
@@ -121,5 +122,6 @@ func (s *stopper) abandon(why string) {
 	case <-logged:
 	case <-time.After(time.Second):
 	}
+	_, _ = uncut.Wait(uncut.Most)
 	os.Exit(exit.Forced)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
+	"github.com/msl-hsm/msl-hsm/internal/uncut"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
@@ -130,4 +131,81 @@ func TestStopHungClose(t *testing.T) {
 	c.signal(syscall.SIGTERM)
 	h.hangs(c)
 	c.forced(0, hungLimit, "it did not end within 1s", "the key store to close")
+}
+
+// TestSignalAtLogin checks that a signal does not cut off a login, in which SoftHSM writes the file
+// of its token, and that one which hangs does not keep the command.
+func TestSignalAtLogin(t *testing.T) {
+	skipWithRace(t)
+	t.Parallel()
+	for _, returns := range []bool{true, false} {
+		h := newHangable(t)
+		h.hang("C_Login")
+		c := launch(t, h.dir, "key", "list", "--config", "c.yaml")
+		h.hangs(c)
+		sent := time.Now()
+		_ = c.Process.Signal(syscall.SIGINT)
+		if returns {
+			select {
+			case <-c.ended:
+				if time.Since(sent) < uncut.Most {
+					t.Error("the signal cut off a login")
+				}
+				continue
+			case <-time.After(uncut.Most / 10):
+			}
+			h.Clear()
+		}
+		<-c.ended
+		if status := c.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || c.stderr.String() != "" {
+			t.Errorf("%v: %s", c.ProcessState, c.stderr.String())
+		}
+		h.Clear()
+	}
+}
+
+// TestKilledAtLogin checks that the process of an isolated module ends a login, too, although its
+// parent was killed.
+func TestKilledAtLogin(t *testing.T) {
+	skipWithRace(t)
+	t.Parallel()
+	h := newHangable(t)
+	text, err := os.ReadFile(filepath.Join(h.dir, "c.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, h.dir, "c.yaml", strings.Replace(string(text), "keystore: {", "keystore: {isolate: true, ", 1))
+	h.hang("C_Login")
+	c := launch(t, h.dir, "key", "list", "--config", "c.yaml")
+	h.hangs(c)
+	var child string
+	for _, task := range tasksOf(t, c.Process.Pid) {
+		children, err := os.ReadFile(filepath.Join(task, "children"))
+		if err != nil {
+			t.Skip(err) // the kernel does not tell
+		}
+		child += string(children)
+	}
+	runs := func() bool {
+		stat, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(child), "stat"))
+		return err == nil && !strings.Contains(string(stat), ") Z ")
+	}
+	sent := time.Now()
+	c.Process.Kill()
+	<-c.ended
+	time.Sleep(uncut.Most / 10)
+	if !runs() && time.Since(sent) < uncut.Most {
+		t.Errorf("the process %q was cut off in a login", child)
+	}
+	h.Clear()
+	await(t, "the end of the module's process", func() bool { return !runs() })
+}
+
+// tasksOf returns the directories of the threads of a process.
+func tasksOf(t *testing.T, process int) []string {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", process))
+	if err != nil || len(tasks) == 0 {
+		t.Skip(err)
+	}
+	return tasks
 }

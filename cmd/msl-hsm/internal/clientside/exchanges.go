@@ -75,6 +75,8 @@ func (k offering) cannotOffer(name string, e msl.Exposure, custody msl.Custody) 
 	switch {
 	case name == config.TPMImport && k.device == nil:
 		return "it needs a TPM: --keystore tpm:?state=FILE"
+	case name == "SYMMETRIC_WRAPPED" && (k.keys == nil || k.keys.Wrapping == nil):
+		return "it needs a pre-shared wrapping key: --psk-file FILE, or --psk-keys NAME"
 	case config.Forbids(custody, e) != "":
 		return config.Forbids(custody, e)
 	case config.IsLadder(name) && k.reveals == nil:

@@ -15,6 +15,9 @@ type Config struct {
 	Client   Client   `yaml:"client"`
 
 	Blank bool // the file that was read has no setting, as if every line were a comment
+
+	path string // of the file that was read
+	data []byte // in that file
 }
 
 // Keystore configures where the keys are.

@@ -67,7 +67,12 @@ func (c *Config) checkExchanges() error {
 		err = c.Server.CheckPeer(custody)
 	}
 	if err == nil && c.Client.Custody == msl.CustodySealed.String() {
-		err = checkExchanges("client.key-exchanges", c.Client.KeyExchanges, func(name string) string { return forbidsName(msl.CustodySealed, name) })
+		err = checkExchanges("client.key-exchanges", c.Client.KeyExchanges, func(name string) string {
+			if name == TPMImport { // in a TPM that has AES, its keys stay sealed
+				return ""
+			}
+			return forbidsName(msl.CustodySealed, name)
+		})
 	}
 	return err
 }

@@ -20,7 +20,7 @@ func (c *Config) Read(path string) error {
 	if err := DecodeYAML(path, data, c); err != nil {
 		return err
 	}
-	c.Blank = isBlank(data)
+	c.Blank, c.path, c.data = isBlank(data), path, data
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		return err

@@ -75,16 +75,20 @@ type accessFile struct {
 	path string
 	log  *slog.Logger // told once when lines are lost, and once when they no longer are
 
-	mu    sync.Mutex
-	file  *os.File
-	lines []byte // not written yet
-	lost  error  // why the last write failed
-	torn  bool   // and left a part of a line
+	mu     sync.Mutex
+	file   *os.File
+	lines  []byte // not written yet
+	lost   error  // why the last write failed
+	torn   bool   // and left a part of a line
+	moved  error  // why there is no new file, although this one was moved away
+	closed bool
 }
 
 const (
 	lineDelay = 100 * time.Millisecond
 	mostLines = 64 << 10 // bytes
+
+	retryDelay = 5 * time.Second // to make a new file
 )
 
 func (f *accessFile) add(at time.Time, fields []slog.Attr) {
@@ -133,25 +137,75 @@ func (f *accessFile) tell(err error) {
 	}
 }
 
-// reopen starts a new file if the previous one was moved away.
+// reopen starts a new file if the previous one was moved away. If the disk does not permit that
+// now, lines go to the previous one until it does: that is no reason to refuse a reload.
 func (f *accessFile) reopen() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.openAgain()
+}
+
+// openAgain is reopen with the mutex held.
+func (f *accessFile) openAgain() error {
+	if f.file != nil && isAt(f.file, f.path) {
+		f.moved = nil
+		return nil
+	}
 	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NONBLOCK, 0o640)
 	switch {
 	case exit.IsAny(err, fs.ErrNotExist, syscall.ENOTDIR):
 		return exit.Usagef("server.access-log: %w: correct the path, or make its directory", err)
+	case err != nil && f.file != nil && exit.IsAny(err, diskErrors...):
+		f.stay(err)
+		return nil
 	case err != nil:
 		return exit.Usagef("server.access-log: %w", err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	old := f.file
 	if old == nil {
 		f.file = file
 		return nil
 	}
 	_ = f.flush()
-	f.file, f.torn = file, false
+	f.file, f.torn, f.moved = file, false, nil
 	return old.Close()
+}
+
+// diskErrors are those that may pass without anybody correcting a path.
+var diskErrors = []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO, syscall.ESTALE, syscall.EMFILE, syscall.ENFILE}
+
+// stay continues with a file that was moved away. The mutex must be held.
+func (f *accessFile) stay(err error) {
+	if f.moved == nil {
+		f.log.Error("the access log cannot be made again: its lines go to the file that was moved away until it can: see that its disk can be written", "file", f.path, "error", err)
+		time.AfterFunc(retryDelay, f.retry)
+	}
+	f.moved = err
+}
+
+// retry tries again to make the file, unless that is done.
+func (f *accessFile) retry() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.moved == nil || f.closed {
+		return
+	}
+	err := f.openAgain()
+	switch {
+	case err != nil: // its directory is gone, too: the next reload says so
+		f.moved = nil
+	case f.moved == nil:
+		f.log.Info("the access log is written again", "file", f.path)
+	default:
+		time.AfterFunc(retryDelay, f.retry)
+	}
+}
+
+// isAt reports whether a path leads to an open file.
+func isAt(f *os.File, path string) bool {
+	open, err := f.Stat()
+	there, errThere := os.Stat(path)
+	return err == nil && errThere == nil && os.SameFile(open, there)
 }
 
 // reopen starts a new file, if there is a file.
@@ -169,5 +223,6 @@ func (l accessLog) Close() error {
 	}
 	l.file.mu.Lock()
 	defer l.file.mu.Unlock()
+	l.file.closed = true
 	return errors.Join(l.file.flush(), l.file.file.Close())
 }

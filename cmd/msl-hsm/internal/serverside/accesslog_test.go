@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
@@ -170,6 +172,70 @@ func TestAccessLost(t *testing.T) {
 	if err != nil || len(lines) != 4 || lines[1] != `{"half` || !json.Valid([]byte(lines[2])) || !json.Valid([]byte(lines[3])) {
 		t.Errorf("%q, %v", lines, err)
 	}
+}
+
+// TestAccessReopen checks that a disk on which nothing can be made holds up no reload: a file that
+// is in place stays open, and one that was moved away gets the lines until another can be made.
+func TestAccessReopen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told strings.Builder
+		path := filepath.Join(t.TempDir(), "access.jsonl")
+		l, err := accessLogIn(path, slog.New(slog.NewTextHandler(&told, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		open := l.file.file
+		if err := os.Chmod(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.reopen(); err != nil || l.file.file != open {
+			t.Fatalf("%v, and another file: %v", err, l.file.file != open)
+		}
+		if err := os.Rename(path, path+".1"); err != nil {
+			t.Fatal(err)
+		}
+		noFiles := lowered(t)
+		for range 2 {
+			if err := l.reopen(); err != nil {
+				t.Error(err)
+			}
+		}
+		l.write(t.Context(), msl.Served{Identity: "camera"})
+		time.Sleep(2 * retryDelay)
+		checkIs(t, l, Warning, "its lines go to the file that was moved away, since no other can be made: open "+path+": too many open files: see that its disk can be written")
+		noFiles()
+		time.Sleep(2 * retryDelay)
+		checkIs(t, l, OK, "its lines are written")
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		before, errBefore := os.ReadFile(path + ".1")
+		after, errAfter := os.ReadFile(path)
+		if err := errors.Join(errBefore, errAfter); err != nil || !strings.Contains(string(before), "camera") || len(after) != 0 {
+			t.Errorf("%q, %q, %v", before, after, err)
+		}
+		if text := told.String(); strings.Count(text, "level=ERROR") != 1 || strings.Count(text, "level=INFO") != 1 {
+			t.Errorf("told %q", text)
+		}
+	})
+}
+
+// lowered leaves this process no file descriptor until the returned function is called.
+func lowered(t *testing.T) (end func()) {
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 0, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	end = func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(end)
+	return end
 }
 
 func checkIs(t *testing.T, l accessLog, v Verdict, detail string) {

@@ -257,6 +257,9 @@ func checkAccessLog(l accessLog) []Check {
 	if err := l.file.lost; err != nil {
 		return []Check{{"access log", Warning, "its last lines were lost: " + err.Error() + ": free disk space, or correct server.access-log"}}
 	}
+	if err := l.file.moved; err != nil {
+		return []Check{{"access log", Warning, "its lines go to the file that was moved away, since no other can be made: " + err.Error() + ": see that its disk can be written"}}
+	}
 	return []Check{{"access log", OK, "its lines are written"}}
 }
 
