@@ -193,6 +193,8 @@ func (c *connection) startIn(token tokenInfo) error {
 	if err := c.fill(own, now); err != nil {
 		return err
 	}
+	c.watch.keeper.shown.Store(uint64(own.handle))
+	defer c.watch.keeper.shown.Store(0)
 	err = c.access.logIn(own.handle, token)
 	if err == nil {
 		err = c.access.checkLogin(own.handle, token)

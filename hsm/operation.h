@@ -28,21 +28,29 @@ enum { UNWRITTEN_BYTE = 0x5a, MSL_UNWRITTEN = -2 };
 enum { UNWRITTEN_FLAGS = 0x40000000 }; /* a bit without a meaning: SoftHSM adds some flags to what is there */
 #define UNWRITTEN ((ck_ulong)-1)
 
-/* What the sessions are at, and at 0 what has no session yet: for the log, where a call does not
- * return. The first function of an operation stays in msl_began, where that was FN_count before.
+/* What the sessions are at, and at 0 what has no session yet: for the watch, which looks for a call
+ * that does not return. The first function of an operation stays in began, where that was FN_count
+ * before.
  * The handle of a session, which may be a pointer or have low bits that are always the same, is
  * spread over the places (Knuth, The Art of Computer Programming, section 6.4). */
 enum { MSL_PLACES = 256 };
 #define MSL_SPREAD 0x9e3779b97f4a7c15ULL
-extern int msl_doing[MSL_PLACES], msl_began[MSL_PLACES];
+typedef struct {
+	ck_ulong session; /* that was here last */
+	ck_ulong calls;
+	int doing, began;
+} msl_place;
+extern msl_place msl_places[MSL_PLACES];
 
 static inline void msl_at(ck_ulong session, int fn)
 {
-	int place = (int)(session * MSL_SPREAD >> 56);
+	msl_place *p = &msl_places[session * MSL_SPREAD >> 56];
 
-	msl_doing[place] = fn;
-	if (msl_began[place] == FN_count)
-		msl_began[place] = fn;
+	p->session = session;
+	p->calls++;
+	p->doing = fn;
+	if (p->began == FN_count)
+		p->began = fn;
 }
 
 #define AT(session, n) msl_at((session), (n))
