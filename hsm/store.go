@@ -205,6 +205,10 @@ type Stats struct {
 	InUse    int    // of those, held by an operation
 	Epoch    uint64 // how often the sessions were opened anew, at least 1
 
+	// Stuck names the function of a call that has taken longer than Config.CallTimeout, or is
+	// empty.
+	Stuck string
+
 	// Latency is the shortest recent time of an operation with a session key, see
 	// [keystore.Timed]; 0 if there was none.
 	Latency time.Duration
@@ -212,7 +216,10 @@ type Stats struct {
 
 // Stats returns what the store holds in its token now.
 func (s *Store) Stats() Stats {
-	alive := 0
+	alive, function := 0, ""
+	if stuck := s.watch.stuck.Load(); stuck != nil {
+		function = stuck.function
+	}
 	if now := s.life.Load(); now != nil {
 		alive = int(now.objects.Load())
 	}
@@ -222,7 +229,7 @@ func (s *Store) Stats() Stats {
 	}
 	return Stats{
 		Objects: alive + s.graves.size(), Sessions: int(s.open.Load()),
-		InUse: busy, Epoch: s.epoch.Load(), Latency: s.pace.Least(),
+		InUse: busy, Epoch: s.epoch.Load(), Stuck: function, Latency: s.pace.Least(),
 	}
 }
 

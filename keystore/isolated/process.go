@@ -2,6 +2,7 @@ package isolated
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -183,10 +184,26 @@ func (p *process) end(why string) {
 }
 
 // isOver reports whether the child was ended.
-func (p *process) isOver() bool {
+func (p *process) isOver() bool { return p.reason() != "" }
+
+// reason returns why the child was ended, or nothing.
+func (p *process) reason() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.why != ""
+	return p.why
+}
+
+// giveUp ends the child because of a call that is under way: it is not known which, so that none of
+// them is made again.
+func (p *process) giveUp(why string) {
+	p.mu.Lock()
+	for l := range p.lanes {
+		if l.due.Load() > 0 {
+			l.late.Store(true)
+		}
+	}
+	p.mu.Unlock()
+	p.end(why)
 }
 
 // lost returns the error of a call that failed with err, which means that the child has
@@ -305,7 +322,7 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 	switch {
 	case err != nil && l.late.Load():
 		p.put(l, false)
-		return &lostError{why: fmt.Sprintf("did not answer for %v", limit), late: true}
+		return &lostError{why: cmp.Or(p.reason(), fmt.Sprintf("did not answer for %v", limit)), late: true}
 	case err != nil:
 		p.put(l, false)
 		return p.lost(err)

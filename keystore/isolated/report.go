@@ -20,6 +20,8 @@ type Device struct {
 	InUse   int    `json:"in_use"`
 	Objects int    `json:"objects"` // that live in them
 	Epoch   uint64 `json:"epoch"`   // how often the sessions were opened anew
+	// Stuck names what does not return from the device. The child is replaced then.
+	Stuck string `json:"stuck,omitempty"`
 }
 
 // A Described store in the child tells what it holds, without a call into the device.
@@ -138,6 +140,9 @@ func (p *process) heard(e event, c *Config) {
 	}
 	if e.Device != nil {
 		p.device.Store(e.Device)
+		if stuck := e.Device.Stuck; stuck != "" && isFunction(stuck) {
+			p.giveUp("does not return from " + stuck)
+		}
 	}
 	p.tell(e.Calls, c.Calls)
 }

@@ -172,5 +172,5 @@ func (d described) TakePIN(fd int) error {
 // Device returns what the store holds in its token.
 func (d described) Device() isolated.Device {
 	st := d.Stats()
-	return isolated.Device{Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch}
+	return isolated.Device{Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch, Stuck: st.Stuck}
 }
