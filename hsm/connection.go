@@ -56,7 +56,7 @@ func newConnection(mod *module, uri *URI, config Config) *connection {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	c.access.library, c.access.mod, c.access.uri = c.library, mod, uri
+	c.access.library, c.access.mod, c.access.uri, c.access.noted = c.library, mod, uri, config.Login
 	c.graves.conn, c.graves.name = c, cryptorand.Text()[:8]
 	return c
 }

@@ -49,6 +49,9 @@ type Config struct {
 	// Calls, if not nil, is called for each operation on a session, from several goroutines.
 	// It must not block.
 	Calls func(keystore.Call)
+	// Login, if not nil, is called to give the PIN to the token: by give, once, whose error it
+	// returns. So it can note that an answer is due, which a module that crashes does not give.
+	Login func(give func() error) error
 	// TrustedWrapping makes sealing keys whose blobs can be sealed again by newer ones that
 	// the security officer marked as trusted wrapping keys (see [Store.Reseal]), and accepts
 	// such keys. Open then refuses a module that lets sealed keys out in any other way.

@@ -85,7 +85,7 @@ func openStore(settings []byte, to isolated.Reporter) (keystore.Store, error) {
 		to.Log.Warn("not confined", "error", err)
 	}
 	s, err := hsm.Open(hsm.Config{
-		URI: c.URI, AllowWeak: c.AllowWeak, CallTimeout: c.CallTimeout, Log: to.Log, Calls: to.Calls, PIN: hsm.PINSource(fmt.Sprintf("fd:%d", isolated.PINFD)),
+		URI: c.URI, AllowWeak: c.AllowWeak, CallTimeout: c.CallTimeout, Log: to.Log, Calls: to.Calls, Login: to.Login, PIN: hsm.PINSource(fmt.Sprintf("fd:%d", isolated.PINFD)),
 	})
 	if err != nil {
 		return nil, err

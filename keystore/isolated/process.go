@@ -37,6 +37,7 @@ type process struct {
 	failing    atomic.Pointer[vainTime] // while the device only fails, or nil
 	vain       vainRow
 	functions  map[string]bool // that the child has reported; for the goroutine that listens
+	login      bool            // the child is giving the PIN; for the same
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -137,9 +138,18 @@ func (p *process) open(c *Config, chosen message) error {
 	late := errors.Is(errors.Join(err, lines.Err()), os.ErrDeadlineExceeded)
 	p.stop()
 	if late {
-		return fmt.Errorf("isolated: the key store was not open after %v: %w", c.startLimit(), keystore.ErrUnavailable)
+		return p.unopened(fmt.Sprintf("the key store was not open after %v", c.startLimit()))
 	}
-	return fmt.Errorf("isolated: the process of the key store ended before the store was open (%v): %w", p.command.ProcessState, keystore.ErrUnavailable)
+	return p.unopened(fmt.Sprintf("the process of the key store ended before the store was open (%v)", p.command.ProcessState))
+}
+
+// unopened is the error of a child that has not said whether its store is open. The device may have
+// counted a PIN to which it did not answer.
+func (p *process) unopened(what string) error {
+	if p.login {
+		return keystore.Unclear(fmt.Errorf("isolated: %s, while the PIN was given: %w", what, keystore.ErrUnavailable))
+	}
+	return fmt.Errorf("isolated: %s: %w", what, keystore.ErrUnavailable)
 }
 
 // stop ends a child whose store did not open.

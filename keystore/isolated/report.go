@@ -12,6 +12,9 @@ import (
 type Reporter struct {
 	Log   *slog.Logger        // whose lines the parent logs
 	Calls func(keystore.Call) // to be called for each operation of the device, from any goroutine
+	// Login is to be called to give a PIN to the device, which give does, once: it returns the
+	// error of give. So a child that ends meanwhile counts as an unclear answer.
+	Login func(give func() error) error
 }
 
 // A Device is what a store holds in its device at one moment.
@@ -143,6 +146,9 @@ func (p *process) heard(e event, c *Config) {
 		if stuck := e.Device.Stuck; stuck != "" && isFunction(stuck) {
 			p.giveUp("does not return from " + stuck)
 		}
+	}
+	if e.Login != nil {
+		p.login = *e.Login
 	}
 	p.tell(e.Calls, c.Calls)
 }

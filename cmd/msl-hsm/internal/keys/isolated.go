@@ -148,6 +148,7 @@ func ServeIsolated() error {
 		if s.Calls {
 			k.Calls = to.Calls
 		}
+		k.Login = to.Login
 		return openDescribed(k)
 	})
 }
