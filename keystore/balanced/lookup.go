@@ -174,7 +174,18 @@ func (s *rings) versions(label string, l lookedUp) (versions []keystore.Version)
 	return versions
 }
 
-// Refresh has provisioned keys looked for again, and tokens that are lost examined now.
+// Retry has tokens that are lost examined now, also those that did not accept their PIN: somebody has
+// corrected it.
+func (s *tokens) Retry() {
+	for _, p := range s.places {
+		if now, _ := p.look(); now == out {
+			tell(p.again)
+		}
+	}
+}
+
+// Refresh has provisioned keys looked for again, and tokens that are lost examined now, unless that
+// would give them a PIN which they did not accept: a peer can have keys looked for.
 func (s *rings) Refresh(labels ...string) error {
 	for _, p := range s.places {
 		if now, _ := p.look(); now == out {
