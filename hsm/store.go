@@ -60,6 +60,10 @@ type Config struct {
 	// keystore/split: session keys are not in the token. Open then accepts a module that
 	// cannot make them, and requires only the checks that protect provisioned keys.
 	SessionsElsewhere bool
+	// LockDir is a directory that all programs on this machine have in common which change the
+	// provisioned keys of the token, for files by which they take turns, such as that of the tokens
+	// of SoftHSM. The default is one of the user among the temporary files.
+	LockDir string
 	// AllowWeak names weaknesses of keys and failed checks of the module that are
 	// accepted. The names are those of Weaknesses.
 	AllowWeak []string
@@ -163,7 +167,7 @@ func newStore(conn *connection, c Config) *Store {
 	r.test.known = found.proveOne
 	return &Store{
 		connection: conn, recovery: r, inspector: in, rings: found,
-		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found},
+		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found, lockDir: c.LockDir},
 		births:      births{connection: conn, inspector: in, templates: templates},
 		doubts:      newDoubts(),
 		generator:   generator{r},
