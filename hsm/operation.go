@@ -131,7 +131,7 @@ func load(path string) (functions, error) {
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
 	var rv C.ck_rv
-	defer keepSignals()()
+	defer keepOwn()()
 	list := C.msl_load(name, &rv, &reason[0], C.ck_ulong(len(reason)))
 	switch {
 	case rv != 0:

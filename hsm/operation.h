@@ -65,12 +65,17 @@ typedef struct {
 int msl_expand(msl_template *t, ck_byte *in, ck_ulong n);
 msl_result msl_answer(ck_rv rv, int fn, ck_ulong value);
 
-/* The handlers of the signals by which a program is stopped or told something, and of those
- * that the Go runtime cannot do without. Some libraries put others in their place. */
-enum { MSL_HANDLERS = 6 };
-typedef struct { struct sigaction of[MSL_HANDLERS]; } msl_handlers;
-void msl_keep_handlers(msl_handlers *h);
-void msl_restore_handlers(const msl_handlers *h);
+/* What is the program's, and some libraries change: the handlers of the signals by which a
+ * program is stopped or told something, and of those that the Go runtime cannot do without;
+ * its directory, standard streams and umask, or -1 where there is none, or it is not known. */
+enum { MSL_HANDLERS = 6, MSL_STREAMS = 3 };
+typedef struct {
+	struct sigaction handlers[MSL_HANDLERS];
+	int directory, streams[MSL_STREAMS], umask;
+} msl_kept;
+void msl_keep(msl_kept *k);
+void msl_restore(const msl_kept *k);
+void msl_forget(const msl_kept *k);
 
 ck_functions *msl_load(const char *path, ck_rv *rv, char *reason, ck_ulong n);
 
