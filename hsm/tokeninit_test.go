@@ -51,3 +51,22 @@ func TestFaultsOfInitToken(t *testing.T) {
 		}
 	}
 }
+
+// TestLabelWithBlanks makes a token whose label ends with blanks, with which labels are filled up: it
+// is found by what it was called, and not made twice.
+func TestLabelWithBlanks(t *testing.T) {
+	other := softhsm.Temp(t)
+	const label = "blanks  "
+	for i := range 2 {
+		if err := hsm.InitToken(other.Module, label, []byte("12345678"), readPIN(t, other)); errors.Is(err, keystore.ErrExists) != (i == 1) {
+			t.Errorf("time %d: %v", i+1, err)
+		}
+	}
+	s, err := hsm.Open(hsm.Config{URI: (&hsm.URI{Token: label, ModulePath: other.Module}).String(), PIN: other.PIN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
