@@ -70,3 +70,28 @@ func TestLabelWithBlanks(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestUnmarkedToken has a module not say that tokens are initialized: one with a PIN is used, and not
+// taken for a place for another one, whose making would destroy its keys.
+func TestUnmarkedToken(t *testing.T) {
+	s, token := newStore(t)
+	if _, err := s.Create("mac", keystore.HMACSHA256); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m := hsmtest.New(t, token.Module)
+	m.Inject(hsmtest.Fault{Function: "C_GetTokenInfo", ClearFlags: pkcs11.CKF_TOKEN_INITIALIZED})
+	if err := hsm.InitToken(m.Path, "another one", []byte("12345678"), readPIN(t, token)); err != nil {
+		t.Log(err)
+	}
+	s, err := hsm.Open(hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Lookup("mac"); err != nil {
+		t.Error(err)
+	}
+}
