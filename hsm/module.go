@@ -238,10 +238,7 @@ func (m *module) tokens(blank bool) (all []tokenInfo, untold error, err error) {
 			untold = errors.Join(untold, fmt.Errorf("slot %d: %w", slot, err))
 			continue
 		}
-		// A token whose user has a PIN is not blank, whether or not the module says so: to make one in its
-		// place would destroy its keys.
-		const initialized = pkcs11.CKF_TOKEN_INITIALIZED | pkcs11.CKF_USER_PIN_INITIALIZED
-		if blank == (info.Flags&initialized == 0) {
+		if blank != isInitialized(info.Flags) {
 			all = append(all, info)
 		}
 	}
