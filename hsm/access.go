@@ -20,9 +20,10 @@ type access struct {
 	uri *URI
 	pin *pin
 
-	serial  atomic.Pointer[string] // of the token that was opened first
-	refused atomic.Pointer[error]  // the token's answer to a wrong PIN
-	unclear atomic.Int64           // times in a row that its answer to the PIN was unclear
+	noted   func(give func() error) error // Config.Login
+	serial  atomic.Pointer[string]        // of the token that was opened first
+	refused atomic.Pointer[error]         // the token's answer to a wrong PIN
+	unclear atomic.Int64                  // times in a row that its answer to the PIN was unclear
 }
 
 // errAmbiguousToken is a URI that names several tokens.
@@ -112,7 +113,7 @@ func (a *access) logIn(session uint, token tokenInfo) error {
 	if a.pin == nil && token.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH == 0 {
 		return fmt.Errorf("hsm: the PKCS #11 token %q requires a PIN now, and did not when it was opened: %w", token.Label, keystore.ErrUnavailable)
 	}
-	err := a.login(session, token, User, a.pin.bytes())
+	err := a.give(session, token)
 	if errors.Is(err, keystore.ErrUnclear) {
 		a.unclear.Add(1)
 		return err
@@ -133,6 +134,15 @@ func (a *access) logIn(session uint, token tokenInfo) error {
 		a.refused.Store(&err)
 	}
 	return err
+}
+
+// give gives the PIN to the token.
+func (a *access) give(session uint, token tokenInfo) error {
+	login := func() error { return a.login(session, token, User, a.pin.bytes()) }
+	if a.noted != nil {
+		return a.noted(login)
+	}
+	return login()
 }
 
 // checkLogin returns an error if the session is not logged in to a token that requires it.

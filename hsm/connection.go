@@ -56,7 +56,7 @@ func newConnection(mod *module, uri *URI, config Config) *connection {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	c.access.library, c.access.mod, c.access.uri = c.library, mod, uri
+	c.access.library, c.access.mod, c.access.uri, c.access.noted = c.library, mod, uri, config.Login
 	c.graves.conn, c.graves.name = c, cryptorand.Text()[:8]
 	return c
 }
@@ -193,6 +193,8 @@ func (c *connection) startIn(token tokenInfo) error {
 	if err := c.fill(own, now); err != nil {
 		return err
 	}
+	c.watch.keeper.shown.Store(uint64(own.handle))
+	defer c.watch.keeper.shown.Store(0)
 	err = c.access.logIn(own.handle, token)
 	if err == nil {
 		err = c.access.checkLogin(own.handle, token)

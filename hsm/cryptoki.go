@@ -44,7 +44,7 @@ func (l tokenCalls) initialize(text string) error {
 		reserved = C.CString(text)
 		defer C.free(unsafe.Pointer(reserved))
 	}
-	defer keepSignals()()
+	defer keepOwn()()
 	return l.count(C.msl_initialize(l.list, reserved), C.FN_Initialize)
 }
 

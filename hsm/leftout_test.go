@@ -133,3 +133,20 @@ func TestLoggedOut(t *testing.T) {
 		}
 	}
 }
+
+// TestAllLeftOut has a module find nothing any more, as one that cannot read its files: a key that is
+// looked up for the first time is not known to be absent.
+func TestAllLeftOut(t *testing.T) {
+	s, m := newFaulty(t, hsm.Config{})
+	if _, err := s.Create("mac", keystore.HMACSHA256); err != nil {
+		t.Fatal(err)
+	}
+	m.Inject(hsmtest.Fault{Function: "C_FindObjects", Length: new(uint(0))})
+	if _, err := s.Lookup("other"); !errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrNotFound) {
+		t.Errorf("while nothing is found: %v", err)
+	}
+	m.Clear()
+	if _, err := s.Lookup("other"); !errors.Is(err, keystore.ErrNotFound) {
+		t.Errorf("of a key that is not there: %v", err)
+	}
+}

@@ -25,7 +25,7 @@ func (m *measure) wait() {
 // run ends the wait: what the session does next is measured.
 func (m *measure) run(session uint) {
 	if m.tell != nil {
-		C.msl_began[place(session)] = C.FN_count
+		C.msl_places[place(session)].began = C.FN_count
 		m.ran = time.Now()
 		if m.began.IsZero() {
 			m.began = m.ran
@@ -64,7 +64,7 @@ func place(session uint) uint8 { return uint8(uint64(session) * C.MSL_SPREAD >> 
 // began names the function with which the operation on a session began: the one that
 // does the work, where another prepares it.
 func began(session uint) string {
-	switch fn := C.msl_began[place(session)]; fn {
+	switch fn := C.msl_places[place(session)].began; fn {
 	case C.FN_EncryptInit, C.FN_DecryptInit, C.FN_SignInit, C.FN_FindObjectsInit:
 		return functionNames[int(fn)+1]
 	case C.FN_DigestInit:

@@ -238,7 +238,7 @@ func (m *module) tokens(blank bool) (all []tokenInfo, untold error, err error) {
 			untold = errors.Join(untold, fmt.Errorf("slot %d: %w", slot, err))
 			continue
 		}
-		if initialized := info.Flags&pkcs11.CKF_TOKEN_INITIALIZED != 0; initialized != blank {
+		if blank != isInitialized(info.Flags) {
 			all = append(all, info)
 		}
 	}

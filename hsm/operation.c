@@ -11,7 +11,7 @@ enum {
 
 #define FLAT_END ((ck_ulong)-1)
 
-int msl_doing[MSL_PLACES], msl_began[MSL_PLACES];
+msl_place msl_places[MSL_PLACES];
 
 static ck_byte empty[16]; /* some modules refuse NULL for data of no length */
 

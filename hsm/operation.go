@@ -89,8 +89,12 @@ func newLibrary(f functions) library {
 	return library{e, tokenCalls{e}, objectCalls{e}, keyCalls{e}}
 }
 
-// doing names the function that a session was last at.
-func doing(session uint) string { return functionNames[int(C.msl_doing[place(session)])] }
+// lastCall returns the function that a session was last at, and a number that changes with each
+// call. Of a session in whose place another one was later nothing is known.
+func lastCall(session uint) (function string, number uint64, known bool) {
+	at := &C.msl_places[place(session)]
+	return functionNames[int(at.doing)], uint64(at.calls), uint(at.session) == session
+}
 
 // A made is a new object, with the attributes read back that decide its safety:
 // -1 where the module does not tell.
@@ -128,7 +132,7 @@ func load(path string) (functions, error) {
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
 	var rv C.ck_rv
-	defer keepSignals()()
+	defer keepOwn()()
 	list := C.msl_load(name, &rv, &reason[0], C.ck_ulong(len(reason)))
 	switch {
 	case rv != 0:

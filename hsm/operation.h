@@ -28,21 +28,29 @@ enum { UNWRITTEN_BYTE = 0x5a, MSL_UNWRITTEN = -2 };
 enum { UNWRITTEN_FLAGS = 0x40000000 }; /* a bit without a meaning: SoftHSM adds some flags to what is there */
 #define UNWRITTEN ((ck_ulong)-1)
 
-/* What the sessions are at, and at 0 what has no session yet: for the log, where a call does not
- * return. The first function of an operation stays in msl_began, where that was FN_count before.
+/* What the sessions are at, and at 0 what has no session yet: for the watch, which looks for a call
+ * that does not return. The first function of an operation stays in began, where that was FN_count
+ * before.
  * The handle of a session, which may be a pointer or have low bits that are always the same, is
  * spread over the places (Knuth, The Art of Computer Programming, section 6.4). */
 enum { MSL_PLACES = 256 };
 #define MSL_SPREAD 0x9e3779b97f4a7c15ULL
-extern int msl_doing[MSL_PLACES], msl_began[MSL_PLACES];
+typedef struct {
+	ck_ulong session; /* that was here last */
+	ck_ulong calls;
+	int doing, began;
+} msl_place;
+extern msl_place msl_places[MSL_PLACES];
 
 static inline void msl_at(ck_ulong session, int fn)
 {
-	int place = (int)(session * MSL_SPREAD >> 56);
+	msl_place *p = &msl_places[session * MSL_SPREAD >> 56];
 
-	msl_doing[place] = fn;
-	if (msl_began[place] == FN_count)
-		msl_began[place] = fn;
+	p->session = session;
+	p->calls++;
+	p->doing = fn;
+	if (p->began == FN_count)
+		p->began = fn;
 }
 
 #define AT(session, n) msl_at((session), (n))
@@ -57,12 +65,17 @@ typedef struct {
 int msl_expand(msl_template *t, ck_byte *in, ck_ulong n);
 msl_result msl_answer(ck_rv rv, int fn, ck_ulong value);
 
-/* The handlers of the signals by which a program is stopped or told something, and of those
- * that the Go runtime cannot do without. Some libraries put others in their place. */
-enum { MSL_HANDLERS = 6 };
-typedef struct { struct sigaction of[MSL_HANDLERS]; } msl_handlers;
-void msl_keep_handlers(msl_handlers *h);
-void msl_restore_handlers(const msl_handlers *h);
+/* What is the program's, and some libraries change: the handlers of the signals by which a
+ * program is stopped or told something, and of those that the Go runtime cannot do without;
+ * its directory, standard streams and umask, or -1 where there is none, or it is not known. */
+enum { MSL_HANDLERS = 6, MSL_STREAMS = 3 };
+typedef struct {
+	struct sigaction handlers[MSL_HANDLERS];
+	int directory, streams[MSL_STREAMS], umask;
+} msl_kept;
+void msl_keep(msl_kept *k);
+void msl_restore(const msl_kept *k);
+void msl_forget(const msl_kept *k);
 
 ck_functions *msl_load(const char *path, ck_rv *rv, char *reason, ck_ulong n);
 

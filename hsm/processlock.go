@@ -13,16 +13,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// lockToken keeps other processes of this user on this machine from changing the
-// provisioned keys of the token. SoftHSM needs that: one process does not see what
+// lockToken keeps other processes on this machine from changing the provisioned keys of the token: all
+// that have the same Config.LockDir, or else those of this user. SoftHSM needs that: one process does not see what
 // another made while it made something itself, until the next change. If the
 // lock file cannot be made there is no lock: provision is safe without one if the
 // module shows new objects to all processes at once.
 func (p *provisioner) lockToken() (unlock func(), err error) {
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("msl-hsm-%d", os.Getuid()))
 	sum := sha256.Sum256([]byte(*p.access.serial.Load()))
 	name := fmt.Sprintf("keys-%02x.lock", sum[0]) // a file for every token would be left for every token
-	f, err := openLock(dir, name)
+	f, err := openLock(p.lockDir, name)
 	if err != nil {
 		return func() {}, nil
 	}
@@ -39,8 +38,18 @@ func (p *provisioner) lockToken() (unlock func(), err error) {
 	}
 }
 
-// openLock opens a file in a directory that nobody else may write to.
+// openLock opens a lock file, in the directory for such files or else one of this user.
 func openLock(dir, name string) (*os.File, error) {
+	if dir != "" {
+		if f, err := create(filepath.Join(dir, name)); err == nil {
+			return f, nil
+		}
+	}
+	return openOwn(filepath.Join(os.TempDir(), fmt.Sprintf("msl-hsm-%d", os.Getuid())), name)
+}
+
+// openOwn opens a file in a directory that nobody else may write to.
+func openOwn(dir, name string) (*os.File, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
@@ -51,5 +60,9 @@ func openLock(dir, name string) (*os.File, error) {
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Getuid() || st.Mode&0o022 != 0:
 		return nil, os.ErrPermission
 	}
-	return os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	return create(filepath.Join(dir, name))
+}
+
+func create(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 }

@@ -77,7 +77,8 @@ type provisioner struct {
 	recovery  *recovery
 	inspector *inspector
 	rings     *rings
-	mu        lock // held while keys change
+	lockDir   string // Config.LockDir
+	mu        lock   // held while keys change
 }
 
 // provision makes the next version of a key. Programs that do so at the same time

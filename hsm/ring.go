@@ -216,6 +216,9 @@ func (r *rings) load(session uint, epoch uint64, label string, known []version) 
 	case len(known) > 0:
 		return nil, r.missing(session, label, known[0].generation != now.generation)
 	}
+	if err := r.sees(session); err != nil {
+		return nil, err
+	}
 	return nil, fmt.Errorf("hsm: key %q: %w", label, keystore.ErrNotFound)
 }
 
@@ -270,6 +273,19 @@ func notTwin(i *inspector, session uint, e evidence, ring []version) error {
 		return err
 	}
 	return nil
+}
+
+// sees is an error where a module finds no object in a token in which it has found keys: so some say
+// that they cannot read it any more.
+func (r *rings) sees(session uint) error {
+	if len(r.names()) == 0 {
+		return nil
+	}
+	all, err := r.find(session, template{}.flag(pkcs11.CKA_TOKEN, true))
+	if err == nil && len(all) == 0 {
+		err = &Error{Function: "C_FindObjects", Code: pkcs11.CKR_TOKEN_NOT_PRESENT}
+	}
+	return err
 }
 
 // missing is the error of a key that was there: not found, if the module was

@@ -17,8 +17,9 @@ type session struct {
 	generation uint64 // of the module that opened it
 
 	origin *origin       // of what it makes
-	since  atomic.Int64  // the tick of the watch at which the call under way began, or 0
+	since  atomic.Int64  // the tick of the watch at which the operation under way began, or 0
 	shown  atomic.Uint64 // the handle, for the watch
+	seen   sight         // what the watch saw
 }
 
 // take waits for a session, but not forever.

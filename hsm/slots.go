@@ -22,6 +22,15 @@ type Slot struct {
 // Empty reports whether the slot has no token. It is false if the token cannot be read.
 func (s *Slot) Empty() bool { return answered(s.Err, pkcs11.CKR_TOKEN_NOT_PRESENT) }
 
+// Initialized reports whether the slot has a token that is not blank.
+func (s *Slot) Initialized() bool { return isInitialized(s.Flags) }
+
+// isInitialized judges the flags of a token. One whose user has a PIN is not blank, whether or not the
+// module says so: to make one in its place would destroy its keys.
+func isInitialized(flags uint) bool {
+	return flags&(pkcs11.CKF_TOKEN_INITIALIZED|pkcs11.CKF_USER_PIN_INITIALIZED) != 0
+}
+
 // Slots lists the slots of the module at path, with and without a token. It needs no login.
 // initialize is that of [Config]. If the module does not load or answer the error is
 // keystore.ErrUnavailable.

@@ -49,6 +49,9 @@ type Config struct {
 	// Calls, if not nil, is called for each operation on a session, from several goroutines.
 	// It must not block.
 	Calls func(keystore.Call)
+	// Login, if not nil, is called to give the PIN to the token: by give, once, whose error it
+	// returns. So it can note that an answer is due, which a module that crashes does not give.
+	Login func(give func() error) error
 	// TrustedWrapping makes sealing keys whose blobs can be sealed again by newer ones that
 	// the security officer marked as trusted wrapping keys (see [Store.Reseal]), and accepts
 	// such keys. Open then refuses a module that lets sealed keys out in any other way.
@@ -57,6 +60,10 @@ type Config struct {
 	// keystore/split: session keys are not in the token. Open then accepts a module that
 	// cannot make them, and requires only the checks that protect provisioned keys.
 	SessionsElsewhere bool
+	// LockDir is a directory that all programs on this machine have in common which change the
+	// provisioned keys of the token, for files by which they take turns, such as that of the tokens
+	// of SoftHSM. The default is one of the user among the temporary files.
+	LockDir string
 	// AllowWeak names weaknesses of keys and failed checks of the module that are
 	// accepted. The names are those of Weaknesses.
 	AllowWeak []string
@@ -160,7 +167,7 @@ func newStore(conn *connection, c Config) *Store {
 	r.test.known = found.proveOne
 	return &Store{
 		connection: conn, recovery: r, inspector: in, rings: found,
-		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found},
+		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found, lockDir: c.LockDir},
 		births:      births{connection: conn, inspector: in, templates: templates},
 		doubts:      newDoubts(),
 		generator:   generator{r},
@@ -205,6 +212,10 @@ type Stats struct {
 	InUse    int    // of those, held by an operation
 	Epoch    uint64 // how often the sessions were opened anew, at least 1
 
+	// Stuck names the function of a call that has taken longer than Config.CallTimeout, or is
+	// empty.
+	Stuck string
+
 	// Latency is the shortest recent time of an operation with a session key, see
 	// [keystore.Timed]; 0 if there was none.
 	Latency time.Duration
@@ -212,7 +223,10 @@ type Stats struct {
 
 // Stats returns what the store holds in its token now.
 func (s *Store) Stats() Stats {
-	alive := 0
+	alive, function := 0, ""
+	if stuck := s.watch.stuck.Load(); stuck != nil {
+		function = stuck.function
+	}
 	if now := s.life.Load(); now != nil {
 		alive = int(now.objects.Load())
 	}
@@ -222,7 +236,7 @@ func (s *Store) Stats() Stats {
 	}
 	return Stats{
 		Objects: alive + s.graves.size(), Sessions: int(s.open.Load()),
-		InUse: busy, Epoch: s.epoch.Load(), Latency: s.pace.Least(),
+		InUse: busy, Epoch: s.epoch.Load(), Stuck: function, Latency: s.pace.Least(),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/miekg/pkcs11"
 
@@ -32,6 +33,7 @@ func (m *module) initToken(label string, soPIN, userPIN []byte) error {
 	if err = errors.Join(err, untold); err != nil {
 		return err
 	}
+	label = strings.TrimRight(label, " ") // a label is filled up with blanks
 	all = slices.DeleteFunc(all, func(t tokenInfo) bool { return t.Label != label })
 	switch {
 	case len(all) == 1 && all[0].Flags&pkcs11.CKF_USER_PIN_INITIALIZED == 0:

@@ -51,3 +51,47 @@ func TestFaultsOfInitToken(t *testing.T) {
 		}
 	}
 }
+
+// TestLabelWithBlanks makes a token whose label ends with blanks, with which labels are filled up: it
+// is found by what it was called, and not made twice.
+func TestLabelWithBlanks(t *testing.T) {
+	other := softhsm.Temp(t)
+	const label = "blanks  "
+	for i := range 2 {
+		if err := hsm.InitToken(other.Module, label, []byte("12345678"), readPIN(t, other)); errors.Is(err, keystore.ErrExists) != (i == 1) {
+			t.Errorf("time %d: %v", i+1, err)
+		}
+	}
+	s, err := hsm.Open(hsm.Config{URI: (&hsm.URI{Token: label, ModulePath: other.Module}).String(), PIN: other.PIN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestUnmarkedToken has a module not say that tokens are initialized: one with a PIN is used, and not
+// taken for a place for another one, whose making would destroy its keys.
+func TestUnmarkedToken(t *testing.T) {
+	s, token := newStore(t)
+	if _, err := s.Create("mac", keystore.HMACSHA256); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m := hsmtest.New(t, token.Module)
+	m.Inject(hsmtest.Fault{Function: "C_GetTokenInfo", ClearFlags: pkcs11.CKF_TOKEN_INITIALIZED})
+	if err := hsm.InitToken(m.Path, "another one", []byte("12345678"), readPIN(t, token)); err != nil {
+		t.Log(err)
+	}
+	s, err := hsm.Open(hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Lookup("mac"); err != nil {
+		t.Error(err)
+	}
+}

@@ -216,7 +216,8 @@ func (u *URI) matches(t tokenInfo) bool {
 		{u.Token, t.Label}, {u.Serial, t.Serial}, {u.Model, t.Model}, {u.Manufacturer, t.ManufacturerID},
 		{u.SlotID, strconv.FormatUint(uint64(t.slot), 10)},
 	} {
-		if pair[0] != "" && pair[0] != strings.TrimRight(pair[1], " \x00") {
+		const padding = " \x00" // of which neither has any that counts
+		if pair[0] != "" && strings.TrimRight(pair[0], padding) != strings.TrimRight(pair[1], padding) {
 			return false
 		}
 	}

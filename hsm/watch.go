@@ -59,6 +59,22 @@ func (w *watch) run(limit time.Duration, sessions []*session, done <-chan struct
 	}
 }
 
+// A sight is what the watch saw of a session: an operation may have many calls, each of which may
+// take up to the limit.
+type sight struct {
+	number   uint64 // of the call that was under way, or the last one
+	function string
+	at       int64 // the tick at which it was seen first
+}
+
+// look notes whether a session is at another call than before.
+func (s *sight) look(session uint, now int64) {
+	function, number, known := lastCall(session)
+	if known && number != s.number {
+		*s = sight{number, function, now}
+	}
+}
+
 // findStuck returns the call that has been under way longest, if for longer than
 // limit.
 func findStuck(sessions []*session, now int64, tick, limit time.Duration) (stuck *stuckCall) {
@@ -68,11 +84,12 @@ func findStuck(sessions []*session, now int64, tick, limit time.Duration) (stuck
 		if since == 0 {
 			continue
 		}
-		function, took := doing(uint(own.shown.Load())), time.Duration(now-since)*tick
-		if took < limitOf(function, limit) || took <= longest {
+		own.seen.look(uint(own.shown.Load()), now)
+		took := time.Duration(now-max(since, own.seen.at)) * tick
+		if took < limitOf(own.seen.function, limit) || took <= longest {
 			continue
 		}
-		longest, stuck = took, &stuckCall{function, time.Now().Add(-took)}
+		longest, stuck = took, &stuckCall{own.seen.function, time.Now().Add(-took)}
 	}
 	return stuck
 }

@@ -109,6 +109,46 @@ func TestBackWithOtherKeys(t *testing.T) {
 	}
 }
 
+// TestPINOnce has a token refuse its PIN when it appears, and another one answer unclearly: keys are
+// looked for again and again, as a peer can have them, and neither is given the PIN once more. After
+// that was corrected both are used.
+func TestPINOnce(t *testing.T) {
+	for name, answer := range map[string]error{"refused": keystore.ErrPIN, "unclear": keystore.Unclear(keystore.ErrUnavailable)} {
+		t.Run(name, func(t *testing.T) {
+			_, one, two := softTokens(t)
+			var there, right atomic.Bool
+			given, works := make(chan struct{}, 100), two.Open
+			two.Open = func() (keystore.Store, error) {
+				switch {
+				case !there.Load():
+					return nil, keystore.ErrUnavailable
+				case right.Load():
+					return works()
+				}
+				given <- struct{}{}
+				return nil, answer
+			}
+			s := open(t, balanced.Config{Tokens: []balanced.Token{one, two}})
+			there.Store(true)
+			<-given
+			for range 50 {
+				if err := s.Refresh("mac"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Millisecond)
+			}
+			if len(given) > 5 || name == "refused" && len(given) > 0 { // pauses grow after an unclear answer
+				t.Errorf("it is given the PIN %d times more", len(given))
+			}
+			right.Store(true)
+			s.Retry()
+			for !s.Conditions()[1].Usable {
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+}
+
 // TestUnclearPIN has a token take the PIN without a clear answer each time that it is opened: it is
 // opened after pauses that grow.
 func TestUnclearPIN(t *testing.T) {

@@ -174,8 +174,19 @@ func (s *rings) versions(label string, l lookedUp) (versions []keystore.Version)
 	return versions
 }
 
+// Retry has tokens that are lost examined now, also those that did not accept their PIN: somebody has
+// corrected it.
+func (s *tokens) Retry() {
+	for _, p := range s.places {
+		if now, _ := p.look(); now == out {
+			tell(p.again)
+		}
+	}
+}
+
 // Refresh makes the store look up provisioned keys again at their next use, and examine
-// lost tokens now.
+// lost tokens now, unless that would give them a PIN which they did not accept: a peer can
+// have keys looked for.
 func (s *rings) Refresh(labels ...string) error {
 	for _, p := range s.places {
 		if now, _ := p.look(); now == out {

@@ -3,6 +3,7 @@ package balanced
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,7 @@ type place struct {
 	usual    atomic.Int64 // how long a quick operation takes of late, in nanoseconds; initially 0
 
 	wake      chan struct{} // has the token examined
+	again     chan struct{} // the same, also where it did not accept its PIN
 	examining sync.Mutex    // held while it is
 	store     atomic.Pointer[keystore.Store]
 
@@ -40,7 +42,7 @@ type place struct {
 }
 
 func newPlace(t Token) *place {
-	return &place{name: t.Name, open: t.Open, start: time.Now(), wake: make(chan struct{}, 1), why: errors.New("it is being opened")}
+	return &place{name: t.Name, open: t.Open, start: time.Now(), wake: make(chan struct{}, 1), again: make(chan struct{}, 1), why: errors.New("it is being opened")}
 }
 
 // opened returns the store of the token, or nil.
@@ -78,11 +80,19 @@ func (p *place) doubt(err error) {
 }
 
 // poke wakes who attends to the token.
-func (p *place) poke() {
+func (p *place) poke() { tell(p.wake) }
+
+// tell tells whoever waits on a channel, now or next.
+func tell(c chan struct{}) {
 	select {
-	case p.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
+}
+
+// refusesPIN reports whether opening the token would give it a PIN that it did not accept.
+func (p *place) refusesPIN(why error) bool {
+	return p.opened() == nil && (errors.Is(why, keystore.ErrPIN) || errors.Is(why, keystore.ErrUnclear))
 }
 
 // stalled is how long a token with operations under way may complete none before others
@@ -192,20 +202,24 @@ const (
 // attend examines a token when there is a doubt about it and, while it is lost, again and
 // again. It never waits for the examination of another token.
 func (s *tokens) attend(p *place) {
-	pause, unclear := firstPause, 0 // times in a row that the PIN was given without a clear answer
+	pause, unclear := firstPause, 0 // times that the PIN was given without a clear answer
 	for {
 		now, why := p.look()
-		if unclear += 2; p.opened() != nil || !errors.Is(why, keystore.ErrUnclear) {
-			unclear = 0 // an open store has pauses of its own
+		wake, least := p.wake, pause
+		if p.refusesPIN(why) { // an open store has pauses of its own
+			wake, unclear = nil, unclear+timesGiven
+			least = max(pause, s.pinPause(p, unclear, why))
 		}
 		var later <-chan time.Time
-		if now != fit && !errors.Is(why, keystore.ErrPIN) { // a refused PIN is not tried again
-			later = time.After(max(pause, keystore.PINPause(unclear)))
+		if now != fit && least < forever {
+			later = time.After(least)
 		}
 		select {
 		case <-s.done:
 			return
-		case <-p.wake:
+		case <-wake:
+		case <-p.again:
+			unclear = 0
 		case <-later:
 		}
 		if s.tell(p, now, why, s.examine(p, s.most(keystore.RSASign4096))) {
@@ -214,6 +228,25 @@ func (s *tokens) attend(p *place) {
 			pause = min(2*pause, longestPause)
 		}
 	}
+}
+
+const (
+	timesGiven  = 2 // that one opening gives a PIN to which there is no clear answer
+	mostUnclear = 8 // many tokens lock a PIN after ten wrong ones
+	forever     = time.Duration(math.MaxInt64)
+)
+
+// pinPause is the pause before a token is opened that did not accept its PIN, which it was given so
+// many times. One that was refused, or to which it never gave a clear answer, it gets by Retry only.
+func (s *tokens) pinPause(p *place, unclear int, why error) time.Duration {
+	switch {
+	case errors.Is(why, keystore.ErrPIN):
+		return forever
+	case unclear >= mostUnclear:
+		s.log.Error("token is not given the PIN again, since it never said whether it is right, and may count: check both, and have the PIN read again", "token", p.name, "error", why)
+		return forever
+	}
+	return keystore.PINPause(unclear)
 }
 
 // tell notes what an examination found, logs what is new, and reports whether the token

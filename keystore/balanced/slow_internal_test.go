@@ -1,6 +1,7 @@
 package balanced
 
 import (
+	"log/slog"
 	"testing"
 	"time"
 
@@ -50,6 +51,24 @@ func TestQuickestKnown(t *testing.T) {
 	for range 6 {
 		if p := s.shortest(fit, nil, nil); p == s.places[1] {
 			t.Fatal("the slow token is chosen")
+		}
+	}
+}
+
+// TestPINPauses has a token never say whether its PIN is right: at last it is not given any more.
+func TestPINPauses(t *testing.T) {
+	s, p := &tokens{log: slog.New(slog.DiscardHandler)}, newPlace(Token{})
+	for _, c := range []struct {
+		unclear int
+		why     error
+		forever bool
+	}{
+		{timesGiven, keystore.ErrUnclear, false},
+		{mostUnclear, keystore.ErrUnclear, true},
+		{timesGiven, keystore.ErrPIN, true},
+	} {
+		if !p.refusesPIN(c.why) || (s.pinPause(p, c.unclear, c.why) == forever) != c.forever {
+			t.Errorf("after %d times and %v the pause is %v", c.unclear, c.why, s.pinPause(p, c.unclear, c.why))
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -67,7 +68,7 @@ func ServeReporting(open func(settings []byte, to Reporter) (keystore.Store, err
 	}
 	out := &eventWriter{to: json.NewEncoder(control)}
 	told := &report{to: out}
-	store, err := open(settings, Reporter{Log: slog.New(&eventHandler{out: out}), Calls: told.add})
+	store, err := open(settings, Reporter{Log: slog.New(&eventHandler{out: out}), Calls: told.add, Login: out.login})
 	if err == nil {
 		if err = choose(store, chosen); err != nil {
 			err = errors.Join(err, store.Close())
@@ -209,6 +210,7 @@ type event struct {
 	Log     *logLine `json:"log,omitempty"`
 	Calls   []byte   `json:"calls,omitempty"` // see report.add
 	Device  *Device  `json:"device,omitempty"`
+	Login   *bool    `json:"login,omitempty"` // whether the PIN is being given to the device
 }
 
 type failure struct {
@@ -232,6 +234,16 @@ func (w *eventWriter) write(e event) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.to.Encode(e)
+}
+
+// login tells the parent before a PIN is given, and when the device has answered.
+func (w *eventWriter) login(give func() error) error {
+	begins, ended := true, false
+	if err := w.write(event{Login: &begins}); err != nil {
+		return fmt.Errorf("isolated: the PIN is not given: %v: %w", err, keystore.ErrUnavailable)
+	}
+	defer w.write(event{Login: &ended})
+	return give()
 }
 
 // maxEvent bounds a line of the child.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/isolated"
@@ -72,6 +73,30 @@ func TestAllCallsHang(t *testing.T) {
 		after, err := w.sealed.Sum([]byte("data"))
 		return err == nil && string(after) == before
 	})
+}
+
+// TestLookupHangs has a call hang in an operation that may take long, because of its many calls:
+// the time of one call decides, and the operation is not made again.
+func TestLookupHangs(t *testing.T) {
+	w := newWorldOf(t, isolated.Config{Limit: 10 * time.Second}, hsm.Config{CallTimeout: time.Second})
+	before, pid := sum(t, w.sealed), w.PID()
+	w.module.Inject(hsmtest.Fault{Function: "C_FindObjects", Hang: true, Times: 1})
+	failed := make(chan error, 1)
+	go func() {
+		_, err := w.Lookup("other")
+		failed <- err
+	}()
+	select {
+	case err := <-failed:
+		if !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "does not return from C_FindObjects") {
+			t.Errorf("a call that hangs: %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("a call that hangs is not given up")
+	}
+	if after := sum(t, w.sealed); after != before || w.PID() == pid {
+		t.Errorf("child %d, and before %d; the key computes %x, and before %x", w.PID(), pid, after, before)
+	}
 }
 
 // TestWedged has a library find its device again in another process only: the child is replaced,

@@ -58,11 +58,17 @@ func (l *lines) String() string {
 
 func newWorld(t *testing.T, c isolated.Config) *world {
 	t.Helper()
+	return newWorldOf(t, c, hsm.Config{})
+}
+
+// newWorldOf is newWorld with settings of the store in the child.
+func newWorldOf(t *testing.T, c isolated.Config, own hsm.Config) *world {
+	t.Helper()
 	w := &world{token: newToken(t), log: &lines{}}
 	w.module = hsmtest.New(t, w.token.Module)
 	c.Log = slog.New(slog.NewTextHandler(w.log, nil))
-	uri := strings.Replace(w.token.URI, w.token.Module, w.module.Path, 1)
-	w.Store = open(t, w.token, hsm.Config{URI: uri}, c, &w.started)
+	own.URI = strings.Replace(w.token.URI, w.token.Module, w.module.Path, 1)
+	w.Store = open(t, w.token, own, c, &w.started)
 	v, err := w.Create("mac", keystore.HMACSHA256)
 	if err != nil {
 		t.Fatal(err)

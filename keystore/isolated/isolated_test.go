@@ -85,7 +85,7 @@ func openStore(settings []byte, to isolated.Reporter) (keystore.Store, error) {
 		to.Log.Warn("not confined", "error", err)
 	}
 	s, err := hsm.Open(hsm.Config{
-		URI: c.URI, AllowWeak: c.AllowWeak, Log: to.Log, Calls: to.Calls, PIN: hsm.PINSource(fmt.Sprintf("fd:%d", isolated.PINFD)),
+		URI: c.URI, AllowWeak: c.AllowWeak, CallTimeout: c.CallTimeout, Log: to.Log, Calls: to.Calls, Login: to.Login, PIN: hsm.PINSource(fmt.Sprintf("fd:%d", isolated.PINFD)),
 	})
 	if err != nil {
 		return nil, err
@@ -98,7 +98,8 @@ type described struct{ *hsm.Store }
 func (d described) TakePIN(fd int) error { return d.RenewPIN(hsm.PINSource(fmt.Sprintf("fd:%d", fd))) }
 
 func (d described) Device() isolated.Device {
-	return isolated.Device{Open: d.Stats().Sessions, Epoch: d.Stats().Epoch}
+	st := d.Stats()
+	return isolated.Device{Open: st.Sessions, Epoch: st.Epoch, Stuck: st.Stuck}
 }
 
 // child is the command of a child: this test.
@@ -111,13 +112,14 @@ func child() *exec.Cmd {
 
 // A told is what the child needs to know of a token.
 type told struct {
-	URI       string
-	AllowWeak []string
+	URI         string
+	AllowWeak   []string
+	CallTimeout time.Duration
 }
 
 func settings(t testing.TB, c hsm.Config) []byte {
 	t.Helper()
-	text, err := json.Marshal(told{c.URI, c.AllowWeak})
+	text, err := json.Marshal(told{c.URI, c.AllowWeak, c.CallTimeout})
 	if err != nil {
 		t.Fatal(err)
 	}

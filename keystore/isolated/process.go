@@ -2,6 +2,7 @@ package isolated
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ type process struct {
 	failing    atomic.Pointer[vainTime] // while the device only fails, or nil
 	vain       vainRow
 	functions  map[string]bool // that the child has reported; for the goroutine that listens
+	login      bool            // the child is giving the PIN; for the same
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -136,9 +138,18 @@ func (p *process) open(c *Config, chosen message) error {
 	late := errors.Is(errors.Join(err, lines.Err()), os.ErrDeadlineExceeded)
 	p.stop()
 	if late {
-		return fmt.Errorf("isolated: the key store was not open after %v: %w", c.startLimit(), keystore.ErrUnavailable)
+		return p.unopened(fmt.Sprintf("the key store was not open after %v", c.startLimit()))
 	}
-	return fmt.Errorf("isolated: the process of the key store ended before the store was open (%v): %w", p.command.ProcessState, keystore.ErrUnavailable)
+	return p.unopened(fmt.Sprintf("the process of the key store ended before the store was open (%v)", p.command.ProcessState))
+}
+
+// unopened is the error of a child that has not said whether its store is open. The device may have
+// counted a PIN to which it did not answer.
+func (p *process) unopened(what string) error {
+	if p.login {
+		return keystore.Unclear(fmt.Errorf("isolated: %s, while the PIN was given: %w", what, keystore.ErrUnavailable))
+	}
+	return fmt.Errorf("isolated: %s: %w", what, keystore.ErrUnavailable)
 }
 
 // stop ends a child whose store did not open.
@@ -183,10 +194,26 @@ func (p *process) end(why string) {
 }
 
 // isOver reports whether the child was ended.
-func (p *process) isOver() bool {
+func (p *process) isOver() bool { return p.reason() != "" }
+
+// reason returns why the child was ended, or nothing.
+func (p *process) reason() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.why != ""
+	return p.why
+}
+
+// giveUp ends the child because of a call that is under way: it is not known which, so that none of
+// them is made again.
+func (p *process) giveUp(why string) {
+	p.mu.Lock()
+	for l := range p.lanes {
+		if l.due.Load() > 0 {
+			l.late.Store(true)
+		}
+	}
+	p.mu.Unlock()
+	p.end(why)
 }
 
 // lost returns the error of a call that failed with err, which means that the child has
@@ -305,7 +332,7 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 	switch {
 	case err != nil && l.late.Load():
 		p.put(l, false)
-		return &lostError{why: fmt.Sprintf("did not answer for %v", limit), late: true}
+		return &lostError{why: cmp.Or(p.reason(), fmt.Sprintf("did not answer for %v", limit)), late: true}
 	case err != nil:
 		p.put(l, false)
 		return p.lost(err)

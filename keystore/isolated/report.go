@@ -12,6 +12,9 @@ import (
 type Reporter struct {
 	Log   *slog.Logger        // whose lines the parent logs
 	Calls func(keystore.Call) // to be called for each operation of the device, from any goroutine
+	// Login is to be called to give a PIN to the device, which give does, once: it returns the
+	// error of give. So a child that ends meanwhile counts as an unclear answer.
+	Login func(give func() error) error
 }
 
 // A Device is what a store holds in its device at one moment.
@@ -20,6 +23,8 @@ type Device struct {
 	InUse   int    `json:"in_use"`
 	Objects int    `json:"objects"` // that live in them
 	Epoch   uint64 `json:"epoch"`   // how often the sessions were opened anew
+	// Stuck names what does not return from the device. The child is replaced then.
+	Stuck string `json:"stuck,omitempty"`
 }
 
 // A Described store in the child tells what it holds, without a call into the device.
@@ -138,6 +143,12 @@ func (p *process) heard(e event, c *Config) {
 	}
 	if e.Device != nil {
 		p.device.Store(e.Device)
+		if stuck := e.Device.Stuck; stuck != "" && isFunction(stuck) {
+			p.giveUp("does not return from " + stuck)
+		}
+	}
+	if e.Login != nil {
+		p.login = *e.Login
 	}
 	p.tell(e.Calls, c.Calls)
 }

@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/miekg/pkcs11"
-
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/hsm"
@@ -58,7 +56,7 @@ func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
 	var unread error
 	for _, one := range all {
 		unread = errors.Join(unread, one.Unread())
-		if one.Flags&pkcs11.CKF_TOKEN_INITIALIZED == 0 {
+		if !one.Initialized() {
 			continue
 		}
 		if uri.Matches(&one) {

@@ -100,7 +100,7 @@ func slotOf(t hsm.Slot) slot {
 		return s
 	}
 	s.Label, s.Model, s.Serial = strings.TrimSpace(t.Label), strings.TrimSpace(t.Model), strings.TrimSpace(t.Serial)
-	s.Initialized = t.Flags&pkcs11.CKF_TOKEN_INITIALIZED != 0
+	s.Initialized = t.Initialized()
 	s.PIN = pinState(t.Flags)
 	for _, f := range []struct {
 		flag uint

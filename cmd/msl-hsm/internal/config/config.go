@@ -47,6 +47,7 @@ type Keystore struct {
 	Log           *slog.Logger                    // of a long-running process: logs when the device is lost
 	CheapForTests bool                            // permits a cost, also of passwords, that makes guessing easy
 	Calls         func(keystore.Call)             // called for each operation of a PKCS #11 token, or nil
+	Login         func(give func() error) error   // called to give a PKCS #11 token its PIN, or nil
 	Slow          func(what string) (done func()) // shows what takes long until done is called, or nil
 	Refusals      string                          // file with the starts in a row at which the token did not accept the PIN, or ""
 	Ends          <-chan struct{}                 // closed when a process with such a file is to end

@@ -146,6 +146,8 @@ func OneLine(err error) string {
 	}
 	text := strings.Join(lines, "; ")
 	switch {
+	case deviceFailed().MatchString(text) && errors.Is(err, errors.ErrUnsupported):
+		text += "; the module cannot do that, and its vendor would have to add it: msl-hsm module test shows what it lacks"
 	case deviceFailed().MatchString(text) && errors.Is(err, keystore.ErrUnavailable) && !errors.Is(err, keystore.ErrPIN):
 		text += "; the device fails: try again, and if that does not help, check the device and the log of its module"
 	case tpmRefused().MatchString(text) && errors.As(err, new(*tpm.Error)) && errors.Is(err, keystore.ErrUnavailable) && !errors.Is(err, keystore.ErrPIN):
@@ -201,7 +203,7 @@ func fileSystems() map[string]string {
 // deviceFailed matches an error that ends with a module's answer, or the end of its process,
 // and says nothing more.
 var deviceFailed = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`(?:\bC_\w+: (?:CKR[_ ]\w+|the module answer(?:ed|s) [^;:]*)|ended before the store was open \([^;)]*\))(?:: keystore: unavailable)?$`)
+	return regexp.MustCompile(`(?:\bC_\w+: (?:CKR[_ ]\w+|the module answer(?:ed|s) [^;:]*)|ended before the store was open \([^;)]*\)(?:, while the PIN was given)?|the key store was not open after [\w.]+(?:, while the PIN was given)?|the process of the key store [^;]* and is replaced)(?:: keystore: unavailable)?$`)
 })
 
 // tpmRefused matches an error that ends with the code of a TPM, and says nothing more.

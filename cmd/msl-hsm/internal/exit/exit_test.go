@@ -137,18 +137,26 @@ func TestWithoutPackages(t *testing.T) {
 func TestDeviceFailed(t *testing.T) {
 	const next = "; the device fails: try again, and if that does not help, check the device and the log of its module"
 	for text, want := range map[string]string{
-		"hsm: C_Sign: CKR_DEVICE_ERROR":                                                        "C_Sign: CKR_DEVICE_ERROR" + next,
-		"hsm: C_Sign: CKR 0x80000001":                                                          "C_Sign: CKR 0x80000001" + next,
-		"hsm: C_Sign: the module answered 255 bytes instead of 256":                            "C_Sign: the module answered 255 bytes instead of 256" + next,
-		"hsm: C_Sign: the module answered 255 bytes; again":                                    "C_Sign: the module answered 255 bytes; again",
-		"slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR":                                            "slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR" + next,
-		"isolated: it ended before the store was open (signal: killed): keystore: unavailable": "it ended before the store was open (signal: killed): unavailable" + next,
-		"C_Initialize: CKR_DEVICE_ERROR; see the configuration of m":                           "C_Initialize: CKR_DEVICE_ERROR; see the configuration of m",
-		"the server said C_Sign: CKR_DEVICE_ERROR there":                                       "the server said C_Sign: CKR_DEVICE_ERROR there",
+		"hsm: C_Sign: CKR_DEVICE_ERROR":                                                                                        "C_Sign: CKR_DEVICE_ERROR" + next,
+		"hsm: C_Sign: CKR 0x80000001":                                                                                          "C_Sign: CKR 0x80000001" + next,
+		"hsm: C_Sign: the module answered 255 bytes instead of 256":                                                            "C_Sign: the module answered 255 bytes instead of 256" + next,
+		"hsm: C_Sign: the module answered 255 bytes; again":                                                                    "C_Sign: the module answered 255 bytes; again",
+		"slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR":                                                                            "slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR" + next,
+		"isolated: it ended before the store was open (signal: killed): keystore: unavailable":                                 "it ended before the store was open (signal: killed): unavailable" + next,
+		"isolated: it ended before the store was open (exit status 2), while the PIN was given: keystore: unavailable":         "it ended before the store was open (exit status 2), while the PIN was given: unavailable" + next,
+		"isolated: the key store was not open after 30s: keystore: unavailable":                                                "the key store was not open after 30s: unavailable" + next,
+		"isolated: the process of the key store does not return from C_FindObjects and is replaced: keystore: unavailable":     "the process of the key store does not return from C_FindObjects and is replaced: unavailable" + next,
+		"isolated: the process of the key store has ended (signal: segmentation fault) and is replaced: keystore: unavailable": "the process of the key store has ended (signal: segmentation fault) and is replaced: unavailable" + next,
+		"C_Initialize: CKR_DEVICE_ERROR; see the configuration of m":                                                           "C_Initialize: CKR_DEVICE_ERROR; see the configuration of m",
+		"the server said C_Sign: CKR_DEVICE_ERROR there":                                                                       "the server said C_Sign: CKR_DEVICE_ERROR there",
 	} {
 		if got := OneLine(kindError{text, keystore.ErrUnavailable}); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+	lacks := kindError{"hsm: C_EncryptInit: CKR_MECHANISM_INVALID", errors.ErrUnsupported}
+	if got := OneLine(lacks); got != "C_EncryptInit: CKR_MECHANISM_INVALID; the module cannot do that, and its vendor would have to add it: msl-hsm module test shows what it lacks" {
+		t.Error(got)
 	}
 	denied := &fs.PathError{Op: "open", Path: "server.db", Err: syscall.EACCES}
 	if got := OneLine(denied); got != "open server.db: permission denied; run this as the user who owns it, such as that of the server" {

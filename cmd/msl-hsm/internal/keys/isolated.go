@@ -25,6 +25,7 @@ import (
 // isolatedSettings are the key store settings that such a process receives.
 type isolatedSettings struct {
 	Initialize        string
+	SoftHSM           string
 	URI               string // with the module, and without a source of the PIN
 	PIN               bool   // follows on isolated.PINFD
 	Sessions          config.SessionBound
@@ -56,7 +57,7 @@ func openIsolated(k *config.Keystore) (Store, error) {
 		hide(k.Log)
 	}
 	settings, err := json.Marshal(isolatedSettings{
-		Initialize: k.Initialize, URI: uri.String(), PIN: pin != nil, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
+		Initialize: k.Initialize, SoftHSM: k.SoftHSM, URI: uri.String(), PIN: pin != nil, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
 		Prefix: k.Prefix, SessionKeys: k.SessionKeys, TrustedWrap: k.TrustedWrap, AllowWeak: k.AllowWeak, Sandbox: k.IsolateSandbox, Calls: k.Calls != nil,
 	})
 	if err != nil {
@@ -134,7 +135,7 @@ func ServeIsolated() error {
 			return nil, exit.Usagef("settings of the key store: %w", err)
 		}
 		k := &config.Keystore{
-			Initialize: s.Initialize, URI: s.URI, Sessions: s.Sessions, Wait: s.Wait, CallTimeout: s.CallTimeout,
+			Initialize: s.Initialize, SoftHSM: s.SoftHSM, URI: s.URI, Sessions: s.Sessions, Wait: s.Wait, CallTimeout: s.CallTimeout,
 			Prefix: s.Prefix, SessionKeys: s.SessionKeys, TrustedWrap: s.TrustedWrap, AllowWeak: s.AllowWeak, Log: to.Log,
 		}
 		if s.Sandbox {
@@ -148,6 +149,7 @@ func ServeIsolated() error {
 		if s.Calls {
 			k.Calls = to.Calls
 		}
+		k.Login = to.Login
 		return openDescribed(k)
 	})
 }
@@ -172,5 +174,5 @@ func (d described) TakePIN(fd int) error {
 // Device returns what the store holds in its token.
 func (d described) Device() isolated.Device {
 	st := d.Stats()
-	return isolated.Device{Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch}
+	return isolated.Device{Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch, Stuck: st.Stuck}
 }

@@ -160,7 +160,10 @@ func Reread(c *config.Keystore, s Store) error {
 	if err := rereadPIN(c, s); err != nil {
 		return err
 	}
-	return Refresh(s) // which retries lost tokens with that PIN
+	if several, ok := deviceOf(s).(interface{ Retry() }); ok {
+		several.Retry() // lost tokens, with that PIN
+	}
+	return Refresh(s)
 }
 
 // Refresh looks again for keys that other programs may have made or destroyed.

@@ -56,7 +56,7 @@ func openToken(k *config.Keystore) (*hsm.Store, error) {
 	}
 	s, err := hsm.Open(hsm.Config{
 		URI: uri.String(), Initialize: k.Initialize, PIN: pin, Sessions: int(k.Sessions), Wait: k.Wait, CallTimeout: k.CallTimeout,
-		SealPrefix: k.Prefix, TrustedWrapping: k.TrustedWrap, SessionsElsewhere: k.SessionKeys == config.SessionsInMemory, AllowWeak: k.AllowWeak, Log: k.Log, Calls: k.Calls,
+		SealPrefix: k.Prefix, TrustedWrapping: k.TrustedWrap, SessionsElsewhere: k.SessionKeys == config.SessionsInMemory, AllowWeak: k.AllowWeak, Log: k.Log, Calls: k.Calls, Login: k.Login, LockDir: k.SoftHSM,
 	})
 	if err != nil {
 		return nil, NoToken(k, err)

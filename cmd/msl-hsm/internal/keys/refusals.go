@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -26,7 +28,8 @@ var startPauses = []time.Duration{10 * time.Second, time.Minute, 5 * time.Minute
 
 // withinTries opens the key store of a process that is started again when it ends, by a supervisor or
 // by a connection to a socket of systemd. The starts at which the token did not accept the PIN are
-// lines of a file: after two of them the PIN is not given until somebody removes the file.
+// lines of a file: after two of them, or four that ended before the token had answered, the PIN is not
+// given until somebody removes the file.
 func withinTries(k *config.Keystore, pauses []time.Duration, open func() (Store, error)) (Store, error) {
 	if k.Refusals == "" || strings.HasPrefix(k.URI, "soft:") { // a file does not count
 		return open()
@@ -35,6 +38,9 @@ func withinTries(k *config.Keystore, pauses []time.Duration, open func() (Store,
 	if err != nil {
 		return nil, err
 	}
+	if !k.Isolate { // else the process survives what the library does
+		k.Login = (&given{path: k.Refusals, log: k.Log}).login
+	}
 	store, err := openUnclear(k, pauses, open)
 	switch {
 	case err == nil && before != nil:
@@ -42,10 +48,10 @@ func withinTries(k *config.Keystore, pauses []time.Duration, open func() (Store,
 			return nil, errors.Join(err, store.Close())
 		}
 	case keystore.PINRefused(err):
-		err = errors.Join(err, addRefusals(k.Refusals, before, 1, err))
+		err = errors.Join(err, addRefusals(k, before, 1, err))
 	case errors.Is(err, keystore.ErrUnclear):
 		err = exit.WithCode(errors.Join(fmt.Errorf("%w; the PIN may be wrong and the token may count, so it is not given again: check the PIN and the device, then remove %s", err, k.Refusals),
-			addRefusals(k.Refusals, before, mostRefusals, err)), exit.Secret)
+			addRefusals(k, before, mostRefusals, err)), exit.Secret)
 	}
 	return store, err
 }
@@ -62,15 +68,100 @@ func refusalsBefore(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := bytes.Count(lines, []byte("\n")); n >= mostRefusals {
+	if weigh(lines) >= mostRefusals*refusalWeight {
 		return nil, exit.WithCode(fmt.Errorf("the PIN was not accepted when this was started before, so it is not given again: correct the PIN, then remove %s, which says why", path), exit.Secret)
 	}
 	return lines, nil
 }
 
-func addRefusals(path string, before []byte, count int, why error) error {
-	line := fmt.Sprintf("%s %s\n", time.Now().UTC().Format(time.RFC3339), exit.OneLine(why))
-	return atomicfile.Replace(path, append(before, bytes.Repeat([]byte(line), count)...), 0o600)
+// refusalWeight is that of a PIN that was not accepted, and 1 is that of one without an answer.
+const refusalWeight = 2
+
+// weigh counts the lines of the file.
+func weigh(lines []byte) (n int) {
+	for line := range bytes.Lines(lines) {
+		if n++; !bytes.HasSuffix(line, unanswered) {
+			n += refusalWeight - 1
+		}
+	}
+	return n
+}
+
+// addRefusals adds lines to the file. Where it cannot, as on a full disk, it tries again until it can
+// or the process is to end: the next start would give the PIN once more.
+func addRefusals(k *config.Keystore, before []byte, count int, why error) error {
+	line := refusal(exit.OneLine(why))
+	for told := false; ; told = true {
+		err := atomicfile.Replace(k.Refusals, append(bytes.Clone(before), bytes.Repeat(line, count)...), 0o600)
+		if err == nil {
+			return nil
+		}
+		if k.Log != nil && !told {
+			k.Log.Error("the token did not accept the PIN, which cannot be noted: this process waits until it can be, since the next one would give the PIN again", "why", why, "error", err)
+		}
+		if k.Pauses != nil {
+			k.Pauses(notePause)
+		}
+		select {
+		case <-time.After(notePause):
+		case <-k.Ends:
+			return err
+		}
+	}
+}
+
+// notePause is that between tries to write the file.
+const notePause = 10 * time.Second
+
+func refusal(why string) []byte {
+	return fmt.Appendf(nil, "%s %s\n", time.Now().UTC().Format(time.RFC3339), why)
+}
+
+// unanswered ends the line of a PIN that was given to a token, and not answered in this process.
+var unanswered = []byte(" the PIN was given, and the process ended before the token answered\n")
+
+// A given is a PIN that tokens are being given, each of which is a line of the file until it answers:
+// a library that crashes then ends the process.
+type given struct {
+	path string
+	log  *slog.Logger
+	mu   sync.Mutex
+}
+
+// login gives the PIN.
+func (g *given) login(give func() error) error {
+	err := g.change(func(lines []byte) []byte { return append(lines, refusal(string(unanswered[1:len(unanswered)-1]))...) })
+	if err != nil && g.log != nil {
+		g.log.Warn("that the PIN is given cannot be noted: a library that crashes now is given it at the next start again", "error", err)
+	}
+	if err == nil {
+		defer g.change(withoutUnanswered)
+	}
+	return give()
+}
+
+// withoutUnanswered is the file without its last unanswered line.
+func withoutUnanswered(lines []byte) []byte {
+	at := bytes.LastIndex(lines, unanswered)
+	if at < 0 {
+		return lines
+	}
+	begin := bytes.LastIndexByte(lines[:at], '\n') + 1
+	return append(lines[:begin], lines[at+len(unanswered):]...)
+}
+
+// change writes the file, or removes one without lines.
+func (g *given) change(to func(lines []byte) []byte) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	lines, err := os.ReadFile(g.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if lines = to(lines); len(lines) == 0 {
+		return os.Remove(g.path)
+	}
+	return atomicfile.Replace(g.path, lines, 0o600)
 }
 
 // openUnclear opens the key store, again after each pause while the answer to the PIN is unclear. A
