@@ -4,13 +4,13 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
 	"errors"
 	"testing"
 
 	"github.com/miekg/pkcs11"
 
 	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/internal/oaeptrial"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -222,7 +222,7 @@ func (f *field) recordFor(t *testing.T, k pkcs11.ObjectHandle, a keystore.Algori
 		t.Fatal(err)
 	}
 	public := &rsa.PublicKey{N: bigInt(n[0].Value), E: 65537}
-	wrapped, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, public, f.key, nil)
+	wrapped, err := oaeptrial.Encrypt(public, f.key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func (f *field) recordFor(t *testing.T, k pkcs11.ObjectHandle, a keystore.Algori
 func encryptOAEP(t *testing.T, k keystore.Key, raw []byte) []byte {
 	t.Helper()
 	public := k.(interface{ Public() crypto.PublicKey }).Public().(*rsa.PublicKey)
-	wrapped, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, public, raw, nil)
+	wrapped, err := oaeptrial.Encrypt(public, raw)
 	if err != nil {
 		t.Fatal(err)
 	}

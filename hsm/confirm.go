@@ -11,6 +11,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/msl-hsm/msl-hsm/internal/oaeptrial"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -129,7 +130,7 @@ func usePair(i *inspector, session uint, e evidence, public crypto.PublicKey) er
 }
 
 func (l keyCalls) decryptsFor(session, handle uint, public *rsa.PublicKey, out []byte) error {
-	ciphertext, err := oaepForTrial(public, constant)
+	ciphertext, err := oaeptrial.Encrypt(public, constant)
 	if err != nil {
 		return err
 	}

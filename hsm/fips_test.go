@@ -13,7 +13,7 @@ import (
 // v1.5, as MSL has it; and TestHang, which needs a machine of its own.
 func TestFIPS(t *testing.T) {
 	if os.Getenv("MSL_SOAK") == "" {
-		fipstest.In(t, "only", `^TestConformance$/^(sign|seal)$`, "")
+		fipstest.In(t, "only", `^(TestDeadSessions$|TestConformance$/^(sign|seal)$)`, "")
 		return
 	}
 	fipstest.In(t, "on", "^Test", "^(TestFIPS|TestHang)$")

@@ -5,8 +5,6 @@ package hsm
 import (
 	"crypto"
 	"crypto/aes"
-	"crypto/fips140"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
 	"errors"
@@ -17,6 +15,7 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"github.com/msl-hsm/msl-hsm/internal/keywrap"
+	"github.com/msl-hsm/msl-hsm/internal/oaeptrial"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -56,7 +55,7 @@ func (k decryptKey) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.Decrypte
 		}
 	}
 	like := func() error {
-		known, err := oaepForTrial(k.public.(*rsa.PublicKey), make([]byte, 16))
+		known, err := oaeptrial.Encrypt(k.public.(*rsa.PublicKey), make([]byte, 16))
 		if err != nil {
 			return err
 		}
@@ -67,13 +66,6 @@ func (k decryptKey) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.Decrypte
 		return nil, k.store.recovery.badData("decrypt", err)
 	}
 	return out[:n], nil
-}
-
-// oaepForTrial encrypts data that protects nothing, to find out what a module does with it. So
-// FIPS 140-3 has no objection to SHA-1 there.
-func oaepForTrial(public *rsa.PublicKey, data []byte) (ciphertext []byte, err error) {
-	fips140.WithoutEnforcement(func() { ciphertext, err = rsa.EncryptOAEP(sha1.New(), rand.Reader, public, data, nil) })
-	return ciphertext, err
 }
 
 type revealKey struct{ *object }

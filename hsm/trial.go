@@ -9,6 +9,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/msl-hsm/msl-hsm/internal/oaeptrial"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -128,7 +129,7 @@ func (i *inspector) trial(session uint, e evidence) (t *trial, err error) {
 			return nil, err
 		}
 		t.form = form{mechanism: pkcs11.CKM_RSA_PKCS_OAEP}
-		t.wrapped, err = oaepForTrial(half.(*rsa.PublicKey), t.wrapped[:16])
+		t.wrapped, err = oaeptrial.Encrypt(half.(*rsa.PublicKey), t.wrapped[:16])
 		return t, err
 	}
 	t.noise = true

@@ -5,13 +5,13 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
 	"crypto/sha256"
 	"errors"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
+	"github.com/msl-hsm/msl-hsm/internal/oaeptrial"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -48,7 +48,7 @@ func TestUnwritten(t *testing.T) {
 	signer, wrapper := provisioned("sign", keystore.RSASign2048).(crypto.Signer), provisioned("wrap", keystore.AESWrap128).(keystore.DataWrapper)
 	decrypter := provisioned("decrypt", keystore.RSADecrypt2048).(crypto.Decrypter)
 	iv, secret, digest := make([]byte, 16), bytes.Repeat([]byte("secret"), 1000), sha256.Sum256(nil)
-	forRSA, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, decrypter.Public().(*rsa.PublicKey), secret[:16], nil)
+	forRSA, err := oaeptrial.Encrypt(decrypter.Public().(*rsa.PublicKey), secret[:16])
 	if err != nil {
 		t.Fatal(err)
 	}

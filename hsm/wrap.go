@@ -11,6 +11,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/msl-hsm/msl-hsm/internal/oaeptrial"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -201,7 +202,7 @@ func (k unwrapKey) likeUnwrap(f form, a keystore.Algorithm) func() error {
 	return func() error {
 		raw := make([]byte, a.Size())
 		rand.Read(raw)
-		wrapped, err := oaepForTrial(public, raw)
+		wrapped, err := oaeptrial.Encrypt(public, raw)
 		if err != nil {
 			return err
 		}

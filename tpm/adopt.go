@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto"
-	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,6 +12,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/msl-hsm/msl-hsm/internal/oaeptrial"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -352,7 +351,7 @@ func tryDecrypter(k decrypter) error {
 	if !ok {
 		return fmt.Errorf("tpm: %v key: %w", k.algorithm, keystore.ErrWrongKey)
 	}
-	ciphertext, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, public, []byte("tried out"), nil)
+	ciphertext, err := oaeptrial.Encrypt(public, []byte("tried out"))
 	if err != nil {
 		return err
 	}

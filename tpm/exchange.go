@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"crypto/fips140"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -151,8 +152,12 @@ func (p *ImportParent) Close() error {
 // Duplicate wraps the bytes of a key for a storage key with the public area parent
 // (TPMT_PUBLIC). It works in software, on the side that has the bytes, and does not check
 // that the storage key is in a TPM: see [ImportParent]. The algorithms are those of
-// session keys, and AESReveal128 for [Store.ImportDuplicate]. The caller must wipe raw.
+// session keys, and AESReveal128 for [Store.ImportDuplicate]. The caller must wipe raw. Under
+// GODEBUG=fips140=only the error is [errors.ErrUnsupported]: it forbids the cipher.
 func Duplicate(parent []byte, a keystore.Algorithm, raw []byte) (keystore.Duplicated, error) {
+	if fips140.Enforced() {
+		return keystore.Duplicated{}, fmt.Errorf("tpm: duplicate: GODEBUG=fips140=only forbids AES-CFB, by which keys for TPMs are encrypted: use fips140=on: %w", errors.ErrUnsupported)
+	}
 	if !duplicable(a) || len(raw) != a.Size() {
 		return keystore.Duplicated{}, fmt.Errorf("tpm: duplicate %d bytes as %v: %w", len(raw), a, keystore.ErrBadData)
 	}

@@ -5,13 +5,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 
 	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/internal/oaeptrial"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/keystoretest"
 )
@@ -86,7 +86,7 @@ func decrypts(k any, public crypto.PublicKey) error {
 	if !ok || !isRSA {
 		return fmt.Errorf("modulecheck: %T does not decrypt: %w", k, keystore.ErrWrongKey)
 	}
-	ciphertext, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, p, secret(), nil)
+	ciphertext, err := oaeptrial.Encrypt(p, secret())
 	if err != nil {
 		return err
 	}

@@ -7,12 +7,12 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 
+	"github.com/msl-hsm/msl-hsm/internal/oaeptrial"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -132,7 +132,7 @@ func decrypts(k crypto.Decrypter, challenge []byte) error {
 	if !ok {
 		return nil
 	}
-	sent, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, public, challenge, nil)
+	sent, err := oaeptrial.Encrypt(public, challenge)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func unwraps(k privateUnwrapper, challenge []byte) error {
 	}
 	raw := random(32)
 	defer clear(raw)
-	sent, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, public, raw, nil)
+	sent, err := oaeptrial.Encrypt(public, raw)
 	if err != nil {
 		return err
 	}
