@@ -4,33 +4,54 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/keystore"
 	devices "github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
 )
 
 // Without calls destroy, which ends a version of the key that authenticates the state and
 // the records of devices, and makes the newest remaining version authenticate them. In
-// etcd, where that must come first, a newest version that is to be destroyed leaves them
-// to the other versions.
+// etcd that must come first. It is repeated afterwards, to notice whether a server used the
+// destroyed version in between.
 func Without(c *config.Config, store keys.Store, newest bool, destroy func() error) (err error) {
+	if c.Server.State.Shared() && newest {
+		store = newestLast{store, keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)}
+	}
 	h, err := hold(c, store)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
-	if c.Server.State.Shared() && !newest {
+	if c.Server.State.Shared() {
 		err = h.renew()
 	}
 	if err == nil {
 		err = destroy()
 	}
-	if err == nil && !c.Server.State.Shared() {
+	if err == nil {
 		err = h.renew()
 	}
 	return err
+}
+
+// A newestLast store makes nothing with the newest version of a key, unless there is no
+// other, but checks what that made.
+type newestLast struct {
+	keys.Store
+	label string
+}
+
+// Lookup returns the newest version last.
+func (s newestLast) Lookup(label string) ([]keystore.Version, error) {
+	ring, err := s.Store.Lookup(label)
+	if err != nil || label != s.label {
+		return ring, err
+	}
+	return append(slices.Clone(ring[1:]), ring[0]), nil
 }
 
 // A held state is authenticated and known to be authentic: here, or by a running server.
