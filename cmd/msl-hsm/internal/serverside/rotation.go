@@ -3,6 +3,7 @@ package serverside
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
@@ -69,6 +70,19 @@ func retire(s *Service, r state.Rotation) {
 	}
 }
 
+// lost returns what is called when a version of keys is gone that was not retired.
+func (s *base) lost(of *msl.Versions, keys string, log *slog.Logger) func(version uint32, used bool) {
+	return func(version uint32, used bool) {
+		level := slog.LevelWarn
+		if used {
+			level = slog.LevelError
+		}
+		log.Log(context.Background(), level, "the key store no longer has a version of the "+keys+" keys: what it protects cannot be opened anymore, and devices that need that begin new sessions",
+			"version", version, "in_use_now", of.All()[0].Version)
+		s.keysLost.Store(true)
+	}
+}
+
 // look finds the versions that a rotation made, and no longer any others.
 func look(s *Service, r state.Rotation) error {
 	if err := keys.Refresh(s.Store); err != nil {
@@ -78,6 +92,9 @@ func look(s *Service, r state.Rotation) error {
 		if err := of.Refresh(); err != nil {
 			return err
 		}
+	}
+	if r.Step == state.StepDone {
+		return nil // they were there: what is missing by now was destroyed
 	}
 	for label, number := range r.Versions {
 		ring, err := s.Store.Lookup(label)
