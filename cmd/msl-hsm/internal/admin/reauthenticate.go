@@ -3,8 +3,10 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
@@ -29,14 +31,24 @@ func Without(c *config.Config, store keys.Store, newest bool, destroy func() err
 	if c.Server.State.Shared() {
 		err = h.renew()
 	}
+	if err == nil && c.Server.State.Shared() && newest {
+		time.Sleep(settled)
+		err = h.renew()
+	}
 	if err == nil {
 		err = destroy()
 	}
-	if err == nil {
-		err = h.renew()
+	if err != nil {
+		return err
 	}
-	return err
+	if err := h.renew(); err != nil {
+		return fmt.Errorf("the version is destroyed, but the state could not be authenticated with another one: if a server runs, send it a message, and then run msl-hsm state check: %w", err)
+	}
+	return nil
 }
+
+// settled is longer than servers take to record that a rotation is done.
+const settled = 2 * time.Second
 
 // A newestLast store makes nothing with the newest version of a key, unless there is no
 // other, but checks what that made.
@@ -105,15 +117,22 @@ func renew(ctx context.Context, s *State, records keys.Records) error {
 		return nil // nothing could be judged either
 	}
 	err := keys.Refresh(s.store)
-	switch {
-	case err != nil:
-	case s.File != nil:
-		err = s.File.Reauthenticate(ctx)
-	case s.Cluster != nil:
-		err = s.Cluster.Reauthenticate(ctx)
+	if err == nil {
+		err = s.Reauthenticate(ctx)
 	}
 	if err == nil && records != nil {
 		err = records.Renew(ctx)
 	}
 	return err
+}
+
+// Reauthenticate makes the newest version of the key authenticate the state.
+func (s *State) Reauthenticate(ctx context.Context) error {
+	switch {
+	case s.File != nil:
+		return s.File.Reauthenticate(ctx)
+	case s.renew != nil:
+		return s.renew(ctx)
+	}
+	return nil
 }

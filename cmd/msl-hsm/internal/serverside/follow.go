@@ -105,7 +105,7 @@ func (f *follower) follow(ctx context.Context, log *slog.Logger, first bool) (do
 	defer f.live.reloading.Unlock()
 	s := f.live.Service()
 	if s.keysLost.Swap(false) {
-		s.MSL.Forget() // what remains is opened again from the tokens of the devices
+		afterLoss(ctx, log, s)
 	}
 	r, err := s.State.Rotation(ctx)
 	if err != nil || !first && f.settled && r.Number == f.presence.Number {
