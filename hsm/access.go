@@ -85,7 +85,7 @@ func (a *access) readPIN(source PINSource, token tokenInfo) error {
 		source = PINSource(a.uri.PINSource)
 	}
 	if source == "" {
-		return keystore.NoPINf("hsm: no PIN source for the PKCS #11 token %q: name one, as file:/path or prompt", token.Label)
+		return keystore.NoPINf("hsm: no PIN source for the PKCS #11 token %q: name one, such as file:/path or prompt", token.Label)
 	}
 	var err error
 	a.pin, err = source.read()
@@ -153,11 +153,11 @@ func (a *access) triesLeft(slot, code uint) string {
 	info, err := a.tokenInfo(slot)
 	switch {
 	case code == pkcs11.CKR_PIN_LOCKED, info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
-		return "the PIN is LOCKED: the token's security officer sets a new one with msl-hsm token pin unblock"
+		return "the PIN is LOCKED: the token's security officer sets a new one"
 	case code == pkcs11.CKR_USER_PIN_NOT_INITIALIZED:
-		return "the security officer sets the first one with msl-hsm token pin set"
+		return "the security officer sets the first one"
 	case code == pkcs11.CKR_PIN_EXPIRED:
-		return "the token requires a new PIN first: change it with msl-hsm token pin change"
+		return "the token requires a new PIN first"
 	case err != nil:
 		return "check the PIN before you try again"
 	case info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:

@@ -2,10 +2,8 @@ package hsm
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/miekg/pkcs11"
 
@@ -132,9 +130,7 @@ func (s *Store) List() ([]keystore.Info, error) {
 	if err != nil {
 		return nil, s.recovery.explain(err)
 	}
-	slices.SortStableFunc(all, func(a, b keystore.Info) int {
-		return cmp.Or(strings.Compare(a.Label, b.Label), cmp.Compare(b.Version, a.Version))
-	})
+	slices.SortStableFunc(all, keystore.Info.Compare)
 	return all, nil
 }
 

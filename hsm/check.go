@@ -251,7 +251,7 @@ func (i *inspector) weaknesses(session uint, e *evidence) (weak []string, err er
 	} else if tells && e.Sensitive {
 		names = append(names, "not-sensitive")
 	}
-	if e.Algorithm == keystore.SealSession256 || e.Algorithm == keystore.SealWrapping256 {
+	if e.Algorithm.SealsKeys() {
 		name, err := i.weakForm(session, e)
 		if err != nil {
 			return nil, err

@@ -39,7 +39,7 @@ func (r *rings) confirmMarks() {
 		case err == nil:
 			r.confirmed(v, value)
 		case errors.Is(err, errMismatch):
-			r.log.Warn("a key makes different values of the same data", "label", v.label, "version", v.number)
+			r.log.Warn("a key computes different values from the same data", "label", v.label, "version", v.number)
 		}
 	}
 }

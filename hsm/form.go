@@ -232,7 +232,7 @@ func (e *entry) kindOf(a keystore.Algorithm) (kind, error) {
 	if a == keystore.AESReveal128 && e.bare.Load() {
 		return revealsBlocks(), nil
 	}
-	if e.trust && (a == keystore.SealSession256 || a == keystore.SealWrapping256) {
+	if e.trust && a.SealsKeys() {
 		k = k.trusting()
 	}
 	k = e.loosened(k)

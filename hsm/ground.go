@@ -67,7 +67,7 @@ func (e *evidence) tells(g ground) bool {
 // why explains a weakness of a key.
 func (e *evidence) why(weakness string) string {
 	if names := e.untold([]string{weakness}); len(names) > 0 {
-		return "the module does not tell " + strings.Join(names, ", ") + " as it should"
+		return "the module does not report " + strings.Join(names, ", ") + " as it should"
 	}
 	return Weaknesses()[weakness]
 }
@@ -80,7 +80,7 @@ func (e *evidence) weak(weaknesses []string) error {
 	as, advice := "", "accept each weakness by its name, or, once nothing needs this version, destroy it"
 	switch useful := e.Algorithm.Valid(); {
 	case len(e.untold(weaknesses)) > 0:
-		as, advice = ", as far as the module tells", "do not destroy it for that: ask the vendor of the module"
+		as, advice = ", as far as the module reports", "do not destroy it for that: ask the vendor of the module"
 		if useful {
 			advice += ", or accept each weakness by its name"
 		}

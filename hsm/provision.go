@@ -272,7 +272,7 @@ func (p *provisioner) nextVersion(label string, a keystore.Algorithm) (next uint
 				return err
 			}
 			if names := e.untold([]string{"unknown"}); !e.Algorithm.Valid() && len(names) > 0 {
-				return fmt.Errorf("hsm: what the key %q is for is not known, since the module does not tell %s as it should: %w", label, strings.Join(names, ", "), keystore.ErrUnavailable)
+				return fmt.Errorf("hsm: the purpose of the key %q is not known, since the module does not report %s as it should: %w", label, strings.Join(names, ", "), keystore.ErrUnavailable)
 			}
 			if e.Algorithm != a {
 				return fmt.Errorf("hsm: %q is a key for %s: %w; take another label, or destroy it if nothing needs it", label, purpose(e.Algorithm), keystore.ErrExists)

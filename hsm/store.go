@@ -68,8 +68,8 @@ const (
 )
 
 // A Store holds the keys of one PKCS #11 token. It is a [keystore.Store],
-// [keystore.Importer], [keystore.PeerWrapper], [keystore.RandomSource] and
-// [keystore.Admin].
+// [keystore.Importer], [keystore.PeerWrapper], [keystore.RandomSource], [keystore.Admin],
+// [keystore.Changing] and [keystore.Resealer].
 type Store struct {
 	*connection               // the sessions and the login
 	recovery    *recovery     // what gets them back
@@ -119,7 +119,7 @@ func Open(c Config) (*Store, error) {
 // expired says what follows where a token lets the user log in, and do nothing else.
 func expired(err error) error {
 	if answered(err, pkcs11.CKR_PIN_EXPIRED) {
-		return fmt.Errorf("%w: the token requires a new PIN first: change it with msl-hsm token pin change", err)
+		return fmt.Errorf("%w: the token requires a new PIN first", err)
 	}
 	return err
 }

@@ -30,8 +30,8 @@ func TestRefusedLogins(t *testing.T) {
 		words, user string // of a store, and of a change of the PIN
 	}{
 		"locked":           {pkcs11.CKR_PIN_LOCKED, fine, keystore.ErrPIN, "LOCKED: the token's security officer", "it is LOCKED now"},
-		"expired":          {pkcs11.CKR_PIN_EXPIRED, fine, keystore.ErrPIN, "requires a new PIN first: change it with msl-hsm token pin change", ""},
-		"never set":        {pkcs11.CKR_USER_PIN_NOT_INITIALIZED, fine, keystore.ErrPIN, "sets the first one with msl-hsm token pin set", "check it before"},
+		"expired":          {pkcs11.CKR_PIN_EXPIRED, fine, keystore.ErrPIN, "the token requires a new PIN first", ""},
+		"never set":        {pkcs11.CKR_USER_PIN_NOT_INITIALIZED, fine, keystore.ErrPIN, "sets the first one", "check it before"},
 		"wrong, no flags":  {pkcs11.CKR_PIN_INCORRECT, told(0, pkcs11.CKF_USER_PIN_INITIALIZED), keystore.ErrPIN, "it was not tried again: check the PIN", "check it before"},
 		"wrong, and old":   {pkcs11.CKR_PIN_INCORRECT, told(pkcs11.CKF_USER_PIN_TO_BE_CHANGED, 0), keystore.ErrPIN, "it was not tried again: check the PIN", "check it before"},
 		"wrong, last try":  {pkcs11.CKR_PIN_INCORRECT, told(pkcs11.CKF_USER_PIN_FINAL_TRY, 0), keystore.ErrPIN, "ONE try is left", "ONE try is left"},
@@ -60,7 +60,7 @@ func TestPINToBeChanged(t *testing.T) {
 	m := hsmtest.New(t, token.Module)
 	m.Inject(hsmtest.Fault{Function: "C_GenerateKey", Code: pkcs11.CKR_PIN_EXPIRED})
 	refused(t, hsm.Config{URI: (&hsm.URI{Token: token.Label, ModulePath: m.Path}).String(), PIN: token.PIN}, keystore.ErrUnavailable,
-		"C_GenerateKey: CKR_PIN_EXPIRED: the token requires a new PIN first: change it with msl-hsm token pin change")
+		"C_GenerateKey: CKR_PIN_EXPIRED: the token requires a new PIN first")
 }
 
 // TestWriteProtected uses the keys of a token that cannot be written to.

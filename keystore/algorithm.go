@@ -129,6 +129,12 @@ func (a Algorithm) Secret() bool {
 // only ever made by an Admin.
 func (a Algorithm) Sealing() bool { return a >= SealSession256 && a <= SealMAC256 }
 
+// SealsKeys reports whether keys for a seal other keys.
+func (a Algorithm) SealsKeys() bool { return a == SealSession256 || a == SealWrapping256 }
+
+// PSS reports whether a signs with RSASSA-PSS.
+func (a Algorithm) PSS() bool { return a >= RSAPSS2048 && a <= RSAPSS4096 }
+
 // HMACBlock returns the key for [HMACSHA256Block] that computes the same tags as the
 // [HMACSHA256] key raw: HMAC pads a key with zeros to the block of its hash (RFC 2104
 // section 2). For a key longer than a block it returns nil. The caller wipes both.

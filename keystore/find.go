@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -41,4 +42,11 @@ func KeyID(public any) (string, error) {
 	}
 	sum := sha256.Sum256(der)
 	return hex.EncodeToString(sum[:8]), nil
+}
+
+// SamePublic reports whether two public keys of the standard library are the same key. A nil
+// key is not the same as any, nor as another nil.
+func SamePublic(a, b crypto.PublicKey) bool {
+	known, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && b != nil && known.Equal(b)
 }

@@ -2,6 +2,8 @@ package keystore_test
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
@@ -112,4 +114,30 @@ func TestHMACBlock(t *testing.T) {
 	if keystore.HMACBlock(make([]byte, 65)) != nil {
 		t.Error("a key of 65 bytes fits a block of 64")
 	}
+}
+
+func TestSamePublic(t *testing.T) {
+	one, other := ecdsaKey(t), ecdsaKey(t)
+	for _, c := range []struct {
+		a, b crypto.PublicKey
+		same bool
+	}{
+		{one.Public(), one.Public(), true},
+		{one.Public(), other.Public(), false},
+		{one.Public(), nil, false},
+		{nil, one.Public(), false},
+		{nil, nil, false},
+	} {
+		if keystore.SamePublic(c.a, c.b) != c.same {
+			t.Errorf("%v and %v: same is not %v", c.a, c.b, c.same)
+		}
+	}
+}
+
+func ecdsaKey(t *testing.T) *ecdsa.PrivateKey {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }

@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"cmp"
 	"crypto"
 	"io"
 )
@@ -168,6 +169,13 @@ type Admin interface {
 	Destroy(label string, version uint32) error
 }
 
+// A Provisioner is a store that takes provisioned keys from outside.
+type Provisioner interface {
+	// Provision makes the next version of the provisioned key label from bytes that this
+	// process has seen. The caller keeps raw and wipes it.
+	Provision(label string, a Algorithm, raw []byte) (Version, error)
+}
+
 // Info is the evidence about one provisioned key. A false field may also mean that the
 // device does not report it.
 type Info struct {
@@ -194,4 +202,9 @@ type Info struct {
 	Weaknesses []string `json:"weaknesses,omitempty"` // why Lookup would refuse it
 	Untold     []string `json:"untold,omitempty"`     // attributes that the device does not report as it should, so that weaknesses which follow from them may not exist
 	Notes      []string `json:"notes,omitempty"`      // ways in which newer keys are better; not a reason for Lookup to refuse it
+}
+
+// Compare orders keys by their labels, and puts the newest version of each first.
+func (i Info) Compare(other Info) int {
+	return cmp.Or(cmp.Compare(i.Label, other.Label), cmp.Compare(other.Version, i.Version))
 }

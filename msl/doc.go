@@ -61,7 +61,7 @@
 //
 // # What it does not protect
 //
-// Payloads and headers exist in clear in the memory of the process. The scheme NONE does
-// not authenticate the sender. An error message is authenticated as coming from its
+// Payloads and headers exist in the clear in the memory of the process. The scheme NONE
+// does not authenticate the sender. An error message is authenticated as coming from its
 // sender's entity, but only its message id binds it to the request that it answers.
 package msl

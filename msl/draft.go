@@ -66,10 +66,9 @@ func newDraft(protect func() (head *sealedHeader, told func(), err error)) *draf
 	return &draft{protect: protect, done: make(chan struct{})}
 }
 
-func (d *draft) run() error {
+func (d *draft) run() {
 	defer close(d.done)
 	d.head, d.told, d.err = d.protect()
-	return d.err
 }
 
 // sealWith encrypts and signs the inside of a chunk, and of the header if that shares the

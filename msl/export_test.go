@@ -115,7 +115,7 @@ func (c *Client) Answer(ctx context.Context, req *Request, sent int64, r io.Read
 	if err := a.offer(ctx, &header{}, local.Identity); err != nil {
 		return nil, err
 	}
-	in, err := a.receive(ctx, wire.NewDecoder(r, c.Limits.withDefaults().wire()))
+	in, err := a.receive(ctx, wire.NewDecoder(r, c.Limits.Effective().wire()))
 	if err != nil {
 		in.release()
 		return nil, err
@@ -131,7 +131,7 @@ func ParseServiceToken(b []byte, keys ServiceTokenKeys, mt *MasterToken, uit *Us
 	}
 	token, err := parseServiceToken(o, keys, everyVersion(), mt, uit)
 	if err == nil {
-		err = token.inflate(Limits{}.withDefaults().inflation())
+		err = token.inflate(Limits{}.Effective().inflation())
 	}
 	return token, err
 }
@@ -215,7 +215,7 @@ func ReadChunk(b []byte) (data []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	limits := Limits{}.withDefaults()
+	limits := Limits{}.Effective()
 	source := chunkSource{message: &incoming{limits: &limits}, reading: context.Background()}
 	r := &payloadReader{chunkSource: source, messageID: c.messageID, sequence: c.sequence - 1}
 	if err := r.accept(c); err != nil || len(c.data) == 0 {

@@ -30,7 +30,8 @@ type Limits struct {
 	Proven   int64 // for authenticated senders; default 512 MiB
 }
 
-func (l Limits) withDefaults() Limits {
+// Effective returns the limits of a server with the defaults filled in.
+func (l Limits) Effective() Limits {
 	l = Limits{
 		Header:           cmp.Or(l.Header, 1<<20),
 		Chunk:            cmp.Or(l.Chunk, 16<<20),
@@ -54,14 +55,11 @@ func (l Limits) withDefaults() Limits {
 // reference stack answers in a single chunk, 2.4 times the size of the data.
 func (l Limits) forClient() Limits {
 	l.Chunk = cmp.Or(l.Chunk, 64<<20)
-	return l.withDefaults()
+	return l.Effective()
 }
 
 // inflation limits a compressed part whose memory is not counted.
 func (l Limits) inflation() wire.Inflation { return wire.Inflation{Ratio: l.Inflate, Most: l.Chunk} }
-
-// Effective returns the limits of a server with the defaults filled in.
-func (l Limits) Effective() Limits { return l.withDefaults() }
 
 func (l Limits) wire() wire.Limits {
 	return wire.Limits{Header: l.Header, Object: l.Chunk, Depth: l.Depth}

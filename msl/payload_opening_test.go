@@ -84,7 +84,7 @@ func newReader(o Opener, a *account, r io.Reader) *payloadReader {
 	in := &incoming{header: header{messageID: 7}, sender: Sender{Opener: o}, account: a, limits: &Limits{}, release: func() {}}
 	decoder := wire.NewDecoder(r, wire.Limits{})
 	if a != nil {
-		decoder = a.decoder(ctx, r, Limits{}.withDefaults(), anObject)
+		decoder = a.decoder(ctx, r, Limits{}.Effective(), anObject)
 	}
 	in.body = in.payload.begin(ctx, in, decoder, nil)
 	return in.body

@@ -5,13 +5,12 @@ import (
 	"fmt"
 )
 
-// A key request is in clear if its sender's scheme does not encrypt, and nothing in it
-// says who made it. Another entity can put it into its own message and pass on the
-// answer: both ends then share keys, and the issuer mistakes one entity for the other
-// (Diffie, van Oorschot and Wiener, 1992, "unknown key share"). The header of an answer
-// that delivers keys therefore names the entity they were made for, in the member
-// "recipient", which is signed or encrypted with the header. Readers that do not know the
-// member ignore it.
+// A key request is in the clear if its sender's scheme does not encrypt, and nothing in it
+// says who made it. Another entity can put it into its own message and pass on the answer:
+// both ends then share keys, and the issuer mistakes one entity for the other (Diffie, van
+// Oorschot and Wiener, 1992, "unknown key share"). The header of an answer that delivers
+// keys therefore names the entity they were made for, in the member "recipient", which is
+// signed or encrypted with the header. Readers that do not know the member ignore it.
 
 // recipient returns the entity that an answer's keys are made for, or "" if the request
 // hid it and this side's own scheme would reveal it.

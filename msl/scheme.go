@@ -139,7 +139,7 @@ type Offer interface {
 }
 
 // An Outcome is the result of a key exchange for the requester. Keep is what Resume needs
-// after a restart, or nil if the session ends with the process; it contains no key in
+// after a restart, or nil if the session ends with the process; it contains no key in the
 // clear.
 type Outcome struct {
 	Keys *SessionKeys

@@ -45,6 +45,20 @@ type Served struct {
 	Fault Fault // who has to act on Err
 }
 
+// Result says what became of the message: answered by the application, handshake if it was
+// answered only with keys, refused with an error, or unanswered, also if its answer broke off.
+func (v *Served) Result() string {
+	switch {
+	case v.Response != 0:
+		return "refused"
+	case v.Err != nil:
+		return "unanswered"
+	case v.Message == nil:
+		return "handshake"
+	}
+	return "answered"
+}
+
 // A Fault says what caused a message not to be answered.
 type Fault int
 

@@ -123,7 +123,7 @@ type Message struct {
 
 func (s *Server) init() {
 	s.once.Do(func() {
-		s.Limits = s.Limits.withDefaults()
+		s.Limits = s.Limits.Effective()
 		s.exchanges = permitted(s.Custody, s.KeyExchanges)
 		s.delivers = func(scheme string) bool {
 			return slices.ContainsFunc(s.exchanges, func(x Responder) bool { return x.Scheme() == scheme })
@@ -145,11 +145,12 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// Serve reads one message from r and writes the answer to w. source names where the
-// message came from, for the limits on each source. The error is nil if an answer was
-// written, even an MSL error. A message whose payload is cut off is [ErrTruncated] and
-// not answered. If w has a method Finish, it is called when the answer is complete, and
-// Serve returns its error.
+// Serve reads one message from r and writes the answer to w. source names where the message
+// came from, for the limits on each source. The error is nil if an answer was written, even
+// an MSL error. A message whose payload is cut off is [ErrTruncated] and not answered. If w
+// has a method Finish, it is called when the answer is complete, and Serve returns its
+// error. While devices with a session keep the server busy, Serve returns late if it could
+// not authenticate the sender, even if ctx has ended.
 func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Writer, handle Handler) error {
 	s.init()
 	began := time.Now()

@@ -14,7 +14,7 @@ const (
 // linger delays whoever sent a message that was refused before its sender was
 // authenticated. Finding out that a message is garbage takes no turn, since nothing is
 // known of it before, so it is paid for afterward: all such messages together get the
-// processor share of messages without a session. Cancelling ctx does not shorten the
+// processor share of messages without a session. Canceling ctx does not shorten the
 // delay, or hanging up would.
 func (a *admission) linger(took time.Duration) {
 	pause := a.charge(min(max(took, leastRefused), mostRefused))

@@ -80,7 +80,7 @@ func (r *trustedReply) makeHead(now time.Time) error {
 func (r *trustedReply) draftLater(h header, now time.Time) *draft {
 	us := r.us
 	head := newDraft(func() (*sealedHeader, func(), error) { return r.protect(us, &h, now) })
-	r.drafts.Go(func() { _ = head.run() })
+	r.drafts.Go(head.run)
 	return head
 }
 

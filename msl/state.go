@@ -49,9 +49,10 @@ const (
 	lateWindow   = maxMessages / 2
 )
 
-// CheckNonReplayableID compares an id with the largest one accepted before, 0 at the
-// start. Nil means accept and record it. [ErrMessageReplayed] asks the sender for a new
-// id, [ErrMessageReplayedUnrecoverable] for a new master token.
+// CheckNonReplayableID compares an id with the largest one accepted before, 0 at the start.
+// Nil means accept and record it. [ErrNonReplayableIDOutOfRange] refuses an id outside of 0
+// to 2^53. [ErrMessageReplayed] asks the sender for a new id,
+// [ErrMessageReplayedUnrecoverable] for a new master token.
 func CheckNonReplayableID(largest, id int64) error {
 	switch {
 	case !inRange(id):

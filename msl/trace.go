@@ -25,7 +25,7 @@ func endSpan(span trace.Span, v *Served) {
 		return
 	}
 	all := append(make([]attribute.KeyValue, 0, 8),
-		attribute.String("msl.result", v.result()), attribute.Int64("msl.read", v.Read), attribute.Int64("msl.written", v.Written))
+		attribute.String("msl.result", v.Result()), attribute.Int64("msl.read", v.Read), attribute.Int64("msl.written", v.Written))
 	for _, text := range [...]struct{ name, value string }{
 		{"msl.scheme", v.Scheme}, {"msl.key_exchange", v.KeyExchange}, {"msl.code", v.Code.Name()},
 	} {
@@ -41,19 +41,6 @@ func endSpan(span trace.Span, v *Served) {
 		span.SetStatus(codes.Error, v.Fault.String())
 	}
 	span.End()
-}
-
-// result says what became of a message.
-func (v *Served) result() string {
-	switch {
-	case v.Response != 0:
-		return "refused"
-	case v.Err != nil:
-		return "unanswered"
-	case v.Message == nil:
-		return "handshake"
-	}
-	return "answered"
 }
 
 // statesOf returns the state of a server, with spans if it has a tracer.

@@ -1,7 +1,6 @@
 package tpm
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -57,9 +56,7 @@ func (s *Store) List() ([]keystore.Info, error) {
 	if err := s.storage.open(); err != nil { // while they are being listed
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b keystore.Info) int {
-		return cmp.Or(cmp.Compare(a.Label, b.Label), cmp.Compare(b.Version, a.Version))
-	})
+	slices.SortFunc(all, keystore.Info.Compare)
 	return all, nil
 }
 

@@ -68,17 +68,6 @@ func (s *Store) UseBlob(t transport.TPM, b Blob, f func(key tpm2.NamedHandle) er
 	return f(o.named())
 }
 
-// FindPersistent returns the handle of the persistent key with a TPM Name, or
-// [keystore.ErrNotFound].
-func (d *Device) FindPersistent(name []byte) (tpm2.TPMHandle, error) {
-	var at uint32
-	err := d.Do(func(transport.TPM) (err error) {
-		at, _, err = d.tpm.find(name)
-		return err
-	})
-	return tpm2.TPMHandle(at), err
-}
-
 // BlobSigner returns the signer of an unrestricted key: PKCS #1 v1.5 with SHA-256 for
 // RSA, and ASN.1 DER for ECDSA. The key is loaded only while it signs.
 func (s *Store) BlobSigner(b Blob) (crypto.Signer, error) {

@@ -61,7 +61,7 @@
 //   - An attacker between the program and the TPM during Init can make Init pin the
 //     attacker's storage key. If that matters, have an endorsement key vouch for the
 //     storage key; see [Store.WithStorageKey].
-//   - Key names, data sizes, signed digests and initialization vectors are in clear on
+//   - Key names, data sizes, signed digests and initialization vectors are in the clear on
 //     the bus.
 //   - Restoring a snapshot of a virtual machine also restores its TPM, including counters
 //     and destroyed keys.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
@@ -84,4 +85,14 @@ func (d *Device) Break() (stay *time.Timer) {
 	defer d.unlock()
 	d.resources.lose()
 	return d.stay
+}
+
+// FindPersistent returns the handle of the persistent key with a TPM Name.
+func (d *Device) FindPersistent(name []byte) (tpm2.TPMHandle, error) {
+	var at uint32
+	err := d.Do(func(transport.TPM) (err error) {
+		at, _, err = d.tpm.find(name)
+		return err
+	})
+	return tpm2.TPMHandle(at), err
 }

@@ -101,7 +101,7 @@ func (r *reporter) of(name string, err error) {
 func Serve() error {
 	out := os.NewFile(eventFD, "events")
 	if out == nil {
-		return errors.New("modulecheck: this is a part of msl-hsm module test")
+		return errors.New("modulecheck: this process was not started by Run")
 	}
 	defer out.Close()
 	r := &reporter{to: out}

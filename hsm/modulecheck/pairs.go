@@ -64,7 +64,7 @@ func (p pair) use(k any) error {
 	if err != nil {
 		return err
 	}
-	if !ok || !public.(interface{ Equal(crypto.PublicKey) bool }).Equal(owner.Public()) {
+	if !ok || !keystore.SamePublic(public, owner.Public()) {
 		return errors.New("another key was found than the one that was made")
 	}
 	if p.Algorithm == keystore.RSADecrypt2048 {

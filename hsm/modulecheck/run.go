@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	secrets "github.com/msl-hsm/msl-hsm/internal/secret"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -186,7 +187,7 @@ func (r *runner) start(command *exec.Cmd) (events *os.File, err error) {
 	defer theirs.Close()
 	command.ExtraFiles = []*os.File{theirs}
 	if r.PIN != nil {
-		pin, err := pinPipe(r.PIN)
+		pin, err := secrets.Pipe(r.PIN.Bytes())
 		if err != nil {
 			return nil, errors.Join(err, events.Close())
 		}
@@ -250,17 +251,4 @@ func (r *runner) hear(e event) {
 		r.groups = append(r.groups, e.Done)
 	}
 	r.pairs = append(r.pairs, e.Pairs...)
-}
-
-// pinPipe returns a pipe from which the PIN can be read once.
-func pinPipe(pin *lockedmem.Buffer) (*os.File, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	_, err = w.Write(pin.Bytes()) // it fits into the pipe
-	if err = errors.Join(err, w.Close()); err != nil {
-		return nil, errors.Join(err, r.Close())
-	}
-	return r, nil
 }

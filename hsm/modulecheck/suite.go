@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	secrets "github.com/msl-hsm/msl-hsm/internal/secret"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/keystoretest"
 )
@@ -50,15 +50,11 @@ func (s *step) open() (*hsm.Store, error) {
 
 // pinPipe returns a descriptor from which the PIN can be read once. The reader closes it.
 func (s *step) pinPipe() (int, error) {
-	r, w, err := os.Pipe()
+	r, err := secrets.Pipe(s.pin.Bytes())
 	if err != nil {
 		return 0, err
 	}
 	defer r.Close()
-	_, err = w.Write(s.pin.Bytes()) // it fits into the pipe
-	if err = errors.Join(err, w.Close()); err != nil {
-		return 0, err
-	}
 	return syscall.Dup(int(r.Fd()))
 }
 

@@ -14,7 +14,7 @@ const maxLinks = 40
 var (
 	errForeignLink = errors.New("it is a link of another user: delete it, or name the file that it leads to")
 	errDangling    = errors.New("the link leads to no file: delete it, or make the file that it names")
-	errNotFile     = errors.New("there is something else than a file: name another path")
+	errNotFile     = errors.New("something other than a file is there: name another path")
 )
 
 // settle follows the links at path to the file that a rename must replace.

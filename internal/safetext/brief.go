@@ -1,7 +1,5 @@
 package safetext
 
-import "strings"
-
 // longestError is how many bytes of an error are shown: net/http quotes a line from a
 // service or server that does not speak HTTP, and crypto/tls the protocols that a client
 // offers, whatever their length, and errors go to logs and traces.
@@ -14,11 +12,8 @@ func Brief(err error) error {
 		return nil
 	}
 	text := err.Error()
-	said := text
-	if len(said) > longestError {
-		said = strings.ToValidUTF8(said[:longestError], "") + "…"
-	}
-	if said = escape(said, "\n\t"); said == text {
+	said := escape(First(text, longestError), "\n\t")
+	if said == text {
 		return err
 	}
 	return &briefError{said, err}

@@ -17,6 +17,14 @@ import (
 // do: \u202e, and \xff for a byte that is not UTF-8.
 func String(s string) string { return escape(s, "") }
 
+// First returns a text of more than that many bytes without its end.
+func First(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
 // A Writer escapes what is written to it, except for line ends and tabs. Escaped JSON
 // is still the same JSON. A character must not be split between two writes.
 type Writer struct{ W io.Writer }

@@ -35,14 +35,13 @@ func Recommended() Cost {
 	return Cost{Time: 3, Memory: 64 << 10, Threads: 4}
 }
 
-// Limits of a Cost. The minimum is that of OWASP's Password Storage Cheat Sheet: 46 MiB
-// once, 7 MiB five times, or anything in between. The maximum is a gibibyte of memory,
-// and some seconds.
+// Limits of a Cost. The maximum is a gibibyte of memory, and some seconds.
 const (
-	leastMemory = 7 << 10  // KiB
-	leastWork   = 35 << 10 // KiB, in all passes
-	mostMemory  = 1 << 20
-	mostWork    = 16 << 20
+	keptMemory = 7 << 10  // KiB
+	keptWork   = 35 << 10 // KiB, in all passes
+	mostMemory = 1 << 20
+	mostWork   = 16 << 20
+
 	mostThreads = 64
 
 	leastIterations = 600_000
@@ -52,9 +51,25 @@ const (
 // Approved reports whether FIPS 140-3 permits the function of that cost.
 func (c Cost) Approved() bool { return c.Iterations > 0 }
 
+// leastMemory is the minimum of OWASP's Password Storage Cheat Sheet for a number of passes,
+// in KiB.
+func leastMemory(passes uint32) uint32 {
+	least := [...]uint32{46 << 10, 19 << 10, 12 << 10, 9 << 10, 7 << 10}
+	return least[min(passes, 5)-1]
+}
+
 // Check returns an error if passphrases would be too easy to guess at that cost, or if it
 // is not possible.
 func (c Cost) Check() error {
+	if c.Possible() && !c.Approved() && c.Memory < leastMemory(c.Time) {
+		return fmt.Errorf("%v is too little: want at least %d KiB for that time", c, leastMemory(c.Time))
+	}
+	return c.CheckKept()
+}
+
+// CheckKept is Check for the cost of something that exists: earlier versions accepted any number
+// of passes that use 35 MiB in all.
+func (c Cost) CheckKept() error {
 	switch {
 	case !c.Possible() && c.Approved():
 		return fmt.Errorf("%v is not possible: want at most %d iterations", c, mostIterations)
@@ -62,8 +77,8 @@ func (c Cost) Check() error {
 		return fmt.Errorf("%v is not possible: want at most %d KiB, %d KiB in all passes and %d threads, and 8 KiB for each thread", c, mostMemory, mostWork, mostThreads)
 	case c.Approved() && c.Iterations < leastIterations:
 		return fmt.Errorf("%v is too little: want at least %d iterations", c, leastIterations)
-	case !c.Approved() && (c.Memory < leastMemory || c.work() < leastWork):
-		return fmt.Errorf("%v is too little: want at least %d KiB, and %d KiB in all passes", c, leastMemory, leastWork)
+	case !c.Approved() && (c.Memory < keptMemory || c.work() < keptWork):
+		return fmt.Errorf("%v is too little: want at least %d KiB, and %d KiB in all passes", c, keptMemory, keptWork)
 	}
 	return nil
 }

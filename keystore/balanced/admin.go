@@ -50,10 +50,7 @@ func (s *rings) Provision(label string, a keystore.Algorithm, raw []byte) (keyst
 }
 
 func provision(p *place, label string, a keystore.Algorithm, raw []byte) (keystore.Version, error) {
-	type provisioner interface {
-		Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error)
-	}
-	store, err := as[provisioner](p)
+	store, err := as[keystore.Provisioner](p)
 	if err != nil {
 		return keystore.Version{}, err
 	}

@@ -174,7 +174,8 @@ func (s *rings) versions(label string, l lookedUp) (versions []keystore.Version)
 	return versions
 }
 
-// Refresh has provisioned keys looked for again, and tokens that are lost examined now.
+// Refresh makes the store look up provisioned keys again at their next use, and examine
+// lost tokens now.
 func (s *rings) Refresh(labels ...string) error {
 	for _, p := range s.places {
 		if now, _ := p.look(); now == out {
@@ -216,15 +217,13 @@ func (s *rings) renewSealing() error {
 		} else if err != nil {
 			return err
 		}
-		if err := s.seal(label); err != nil {
-			return err
-		}
+		s.seal(label)
 	}
 	return nil
 }
 
-// SealWith has Seal use a version of a sealing key that all tokens have: that one, or the
-// next one below it; zero means the newest.
+// SealWith makes Seal use a version of a sealing key that all tokens have: that one or, if
+// it does not exist, the next lower one; zero means the newest.
 func (s *rings) SealWith(label string, version uint32) error {
 	s.proof.mu.Lock()
 	s.proof.chosen[label] = version
@@ -235,12 +234,13 @@ func (s *rings) SealWith(label string, version uint32) error {
 	} else if err != nil {
 		return err
 	}
-	return s.seal(label)
+	s.seal(label)
+	return nil
 }
 
 // seal has the tokens seal with one version, after a proof that the others
 // unseal it.
-func (s *rings) seal(label string) error {
+func (s *rings) seal(label string) {
 	number := s.proof.sealing(label)
 	for _, p := range s.places {
 		if now, _ := p.look(); now == out {
@@ -259,5 +259,4 @@ func (s *rings) seal(label string) error {
 			p.doubt(err)
 		}
 	}
-	return nil
 }

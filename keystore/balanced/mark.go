@@ -102,7 +102,7 @@ func signs(k crypto.Signer, challenge []byte) error {
 	var opts crypto.SignerOpts = crypto.SHA256
 	pss := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
 	own, _ := k.(keystore.Key)
-	isPSS := own != nil && (own.Algorithm() == keystore.RSAPSS2048 || own.Algorithm() == keystore.RSAPSS3072 || own.Algorithm() == keystore.RSAPSS4096)
+	isPSS := own != nil && own.Algorithm().PSS()
 	if isPSS {
 		opts = pss
 	}

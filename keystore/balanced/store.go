@@ -15,8 +15,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Config says which tokens hold the keys. The zero value of every field but Tokens has
-// a default.
+// A Config says which tokens hold the keys. The zero value of every field except Tokens
+// means its default.
 type Config struct {
 	// Tokens are at least one, of different names.
 	Tokens []Token
@@ -45,8 +45,8 @@ const defaultLimit = 10 * time.Second
 
 // A Store is a key store over several tokens. It is a [keystore.Store],
 // [keystore.Importer], [keystore.PeerWrapper], [keystore.RandomSource],
-// [keystore.Changing] and [keystore.Admin]. Operations that the stores of the tokens lack return
-// errors.ErrUnsupported.
+// [keystore.Changing], [keystore.Resealer] and [keystore.Admin]. Operations that the stores
+// of the tokens lack return errors.ErrUnsupported.
 type Store struct {
 	*tokens
 	rings // the provisioned keys
@@ -167,7 +167,7 @@ type Condition struct {
 	Why    error // it is not usable
 }
 
-// Conditions tells how each token is.
+// Conditions returns the condition of each token.
 func (s *tokens) Conditions() (all []Condition) {
 	for _, p := range s.places {
 		state, why := p.look()
@@ -190,7 +190,8 @@ func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
 	return s.born(a, func(p *place) (keystore.Key, error) { return p.opened().Generate(a) })
 }
 
-// Import makes a session key of bytes on one of the tokens.
+// Import makes a session key from bytes on one of the tokens. The caller keeps raw and
+// wipes it.
 func (s *Store) Import(a keystore.Algorithm, raw []byte) (keystore.Key, error) {
 	return s.born(a, func(p *place) (keystore.Key, error) {
 		store, err := as[keystore.Importer](p)
@@ -203,7 +204,7 @@ func (s *Store) Import(a keystore.Algorithm, raw []byte) (keystore.Key, error) {
 	})
 }
 
-// Unseal makes a key of what Seal returned on one of the tokens.
+// Unseal makes a key, on one of the tokens, from what Seal returned.
 func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
 	k, err := s.born(a, func(p *place) (keystore.Key, error) { return p.opened().Unseal(a, blob, context) })
 	if err != nil {
@@ -253,7 +254,7 @@ func (s *tokens) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) 
 	})
 }
 
-// Random fills p with random bytes of one of the tokens.
+// Random fills b with random bytes of one of the tokens.
 func (s *Store) Random(b []byte) error {
 	got, err := use(s.tokens, s.limit, nil, func(p *place, _ []keystore.Key) ([]byte, error) {
 		store, err := as[keystore.RandomSource](p)

@@ -11,7 +11,7 @@ import (
 
 var _ keystore.Changing = (*Store)(nil)
 
-// Refresh has provisioned keys looked for again in the child.
+// Refresh makes the store in the child look up provisioned keys again.
 func (s *Store) Refresh(labels ...string) error {
 	return s.ask(opRefresh, func(m message) message {
 		m = m.number(uint64(len(labels)))
@@ -74,10 +74,7 @@ func refresh(s *server, f *fields, m message) (message, error) {
 	for n := f.number(); n > 0 && !f.bad; n-- {
 		labels = append(labels, f.text())
 	}
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	store, err := as[keystore.Changing](s.store)
+	store, err := storeFor[keystore.Changing](s, f)
 	if err != nil {
 		return nil, err
 	}
@@ -86,10 +83,7 @@ func refresh(s *server, f *fields, m message) (message, error) {
 
 func sealWith(s *server, f *fields, m message) (message, error) {
 	label, version := f.text(), uint32(f.number())
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	store, err := as[keystore.Changing](s.store)
+	store, err := storeFor[keystore.Changing](s, f)
 	if err != nil {
 		return nil, err
 	}

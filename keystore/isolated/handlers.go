@@ -65,6 +65,22 @@ func keyAs[T any](s *server, handle uint64) (t T, err error) {
 	return as[T](k)
 }
 
+// storeFor returns the store as what an operation needs, after its last field.
+func storeFor[T any](s *server, f *fields) (t T, err error) {
+	if err := f.end(); err != nil {
+		return t, err
+	}
+	return as[T](s.store)
+}
+
+// keyFor returns the key of a handle as what an operation needs, after its last field.
+func keyFor[T any](s *server, f *fields, handle uint64) (t T, err error) {
+	if err := f.end(); err != nil {
+		return t, err
+	}
+	return keyAs[T](s, handle)
+}
+
 // made tells the parent of a new key.
 func (t *table) made(m message, k keystore.Key, err error) (message, error) {
 	if err != nil {
@@ -135,10 +151,7 @@ func (s *server) unseal(f *fields, m message) (message, error) {
 
 func (s *server) importKey(f *fields, m message) (message, error) {
 	a, raw := keystore.Algorithm(f.number()), f.bytes()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	store, err := as[keystore.Importer](s.store)
+	store, err := storeFor[keystore.Importer](s, f)
 	if err != nil {
 		return nil, err
 	}
@@ -148,10 +161,7 @@ func (s *server) importKey(f *fields, m message) (message, error) {
 
 func (s *server) wrapFor(f *fields, m message) (message, error) {
 	handle, peer := f.number(), f.rsaPublic()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	store, err := as[keystore.PeerWrapper](s.store)
+	store, err := storeFor[keystore.PeerWrapper](s, f)
 	if err != nil {
 		return nil, err
 	}
@@ -180,10 +190,7 @@ func (s *server) random(f *fields, m message) (message, error) {
 
 func (s *server) create(f *fields, m message) (message, error) {
 	label, a := f.text(), keystore.Algorithm(f.number())
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	store, err := as[keystore.Admin](s.store)
+	store, err := storeFor[keystore.Admin](s, f)
 	if err != nil {
 		return nil, err
 	}
@@ -195,10 +202,7 @@ func (s *server) create(f *fields, m message) (message, error) {
 }
 
 func (s *server) list(f *fields, m message) (message, error) {
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	store, err := as[keystore.Admin](s.store)
+	store, err := storeFor[keystore.Admin](s, f)
 	if err != nil {
 		return nil, err
 	}
@@ -212,10 +216,7 @@ func (s *server) list(f *fields, m message) (message, error) {
 
 func (s *server) destroy(f *fields, m message) (message, error) {
 	label, version := f.text(), uint32(f.number())
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	store, err := as[keystore.Admin](s.store)
+	store, err := storeFor[keystore.Admin](s, f)
 	if err != nil {
 		return nil, err
 	}
@@ -223,12 +224,9 @@ func (s *server) destroy(f *fields, m message) (message, error) {
 }
 
 func (s *server) live(f *fields, m message) (message, error) {
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	store, err := as[interface {
+	store, err := storeFor[interface {
 		Live() (objects, sessions int)
-	}](s.store)
+	}](s, f)
 	if err != nil {
 		return nil, err
 	}
@@ -253,10 +251,7 @@ func (s *server) close(f *fields, m message) (message, error) {
 
 func (s *server) encrypt(f *fields, m message) (message, error) {
 	handle, iv, plaintext := f.number(), f.bytes(), f.bytes()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	k, err := keyAs[keystore.Cipher](s, handle)
+	k, err := keyFor[keystore.Cipher](s, f, handle)
 	if err != nil {
 		return nil, err
 	}
@@ -266,10 +261,7 @@ func (s *server) encrypt(f *fields, m message) (message, error) {
 
 func (s *server) decrypt(f *fields, m message) (message, error) {
 	handle, iv, ciphertext := f.number(), f.bytes(), f.bytes()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	k, err := keyAs[keystore.Cipher](s, handle)
+	k, err := keyFor[keystore.Cipher](s, f, handle)
 	if err != nil {
 		return nil, err
 	}
@@ -279,10 +271,7 @@ func (s *server) decrypt(f *fields, m message) (message, error) {
 
 func (s *server) sum(f *fields, m message) (message, error) {
 	handle, data := f.number(), f.bytes()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	k, err := keyAs[keystore.MAC](s, handle)
+	k, err := keyFor[keystore.MAC](s, f, handle)
 	if err != nil {
 		return nil, err
 	}
@@ -292,10 +281,7 @@ func (s *server) sum(f *fields, m message) (message, error) {
 
 func (s *server) doubt(f *fields, m message) (message, error) {
 	handle, data, sum := f.number(), f.bytes(), f.bytes()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	k, err := keyAs[keystore.MAC](s, handle)
+	k, err := keyFor[keystore.MAC](s, f, handle)
 	if err != nil {
 		return nil, err
 	}
@@ -304,10 +290,7 @@ func (s *server) doubt(f *fields, m message) (message, error) {
 
 func (s *server) wrap(f *fields, m message) (message, error) {
 	handle, other := f.number(), f.number()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	k, err := keyAs[keystore.Wrapper](s, handle)
+	k, err := keyFor[keystore.Wrapper](s, f, handle)
 	if err != nil {
 		return nil, err
 	}
@@ -321,10 +304,7 @@ func (s *server) wrap(f *fields, m message) (message, error) {
 
 func (s *server) wrapData(f *fields, m message) (message, error) {
 	handle, raw := f.number(), f.bytes()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	k, err := keyAs[keystore.DataWrapper](s, handle)
+	k, err := keyFor[keystore.DataWrapper](s, f, handle)
 	if err != nil {
 		return nil, err
 	}
@@ -334,10 +314,7 @@ func (s *server) wrapData(f *fields, m message) (message, error) {
 
 func (s *server) unwrap(f *fields, m message) (message, error) {
 	handle, a, wrapped := f.number(), keystore.Algorithm(f.number()), f.bytes()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	k, err := keyAs[keystore.Unwrapper](s, handle)
+	k, err := keyFor[keystore.Unwrapper](s, f, handle)
 	if err != nil {
 		return nil, err
 	}
@@ -347,10 +324,7 @@ func (s *server) unwrap(f *fields, m message) (message, error) {
 
 func (s *server) reveal(f *fields, m message) (message, error) {
 	handle, wrapped := f.number(), f.bytes()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	k, err := keyAs[keystore.Revealer](s, handle)
+	k, err := keyFor[keystore.Revealer](s, f, handle)
 	if err != nil {
 		return nil, err
 	}
@@ -361,10 +335,7 @@ func (s *server) reveal(f *fields, m message) (message, error) {
 
 func (s *server) sign(f *fields, m message) (message, error) {
 	handle, digest, opts := f.number(), f.bytes(), f.signerOptions()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	k, err := keyAs[crypto.Signer](s, handle)
+	k, err := keyFor[crypto.Signer](s, f, handle)
 	if err != nil {
 		return nil, err
 	}
@@ -374,10 +345,7 @@ func (s *server) sign(f *fields, m message) (message, error) {
 
 func (s *server) decryptPair(f *fields, m message) (message, error) {
 	handle, ciphertext, opts := f.number(), f.bytes(), f.decrypterOptions()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	k, err := keyAs[crypto.Decrypter](s, handle)
+	k, err := keyFor[crypto.Decrypter](s, f, handle)
 	if err != nil {
 		return nil, err
 	}

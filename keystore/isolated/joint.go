@@ -132,7 +132,7 @@ func openAll(s *server, f *fields, m message) (message, error) {
 	}
 	room := s.rooms.Get().(*room)
 	defer room.free(&s.rooms)
-	return room.open(m, cipher, mac, all)
+	return room.open(m, cipher, mac, all), nil
 }
 
 // A room is memory for the parts of a joint call, to be used again.
@@ -150,17 +150,17 @@ func (r *room) free(rooms *sync.Pool) {
 }
 
 // open answers with how many parts were opened, these, and why the next one was not.
-func (r *room) open(m message, cipher keystore.Cipher, mac keystore.MAC, all []keystore.Opening) (message, error) {
+func (r *room) open(m message, cipher keystore.Cipher, mac keystore.MAC, all []keystore.Opening) message {
 	count := len(m)
 	m = append(m, 0) // of no more than maxParts, which is one byte
 	for i, o := range all {
 		if err := r.openOne(cipher, mac, o); err != nil {
-			return m.number(kindsOf(err)).text(err.Error()), nil
+			return m.number(kindsOf(err)).text(err.Error())
 		}
 		m = m.bytes(r.text)
 		m[count] = byte(i + 1)
 	}
-	return m, nil
+	return m
 }
 
 // openOne verifies, in constant time, and then decrypts.

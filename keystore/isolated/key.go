@@ -115,7 +115,7 @@ func (k *key) lookedUp(p *process) (found *key, err error) {
 		return nil, err
 	case found == nil:
 		return nil, fmt.Errorf("isolated: key %q no longer has version %d: %w", k.label, k.version, keystore.ErrNotFound)
-	case found.algorithm != k.algorithm || !samePublic(found.public, k.public) || !bytes.Equal(found.mark, k.mark):
+	case found.algorithm != k.algorithm || k.public != nil && !keystore.SamePublic(found.public, k.public) || !bytes.Equal(found.mark, k.mark):
 		return nil, fmt.Errorf("isolated: key %q version %d is not the same key as before, as if its token had been replaced: %w", k.label, k.version, keystore.ErrUnavailable)
 	}
 	return found, nil

@@ -100,9 +100,3 @@ func parsePublic(der []byte) (crypto.PublicKey, error) {
 		return nil, fmt.Errorf("%w: public key: %v", errMalformed, err)
 	}
 }
-
-// samePublic reports whether two public keys are one.
-func samePublic(a, b crypto.PublicKey) bool {
-	known, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return a == nil && b == nil || ok && b != nil && known.Equal(b)
-}

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/internal/secret"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -64,25 +65,12 @@ func (p *pin) pipe() (*os.File, error) {
 	if p.now == nil {
 		return nil, nil
 	}
-	return pinPipe(p.now.Bytes())
+	return secret.Pipe(p.now.Bytes())
 }
 
-// pinPipe returns a pipe from which the PIN can be read once.
-func pinPipe(pin []byte) (*os.File, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
-	if _, err := w.Write(pin); err != nil { // it fits into the pipe: PINs are short
-		return nil, errors.Join(err, r.Close())
-	}
-	return r, nil
-}
-
-// RenewPIN has the store log in with another PIN from now on, in the present child and in
-// those that follow, and with one that was refused no more. The store closes it. A store that
-// has no PIN needs none.
+// RenewPIN makes the store log in with another PIN from now on, in the present child and in
+// later ones, and never again with one that was refused. The store closes pin. A store
+// without a PIN ignores it.
 func (s *Store) RenewPIN(pin *lockedmem.Buffer) error {
 	if pin.Len() > maxPIN {
 		defer pin.Close()
@@ -118,7 +106,7 @@ func renewPIN(s *server, f *fields, m message) (message, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := pinPipe(raw)
+	r, err := secret.Pipe(raw)
 	if err != nil {
 		return nil, fmt.Errorf("isolated: %w", err)
 	}

@@ -4,7 +4,7 @@ import "github.com/msl-hsm/msl-hsm/keystore"
 
 var _ keystore.Resealer = (*Store)(nil)
 
-// Reseal seals what is sealed once more, in the child.
+// Reseal seals a sealed key again, in the child.
 func (s *Store) Reseal(blob, context []byte) (again []byte, err error) {
 	err = s.ask(opReseal, func(m message) message { return m.bytes(blob).bytes(context) }, func(f *fields) error {
 		again = append([]byte{}, f.bytes()...)
@@ -18,10 +18,7 @@ func (s *Store) Reseal(blob, context []byte) (again []byte, err error) {
 
 func reseal(s *server, f *fields, m message) (message, error) {
 	blob, context := f.bytes(), f.bytes()
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	store, err := as[keystore.Resealer](s.store)
+	store, err := storeFor[keystore.Resealer](s, f)
 	if err != nil {
 		return nil, err
 	}

@@ -94,8 +94,9 @@ func (c *Config) check() error {
 const maxPIN = 4096
 
 // A Store is a key store in a process of its own. It is a [keystore.Store],
-// [keystore.Importer], [keystore.PeerWrapper], [keystore.RandomSource] and
-// [keystore.Admin]; what the store in the child is not is errors.ErrUnsupported.
+// [keystore.Importer], [keystore.PeerWrapper], [keystore.RandomSource], [keystore.Admin],
+// [keystore.Changing] and [keystore.Resealer]. An operation that the store in the child
+// lacks returns errors.ErrUnsupported.
 type Store struct{ *supervisor }
 
 var (
@@ -166,12 +167,12 @@ func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
 	return typed(s.newKey(opGenerate, s.config.generateLimit(a), func(m message) message { return m.number(uint64(a)) }))
 }
 
-// Import makes a session key of bytes.
+// Import makes a session key from bytes. The caller keeps raw and wipes it.
 func (s *Store) Import(a keystore.Algorithm, raw []byte) (keystore.Key, error) {
 	return typed(s.newKey(opImport, s.config.limit(), func(m message) message { return m.number(uint64(a)).bytes(raw) }))
 }
 
-// Unseal makes a key of what Seal returned. In a new child it is unsealed again.
+// Unseal makes a key from what Seal returned. In a new child it is unsealed again.
 func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
 	k, err := s.newKey(opUnseal, s.config.limit(), func(m message) message {
 		return m.number(uint64(a)).bytes(blob).bytes(context)

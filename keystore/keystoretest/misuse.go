@@ -229,7 +229,7 @@ func isEmpty(t T, store keystore.Store) {
 
 // signOptions are what a key signs with.
 func signOptions(k keystore.Key) crypto.SignerOpts {
-	if a := k.Algorithm(); a >= keystore.RSAPSS2048 && a <= keystore.RSAPSS4096 {
+	if k.Algorithm().PSS() {
 		return &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
 	}
 	return crypto.SHA256

@@ -322,7 +322,7 @@ func signsPSS(t T, k keystore.Key) {
 // signs asks that k signs, and signs nothing but digests of its algorithm.
 func signs(t T, k keystore.Key) {
 	t.Helper()
-	if a := k.Algorithm(); a >= keystore.RSAPSS2048 && a <= keystore.RSAPSS4096 {
+	if k.Algorithm().PSS() {
 		signsPSS(t, k)
 		return
 	}

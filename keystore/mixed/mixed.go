@@ -56,7 +56,7 @@ func New(device keystore.RandomSource, wait time.Duration) *Reader {
 	return &Reader{device: device, wait: cmp.Or(wait, defaultWait)}
 }
 
-// Read fills p. After an error it holds zeros. The error is [ErrLate], [ErrStuck],
+// Read fills p. After an error p holds zeros. The error is [ErrLate], [ErrStuck],
 // [keystore.ErrClosed], or that of the device.
 func (r *Reader) Read(p []byte) (int, error) {
 	end := time.Now().Add(r.wait)
@@ -162,8 +162,8 @@ func (r *Reader) judge(b []byte) error {
 	return nil
 }
 
-// Close overwrites what was not used. Read returns [keystore.ErrClosed] afterwards. It
-// does not wait for a call into the device that is under way.
+// Close overwrites the unused bytes. Read returns [keystore.ErrClosed] afterwards. It does
+// not wait for a call into the device that is in progress.
 func (r *Reader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

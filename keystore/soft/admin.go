@@ -1,7 +1,6 @@
 package soft
 
 import (
-	"cmp"
 	"crypto"
 	"crypto/rand"
 	"errors"
@@ -191,21 +190,14 @@ func (s *Store) List() ([]keystore.Info, error) {
 	for _, ring := range s.rings {
 		for _, r := range ring {
 			all = append(all, keystore.Info{
-				Reseals: wrapsKeys(r.Algorithm), Trusted: wrapsKeys(r.Algorithm),
+				Reseals: r.Algorithm.SealsKeys(), Trusted: r.Algorithm.SealsKeys(),
 				Label: r.Label, Version: r.Version, Algorithm: r.Algorithm,
 				Local: r.Local, Usages: usages(r.Algorithm),
 			})
 		}
 	}
-	slices.SortFunc(all, func(a, b keystore.Info) int {
-		return cmp.Or(cmp.Compare(a.Label, b.Label), cmp.Compare(b.Version, a.Version))
-	})
+	slices.SortFunc(all, keystore.Info.Compare)
 	return all, nil
-}
-
-// wrapsKeys reports whether a key seals others, which [Store.Reseal] brings to the next one.
-func wrapsKeys(a keystore.Algorithm) bool {
-	return a == keystore.SealSession256 || a == keystore.SealWrapping256
 }
 
 func usages(a keystore.Algorithm) []string {

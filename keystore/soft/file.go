@@ -38,8 +38,8 @@ const (
 // A Cost is what it takes to try a passphrase on a file: the parameters of Argon2id (RFC
 // 9106) or, in the FIPS mode of Go, of PBKDF2. The file states it, and nobody can change it
 // without the passphrase. It must be at least what OWASP's Password Storage Cheat Sheet
-// recommends (7 MiB five times, 46 MiB once, or what is between; 600,000 iterations), and
-// at most 1 GiB of memory and 16 GiB in all passes, or 100 million iterations.
+// recommends (46, 19, 12 or 9 MiB in one to four passes, 7 MiB in more; 600,000 iterations;
+// a file of an earlier version may have 35 MiB in all passes), and at most 1 GiB of memory and 16 GiB in all passes, or 100 million iterations.
 type Cost = stretch.Cost
 
 // A file is where a store writes its rings.
@@ -59,9 +59,8 @@ type stored struct {
 	PKCS8     []byte             `json:"pkcs8,omitempty"`
 }
 
-// Create makes a store whose provisioned keys are in a new file, encrypted
-// under the passphrase. A file that is there already is
-// [keystore.ErrExists].
+// Create makes a store whose provisioned keys are in a new file, encrypted under the
+// passphrase. If the file already exists, the error is [keystore.ErrExists].
 func Create(path string, passphrase []byte) (*Store, error) { return Config{}.Create(path, passphrase) }
 
 // Create is the function Create with the names of c.
@@ -112,9 +111,9 @@ func (c Config) Open(path string, passphrase []byte) (*Store, error) {
 		return nil, err
 	}
 	if fips140.Enforced() && h.Cipher != aes256gcm {
-		return nil, fmt.Errorf("soft: %s is encrypted with %s, which GODEBUG=fips140=only does not permit: change its keys once, such as with msl-hsm key create, under GODEBUG=fips140=on: %w", path, h.Cipher, errors.ErrUnsupported)
+		return nil, fmt.Errorf("soft: %s is encrypted with %s, which GODEBUG=fips140=only does not permit: make or destroy a key of it once, under GODEBUG=fips140=on: %w", path, h.Cipher, errors.ErrUnsupported)
 	}
-	if err := c.permits(h.Cost); errors.Is(err, keystore.ErrWeakKey) {
+	if err := c.permits(h.Cost, h.Cost.CheckKept()); errors.Is(err, keystore.ErrWeakKey) {
 		return nil, fmt.Errorf("soft: %s is a file for tests, make keys in another one: %w", path, err)
 	} else if err != nil {
 		return nil, fmt.Errorf("soft: %s: %w", path, err)
@@ -133,7 +132,7 @@ func (c Config) Open(path string, passphrase []byte) (*Store, error) {
 
 // Look returns the error of a file that [Open] refuses whatever the passphrase is, because it
 // is missing ([keystore.ErrNotFound]), cannot be read ([keystore.ErrUnavailable]), is damaged or
-// is not a key file ([keystore.ErrBadData]). It is for who would ask for the passphrase.
+// is not a key file ([keystore.ErrBadData]). It is for a caller that would otherwise ask for the passphrase.
 func Look(path string) error {
 	data, err := read(path)
 	if err == nil {
@@ -143,10 +142,10 @@ func Look(path string) error {
 }
 
 // permits refuses a cost at which a passphrase is guessed too easily, and one that takes
-// too much memory or time. Nobody can change the cost of a file without its passphrase:
-// the first is against files that were made for tests.
-func (c Config) permits(cost Cost) error {
-	switch err := cost.Check(); {
+// too much memory or time, as err says. Nobody can change the cost of a file without its
+// passphrase: the first is against files that were made for tests.
+func (c Config) permits(cost Cost, err error) error {
+	switch {
 	case err == nil, c.CheapForTests && cost.Possible():
 		return nil
 	case cost.Possible():
@@ -163,7 +162,11 @@ func (c Config) cost(otherwise Cost) (Cost, error) {
 	if fips140.Enabled() && !wanted.Approved() {
 		return stretch.Recommended(), nil
 	}
-	if err := c.permits(wanted); err != nil {
+	fault := wanted.Check()
+	if c.Cost == (Cost{}) {
+		fault = wanted.CheckKept()
+	}
+	if err := c.permits(wanted, fault); err != nil {
 		return wanted, fmt.Errorf("soft: the cost of a passphrase: %w", err)
 	}
 	return wanted, nil

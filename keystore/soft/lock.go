@@ -106,7 +106,7 @@ func parseHeader(path string, text []byte) (h header, err error) {
 		return h, fmt.Errorf("soft: %s is encrypted with %q and %q, which this msl-hsm does not know: use a newer one: %w", path, h.Cipher, h.KDF, errors.ErrUnsupported)
 	}
 	if again, err := json.Marshal(h); err != nil || !bytes.Equal(again, text) || len(h.Salt) != saltSize {
-		return h, fmt.Errorf("soft: %s has a header with what this msl-hsm does not know: use a newer one: %w", path, errors.ErrUnsupported)
+		return h, fmt.Errorf("soft: %s has a header with something that this msl-hsm does not know: use a newer one: %w", path, errors.ErrUnsupported)
 	}
 	return h, nil
 }

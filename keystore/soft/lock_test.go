@@ -220,6 +220,26 @@ func TestCheapFile(t *testing.T) {
 	}
 }
 
+// TestKeptCost opens a file whose cost earlier versions accepted, and makes none.
+func TestKeptCost(t *testing.T) {
+	kept := soft.Cost{Time: 1, Memory: 35 << 10, Threads: 4}
+	path := filepath.Join(t.TempDir(), "keys")
+	if _, err := (soft.Config{Cost: kept}).Create(path, []byte("passphrase")); !errors.Is(err, keystore.ErrWeakKey) {
+		t.Errorf("made a file below the minimum: %v", err)
+	}
+	earlier := cheap()
+	earlier.Cost = kept
+	s, err := earlier.Create(path, []byte("passphrase"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if s, err = soft.Open(path, []byte("passphrase")); err != nil {
+		t.Fatalf("a file of an earlier version: %v", err)
+	}
+	s.Close()
+}
+
 // TestCostChanges opens a file with another cost: it is written with it when its keys
 // change, and with a fresh salt.
 func TestCostChanges(t *testing.T) {

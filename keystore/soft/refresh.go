@@ -79,8 +79,8 @@ func (f *file) changed() (map[string][]record, error) {
 	return found, err
 }
 
-// SealWith has Seal use the version of a sealing key with that number, or the one below
-// it; zero means the newest.
+// SealWith makes Seal use that version of a sealing key or, if it does not exist, the next
+// lower one; zero means the newest.
 func (s *Store) SealWith(label string, version uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

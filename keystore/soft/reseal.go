@@ -6,7 +6,7 @@ import (
 
 var _ keystore.Resealer = (*Store)(nil)
 
-// Reseal seals what is sealed once more, with the version that seals now.
+// Reseal seals a sealed key again, with the version that seals now.
 func (s *Store) Reseal(blob, context []byte) ([]byte, error) {
 	sealed, raw, err := openBlob(s, blob, context)
 	if err != nil {

@@ -75,7 +75,7 @@ func sealer(s *Store, label string) (record, error) {
 	return ring[0], nil
 }
 
-// Unseal makes a locked key of what Seal returned.
+// Unseal makes a locked key from what Seal returned.
 func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
 	sealed, raw, err := openBlob(s, blob, context)
 	if err != nil {

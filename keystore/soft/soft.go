@@ -15,9 +15,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Store keeps keys in memory and, where a file belongs to it, provisioned
-// keys in that file. It is a [keystore.Store], [keystore.Importer],
-// [keystore.PeerWrapper] and [keystore.Admin], safe for use by many goroutines.
+// A Store keeps keys in memory and, where a file belongs to it, provisioned keys in that
+// file. It is a [keystore.Store], [keystore.Importer], [keystore.PeerWrapper],
+// [keystore.Admin], [keystore.Changing] and [keystore.Resealer], and safe for concurrent
+// use.
 type Store struct {
 	admin sync.Mutex // held through a change of the rings, and its writing
 
@@ -103,7 +104,7 @@ func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
 	return s.adopt(a, m, false)
 }
 
-// Import makes a session key of given bytes.
+// Import makes a session key from the given bytes. The caller keeps raw and wipes it.
 func (s *Store) Import(a keystore.Algorithm, raw []byte) (keystore.Key, error) {
 	if !a.Secret() || a.Sealing() {
 		return nil, fmt.Errorf("soft: import %v: %w", a, errors.ErrUnsupported)

@@ -73,9 +73,7 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 // Provision makes the next version of a provisioned key in the device from bytes that this
 // process has. The caller keeps raw and wipes it.
 func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error) {
-	device, ok := s.device.(interface {
-		Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error)
-	})
+	device, ok := s.device.(keystore.Provisioner)
 	if !ok || a.Sealing() {
 		return keystore.Version{}, fmt.Errorf("split: provision %v from bytes: %w", a, errors.ErrUnsupported)
 	}
@@ -135,21 +133,20 @@ func (s *Store) List() ([]keystore.Info, error) {
 		if label, a, err := s.meant(place{k.Label, k.Algorithm}); err == nil {
 			k.Stored = fmt.Sprintf("%s, %v", k.Label, k.Algorithm)
 			k.Label, k.Algorithm = label, a
-			k.Reseals = a == keystore.SealSession256 || a == keystore.SealWrapping256
+			k.Reseals = a.SealsKeys()
 			k.Trusted = k.Reseals
 		}
 	}
-	slices.SortStableFunc(all, func(a, b keystore.Info) int {
-		return cmp.Or(cmp.Compare(a.Label, b.Label), cmp.Compare(b.Version, a.Version))
-	})
+	slices.SortStableFunc(all, keystore.Info.Compare)
 	return all, nil
 }
 
-// Refresh has the keys with these labels, or all, looked for again when they are used next.
+// Refresh makes the store look up the keys with these labels, or all keys, again at their
+// next use.
 func (s *Store) Refresh(labels ...string) error { return s.sealer.refresh(labels...) }
 
-// SealWith has Seal use the version of a sealing key with that number or, where that is
-// not there, the one below it; zero means the newest.
+// SealWith makes Seal use that version of a sealing key or, if it does not exist, the next
+// lower one; zero means the newest.
 func (s *Store) SealWith(label string, version uint32) error {
 	s.sealer.mu.Lock()
 	defer s.sealer.mu.Unlock()

@@ -85,7 +85,7 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (k keystore.K
 	return k, err
 }
 
-// Reseal seals what is sealed once more, with the version that seals now.
+// Reseal seals a sealed key again, with the version that seals now.
 func (s *Store) Reseal(blob, context []byte) (again []byte, err error) {
 	sealed, err := keystore.ParseSealed(blob)
 	if err != nil {

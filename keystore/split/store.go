@@ -27,10 +27,10 @@ type Config struct {
 	Rand io.Reader
 }
 
-// A Store has session keys in memory, and all others in a device. It is a
-// [keystore.Store], [keystore.Importer], [keystore.PeerWrapper], [keystore.Admin],
-// [keystore.Changing], [keystore.Resealer] and, where the device is one, a
-// [keystore.RandomSource], safe for use by many goroutines.
+// A Store has session keys in memory, and all others in a device. It is a [keystore.Store],
+// [keystore.Importer], [keystore.PeerWrapper], [keystore.Admin], [keystore.Changing],
+// [keystore.Resealer] and, if the device is one, a [keystore.RandomSource]. It is safe for
+// concurrent use.
 type Store struct {
 	device Device
 	memory *soft.Store
@@ -79,7 +79,8 @@ func (s *Store) provisioned(k keystore.Key) error {
 // Generate makes a session key or a session key pair in memory.
 func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) { return s.memory.Generate(a) }
 
-// Import makes a session key of given bytes in memory.
+// Import makes a session key in memory from the given bytes. The caller keeps raw and wipes
+// it.
 func (s *Store) Import(a keystore.Algorithm, raw []byte) (keystore.Key, error) {
 	return s.memory.Import(a, raw)
 }
@@ -98,7 +99,8 @@ func (s *Store) Random(p []byte) error {
 	return source.Random(p)
 }
 
-// Live counts the session keys in memory, and what operations hold of the device.
+// Live counts the session keys in memory, and the sessions that operations hold in the
+// device.
 func (s *Store) Live() (objects, sessions int) {
 	objects, _ = s.memory.Live()
 	if device, ok := s.device.(interface{ Live() (int, int) }); ok {

@@ -46,7 +46,7 @@ func lengthOf(r *http.Request) int64 {
 func checkHTTP(r *http.Request) error {
 	switch {
 	case r.Method == http.MethodConnect || r.URL.Host != "" || !strings.HasPrefix(r.RequestURI, "/"):
-		return &StatusError{Status: http.StatusBadRequest, Err: errors.New("the agent is not a proxy: ask it for a path, as /api")}
+		return &StatusError{Status: http.StatusBadRequest, Err: errors.New("the agent is not a proxy: ask it for a path, such as /api")}
 	case upgrades(r.Header):
 		return &StatusError{Status: http.StatusNotImplemented, Err: errors.New("the agent carries no WebSockets and no other upgrades of a connection")}
 	}

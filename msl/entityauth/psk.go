@@ -92,7 +92,7 @@ func (p *PSK) open(entity *msl.Entity) (keys *KeySet, m memory, err error) {
 	return p.sets.open(p.Remember, name, func() (*KeySet, error) {
 		keys, err := unsealKeySet(p.Store, entity.Identity, entity.PSK)
 		if errors.Is(err, keystore.ErrForeign) {
-			err = fmt.Errorf("no key here can unseal the keys of entity %q: give it new ones with msl-hsm entity remove and msl-hsm entity add: %w", entity.Identity, err)
+			err = fmt.Errorf("no key here can unseal the keys of entity %q: remove the entity, and add it again with new ones: %w", entity.Identity, err)
 		}
 		if err != nil {
 			return nil, msl.Failure(msl.ErrInternalException, "unseal pre-shared keys", err)

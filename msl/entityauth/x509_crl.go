@@ -65,21 +65,13 @@ func crlFromPEM(data []byte) ([]byte, error) {
 	return blocks[0].Bytes, nil
 }
 
-// Current returns an error if the list is out of date or not yet valid at that
-// time.
-func (c *CRL) Current(now time.Time) error { return c.current(now) }
-
-// SpeaksFor reports whether the list was issued by that certificate's name and
-// key.
-func (c *CRL) SpeaksFor(issuer *x509.Certificate) bool { return c.speaksFor(issuer) }
-
 // CheckSuccession returns an error if some lists would undo revocations that others, which
 // they replace, made known: each issuer of those must have a list that is not older.
 func CheckSuccession(old, next []*CRL) error {
 	for _, o := range old {
 		var newest *CRL
 		for _, n := range next {
-			if n.speaksFor(o.issuer) && (newest == nil || n.thisUpdate.After(newest.thisUpdate)) {
+			if n.SpeaksFor(o.issuer) && (newest == nil || n.thisUpdate.After(newest.thisUpdate)) {
 				newest = n
 			}
 		}
@@ -147,8 +139,8 @@ func (c *CRL) lists(certificate *x509.Certificate) bool {
 	return ok
 }
 
-// current returns an error if the list is out of date or not yet valid.
-func (c *CRL) current(now time.Time) error {
+// Current returns an error if the list is out of date or not yet valid at that time.
+func (c *CRL) Current(now time.Time) error {
 	switch {
 	case now.After(c.nextUpdate):
 		return fmt.Errorf("revocation list of %q has been out of date since %v", c.issuer.Subject, c.nextUpdate.UTC())
@@ -158,8 +150,8 @@ func (c *CRL) current(now time.Time) error {
 	return nil
 }
 
-// speaksFor reports whether the list was issued by that issuer's name and key.
-func (c *CRL) speaksFor(issuer *x509.Certificate) bool {
+// SpeaksFor reports whether the list was issued by that certificate's name and key.
+func (c *CRL) SpeaksFor(issuer *x509.Certificate) bool {
 	return bytes.Equal(c.issuer.RawSubject, issuer.RawSubject) &&
 		bytes.Equal(c.issuer.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo)
 }
@@ -206,14 +198,14 @@ func checkRevocation(certificate, issuer *x509.Certificate, crls []*CRL, require
 	var known, current bool
 	var stale error
 	for _, c := range crls {
-		if !c.speaksFor(issuer) {
+		if !c.SpeaksFor(issuer) {
 			continue
 		}
 		known = true
 		if c.lists(certificate) {
 			return fmt.Errorf("%q is %w", certificate.Subject, ErrRevoked)
 		}
-		if err := c.current(now); err != nil {
+		if err := c.Current(now); err != nil {
 			stale = err
 		} else {
 			current = true

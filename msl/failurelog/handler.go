@@ -103,7 +103,7 @@ func (h *Handler) receive(ctx context.Context, _ *msl.ResponseWriter, m *msl.Mes
 		return msl.ErrIncorrectEntityAuthData
 	}
 	if len(m.ServiceTokens) > 0 {
-		return msl.Failure(msl.ErrServiceTokenMasterTokenNotFound, "failure report", errors.New("no tokens are taken here"))
+		return msl.Failure(msl.ErrServiceTokenMasterTokenNotFound, "failure report", errors.New("no tokens are accepted here"))
 	}
 	data, err := io.ReadAll(io.LimitReader(m.Body, maxReport+1))
 	if err != nil {

@@ -88,8 +88,9 @@ var versionForm = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^v?\d{1,5}(\.\d{1,5}){0,3}(-(alpha|beta|rc)\.?\d{0,3})?([-.](0\.)?\d{14}-[0-9a-f]{12})?(\+(dirty|incompatible))?$`)
 })
 
-// CheckVersion checks that a version of the software can be reported: numbers like
-// 1.2.3, v1.2.3-rc1 or a pseudo-version of Go. For any other, it returns an error.
+// CheckVersion checks that a version of the software can be reported: numbers like 1.2.3,
+// v1.2.3-rc1 or a pseudo-version of Go, of up to 64 bytes. No version and "devel" are
+// accepted, too; any other is an error.
 func CheckVersion(version string) error {
 	if version == "" || version == "devel" || len(version) <= 64 && versionForm().MatchString(version) {
 		return nil

@@ -84,7 +84,7 @@ func parseAsymmetric(keydata []byte, configured string) (r asymmetricRequest, er
 	// The limits that key stores set for a peer's key, before session keys are made: less
 	// protects nothing, more costs too much.
 	if bits := r.key.N.BitLen(); bits < 2048 || bits > 8192 || r.key.N.Bit(0) == 0 || r.key.E < 3 || r.key.E%2 == 0 {
-		return r, msl.Failure(msl.ErrInvalidPublicKey, "ASYMMETRIC_WRAPPED", errors.New("RSA key of other than 2048 to 8192 bits"))
+		return r, msl.Failure(msl.ErrInvalidPublicKey, "ASYMMETRIC_WRAPPED", errors.New("RSA key must be 2048 to 8192 bits long"))
 	}
 	return r, nil
 }

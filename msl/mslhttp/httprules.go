@@ -104,7 +104,7 @@ func within(allowed, path string) bool {
 // nil.
 func CheckHTTPPath(entry string) error {
 	if !strings.HasPrefix(entry, "/") || strings.ContainsAny(entry, "?#%") {
-		return fmt.Errorf("%q: want a path that begins with a slash, without escapes, as /api/", entry)
+		return fmt.Errorf("%q: want a path that begins with a slash, without escapes, such as /api/", entry)
 	}
 	_, err := plainPath(strings.ReplaceAll(url.PathEscape(entry), "%2F", "/"))
 	if err != nil {

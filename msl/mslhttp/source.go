@@ -11,9 +11,9 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// SourceOf returns the source that an address, with or without a port, belongs to: an
-// IPv4 address, or the first half of an IPv6 address, since one network can use any
-// number of those (RFC 6177).
+// SourceOf returns the source that an address, with or without a port, belongs to: an IPv4
+// address, or the first half of an IPv6 address, since one network can use any number of
+// those (RFC 6177). Text that is not an address is its own source.
 func SourceOf(address string) string {
 	if ip, ok := parseAddress(address); ok {
 		return sourceOf(ip)

@@ -96,10 +96,9 @@ func (c TLSCertificate) load(usage x509.ExtKeyUsage, least uint16) (*identity, e
 
 // fits checks early for anything that would make every handshake fail.
 func (id *identity) fits(key crypto.Signer, usage x509.ExtKeyUsage) error {
-	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
 	now := time.Now()
 	switch {
-	case !ok || !public.Equal(id.Leaf.PublicKey):
+	case !keystore.SamePublic(key.Public(), id.Leaf.PublicKey):
 		return errors.New("it is not for this key: name the key that it was made for")
 	case now.After(id.Leaf.NotAfter):
 		return fmt.Errorf("it expired on %s: renew it", id.Leaf.NotAfter.Format(time.DateOnly))
@@ -132,7 +131,7 @@ func signatures(key crypto.Signer) ([]tls.SignatureScheme, uint16) {
 	switch key.Public().(type) {
 	case *rsa.PublicKey:
 		switch {
-		case stored && signsPSS(kept.Algorithm()):
+		case stored && kept.Algorithm().PSS():
 			return []tls.SignatureScheme{tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512}, tls.VersionTLS13
 		case stored:
 			return []tls.SignatureScheme{tls.PKCS1WithSHA256}, tls.VersionTLS12
@@ -143,10 +142,6 @@ func signatures(key crypto.Signer) ([]tls.SignatureScheme, uint16) {
 		}
 	}
 	return nil, tls.VersionTLS13
-}
-
-func signsPSS(a keystore.Algorithm) bool {
-	return a >= keystore.RSAPSS2048 && a <= keystore.RSAPSS4096
 }
 
 var (

@@ -55,7 +55,7 @@ func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.ContentLength != 0 && r.Method == http.MethodGet {
 		TurnAway(r.Context(), BadUpgrade, source(h.Source, r))
-		http.Error(w, "a request for a WebSocket has no body", http.StatusBadRequest)
+		http.Error(w, "a request for a WebSocket must not have a body", http.StatusBadRequest)
 		return
 	}
 	exchange, ok := beginExchange(r.Context(), source(h.Source, r))

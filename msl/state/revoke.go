@@ -28,9 +28,9 @@ func (d *Directory) revokeEntity(identity string, do func(kv.Tx, string) error) 
 	})
 }
 
-// RestoreEntities takes back what WithdrawEntity did to identities. If an operator revoked one
-// of them after that, none is restored: the error is [ErrRevoked], and kept is that one. Whether
-// an operator did so before, the caller knows.
+// RestoreEntities takes back what WithdrawEntity did to identities. If an operator revoked
+// one of them after that, none is restored: the error is [ErrRevoked], and kept is that
+// one. The caller must know whether an operator had revoked one before.
 func (d *Directory) RestoreEntities(identities ...string) (kept string, err error) {
 	err = d.update(context.Background(), "restore", func(tx kv.Tx) error {
 		for _, kept = range identities {

@@ -29,7 +29,8 @@ func ServerTables() []string {
 // change with every non-replayable message, and no other table depends on them.
 func TokenTables() []string { return []string{tableIDs, tableSequences} }
 
-// LastingTables returns the others.
+// LastingTables returns those of the [ServerTables] with the registered names and their
+// marks, which stay until they are changed or removed.
 func LastingTables() []string {
 	return []string{tableEntities, tableEntityMarks, tableUsers, tableUserMarks}
 }
@@ -108,8 +109,8 @@ func readTime(tx kv.Reader, key string) (time.Time, error) {
 // says; otherwise it is the time here.
 func (s *Server) Present(ctx context.Context) (time.Time, error) { return s.moment(ctx) }
 
-// UsedUntil checks that a state was not used after a time, as of which its tokens shall end:
-// otherwise tokens may exist that are newer, and the error is [ErrClockBehind].
+// UsedUntil checks that a state was not used after the time at which its tokens are to end.
+// Otherwise newer tokens may exist, and the error is [ErrClockBehind].
 func UsedUntil(ctx context.Context, s *Server, at time.Time) error {
 	var last time.Time
 	err := s.view(ctx, "find when the state was used last", func(tx kv.Reader) error {

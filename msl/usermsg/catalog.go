@@ -35,7 +35,8 @@ type subject struct {
 //   - an internalcode of an application, which is 110000 or more,
 //   - a response code, like USERDATA_REAUTH, for all errors without their own text.
 //
-// The first language added is for peers that want none of the others.
+// The first language added is for peers that want none of the others. Any other tag or
+// about, an empty text, and a second text for the same error in one language are errors.
 func (c *Catalog) Add(tag, about, text string) error {
 	parsed, err := language.Parse(tag)
 	if err != nil || parsed == language.Und {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -266,7 +267,7 @@ func TestWithoutCA(t *testing.T) {
 		}
 	}
 	r := o.record(f.id())
-	if len(r.Certificates) > 0 || !proof.SameKey(o.registered[r.Name].Keys[0].Public, f.key.Public()) {
+	if len(r.Certificates) > 0 || !keystore.SamePublic(o.registered[r.Name].Keys[0].Public, f.key.Public()) {
 		t.Errorf("%+v", r)
 	}
 	if _, err := o.CRL(context.Background()); err == nil {

@@ -15,7 +15,7 @@ const clockTolerance = 10 * time.Minute
 
 // The changes of a TPM that are noted. They decide nothing: a machine may be put back on purpose.
 const (
-	wentBack        = "its TPM is in an earlier state than before: it was put back, as with a snapshot of a virtual machine"
+	wentBack        = "its TPM is in an earlier state than before: it was put back, for example with a snapshot of a virtual machine"
 	changedFirmware = "its TPM has other firmware than before"
 )
 
@@ -66,7 +66,7 @@ func QuoteRemarks(evidence []byte, r *Record) (list []string, err error) {
 	}
 	before, ok := lastClock(r, q.AK)
 	if ok && now.Behind(before, 0) {
-		list = append(list, "the quote is older than what the device last signed for this server, or its TPM was put back to an earlier state, as with a snapshot of a virtual machine")
+		list = append(list, "the quote is older than what the device last signed for this server, or its TPM was put back to an earlier state, for example with a snapshot of a virtual machine")
 	}
 	if ok && now.Firmware != before.Firmware {
 		list = append(list, changedFirmware)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -69,7 +70,7 @@ func deviceCertificate(d *proof.DeviceProof) (e EKCertificate, err error) {
 	}
 	e.understand(subjectAltName())
 	switch {
-	case !proof.SameKey(e.PublicKey, key.Key):
+	case !keystore.SamePublic(e.PublicKey, key.Key):
 		return e, proof.Fail(ErrEKCertificate, "it is for another key")
 	case e.IsCA:
 		return e, proof.Fail(ErrEKCertificate, "it is a CA certificate")

@@ -5,6 +5,7 @@ import (
 	"encoding/asn1"
 	"slices"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -83,7 +84,7 @@ func (e *EKCertificate) checkUsage() error {
 
 // checkKey refuses a certificate that is for another EK.
 func (e *EKCertificate) checkKey(o *proof.Offered) error {
-	if !proof.SameKey(e.PublicKey, o.EK.Key) {
+	if !keystore.SamePublic(e.PublicKey, o.EK.Key) {
 		return proof.Fail(ErrEKCertificate, "it is for another EK")
 	}
 	return nil

@@ -162,22 +162,15 @@ func explainGuard(path string, err error) error {
 // counts the records by state. Entries that do not lead to a record, or do not match it,
 // are [ErrDamaged].
 func (f *File) Check() (map[State]int, error) {
-	if authentic, ok := f.store.(*authkv.Store); ok {
-		if err := authentic.Verify(context.Background()); err != nil {
-			return nil, err
-		}
+	if err := authkv.Verify(context.Background(), f.store); err != nil {
+		return nil, err
 	}
 	return f.Stored.Check()
 }
 
 // Renew makes the newest version of the key authenticate the file, if it is
 // authenticated.
-func (f *File) Renew(ctx context.Context) error {
-	if authentic, ok := f.store.(*authkv.Store); ok {
-		return authentic.Renew(ctx)
-	}
-	return nil
-}
+func (f *File) Renew(ctx context.Context) error { return authkv.Renew(ctx, f.store) }
 
 // Close waits for what is under way and closes the file.
 func (f *File) Close() error { return f.db.Close() }

@@ -25,7 +25,7 @@ func (a *Authority) Handle(ctx context.Context, request []byte) (response []byte
 func (a *Authority) Decide(ctx context.Context, request []byte) (response []byte, d Decision, err error) {
 	allowed, err := a.limit.allow(ctx)
 	if err == nil && !allowed {
-		err = proof.Fail(ErrBusy, "more than %g messages in a second", a.limit.perSecond)
+		err = proof.Fail(ErrBusy, "more than %g messages per second", a.limit.perSecond)
 	}
 	if err != nil {
 		return proof.ErrorResult("", err), d, err

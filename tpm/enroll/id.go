@@ -54,7 +54,7 @@ const (
 	EKP521    = proof.EKP521    // template H-4
 )
 
-// EKKinds are all of them.
+// EKKinds returns every [EKKind] that an authority accepts.
 func EKKinds() []EKKind { return proof.EKKinds() }
 
 // HexBytes are bytes, such as the TPM Name of a key, written as hexadecimal digits.

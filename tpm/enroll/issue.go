@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -45,7 +46,7 @@ func serialText(c *x509.Certificate) string { return c.SerialNumber.Text(16) }
 
 func checkCA(c *x509.Certificate, key crypto.Signer, now time.Time) error {
 	switch {
-	case key == nil || !proof.SameKey(c.PublicKey, key.Public()):
+	case key == nil || !keystore.SamePublic(c.PublicKey, key.Public()):
 		return fmt.Errorf("enroll: CA: the certificate does not match the key")
 	case !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 || c.KeyUsage&x509.KeyUsageCRLSign == 0:
 		return fmt.Errorf("enroll: CA: the certificate is not for issuing certificates and revocation lists")

@@ -64,11 +64,6 @@ func (l *ledger) List(ctx context.Context) (list []Record, err error) {
 	return list, err
 }
 
-// Each calls fn for every record, in increasing order of ID.
-func (l *ledger) Each(ctx context.Context, fn func(Record) error) error {
-	return l.records.View(ctx, func(tx Tx) error { return tx.All(fn) })
-}
-
 // enter locks the record of a device, until leave is called.
 func (l *ledger) enter(id ID) (leave func()) {
 	own := &l.devices[int(id[0])%len(l.devices)]

@@ -204,7 +204,8 @@ func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
 }
 
 // Remove deletes the record of a device that was never enrolled, to make room. Records of
-// other devices are [ErrState], because revocations must be remembered.
+// other devices are [ErrState], because revocations must be remembered; an unknown device
+// is [ErrUnknown].
 func (a *Authority) Remove(ctx context.Context, id ID) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

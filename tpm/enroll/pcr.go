@@ -44,7 +44,7 @@ func (rules PCRRules) check(quote *proof.Quote, explain func(index uint) string,
 func byEnrolling(pcrs []string) string { return "enroll with --pcr " + strings.Join(pcrs, ",") }
 
 func byQuoting(pcrs []string) string {
-	return "repeat msl-hsm tpm quote with --pcr " + strings.Join(pcrs, ",")
+	return "quote again with --pcr " + strings.Join(pcrs, ",")
 }
 
 func byAttesting(pcrs []string) string {

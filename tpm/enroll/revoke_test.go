@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -193,7 +194,7 @@ func TestMergeDefaultName(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 		for _, w := range o.withdrawn { // of the old keys only
-			if len(w.Keys) != 1 || !proof.SameKey(w.Keys[0].Public, before.key.Public()) {
+			if len(w.Keys) != 1 || !keystore.SamePublic(w.Keys[0].Public, before.key.Public()) {
 				t.Errorf("%s withdraws %+v", what, w)
 			}
 		}
@@ -229,7 +230,7 @@ func TestRegisterCutOff(t *testing.T) {
 	if err := o.RevokeDevice(ctx, f.id(), "stolen"); err != nil {
 		t.Fatal(err)
 	}
-	if len(o.withdrawn) != 1 || len(o.withdrawn[0].Former) != 1 || !proof.SameKey(o.withdrawn[0].Former[0].Public, f.key.Public()) {
+	if len(o.withdrawn) != 1 || len(o.withdrawn[0].Former) != 1 || !keystore.SamePublic(o.withdrawn[0].Former[0].Public, f.key.Public()) {
 		t.Errorf("withdrawn %+v", o.withdrawn)
 	}
 }

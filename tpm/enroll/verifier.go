@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -170,7 +171,7 @@ func (v Verifier) verifyCertificates(r *Record, k *Key, p proof.Public) error {
 		if err != nil {
 			return proof.Fail(ErrKey, "certificate %s: %w", c.Serial, err)
 		}
-		if serialText(x) != c.Serial || !proof.SameKey(x.PublicKey, p.Key) {
+		if serialText(x) != c.Serial || !keystore.SamePublic(x.PublicKey, p.Key) {
 			return proof.Fail(ErrKey, "certificate %s is for another key", c.Serial)
 		}
 		if v.CA != nil {

@@ -103,7 +103,7 @@ func TestBusyUntil(t *testing.T) {
 // TestBusyAuthority comes back to an authority that was too busy to look at a message, and not
 // to one that is full.
 func TestBusyAuthority(t *testing.T) {
-	unread := proof.ErrorResult("", proof.Fail(proof.ErrBusy, "more than 50 messages in a second"))
+	unread := proof.ErrorResult("", proof.Fail(proof.ErrBusy, "more than 50 messages per second"))
 	full := proof.ErrorResult("00ff", proof.Fail(proof.ErrBusy, "20000 devices wait"))
 	refused := proof.ErrorResult("", proof.Fail(proof.ErrMalformed, "no message"))
 	for name, tt := range map[string]struct {

@@ -115,13 +115,8 @@ func (a *Authority) revoked(ctx context.Context, name string) (bool, error) {
 // owns reports whether an entity is registered with a key of the device.
 func owns(i enroll.Identity, e *msl.Entity) bool {
 	return slices.ContainsFunc(slices.Concat(i.Keys, i.Former), func(k enroll.IdentityKey) bool {
-		return sameKey(k.Public, e.PublicKey)
+		return keystore.SamePublic(k.Public, e.PublicKey)
 	})
-}
-
-func sameKey(a, b crypto.PublicKey) bool {
-	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && b != nil && key.Equal(b)
 }
 
 // dropPSK removes pre-shared keys that were imported into a different TPM than the one

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
@@ -98,7 +99,7 @@ func TestRegister(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 		e, err := d.state.Entity(ctx, i.Name)
-		if want == nil && (err != nil || e.Revoked || !sameKey(i.Keys[0].Public, e.PublicKey)) {
+		if want == nil && (err != nil || e.Revoked || !keystore.SamePublic(i.Keys[0].Public, e.PublicKey)) {
 			t.Errorf("%s: %+v, %v", what, e, err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
@@ -53,7 +54,7 @@ func (r *renamer) come(s *simulated, name string, want error) {
 		r.t.Errorf("%s: %v, want %v", name, err, want)
 	}
 	e, err := r.state.Entity(r.t.Context(), name)
-	if live := err == nil && !e.Revoked && sameKey(s.key.Public(), e.PublicKey); live != (want == nil) {
+	if live := err == nil && !e.Revoked && keystore.SamePublic(s.key.Public(), e.PublicKey); live != (want == nil) {
 		r.t.Errorf("%s: registered is %v: %+v, %v", name, live, e, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
@@ -47,7 +48,7 @@ func (a *Authority) checkCertified(ctx context.Context, sender msl.Sender) error
 		return msl.Failure(msl.ErrInternalException, "X509", err)
 	}
 	for _, k := range identity.Keys {
-		if k.Certificate != nil && sameKey(k.Public, verifies.Key) && !r.KeyRevoked(k.Name) {
+		if k.Certificate != nil && keystore.SamePublic(k.Public, verifies.Key) && !r.KeyRevoked(k.Name) {
 			return nil
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/msl-hsm/msl-hsm/internal/strictpem"
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -54,7 +55,7 @@ func (i *initialization) ask(ctx context.Context, next *ekState) ([][]byte, erro
 	list := answered(answer)
 	own := slices.IndexFunc(list, func(der []byte) bool {
 		c, err := proof.ParseCertificate(der)
-		return err == nil && proof.SameKey(c.PublicKey, key)
+		return err == nil && keystore.SamePublic(c.PublicKey, key)
 	})
 	if own < 0 {
 		return nil, proof.Fail(ErrEKCertificate, "the answer has no certificate of this EK")

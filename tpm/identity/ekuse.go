@@ -25,7 +25,7 @@ type ek struct {
 // is reports whether it is the wanted key; nil means any.
 func (k ek) is(wanted crypto.PublicKey) bool {
 	p, err := proof.ParsePublic(k.public)
-	return err == nil && (wanted == nil || proof.SameKey(p.Key, wanted))
+	return err == nil && (wanted == nil || keystore.SamePublic(p.Key, wanted))
 }
 
 // useEK passes the wanted EK to f, or any for nil: the manufacturer's persistent one, or

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
@@ -229,7 +230,7 @@ func checkIssued(der, ca []byte, key tpm.Blob) error {
 	if err != nil {
 		return err
 	}
-	if !proof.SameKey(c.PublicKey, p.Key) {
+	if !keystore.SamePublic(c.PublicKey, p.Key) {
 		return proof.Fail(ErrMalformed, "the certificate is for another key")
 	}
 	issuer, err := x509.ParseCertificate(ca)

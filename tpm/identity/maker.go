@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
@@ -131,7 +132,7 @@ func (k *makerKey) certify(certificates [][]byte) bool {
 		case err != nil:
 		case c.IsCA:
 			above = append(above, der)
-		case proof.SameKey(c.PublicKey, k.public.Key) && own == nil:
+		case keystore.SamePublic(c.PublicKey, k.public.Key) && own == nil:
 			own = append(own, der)
 		}
 	}

@@ -343,3 +343,19 @@ func (c *commit) seal(s *Store) error {
 	s.memory.sealed(r.changes, b)
 	return c.tx.Put(kv.Settings, []byte(rootKey), b)
 }
+
+// Verify is [Store.Verify] of a store that is authenticated, and nothing for any other.
+func Verify(ctx context.Context, store kv.Store) error {
+	if s, ok := store.(interface{ Verify(context.Context) error }); ok {
+		return s.Verify(ctx)
+	}
+	return nil
+}
+
+// Renew is [Store.Renew] of a store that is authenticated, and nothing for any other.
+func Renew(ctx context.Context, store kv.Store) error {
+	if s, ok := store.(interface{ Renew(context.Context) error }); ok {
+		return s.Renew(ctx)
+	}
+	return nil
+}

@@ -147,21 +147,3 @@ func (p Place) unsigned(ctx context.Context, store kv.Store, at Cluster) error {
 	}
 	return err
 }
-
-// Verify reads the tables that are authenticated and compares them with what the key
-// authenticates: a difference is [kv.ErrForged]. Without a key it does nothing.
-func Verify(ctx context.Context, store kv.Store) error {
-	if s, ok := store.(interface{ Verify(context.Context) error }); ok {
-		return s.Verify(ctx)
-	}
-	return nil
-}
-
-// Renew makes the newest version of the key authenticate a store. Without a key it does
-// nothing.
-func Renew(ctx context.Context, store kv.Store) error {
-	if s, ok := store.(interface{ Renew(context.Context) error }); ok {
-		return s.Renew(ctx)
-	}
-	return nil
-}

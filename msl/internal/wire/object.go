@@ -86,12 +86,6 @@ func (o Object) String(name string) (string, error) {
 	return member(o, name, Value.Text)
 }
 
-// Secret returns a string member as bytes that are not shared, so that the caller can
-// overwrite them. It makes no string of them.
-func (o Object) Secret(name string) ([]byte, error) {
-	return member(o, name, Value.Secret)
-}
-
 // Int returns a member that is an integer. Only -?(0|[1-9][0-9]*) within the range of
 // int64 is accepted, but not -0, fractions or exponents.
 func (o Object) Int(name string) (int64, error) {
@@ -112,11 +106,6 @@ func (o Object) Bytes(name string) ([]byte, error) {
 // Object returns a member that is an object.
 func (o Object) Object(name string) (Object, error) {
 	return member(o, name, Value.Object)
-}
-
-// Objects returns a member that is an array of objects.
-func (o Object) Objects(name string) ([]Object, error) {
-	return member(o, name, Value.Objects)
 }
 
 // Strings returns a member that is an array of strings.

@@ -173,7 +173,7 @@ func TestParseAccepts(t *testing.T) {
 	if sub, err := o.Object("o"); err != nil || string(sub.Raw()) != `{"x":{}}` || sub.Len() != 1 {
 		t.Errorf("o: got %q, %v", sub.Raw(), err)
 	}
-	if subs, err := o.Objects("os"); err != nil || len(subs) != 2 || string(subs[1].Raw()) != `{"y":[[]]}` {
+	if subs, err := member(o, "os", Value.Objects); err != nil || len(subs) != 2 || string(subs[1].Raw()) != `{"y":[[]]}` {
 		t.Errorf("os: got %d, %v", len(subs), err)
 	}
 	if v, _ := o.Value("mixed"); v.Kind() != ArrayKind || v.Len() != 2 {
@@ -207,7 +207,7 @@ func TestMemberErrors(t *testing.T) {
 		"Bool":    func(n string) error { _, err := o.Bool(n); return err },
 		"Bytes":   func(n string) error { _, err := o.Bytes(n); return err },
 		"Object":  func(n string) error { _, err := o.Object(n); return err },
-		"Objects": func(n string) error { _, err := o.Objects(n); return err },
+		"Objects": func(n string) error { _, err := member(o, n, Value.Objects); return err },
 		"Strings": func(n string) error { _, err := o.Strings(n); return err },
 	}
 	works := map[string]string{"String": "s", "Int": "n", "Object": "o"}

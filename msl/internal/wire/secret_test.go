@@ -27,7 +27,7 @@ func TestSecret(t *testing.T) {
 			t.Fatal(err)
 		}
 		want, _ := o.String("s")
-		secret, err := o.Secret("s")
+		secret, err := member(o, "s", Value.Secret)
 		if err != nil || string(secret) != want {
 			t.Errorf("%q: read as %q, %v", text, secret, err)
 		}
@@ -38,11 +38,11 @@ func TestSecret(t *testing.T) {
 	}
 	o, _ := Parse([]byte(`{"n":1}`), Limits{})
 	for _, name := range []string{"n", "none"} {
-		if b, err := o.Secret(name); err == nil || b != nil {
+		if b, err := member(o, name, Value.Secret); err == nil || b != nil {
 			t.Errorf("%s: %q, %v", name, b, err)
 		}
 	}
-	if _, err := o.Secret("n"); !errors.Is(err, ErrType) {
+	if _, err := member(o, "n", Value.Secret); !errors.Is(err, ErrType) {
 		t.Errorf("a number: %v", err)
 	}
 }

@@ -105,7 +105,8 @@ func (v Value) Text() (string, error) {
 	return string(v.contents()), nil
 }
 
-// Secret returns a string as bytes, see [Object.Secret].
+// Secret returns a string as bytes that are not shared, so that the caller can overwrite
+// them. It makes no string of them.
 func (v Value) Secret() ([]byte, error) {
 	if v.Kind() != StringKind {
 		return nil, ErrType

@@ -81,7 +81,7 @@ func serverLayout() boltkv.Layout {
 		Newest:   lastingVersion,
 		LockWait: 2 * time.Second,
 		Explain: advice{
-			holder: "another msl-hsm serve or admin command",
+			holder: "another server or command",
 			remedy: "correct the path, or restore it from a backup and make new issuer keys",
 		}.explain,
 	}
@@ -134,21 +134,11 @@ func (f Files) guard(s *Server) error {
 // VerifyRecords reads everything except the records of ids and renewals, and checks that
 // it is authentic: otherwise the error is [ErrForged]. For an unauthenticated file it
 // does nothing.
-func (s *Server) VerifyRecords(ctx context.Context) error {
-	if authentic, ok := s.store.(*authkv.Store); ok {
-		return authentic.Verify(ctx)
-	}
-	return nil
-}
+func (s *Server) VerifyRecords(ctx context.Context) error { return authkv.Verify(ctx, s.store) }
 
 // Reauthenticate makes the newest version of the key authenticate the file, if it is
 // authenticated.
-func (s *Server) Reauthenticate(ctx context.Context) error {
-	if authentic, ok := s.store.(*authkv.Store); ok {
-		return authentic.Renew(ctx)
-	}
-	return nil
-}
+func (s *Server) Reauthenticate(ctx context.Context) error { return authkv.Renew(ctx, s.store) }
 
 // Writable returns why the file cannot be written, by writing a transaction that changes no
 // record.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/clusterkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -131,11 +132,11 @@ func serverOf(store kv.Store, cluster clusterkv.Cluster) (*Server, error) {
 
 // Verify reads everything except the records of ids and renewals, and checks that it is
 // authentic: otherwise the error is [ErrForged]. Without a key it does nothing.
-func (s *Server) Verify(ctx context.Context) error { return clusterkv.Verify(ctx, s.store) }
+func (s *Server) Verify(ctx context.Context) error { return authkv.Verify(ctx, s.store) }
 
 // Reauthenticate makes the newest version of the key authenticate the state. Without a
 // key it does nothing.
-func (s *Server) Reauthenticate(ctx context.Context) error { return clusterkv.Renew(ctx, s.store) }
+func (s *Server) Reauthenticate(ctx context.Context) error { return authkv.Renew(ctx, s.store) }
 
 // Members asks each of [Config.Endpoints] for its status, for a second at most. Errors
 // are in the members.

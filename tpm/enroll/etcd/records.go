@@ -168,11 +168,11 @@ func (r *Records) forged(ctx context.Context) error {
 // Verify reads everything except the records themselves, which are compared when they are
 // read, and checks that it is authentic: otherwise the error is [ErrForged]. Without a
 // key it does nothing.
-func (r *Records) Verify(ctx context.Context) error { return clusterkv.Verify(ctx, r.store) }
+func (r *Records) Verify(ctx context.Context) error { return authkv.Verify(ctx, r.store) }
 
 // Renew makes the newest version of the key authenticate the records. Without a key it
 // does nothing.
-func (r *Records) Renew(ctx context.Context) error { return clusterkv.Renew(ctx, r.store) }
+func (r *Records) Renew(ctx context.Context) error { return authkv.Renew(ctx, r.store) }
 
 // Check verifies and reads everything, and counts the records by state. Entries that do
 // not lead to a record, or do not match it, are enroll.ErrDamaged.

@@ -44,7 +44,7 @@ func checkTPMSignature(p Public, digest, signature []byte) error {
 	}
 	scheme, hash := p.Signing()
 	if digest == nil || s.SigAlg != scheme {
-		return Fail(ErrSignature, "it has another scheme than its key, or one that is not supported")
+		return Fail(ErrSignature, "its scheme is not that of its key, or is not supported")
 	}
 	ok := false
 	switch key := p.Key.(type) {

@@ -6,6 +6,8 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // An Offered is the keys named in a begin message, each of the right kind.
@@ -97,7 +99,7 @@ func checkRequest(k Public, der []byte) error {
 	if err != nil {
 		return Fail(ErrMalformed, "certificate request: %w", err)
 	}
-	if !SameKey(r.PublicKey, k.Key) {
+	if !keystore.SamePublic(r.PublicKey, k.Key) {
 		return Fail(ErrKey, "the certificate request is not for the certified key")
 	}
 	if err := r.CheckSignature(); err != nil {

@@ -207,9 +207,3 @@ func (p Public) digest(data []byte) []byte {
 	}
 	return nil
 }
-
-// SameKey compares keys of the standard library.
-func SameKey(a, b crypto.PublicKey) bool {
-	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && k.Equal(b)
-}

@@ -1,3 +1,5 @@
+//go:debug cryptocustomrand=1
+
 package admin
 
 import (
@@ -5,6 +7,12 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/internal/leaktest"
+	"github.com/msl-hsm/msl-hsm/internal/pairtest"
 )
 
-func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
+func TestMain(m *testing.M) {
+	if err := pairtest.Install(); err != nil {
+		panic(err)
+	}
+	os.Exit(leaktest.Run(m))
+}

@@ -113,7 +113,7 @@ func (n *Needs) tokens(label string, version uint32) string {
 	case left <= 0:
 		return ""
 	case since.Before(n.clock.Now.Add(-n.keep - clockSlack)):
-		return fmt.Sprintf("by the clock here all tokens that it made have ended, but that is sure only when servers have run for another %v: check this clock", left.Round(time.Minute))
+		return fmt.Sprintf("by the clock here all tokens that it made have ended, but that is certain only once servers have run for another %v: check this clock", left.Round(time.Minute))
 	default:
 		return fmt.Sprintf("tokens that it made may be used until %s", n.clock.Now.Add(left).UTC().Format(time.DateTime+" MST"))
 	}
@@ -240,9 +240,9 @@ func (n *Needs) Consequence(label string, version uint32) string {
 		return "servers cannot answer without it, or go back to an older version"
 	}
 	if sealed := n.sealedWith(label, version); len(sealed) > 0 {
-		return fmt.Sprintf("%s must be registered again with new keys, and their devices be given those", Some(sealed))
+		return fmt.Sprintf("%s must be registered again with new keys, and their devices given these", Some(sealed))
 	}
-	return "devices whose tokens it made begin new sessions, their users log in again, and service tokens of it are lost"
+	return "devices whose tokens it made begin new sessions, their users log in again, and service tokens that it made are lost"
 }
 
 var errUnderWay = errors.New("a rotation is under way: end it with msl-hsm key rotate first")

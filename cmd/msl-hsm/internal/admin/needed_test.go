@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -27,11 +28,13 @@ func sealedEntity(t *testing.T, s *soft.Store, name string) state.EntityRecord {
 }
 
 // TestWhy keeps what servers need, in the states that a rotation goes through.
-func TestWhy(t *testing.T) {
+func TestWhy(t *testing.T) { synctest.Test(t, why) }
+
+func why(t *testing.T) {
 	b, store := newBoard(), serverKeys(t)
 	b.entities = []state.EntityRecord{sealedEntity(t, store, "camera")}
 	r := &Rotator{State: b, Store: store, Prefix: "msl", Keep: time.Hour, Tell: func(string, ...any) {}}
-	why := func(later time.Duration, label string, version uint32) string {
+	reason := func(later time.Duration, label string, version uint32) string {
 		t.Helper()
 		b.ahead = later
 		n, err := FindNeeds(t.Context(), b, store, "msl", time.Hour)
@@ -52,7 +55,7 @@ func TestWhy(t *testing.T) {
 	check := func(all []want) {
 		t.Helper()
 		for _, c := range all {
-			if got := why(c.later, c.label, c.version); c.why == "" && got != "" || !strings.Contains(got, c.why) {
+			if got := reason(c.later, c.label, c.version); c.why == "" && got != "" || !strings.Contains(got, c.why) {
 				t.Errorf("%s version %d after %v: %q, want %q", c.label, c.version, c.later, got, c.why)
 			}
 		}
@@ -84,7 +87,7 @@ func TestWhy(t *testing.T) {
 	b.lapsed = 24 * time.Hour // by the clock of the command, which is ahead
 	check([]want{
 		{119 * time.Minute, "msl-issuer-mac", 1, "tokens that it made may be used until"},
-		{25 * time.Hour, "msl-issuer-mac", 1, "by the clock here all tokens that it made have ended, but that is sure only when servers have run for another 1h0m0s: check this clock"},
+		{25 * time.Hour, "msl-issuer-mac", 1, "by the clock here all tokens that it made have ended, but that is certain only once servers have run for another 1h0m0s: check this clock"},
 		{27 * time.Hour, "msl-issuer-mac", 1, ""},
 	})
 	b.lapsed, b.entities, b.now.Replaced = 0, nil, nil

@@ -168,7 +168,7 @@ func otherKeys(c *config.Config, where string, err error) error {
 	if c.Server.State.Shared() {
 		verb = "import"
 	}
-	lost := "msl-hsm state " + verb + " --new-keys FILE takes a backup of the state for those that are there"
+	lost := "msl-hsm state " + verb + " --new-keys FILE adopts a backup of the state for the keys that are there"
 	if path := c.Server.State.Path(); where == path && path != "" {
 		lost = "run msl-hsm state sign --state " + Quoted(path)
 	}

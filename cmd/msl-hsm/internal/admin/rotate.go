@@ -112,7 +112,7 @@ func (r *Rotator) next(ctx context.Context, now state.Rotation) (state.Rotation,
 // leave lets another rotator continue, which announced a rotation and may be making its
 // versions. It returns nil when that has been silent for as long as a server may be.
 func (r *Rotator) leave(ctx context.Context, announced state.Rotation) error {
-	r.Tell("a rotation was announced: waiting %v, as its msl-hsm key rotate may be at work", r.gone())
+	r.Tell("a rotation was announced: waiting %v, because its msl-hsm key rotate may still be running", r.gone())
 	for end := time.Now().Add(r.gone()); time.Now().Before(end); {
 		if err := r.pause(ctx); err != nil {
 			return err
@@ -258,7 +258,7 @@ const followEvery = 300 * time.Millisecond
 // forget makes lost servers no longer count.
 func (r *Rotator) forget(ctx context.Context, servers map[string]state.Presence, lost []string) error {
 	for _, id := range lost {
-		r.Tell("%s gave no sign for %v: it does not count, and follows when it is back", servers[id].Name, r.gone())
+		r.Tell("%s has not been heard from for %v: it is not waited for, and catches up when it is back", servers[id].Name, r.gone())
 		if err := r.State.RemovePresence(ctx, id); err != nil {
 			return err
 		}

@@ -164,7 +164,7 @@ func TestRotate(t *testing.T) {
 		}
 		text := strings.Join(told, "\n")
 		if !strings.Contains(text, "waiting for slow") || !strings.Contains(text, "2 of 2 servers use the new versions") ||
-			strings.Count(text, "killed gave no sign for 15s: it does not count, and follows when it is back") != 1 {
+			strings.Count(text, "killed has not been heard from for 15s: it is not waited for, and catches up when it is back") != 1 {
 			t.Error(text)
 		}
 		for label, n := range newest(t, store) {

@@ -167,7 +167,7 @@ func checkUsers(c *config.Client) error {
 	}
 	for user, source := range c.Agent.Users {
 		if source == "" || source == "prompt" {
-			return exit.Usagef("no password source for %s: name one, as file:PATH, in client.agent.users or with --password-source", exit.Printable(user))
+			return exit.Usagef("no password source for %s: name one, such as file:PATH, in client.agent.users or with --password-source", exit.Printable(user))
 		}
 	}
 	return nil

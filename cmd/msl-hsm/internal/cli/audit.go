@@ -57,10 +57,10 @@ line, and each signature. Each fault is reported with its line, and the exit cod
 
 Without --key, the public keys are those of the key store of the configuration.
 
-What follows the last signature is only chained, and that lines were cut off from the end
-cannot be seen in the files, unless the server had stopped in order. What this prints as
-"last" can be kept elsewhere, and so can the server's log, which has it at each start and
-stop: with --contains the log must still have that record.`,
+Lines after the last signature are only chained. The files do not show whether lines were
+cut off from the end, unless the server had stopped in an orderly way. Keep what this prints
+as "last" elsewhere, or the server's log, which has it at each start and stop: with
+--contains the log must still have that record.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, files []string) error {
 			if len(files) == 0 {

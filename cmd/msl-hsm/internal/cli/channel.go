@@ -40,7 +40,7 @@ The flags for sender and trust are those of msl-hsm send.`,
 	channel := flagGroup{title: "The channel"}
 	channel.set().BoolVar(&f.peer, "peer", false, "the server is a peer, which gets tokens of this client, too")
 	channel.set().BoolVar(&f.raw, "raw", false, "write the answer to a terminal without escaping control characters")
-	channel.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the key store to open and to close; 0 is no bound")
+	channel.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for opening and closing the key store; 0 means no limit")
 	channel.set().BoolVarP(&f.verbose, "verbose", "v", false, "print what was exchanged to stderr")
 	grouped(c, append([]flagGroup{channel}, clientFlags(&over)...)...)
 	return c

@@ -12,6 +12,9 @@ import (
 // TestRotateUnderLoad has devices send non-replayable messages while the keys of a server
 // on a token are rotated twice, and older versions are retired. None fails.
 func TestRotateUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	skipWithRace(t)
 	t.Parallel()
 	s := newTokenSite(t, "msl-hsm")

@@ -25,6 +25,9 @@ import (
 // accepted again, no revoked device is let in for longer than the staleness, and devices are
 // told nothing worse than to try again.
 func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	skipWithRace(t)
 	t.Parallel()
 	if os.Getenv("MSL_SOAK") == "" {

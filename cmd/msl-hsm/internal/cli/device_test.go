@@ -160,6 +160,9 @@ func least(times int, f func()) time.Duration {
 // A message to a device that is far away takes eight calls one after the other, and not
 // sixteen: as long as four operations on one key.
 func TestLatencyOfMessage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	skipWithRace(t)
 	store, _ := openDistant(t, 4, 20*time.Millisecond) // much more than the processors take, with the race detector, too
 	n := newBench(t, store)

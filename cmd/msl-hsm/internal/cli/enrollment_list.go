@@ -22,8 +22,8 @@ func enrollmentListCommand(p *program) *cobra.Command {
 		Use:   "list",
 		Short: "List the devices that enrolled, or want to, or were refused",
 		Long: `Lists devices by their last change, newest last, or with --name by name. A
-device that changes while it is listed comes once. With --limit, the last line says where the
-list continues, for --after; there, a device that changed since then may come again.
+device that changes while it is listed is listed once. With --limit, the last line says where the
+list continues, for --after; there, a device that changed since then may be listed again.
 
 --json includes everything known about each device except its evidence; see enrollment show.`,
 		Args: want(),

@@ -65,7 +65,7 @@ func verifier(c *config.Config, at string) (v enroll.Verifier, err error) {
 	}
 	if at != "" {
 		if v.Time, err = time.Parse(time.DateOnly, at); err != nil {
-			return v, exit.Usagef("--at %q: want a day as 2026-01-31", at)
+			return v, exit.Usagef("--at %q: want a day such as 2026-01-31", at)
 		}
 	}
 	return v, nil

@@ -52,8 +52,8 @@ func entityAddCommand(p *program) *cobra.Command {
   NONE              nothing: whoever claims the identity is believed
   NONE_SUFFIXED     nothing: whoever claims an identity IDENTITY.SUFFIX is
 
---generate-psk and --tpm-psk draw all three keys: encryption, MAC and the wrapping
-key of SYMMETRIC_WRAPPED, at random. Use --derive-wrapping for a device that is given
+--generate-psk and --tpm-psk generate all three keys at random: encryption, MAC and the
+wrapping key of SYMMETRIC_WRAPPED. Use --derive-wrapping for a device that is given
 only the first two and derives the wrapping key from them, as the reference stacks do.
 It is also derived if the file of --psk-file has none. Prefer a random wrapping key:
 anyone who obtains the other two keys knows the derived one.
@@ -181,17 +181,16 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	c.Server.State.Override(f.state)
 	own := admin.KeysOf(c)
 	defer exit.Closing(&err, own)
 	if f.tpmPSK {
-		c.Server.State.Override(f.state)
 		if f.storageKey, err = provenStorage(c, own, identity, f.storage, f.nonce); err != nil {
 			return err
 		}
 		identity = fleet.PSKIdentity(identity)
 	}
 	e := state.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
-	c.Server.State.Override(f.state)
 	made, err := own.MakeState()
 	if err != nil {
 		return err

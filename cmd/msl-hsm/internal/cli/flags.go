@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -54,11 +55,22 @@ func (g *flagGroup) set() interface {
 	IntVar(p *int, name string, value int, usage string)
 	StringVar(p *string, name, value, usage string)
 	StringArrayVar(p *[]string, name string, value []string, usage string)
+	UintSliceVar(p *[]uint, name string, value []uint, usage string)
 } {
 	if g.c == nil {
 		g.c = &cobra.Command{}
 	}
 	return g.c.Flags()
+}
+
+// flagUsages lists flags for a help text. A value that may be left out must follow an equals
+// sign: pflag shows it as a word of its own, which would be taken for an argument.
+func flagUsages(flags *pflag.FlagSet) string {
+	optional := regexp.MustCompile(`(--[a-z-]+) ([A-Z]+)\[="[^"]*"\]`)
+	return optional.ReplaceAllStringFunc(flags.FlagUsages(), func(shown string) string {
+		parts := optional.FindStringSubmatch(shown)
+		return fmt.Sprintf("%-*s", len(shown), parts[1]+"[="+parts[2]+"]")
+	})
 }
 
 // grouped gives a command its flags, and a help text that shows them by group.
@@ -70,7 +82,7 @@ func grouped(c *cobra.Command, groups ...flagGroup) {
 		var text strings.Builder
 		fmt.Fprintf(&text, "Usage:\n  %s\n", c.UseLine())
 		for _, g := range groups {
-			fmt.Fprintf(&text, "\n%s:\n%s", g.title, g.c.Flags().FlagUsages())
+			fmt.Fprintf(&text, "\n%s:\n%s", g.title, flagUsages(g.c.Flags()))
 		}
 		fmt.Fprintf(&text, "\nGlobal Flags:\n%s", c.InheritedFlags().FlagUsages())
 		_, err := fmt.Fprint(c.OutOrStdout(), text.String())

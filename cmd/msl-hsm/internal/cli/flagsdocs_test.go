@@ -60,6 +60,31 @@ func flagsExist(t *testing.T, root *cobra.Command, page, line string) (found int
 	return found
 }
 
+// TestOptionalValue wants help and manual pages to show that a value which may be left out
+// follows an equals sign.
+func TestOptionalValue(t *testing.T) {
+	found := 0
+	everyVerb(rootCommand(&program{defaults: cheap}), func(c *cobra.Command) {
+		c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+			value, _ := pflag.UnquoteUsage(f)
+			if f.NoOptDefVal == "" || value == "" {
+				return
+			}
+			found++
+			want := "--" + f.Name + "[=" + value + "] "
+			if help := c.UsageString(); !strings.Contains(help, want) {
+				t.Errorf("the help of %s does not have %q:\n%s", c.CommandPath(), want, help)
+			}
+			if page := manPage(c); !strings.Contains(page, ".B "+roff(strings.TrimSpace(want))+"\n") {
+				t.Errorf("the page of %s does not have %q:\n%s", c.CommandPath(), want, page)
+			}
+		})
+	})
+	if found < 4 {
+		t.Errorf("found %d flags with a value that may be left out", found)
+	}
+}
+
 // TestHelpStyle wants the texts of all verbs and flags to look alike.
 func TestHelpStyle(t *testing.T) {
 	untyped := []string{"string", "strings", "stringArray", "int", "ints", "uint", "duration"}

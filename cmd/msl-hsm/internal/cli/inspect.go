@@ -25,7 +25,7 @@ func inspectCommand(p *program) *cobra.Command {
 		Short: "Explain an MSL message or token",
 		Long: "Explains any MSL message, token or ciphertext envelope in FILE or standard input.\n" +
 			"With --keys it opens the key store and the state of the server, and verifies and\n" +
-			"decrypts what their keys protect; stop the server first, which uses the same state.",
+			"decrypts what their keys protect; stop the server first, because it has the state open.",
 		Args: want("FILE or -"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if secrets {

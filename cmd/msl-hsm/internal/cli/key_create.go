@@ -41,7 +41,7 @@ func keyCreateCommand(p *program) *cobra.Command {
 	}
 	c.Flags().StringVar(&set, "set", "", "make all keys of a `ROLE`: server, device, or audit for the audit log")
 	c.Flags().StringVar(&algorithm, "algorithm", "", "`ALGORITHM` that the key is for")
-	c.Flags().BoolVar(&rotate, "rotate", false, "make the next versions of all keys but the identity")
+	c.Flags().BoolVar(&rotate, "rotate", false, "make the next versions of all keys except the identity key")
 	soPINFlag(c, &soPIN, ", for trusted sealing keys")
 	completeFlag(c, "set", "server", "device", "audit")
 	return c

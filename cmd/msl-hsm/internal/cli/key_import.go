@@ -53,10 +53,10 @@ each in Base64:
   psk          the pre-shared keys of this device, under labels that begin with
                NAME; wrapping is derived from the others where it is missing
   psk-ladder   the same, and the wrapping key once more to reveal keys to this
-               process, which JWE_LADDER and JWK_LADDER need: with it, whoever
-               has the PIN reads what was wrapped for this device
+               process, which JWE_LADDER and JWK_LADDER need: with it, anyone
+               who has the PIN can read keys that were wrapped for this device
 
-The MAC key of psk and psk-ladder is kept as hmac-sha256-block, itself and zeros:
+The MAC key of psk and psk-ladder is kept as hmac-sha256-block, padded with zeros:
 it computes the same tags, and the wrapping key cannot be computed from it and the
 encryption key. --algorithm hmac-sha256-block takes a MAC key of 32 bytes, too.`,
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -192,9 +192,7 @@ func (k *incomingKey) take(store keys.Store) (v keystore.Version, err error) {
 		}); ok {
 			v, err = taker.ProvisionKeyPair(k.label, k.algorithm, k.pair)
 		}
-	} else if taker, ok := store.(interface {
-		Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error)
-	}); ok {
+	} else if taker, ok := store.(keystore.Provisioner); ok {
 		v, err = taker.Provision(k.label, k.algorithm, k.raw)
 	}
 	switch {

@@ -5,10 +5,25 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
+
+// withKeys runs a verb on a key store, which open opens.
+func withKeys(p *program, open func(*config.Config) (keys.Store, error), do func(*config.Config, keys.Store) error) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	store, err := open(c)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, store)
+	return do(c, store)
+}
 
 func keyListCommand(p *program) *cobra.Command {
 	var asJSON bool
@@ -20,21 +35,14 @@ func keyListCommand(p *program) *cobra.Command {
 A key with a weakness is never used. A note says what a key made by an older version
 lacks; such a key is still used. key show explains both, and says what to do.`,
 		Args: want(),
-		RunE: func(*cobra.Command, []string) (err error) {
-			c, err := p.configure()
-			if err != nil {
-				return err
-			}
-			store, err := keys.OpenToLook(c)
-			if err != nil {
-				return err
-			}
-			defer exit.Closing(&err, store)
-			all, err := store.List()
-			if err != nil {
-				return err
-			}
-			return listKeys(p, asJSON, noteOldKeys(c, all))
+		RunE: func(*cobra.Command, []string) error {
+			return withKeys(p, keys.OpenToLook, func(c *config.Config, store keys.Store) error {
+				all, err := store.List()
+				if err != nil {
+					return err
+				}
+				return listKeys(p, asJSON, noteOldKeys(c, all))
+			})
 		},
 	}
 	jsonFlag(c, &asJSON)

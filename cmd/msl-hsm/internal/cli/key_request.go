@@ -10,11 +10,11 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -33,31 +33,24 @@ used for TLS: an ecdsa-p256 key for TLS 1.2 and 1.3, an RSA key for TLS 1.2 only
 With --self-signed DAYS it prints a certificate signed by the key itself, for
 networks where everybody is given it as a root.`,
 		Args: want("NAME"),
-		RunE: func(verb *cobra.Command, args []string) (err error) {
+		RunE: func(verb *cobra.Command, args []string) error {
 			if len(names) == 0 {
 				return exit.Usagef("no name for the certificate: give --name HOST, or --name ADDRESS")
 			}
 			if verb.Flags().Changed("self-signed") && selfSigned < 1 {
 				return exit.Usagef("--self-signed %d: want one day or more", selfSigned)
 			}
-			c, err := p.configure()
-			if err != nil {
-				return err
-			}
-			store, err := keys.Open(c)
-			if err != nil {
-				return err
-			}
-			defer exit.Closing(&err, store)
-			signer, err := signerNamed(store, args[0])
-			if err != nil {
-				return err
-			}
-			block, err := certificateRequest(signer, names, selfSigned)
-			if err != nil {
-				return err
-			}
-			return pem.Encode(p.stdout, block)
+			return withKeys(p, keys.Open, func(_ *config.Config, store keys.Store) error {
+				signer, err := signerNamed(store, args[0])
+				if err != nil {
+					return err
+				}
+				block, err := certificateRequest(signer, names, selfSigned)
+				if err != nil {
+					return err
+				}
+				return pem.Encode(p.stdout, block)
+			})
 		},
 	}
 	c.Flags().StringArrayVar(&names, "name", nil, "DNS name or IP `ADDRESS` in the certificate; repeatable")
@@ -85,7 +78,7 @@ func certificateRequest(key crypto.Signer, names []string, days int) (*pem.Block
 	switch public := key.Public().(type) {
 	case *rsa.PublicKey:
 		algorithm = x509.SHA256WithRSA
-		if k, stored := key.(keystore.Key); stored && slices.Contains(keys.PSSAlgorithms(), k.Algorithm()) {
+		if k, stored := key.(keystore.Key); stored && k.Algorithm().PSS() {
 			algorithm = x509.SHA256WithRSAPSS
 		}
 	case *ecdsa.PublicKey:

@@ -23,24 +23,13 @@ func keyShowCommand(p *program) *cobra.Command {
 		Use:   "show NAME",
 		Short: "Show a provisioned key, or its public key",
 		Args:  want("NAME"),
-		RunE: func(_ *cobra.Command, args []string) (err error) {
-			c, err := p.configure()
-			if err != nil {
-				return err
+		RunE: func(_ *cobra.Command, args []string) error {
+			if public { // a weak key proves nothing
+				return withKeys(p, keys.Open, func(_ *config.Config, store keys.Store) error { return showPublic(p, store, args[0], version) })
 			}
-			open := keys.OpenToLook
-			if public {
-				open = keys.Open // a weak key proves nothing
-			}
-			store, err := open(c)
-			if err != nil {
-				return err
-			}
-			defer exit.Closing(&err, store)
-			if public {
-				return showPublic(p, store, args[0], version)
-			}
-			return showKey(p, c, store, args[0], version, asJSON)
+			return withKeys(p, keys.OpenToLook, func(c *config.Config, store keys.Store) error {
+				return showKey(p, c, store, args[0], version, asJSON)
+			})
 		},
 	}
 	c.Flags().BoolVar(&public, "public", false, "print the public key as PEM")

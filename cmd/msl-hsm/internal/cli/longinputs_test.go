@@ -10,6 +10,9 @@ import (
 // TestLongInputs has arguments and files of 100 KB, as a variable gone wrong in a script makes
 // them, wherever an error repeats them: it is one line that can be read.
 func TestLongInputs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	skipWithRace(t)
 	t.Chdir(t.TempDir())
 	t.Setenv("MSL_HSM_CONFIG", "")

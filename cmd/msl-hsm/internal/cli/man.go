@@ -85,6 +85,9 @@ func options(title string, flags *pflag.FlagSet) string {
 		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0" && f.DefValue != "[]" && f.DefValue != "0s" {
 			usage += " (default " + f.DefValue + ")"
 		}
+		if f.NoOptDefVal != "" && value != "" {
+			name, value = name+"[="+value+"]", ""
+		}
 		fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", strings.TrimSpace(roff(name)+" "+roff(value)), roff(usage))
 	})
 	if b.Len() == 0 {

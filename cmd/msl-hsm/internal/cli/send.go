@@ -47,7 +47,7 @@ Unless --entity-scheme is given, the scheme is inferred from these flags:
 
   --psk-file, --psk-keys   PSK, or with --profile PSK_PROFILE
   --certificate, --key     X509
-  --key                    RSA or ECC, after the key
+  --key                    RSA or ECC, depending on the key
   --identity               NONE, or with --suffix NONE_SUFFIXED: proves nothing
 
 MGK takes its keys as PSK does. PROVISIONED has no identity and is given one.
@@ -83,7 +83,7 @@ With a state file, the next call continues with the master token of this one.`,
 	b(&f.wait, "wait", false, "after the answer, print messages that the server sends on its own")
 	message.set().IntVar(&f.count, "count", 0, "with --wait, end after this `NUMBER` of messages")
 	b(&f.raw, "raw", false, "write the answer to a terminal without escaping control characters")
-	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, from the first byte sent to the last of the answer, and as much for the key store to open and to close; 0 is no bound")
+	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, from the first byte sent to the last of the answer, and the same again for opening and closing the key store; 0 means no limit")
 	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "print what was exchanged to stderr")
 	b(&f.trace, "trace", false, "print the header of each message to stderr, without secrets")
 	grouped(c, append([]flagGroup{message}, clientFlags(&over)...)...)
@@ -99,7 +99,7 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 		return err
 	}
 	if f.timeout < 0 {
-		return exit.Usagef("--timeout %v: want a time like 30s, or 0 for no bound", f.timeout)
+		return exit.Usagef("--timeout %v: want a time like 30s, or 0 for no limit", f.timeout)
 	}
 	overrideClient(&c.Client, over)
 	fromStdin, err := f.destination(c, args, hasData)

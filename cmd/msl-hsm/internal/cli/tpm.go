@@ -313,9 +313,11 @@ func tpmQuoteCommand(p *program) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&nonce, "nonce", "", "16 to 32 bytes from the verifier, as hexadecimal `DIGITS`")
-	c.Flags().UintSliceVar(&pcrs, "pcr", []uint{0, 1, 2, 3, 4, 5, 6, 7}, "`NUMBERS` of PCRs, of the SHA-256 bank")
-	c.Flags().StringVar(&eventLog, "event-log", "", "include the event log of this boot, from this `FILE`, or without one from the kernel")
-	c.Flags().Lookup("event-log").NoOptDefVal = keys.KernelLog
+	flags := flagGroup{title: "Flags"}
+	flags.set().StringVar(&nonce, "nonce", "", "16 to 32 bytes from the verifier, as hexadecimal `DIGITS`")
+	flags.set().UintSliceVar(&pcrs, "pcr", []uint{0, 1, 2, 3, 4, 5, 6, 7}, "`NUMBERS` of PCRs, of the SHA-256 bank")
+	flags.set().StringVar(&eventLog, "event-log", "", "include the event log of this boot, from this `FILE`, or without one from the kernel")
+	flags.c.Flags().Lookup("event-log").NoOptDefVal = keys.KernelLog
+	grouped(c, flags)
 	return c
 }

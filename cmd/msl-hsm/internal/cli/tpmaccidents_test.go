@@ -18,6 +18,9 @@ import (
 // there: every day after a few of them. A verb that was killed works when it is run again, and
 // after a clear an error is one line that says what makes the device work again.
 func TestAccidents(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	skipWithRace(t)
 	s := newSite(t)
 	s.stop()
@@ -126,7 +129,7 @@ func (m *mishap) works(when string, verbs ...string) {
 	m.Helper()
 	for _, verb := range verbs {
 		code, line := m.run(verb, 0)
-		if code != 0 && verb == "init" && strings.HasSuffix(line, "; to give these keys up add --replace\n") {
+		if code != 0 && verb == "init" && strings.HasSuffix(line, "; to give up these keys, add --replace\n") {
 			code, line = m.run("init --replace", 0)
 		}
 		if code != 0 {

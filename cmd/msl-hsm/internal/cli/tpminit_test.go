@@ -23,6 +23,9 @@ import (
 // or the power lost, and starts it again: what is lost is set aside once there is new, and
 // in the end all is there.
 func TestInitStops(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	skipWithRace(t)
 	for what, lose := range map[string]struct {
 		do   func(*testing.T, *tpmtest.TPM)

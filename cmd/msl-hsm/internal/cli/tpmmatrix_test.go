@@ -98,6 +98,9 @@ func fieldCases() (list []fieldCase) {
 
 // TestField takes each device through its life: it works, or one line says what to do.
 func TestField(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	skipWithRace(t)
 	s := newSite(t)
 	chips, roots := certifiedChips(t)

@@ -36,7 +36,7 @@ func (a *Admin) check() error {
 		return err
 	}
 	if a.Token == "" {
-		return exit.Usagef("server.admin.listen is set, and server.admin.token is not: every user of this machine could read the metrics; name a file with a token, as file:PATH")
+		return exit.Usagef("server.admin.listen is set, and server.admin.token is not: every user of this machine could read the metrics; name a file with a token, such as file:PATH")
 	}
 	return nil
 }

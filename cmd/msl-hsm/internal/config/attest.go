@@ -39,7 +39,7 @@ func (l *PCRList) UnmarshalYAML(n *yaml.Node) error {
 		*l = append(*l, index)
 	}
 	if len(*l) == 0 {
-		return misplaced{n, fmt.Errorf("want the numbers of PCRs, as [0, 2, 4, 7]")}
+		return misplaced{n, fmt.Errorf("want the numbers of PCRs, such as [0, 2, 4, 7]")}
 	}
 	return nil
 }

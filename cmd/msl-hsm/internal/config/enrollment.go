@@ -105,7 +105,7 @@ func (e *Enrollment) checkNames() error {
 // CheckPath requires a separate path for enrollment messages.
 func (e *Enrollment) CheckPath() error {
 	if !isPath(e.Path) || e.Path == "/" {
-		return exit.Usagef("server.enrollment.path is %q: want a path as /enroll", e.Path)
+		return exit.Usagef("server.enrollment.path is %q: want a path such as /enroll", e.Path)
 	}
 	return nil
 }
@@ -118,22 +118,10 @@ const Makers = "makers"
 
 // UnmarshalYAML reads the word makers or a file, or a list of them.
 func (l *RootList) UnmarshalYAML(n *yaml.Node) error {
-	for _, item := range oneOrMore(n) {
-		if item.Kind != yaml.ScalarNode || item.Value == "" {
-			return misplaced{item, fmt.Errorf("must be makers, a file, or a list of them, as [makers, extra.pem]")}
-		}
-		*l = append(*l, item.Value)
-	}
-	return nil
+	return decodeFiles(n, (*[]string)(l), "makers, a file, or a list of them, such as [makers, extra.pem]")
 }
 
-func (l RootList) settle(dir string) {
-	for i, name := range l {
-		if name != Makers {
-			l[i] = within(dir, name)
-		}
-	}
-}
+func (l RootList) settle(dir string) { settleFiles(dir, l, Makers) }
 
 // An EKService names a maker's service for certificates of endorsement keys, in the form that
 // makers.ParseService reads.
@@ -156,13 +144,7 @@ const Ask = "ask"
 
 // UnmarshalYAML reads the word, a file, or a list of files.
 func (l *EventLogs) UnmarshalYAML(n *yaml.Node) error {
-	for _, item := range oneOrMore(n) {
-		if item.Kind != yaml.ScalarNode || item.Value == "" {
-			return misplaced{item, fmt.Errorf("must be ask, a file, or a list of files")}
-		}
-		*l = append(*l, item.Value)
-	}
-	return nil
+	return decodeFiles(n, (*[]string)(l), "ask, a file, or a list of files")
 }
 
 // Files returns the files, without the word.
@@ -170,10 +152,23 @@ func (l EventLogs) Files() []string {
 	return slices.DeleteFunc(slices.Clone(l), func(name string) bool { return name == Ask })
 }
 
-func (l EventLogs) settle(dir string) {
-	for i, name := range l {
-		if name != Ask {
-			l[i] = within(dir, name)
+func (l EventLogs) settle(dir string) { settleFiles(dir, l, Ask) }
+
+// decodeFiles reads the name of a file, or a list of them, where one may be a word instead.
+func decodeFiles(n *yaml.Node, files *[]string, want string) error {
+	for _, item := range oneOrMore(n) {
+		if item.Kind != yaml.ScalarNode || item.Value == "" {
+			return misplaced{item, fmt.Errorf("must be %s", want)}
+		}
+		*files = append(*files, item.Value)
+	}
+	return nil
+}
+
+func settleFiles(dir string, files []string, word string) {
+	for i, name := range files {
+		if name != word {
+			files[i] = within(dir, name)
 		}
 	}
 }

@@ -68,7 +68,7 @@ func decodeChecked(n *yaml.Node, into *[]string, check func(string) error) error
 // check refuses lists that would have no effect.
 func (h *HTTP) check() error {
 	if !h.On() && len(h.Methods)+len(h.RequestHeaders)+len(h.ResponseHeaders) > 0 {
-		return exit.Usagef("server.http has no paths, so nothing is passed on: name what devices may ask for, as paths: [/]")
+		return exit.Usagef("server.http has no paths, so nothing is passed on: name what devices may ask for, such as paths: [/]")
 	}
 	return nil
 }

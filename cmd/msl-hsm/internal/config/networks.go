@@ -19,7 +19,7 @@ type networkList mslhttp.TrustedProxies
 // UnmarshalYAML reads a list like [10.0.0.0/8, "2001:db8::7"].
 func (l *networkList) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind != yaml.SequenceNode {
-		return misplaced{n, fmt.Errorf("must be a list of networks, as [10.0.0.0/8, 192.0.2.7]")}
+		return misplaced{n, fmt.Errorf("must be a list of networks, such as [10.0.0.0/8, 192.0.2.7]")}
 	}
 	for _, item := range n.Content {
 		network, err := netip.ParsePrefix(item.Value)

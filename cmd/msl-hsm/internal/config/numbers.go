@@ -4,7 +4,6 @@ import (
 	"math"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -29,9 +28,10 @@ func mayBeNegative() []string {
 // checkNumbers refuses negative numbers where they have no meaning, and numbers so large that
 // what is computed from them would overflow.
 func (c *Config) checkNumbers() error {
-	return eachSetting(reflect.ValueOf(c).Elem(), "", func(name string, v reflect.Value) error {
+	for _, s := range c.settings() {
+		name, v := s.name, s.value
 		if !v.CanInt() {
-			return nil
+			continue
 		}
 		most := int64(mostCount)
 		switch {
@@ -41,33 +41,12 @@ func (c *Config) checkNumbers() error {
 			if d := time.Duration(v.Int()); d > longestLife {
 				return exit.Usagef("%s is %v: want at most %.0fh, which are 100 years", name, d, longestLife.Hours())
 			}
-			return nil
+			continue
 		case v.Kind() == reflect.Int64:
 			most = mostBytes
 		}
 		if v.Int() > most {
 			return exit.Usagef("%s is %d: want at most %d", name, v.Int(), most)
-		}
-		return nil
-	})
-}
-
-// eachSetting calls do with each setting, until that returns an error.
-func eachSetting(v reflect.Value, name string, do func(name string, v reflect.Value) error) error {
-	for i := range v.NumField() {
-		tag, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
-		if tag == "" {
-			continue
-		}
-		own, field := strings.TrimPrefix(name+"."+tag, "."), v.Field(i)
-		err := error(nil)
-		if field.Kind() == reflect.Struct {
-			err = eachSetting(field, own, do)
-		} else {
-			err = do(own, field)
-		}
-		if err != nil {
-			return err
 		}
 	}
 	return nil

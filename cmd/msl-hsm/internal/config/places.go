@@ -15,11 +15,11 @@ import (
 type place struct{ setting, at string }
 
 // distinct refuses places that two settings name. Empty ones do not count.
-func distinct(places []place, what string) error {
+func distinct(places []place) error {
 	seen := map[string]string{}
 	for _, p := range places {
 		if other := seen[p.at]; other != "" && p.at != "" {
-			return exit.Usagef("%s is %q, and so is %s: give it another %s", other, p.at, p.setting, what)
+			return exit.Usagef("%s is %q, and so is %s: give it another one", other, p.at, p.setting)
 		}
 		seen[p.at] = p.setting
 	}
@@ -43,7 +43,7 @@ func (s *Server) checkStreams() error {
 	} {
 		if p.path != "none" && p.path != "" {
 			if !isPath(p.path) {
-				return exit.Usagef("%s.path is %q: want a path as /peer", p.name, p.path)
+				return exit.Usagef("%s.path is %q: want a path such as /peer", p.name, p.path)
 			}
 			paths = append(paths, place{p.name + ".path", p.path})
 		}
@@ -56,7 +56,7 @@ func (s *Server) checkStreams() error {
 	}
 	addresses = append(addresses, place{"server.admin.listen", s.Admin.Listen}, place{"server.push.from", s.Push.From})
 	addresses = slices.DeleteFunc(addresses, func(p place) bool { _, port, _ := net.SplitHostPort(p.at); return port == "0" })
-	return cmp.Or(distinct(paths, "one"), distinct(addresses, "one"))
+	return cmp.Or(distinct(paths), distinct(addresses))
 }
 
 // checkWritten requires the files that a server or a client writes to be distinct, and not
@@ -83,5 +83,5 @@ func (c *Config) checkWritten(own string) error {
 			return exit.Usagef("%s is %q, which another setting reads: name another file", p.setting, p.at)
 		}
 	}
-	return distinct(written, "one")
+	return distinct(written)
 }

@@ -25,7 +25,7 @@ func fixed() []string {
 // with a restart: next keeps their values. Settings of clients are left out.
 func (c *Config) Keep(next *Config) (changed, restart []string) {
 	changed, restart = []string{}, []string{} // and not null in JSON
-	compare(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), "", func(name string, old, next reflect.Value) {
+	compare(c, next, func(name string, old, next reflect.Value) {
 		switch {
 		case strings.HasPrefix(name, "client."):
 		case slices.ContainsFunc(fixed(), func(f string) bool { return name == f || strings.HasPrefix(name, f+".") }):
@@ -52,7 +52,7 @@ func loose() []string {
 // KeepAgent is [Config.Keep] for a running agent. Settings of servers are left out.
 func (c *Config) KeepAgent(next *Config) (changed, restart []string) {
 	changed, restart = []string{}, []string{}
-	compare(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), "", func(name string, old, next reflect.Value) {
+	compare(c, next, func(name string, old, next reflect.Value) {
 		switch {
 		case strings.HasPrefix(name, "server."):
 		case slices.ContainsFunc(loose(), func(f string) bool { return name == f || strings.HasPrefix(name, f+".") }):
@@ -66,32 +66,13 @@ func (c *Config) KeepAgent(next *Config) (changed, restart []string) {
 }
 
 // compare calls differs for each setting that differs.
-func compare(a, b reflect.Value, name string, differs func(name string, a, b reflect.Value)) {
-	for i := range a.NumField() {
-		tag, _, _ := strings.Cut(a.Type().Field(i).Tag.Get("yaml"), ",")
-		if tag == "" {
-			continue
-		}
-		own := strings.TrimPrefix(name+"."+tag, ".")
-		x, y := a.Field(i), b.Field(i)
-		if x.Kind() == reflect.Struct && isSection(x.Type()) {
-			compare(x, y, own, differs)
-			continue
-		}
-		if !reflect.DeepEqual(x.Interface(), y.Interface()) {
-			differs(own, x, y)
+func compare(c, next *Config, differs func(name string, old, next reflect.Value)) {
+	others := next.settings()
+	for i, s := range c.settings() {
+		if other := others[i].value; !reflect.DeepEqual(s.value.Interface(), other.Interface()) {
+			differs(s.name, s.value, other)
 		}
 	}
-}
-
-// isSection reports whether a type has settings of its own.
-func isSection(t reflect.Type) bool {
-	for i := range t.NumField() {
-		if t.Field(i).Tag.Get("yaml") != "" {
-			return true
-		}
-	}
-	return false
 }
 
 // CheckServer refuses a configuration with which no server starts. A running server must not

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -61,21 +60,8 @@ func TestKeepTLS(t *testing.T) {
 
 // TestFixedExist wants each fixed name to be that of a setting.
 func TestFixedExist(t *testing.T) {
-	var names []string
-	var walk func(v reflect.Type, name string)
-	walk = func(v reflect.Type, name string) {
-		for i := range v.NumField() {
-			tag, _, _ := strings.Cut(v.Field(i).Tag.Get("yaml"), ",")
-			own := strings.TrimPrefix(name+"."+tag, ".")
-			names = append(names, own)
-			if f := v.Field(i).Type; tag != "" && f.Kind() == reflect.Struct && isSection(f) {
-				walk(f, own)
-			}
-		}
-	}
-	walk(reflect.TypeFor[Config](), "")
 	for _, name := range append(fixed(), loose()...) {
-		if !slices.Contains(names, name) {
+		if !slices.ContainsFunc(new(Config).settings(), func(s setting) bool { return s.name == name || strings.HasPrefix(s.name, name+".") }) {
 			t.Errorf("there is no setting %s", name)
 		}
 	}

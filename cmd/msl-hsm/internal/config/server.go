@@ -59,13 +59,13 @@ func (s *Server) checkEnrollment() error {
 	case s.State.Shared() && s.Enrollment.File() != "":
 		return exit.Usagef("server.enrollment.state is a file, and server.state is in etcd: write state: etcd, so that every server knows the devices; msl-hsm enrollment import FILE brings a file there")
 	case s.Enrollment.Shared() && !s.State.Shared():
-		return exit.Usagef("server.enrollment.state is etcd, and server.state is not: name a file, as enrollments.db (or ./etcd, for one of that name)")
+		return exit.Usagef("server.enrollment.state is etcd, and server.state is not: name a file, such as enrollments.db (or ./etcd, for one of that name)")
 	}
 	if s.Enrollment.State != "" && fips140.Enforced() {
 		return exit.Usagef("server.enrollment.state is set, but GODEBUG=fips140=only forbids AES-CFB, the cipher of TPM credentials: use fips140=on")
 	}
 	if r := s.Enrollment.Rate; !(r == 0 || r >= 0.1 && r <= maxEnrollments) {
-		return exit.Usagef("server.enrollment.rate is %v: want 0.1 to %d enrollments in a second", r, maxEnrollments)
+		return exit.Usagef("server.enrollment.rate is %v: want 0.1 to %d enrollments per second", r, maxEnrollments)
 	}
 	return nil
 }

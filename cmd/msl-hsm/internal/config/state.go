@@ -66,7 +66,7 @@ func (s *State) check() error {
 	case s.File != "" && s.Shared():
 		return exit.Usagef("server.state has both file and etcd: one server keeps its state in a file, several in etcd")
 	case !s.Shared() && s.Prefix+s.CA+s.Certificate+s.Key+s.User+s.Password != "" || !s.Shared() && s.Staleness != 0:
-		return exit.Usagef("server.state has settings of etcd, but no etcd: name its members, as etcd: [https://127.0.0.1:2379]")
+		return exit.Usagef("server.state has settings of etcd, but no etcd: name its members, such as etcd: [https://127.0.0.1:2379]")
 	case s.Staleness != 0 && s.Staleness < time.Second:
 		return exit.Usagef("server.state.staleness is %v: want 1s or more, since a server asks etcd once a second whether it is up to date", s.Staleness)
 	case (s.Certificate == "") != (s.Key == ""):
@@ -103,7 +103,7 @@ type stateFile string
 // UnmarshalYAML refuses the address of a cluster.
 func (f *stateFile) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind != yaml.ScalarNode {
-		return misplaced{n, errors.New("must be a file, or have fields, as {etcd: [https://127.0.0.1:2379]}")}
+		return misplaced{n, errors.New("must be a file, or have fields, such as {etcd: [https://127.0.0.1:2379]}")}
 	}
 	for _, scheme := range []string{"etcd:", "http:", "https:"} {
 		if strings.HasPrefix(n.Value, scheme) {

@@ -65,7 +65,7 @@ func (l *CertificateList) UnmarshalYAML(n *yaml.Node) error {
 }
 
 func errCertificates() error {
-	return fmt.Errorf("must be a list of certificates, as [{certificate: FILE, key: LABEL}]")
+	return fmt.Errorf("must be a list of certificates, such as [{certificate: FILE, key: LABEL}]")
 }
 
 // check requires a certificate if anything else is set.

@@ -72,7 +72,7 @@ func (l *TargetList) UnmarshalYAML(n *yaml.Node) error {
 func parseTarget(text string) (mslhttp.Target, error) {
 	target, err := mslhttp.ParseTarget(text)
 	if err == nil && target.URL.User != nil {
-		return target, fmt.Errorf("%q: a URL must not contain a name and password: give them in server.upstream.headers, as {Authorization: \"file:service.auth\"}", target)
+		return target, fmt.Errorf("%q: a URL must not contain a name and password: give them in server.upstream.headers, such as {Authorization: \"file:service.auth\"}", target)
 	}
 	return target, err
 }
@@ -123,7 +123,7 @@ type headerMap map[string]string
 // UnmarshalYAML reads names with sources.
 func (m *headerMap) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind != yaml.MappingNode {
-		return misplaced{n, fmt.Errorf("must be names with sources, as {Authorization: \"file:service.token\"}")}
+		return misplaced{n, fmt.Errorf("must be names with sources, such as {Authorization: \"file:service.token\"}")}
 	}
 	*m = headerMap{}
 	for i := 0; i+1 < len(n.Content); i += 2 {

@@ -38,7 +38,7 @@ func (rules UserRules) Permit(entity, user, scheme string) bool {
 // UnmarshalYAML reads a list like [{entity: kiosk-, user: "@example.com", schemes: []}].
 func (rules *UserRules) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind != yaml.SequenceNode {
-		return misplaced{n, fmt.Errorf("must be a list of rules, as [{entity: kiosk-, schemes: [USER_ID_TOKEN]}]")}
+		return misplaced{n, fmt.Errorf("must be a list of rules, such as [{entity: kiosk-, schemes: [USER_ID_TOKEN]}]")}
 	}
 	for _, item := range n.Content {
 		var r UserRule
@@ -52,7 +52,7 @@ func (rules *UserRules) UnmarshalYAML(n *yaml.Node) error {
 
 func (r *UserRule) read(n *yaml.Node) error {
 	if n.Kind != yaml.MappingNode {
-		return misplaced{n, fmt.Errorf("a rule must have fields, as {entity: kiosk-, schemes: [USER_ID_TOKEN]}")}
+		return misplaced{n, fmt.Errorf("a rule must have fields, such as {entity: kiosk-, schemes: [USER_ID_TOKEN]}")}
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if err := r.readField(n.Content[i], n.Content[i+1]); err != nil {

@@ -171,7 +171,7 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 		return f.fill(name, n, field)
 	}
 	if n.Kind != yaml.MappingNode {
-		return f.errorf(n, "%s must have fields, as in \"name: value\"", orDocument(name))
+		return f.errorf(n, "%s must have fields, such as \"name: value\"", orDocument(name))
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]

@@ -242,6 +242,7 @@ func withNextStep(err error) string {
 		index = "0x1804d55"
 	}
 	text = strings.Replace(text, "choose another index", "choose another index, such as --anti-rollback="+index, 1) + advice(err)
+	text = withVerbs(text)
 	if strings.Contains(text, "run msl-hsm ") || strings.Contains(text, "add --replace") {
 		text = generalAdvice().Replace(text)
 	}

@@ -23,7 +23,7 @@ func SignerOf(store keystore.Store, label, next string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if slices.Contains(PSSAlgorithms(), k.Algorithm()) {
+	if k.Algorithm().PSS() {
 		return nil, exit.Usagef("key %q is for %v, which only TLS uses: make one with --algorithm rsa2048-sign or ecdsa-p256", label, k.Algorithm())
 	}
 	return k, nil
@@ -76,15 +76,10 @@ func Certified(path string, signer crypto.Signer) (entity msl.LocalEntity, ident
 	if identity, err = entityauth.DistinguishedName(all[0].RawSubject); err != nil {
 		return nil, "", exit.Usagef("certificate: %s: %w", path, err)
 	}
-	if !samePublic(all[0], signer) {
+	if !keystore.SamePublic(all[0].PublicKey, signer.Public()) {
 		return nil, "", exit.Usagef("certificate: %s is not for the configured key", path)
 	}
 	return &entityauth.X509Entity{Certificate: all[0], Key: signer}, identity, nil
-}
-
-func samePublic(certificate *x509.Certificate, signer crypto.Signer) bool {
-	public, ok := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && public.Equal(signer.Public())
 }
 
 // ProvisionedKeySet returns a pre-shared key set of the key store: the keys whose labels
@@ -108,12 +103,6 @@ func ProvisionedKeySet(store keystore.Store, prefix string) (*entityauth.KeySet,
 		return nil, Missing(err, next)
 	}
 	return entityauth.NewKeySet(encryption, mac, wrapping), nil
-}
-
-// PSSAlgorithms returns the algorithms of RSA keys that TLS 1.3 can use and the RSA
-// scheme of MSL cannot.
-func PSSAlgorithms() []keystore.Algorithm {
-	return []keystore.Algorithm{keystore.RSAPSS2048, keystore.RSAPSS3072, keystore.RSAPSS4096}
 }
 
 // SignsMSL reports whether keys of an algorithm make the signatures of MSL and the audit

@@ -125,7 +125,7 @@ func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what
 			p.Algorithm = old.Algorithm
 		}
 		if there && !old.Algorithm.Valid() && len(old.Untold) > 0 {
-			return fmt.Errorf("key %q: what it is for is not known, since the key store does not tell %s as it should: %w; do not destroy it for that: ask the vendor", p.Label, strings.Join(old.Untold, ", "), keystore.ErrUnavailable)
+			return fmt.Errorf("key %q: its purpose is not known, since the key store does not report %s as it should: %w; do not destroy it for that: ask the vendor", p.Label, strings.Join(old.Untold, ", "), keystore.ErrUnavailable)
 		}
 		if there && old.Algorithm != p.Algorithm {
 			return fmt.Errorf("key %q is for %v and not for %v: %w; choose another keystore.prefix, or destroy it if nothing needs it", p.Label, old.Algorithm, p.Algorithm, keystore.ErrExists)

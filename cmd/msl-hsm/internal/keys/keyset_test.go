@@ -72,7 +72,7 @@ func TestCompleteUntold(t *testing.T) {
 	store := soft.New()
 	defer store.Close()
 	err = Complete(untold{store}, set, false, func(string, Provision, uint32) {})
-	if err == nil || !strings.Contains(err.Error(), "does not tell CKA_VALUE_LEN") || !strings.Contains(err.Error(), "do not destroy it") {
+	if err == nil || !strings.Contains(err.Error(), "does not report CKA_VALUE_LEN") || !strings.Contains(err.Error(), "do not destroy it") {
 		t.Errorf("%v", err)
 	}
 }

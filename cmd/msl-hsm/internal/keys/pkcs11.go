@@ -140,7 +140,7 @@ func tokenInit(k *config.Keystore, text string) string {
 // happens to exist.
 func ResolveOne(k *config.Keystore) (*hsm.URI, error) {
 	if len(k.Tokens) > 0 {
-		return nil, exit.Usagef("keystore.tokens names %d tokens: say which of them is meant, with --keystore and its URI, as pkcs11:token=NAME", len(k.Tokens))
+		return nil, exit.Usagef("keystore.tokens names %d tokens: say which of them is meant, with --keystore and its URI, such as pkcs11:token=NAME", len(k.Tokens))
 	}
 	return Resolve(k)
 }

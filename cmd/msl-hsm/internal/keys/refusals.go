@@ -91,7 +91,7 @@ func openUnclear(k *config.Keystore, pauses []time.Duration, open func() (Store,
 		case <-time.After(pauses[0]):
 			pauses = pauses[1:]
 		case <-k.Ends:
-			return nil, fmt.Errorf("it was to end before the PIN was given again: %v: %w", err, keystore.ErrUnavailable)
+			return nil, fmt.Errorf("stopped before the PIN was given again: %v: %w", err, keystore.ErrUnavailable)
 		}
 	}
 }

@@ -34,8 +34,7 @@ func LoadCertificate(e config.Certificate, what string, store keystore.Store) (c
 		if !ok {
 			return c, exit.Usagef("%s: key %q is for %v, and does not sign", what, e.Key, version.Key.Algorithm())
 		}
-		public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
-		if c.Key == nil || ok && public.Equal(chain[0].PublicKey) {
+		if c.Key == nil || keystore.SamePublic(signer.Public(), chain[0].PublicKey) {
 			c.Key = signer
 		}
 	}

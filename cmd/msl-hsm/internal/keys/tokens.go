@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	secrets "github.com/msl-hsm/msl-hsm/internal/secret"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/balanced"
 )
@@ -75,30 +75,16 @@ func pinForEach(source string) func(open func(source string) (keystore.Store, er
 		if err != nil {
 			return nil, err
 		}
-		r, err := inPipe(pin.Bytes())
+		r, err := secrets.Pipe(pin.Bytes())
+		if errors.As(err, new(secrets.TooLong)) {
+			err = exit.WithCode(fmt.Errorf("the PIN: %w", err), exit.Secret)
+		}
 		if err != nil {
 			return nil, err
 		}
 		defer r.Close()
 		return open(fmt.Sprintf("fd:%d", r.Fd()))
 	}
-}
-
-// inPipe returns a pipe from which a PIN can be read once. A pipe holds at least a page
-// (Linux, pipe(7)), so writing does not block.
-func inPipe(pin []byte) (*os.File, error) {
-	if len(pin) > 4096 {
-		return nil, exit.WithCode(errors.New("the PIN has more than 4096 bytes"), exit.Secret)
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	_, err = w.Write(pin)
-	if err = errors.Join(err, w.Close()); err != nil {
-		return nil, errors.Join(err, r.Close())
-	}
-	return r, nil
 }
 
 func openPlace(k config.Keystore, pin string, uri *hsm.URI) (keystore.Store, error) {
@@ -123,7 +109,7 @@ func tokenURI(k *config.Keystore, token string) (*hsm.URI, error) {
 		}
 	}
 	if common.Token != "" || common.Serial != "" || common.SlotID != "" {
-		return nil, exit.Usagef("keystore.uri names a token, and keystore.tokens does too: write keystore.uri without it, as pkcs11:?module-path=/path/to/module.so")
+		return nil, exit.Usagef("keystore.uri names a token, and keystore.tokens does too: write keystore.uri without it, such as pkcs11:?module-path=/path/to/module.so")
 	}
 	if config.IsPKCS11(token) {
 		if uri, err = hsm.ParseURI(token); err != nil {

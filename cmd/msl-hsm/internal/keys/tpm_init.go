@@ -88,7 +88,7 @@ func mayReplace(d *tpm.Device, u *tpm.URI, replace bool, err error) error {
 	case why != nil && !errors.Is(why, identity.ErrNotInitialized):
 		return why
 	}
-	return fmt.Errorf("%w; to give these keys up add --replace", err)
+	return fmt.Errorf("%w; to give up these keys, add --replace", err)
 }
 
 // replaceKeys makes a new key file to replace one whose keys are lost, and returns

@@ -66,7 +66,7 @@ type upstream struct {
 
 func newUpstream(to *prometheus.Registry) upstream {
 	seconds := histogram("upstream_seconds", "Time until the response of the service behind the gateway began.", coarse, "target")
-	requests := counter("upstream_requests_total", "Requests to the service behind the gateway, by the class of the status; none is no response.", "target", "status")
+	requests := counter("upstream_requests_total", "Requests to the service behind the gateway, by the class of the status; none means no response.", "target", "status")
 	to.MustRegister(seconds, requests)
 	return upstream{requests: requests,
 		seconds: newByName(func(name string) prometheus.Observer { return seconds.WithLabelValues(name) })}

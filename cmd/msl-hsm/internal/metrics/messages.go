@@ -13,8 +13,7 @@ import (
 
 // messages are the metrics of messages.
 type messages struct {
-	results       [results][msl.Faults]prometheus.Counter
-	seconds       [results]prometheus.Observer
+	results       map[string]*result
 	read, written prometheus.Counter
 	handshakes    map[string]prometheus.Counter // by key exchange
 	authenticated map[string]prometheus.Counter // by entity scheme
@@ -22,33 +21,14 @@ type messages struct {
 	replays       prometheus.Counter
 }
 
-// A result is what became of a message.
-type result int
-
-const (
-	answered   result = iota // by the application
-	handshaken               // only with keys
-	refused                  // with an error
-	unanswered               // or its answer was truncated
-	results
-)
-
-var resultNames = [results]string{"answered", "handshake", "refused", "unanswered"}
-
-func resultOf(v *msl.Served) result {
-	switch {
-	case v.Response != 0:
-		return refused
-	case v.Err != nil:
-		return unanswered
-	case v.Message == nil:
-		return handshaken
-	}
-	return answered
+// A result has the metrics of the messages with one [msl.Served.Result].
+type result struct {
+	number  [msl.Faults]prometheus.Counter // nil where no message has both
+	seconds prometheus.Observer
 }
 
 func newMessages(to *prometheus.Registry) messages {
-	byResult := counter("messages_total", "Messages that the server is done with, by what became of them and whose fault it was.", "result", "fault")
+	byResult := counter("messages_total", "Messages that the server has finished with, by result and whose fault it was.", "result", "fault")
 	seconds := histogram("message_seconds", "Time from the first byte of a message until the network had its answer.", coarse, "result")
 	sizes := counter("message_bytes_total", "Bytes of messages.", "direction")
 	handshakes := counter("handshakes_total", "Answers that delivered session keys, by key exchange.", "scheme")
@@ -57,16 +37,17 @@ func newMessages(to *prometheus.Registry) messages {
 	replays := counter("replays_total", "Messages that were refused as a replay.")
 	to.MustRegister(byResult, seconds, sizes, handshakes, authenticated, refusals, replays)
 	m := messages{
-		read: sizes.WithLabelValues("read"), written: sizes.WithLabelValues("written"), refusals: refusals, replays: replays.WithLabelValues(),
+		results: map[string]*result{}, read: sizes.WithLabelValues("read"), written: sizes.WithLabelValues("written"), refusals: refusals, replays: replays.WithLabelValues(),
 		handshakes: series(handshakes, config.ExchangeSchemes()), authenticated: series(authenticated, config.EntitySchemeNames()),
 	}
-	for r := range results {
-		m.seconds[r] = seconds.WithLabelValues(resultNames[r])
+	for _, name := range []string{"answered", "handshake", "refused", "unanswered"} {
+		r := &result{seconds: seconds.WithLabelValues(name)}
 		for f := range msl.Faults {
-			if (f == msl.NoFault) == (r == answered || r == handshaken) {
-				m.results[r][f] = byResult.WithLabelValues(resultNames[r], f.String())
+			if (f == msl.NoFault) == (name == "answered" || name == "handshake") {
+				r.number[f] = byResult.WithLabelValues(name, f.String())
 			}
 		}
+		m.results[name] = r
 	}
 	return m
 }
@@ -84,11 +65,11 @@ func series(all *prometheus.CounterVec, values []string) map[string]prometheus.C
 }
 
 func (m *messages) count(v msl.Served) {
-	r := resultOf(&v)
-	if c := m.results[r][v.Fault]; c != nil {
+	r := m.results[v.Result()]
+	if c := r.number[v.Fault]; c != nil {
 		c.Inc()
 	}
-	m.seconds[r].Observe(v.Took.Seconds())
+	r.seconds.Observe(v.Took.Seconds())
 	m.read.Add(float64(v.Read))
 	m.written.Add(float64(v.Written))
 	if v.Authenticated && v.Scheme != "" {
@@ -97,7 +78,7 @@ func (m *messages) count(v msl.Served) {
 	if v.KeyExchange != "" && v.Err == nil {
 		one(m.handshakes, v.KeyExchange).Inc()
 	}
-	if r == refused {
+	if v.Response != 0 {
 		m.refuse(v.Code)
 	}
 }

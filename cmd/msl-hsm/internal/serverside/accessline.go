@@ -15,7 +15,7 @@ import (
 
 // accessLine appends the fields of a message's line.
 func accessLine(line []slog.Attr, v *msl.Served) []slog.Attr {
-	line = append(line, slog.String("source", v.Source), slog.String("entity", shortened(v.Identity)), slog.Bool("authenticated", v.Authenticated))
+	line = append(line, slog.String("source", v.Source), slog.String("entity", safetext.First(v.Identity, longestText)), slog.Bool("authenticated", v.Authenticated))
 	line = appendText(line, "user", v.User)
 	line = appendText(line, "scheme", v.Scheme)
 	line = appendText(line, "key_exchange", v.KeyExchange)
@@ -27,7 +27,7 @@ func accessLine(line []slog.Attr, v *msl.Served) []slog.Attr {
 		line = append(line, slog.String("response", v.Response.String()), slog.Int("code", int(v.Code)))
 	}
 	if v.Err != nil {
-		line = append(line, slog.String("fault", v.Fault.String()), slog.String("error", shortened(v.Err.Error())))
+		line = append(line, slog.String("fault", v.Fault.String()), slog.String("error", safetext.First(v.Err.Error(), longestText)))
 	}
 	return line
 }
@@ -36,19 +36,12 @@ func appendText(line []slog.Attr, name, text string) []slog.Attr {
 	if text == "" {
 		return line
 	}
-	return append(line, slog.String(name, shortened(text)))
+	return append(line, slog.String(name, safetext.First(text, longestText)))
 }
 
 // longestText is how many bytes of a text a line has: a stranger may claim an identity as
 // long as a header, and must not fill the disk with it.
 const longestText = 1024
-
-func shortened(text string) string {
-	if len(text) <= longestText {
-		return text
-	}
-	return strings.ToValidUTF8(text[:longestText], "") + "…"
-}
 
 // noteUpstream keeps the last request to the service for the line of its message.
 func noteUpstream(m *msl.Message, c mslhttp.UpstreamCall) { m.Note = &c }

@@ -97,7 +97,7 @@ func (a audit) message(v msl.Served) {
 func MessageRecord(v msl.Served) auditlog.Record {
 	r := auditlog.Record{
 		Event: "message", Source: v.Source, Entity: v.Identity, Authenticated: v.Authenticated, User: v.User,
-		Scheme: v.Scheme, KeyExchange: v.KeyExchange, KeyVersion: v.KeyVersion, Issued: v.IssuedVersion, Result: resultOf(v),
+		Scheme: v.Scheme, KeyExchange: v.KeyExchange, KeyVersion: v.KeyVersion, Issued: v.IssuedVersion, Result: v.Result(),
 	}
 	if v.MessageID >= 0 {
 		r.MessageID = &v.MessageID
@@ -109,19 +109,6 @@ func MessageRecord(v msl.Served) auditlog.Record {
 		r.Error = v.Err.Error()
 	}
 	return r
-}
-
-// resultOf says what became of a message.
-func resultOf(v msl.Served) string {
-	switch {
-	case v.Response != 0:
-		return "refused"
-	case v.Err != nil:
-		return "unanswered"
-	case v.Message == nil:
-		return "handshake"
-	}
-	return "answered"
 }
 
 // device writes the record of a change to the record of a device. Another attestation to

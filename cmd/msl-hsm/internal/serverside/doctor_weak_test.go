@@ -19,7 +19,7 @@ func (s weakStore) List() ([]keystore.Info, error) { return s.keys, nil }
 // TestDoctorWeak has keys with weaknesses, of which the configuration accepts one.
 func TestDoctorWeak(t *testing.T) {
 	copyable := func(label string, more ...string) keystore.Info {
-		return keystore.Info{Label: label, Version: 1, Untold: []string{"CKA_COPYABLE"}, Weaknesses: append([]string{"copyable: the module does not tell CKA_COPYABLE"}, more...)}
+		return keystore.Info{Label: label, Version: 1, Untold: []string{"CKA_COPYABLE"}, Weaknesses: append([]string{"copyable: the module does not report CKA_COPYABLE"}, more...)}
 	}
 	c := config.Default()
 	c.Keystore.AllowWeak = []string{"copyable"}
@@ -32,7 +32,7 @@ func TestDoctorWeak(t *testing.T) {
 		{[]keystore.Info{copyable("msl-issuer-mac", "imported: it was not made in the token")}, []Check{
 			{"keys", Failure, "msl-issuer-mac version 1: imported: it was not made in the token: do not destroy it for that: ask the vendor of the module, or accept it in keystore.allow-weak"}}},
 		{[]keystore.Info{copyable("other")}, []Check{
-			{"keys", Warning, "other, which this server does not use: copyable: the module does not tell CKA_COPYABLE"}}},
+			{"keys", Warning, "other, which this server does not use: copyable: the module does not report CKA_COPYABLE"}}},
 	} {
 		d := &doctor{c: c}
 		d.keys(weakStore{keys: test.keys})

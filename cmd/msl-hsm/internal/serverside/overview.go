@@ -67,9 +67,7 @@ func (g *generation) keysNow(ctx context.Context) statuspage.Keys {
 	for _, i := range all {
 		k.Keys = append(k.Keys, statuspage.Key{Info: i, Purpose: purposes[i.Label], Issues: i.Label == label && i.Version == issuing})
 	}
-	slices.SortStableFunc(k.Keys, func(a, b statuspage.Key) int {
-		return cmp.Or(strings.Compare(a.Label, b.Label), cmp.Compare(b.Version, a.Version))
-	})
+	slices.SortStableFunc(k.Keys, func(a, b statuspage.Key) int { return a.Info.Compare(b.Info) })
 	return k
 }
 

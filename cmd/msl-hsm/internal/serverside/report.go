@@ -81,7 +81,7 @@ func (s *Service) values() []metrics.Value {
 		}
 		all = append(all,
 			metrics.Value{Name: "issuer_key_versions", Help: "Versions of the issuer key that open tokens; 1 for the one that issues.", Value: issues, Labels: version},
-			metrics.Value{Name: "issuer_key_used_timestamp_seconds", Help: "When a version of the issuer key opened or issued a token last in this process; 0 is never.", Value: float64(s.issuerUse.of(k.Version)), Labels: version})
+			metrics.Value{Name: "issuer_key_used_timestamp_seconds", Help: "When a version of the issuer key last opened or issued a token in this process; 0 means never.", Value: float64(s.issuerUse.of(k.Version)), Labels: version})
 	}
 	for why, times := range s.Connections.TurnedAway() {
 		all = append(all, metrics.Value{Name: "turned_away_total", Help: "Connections and requests that ended before a message was read, by reason.", Value: float64(times), Counts: true, Labels: label("reason", string(why))})
@@ -101,7 +101,7 @@ func (s *Service) readyValues() (all []metrics.Value) {
 		}
 	}
 	for name, value := range worst {
-		all = append(all, metrics.Value{Name: "ready", Help: "Whether a check of the readiness passes.", Value: value, Labels: label("check", name)})
+		all = append(all, metrics.Value{Name: "ready", Help: "Whether a readiness check passes.", Value: value, Labels: label("check", name)})
 	}
 	return all
 }
@@ -118,15 +118,15 @@ func label(name, value string) [][2]string { return [][2]string{{name, value}} }
 
 func (s *Service) certificateValues() (all []metrics.Value) {
 	for _, c := range s.certificates {
-		all = append(all, metrics.Value{Name: "certificate_not_after_timestamp_seconds", Help: "When a certificate ends that is shown to others.",
+		all = append(all, metrics.Value{Name: "certificate_not_after_timestamp_seconds", Help: "When a certificate that is shown to others expires.",
 			Value: float64(c.leaf.NotAfter.Unix()), Labels: [][2]string{{"setting", c.setting}, {"file", c.file}}})
 	}
 	for _, f := range s.revoking {
 		from, _, until := f.lists.Lifetime()
 		of := [][2]string{{"setting", f.setting}, {"file", f.path}}
 		all = append(all,
-			metrics.Value{Name: "revocation_list_this_update_timestamp_seconds", Help: "When the revocation list was made that has to be replaced first.", Value: float64(from.Unix()), Labels: of},
-			metrics.Value{Name: "revocation_list_next_update_timestamp_seconds", Help: "When that revocation list ends.", Value: float64(until.Unix()), Labels: of})
+			metrics.Value{Name: "revocation_list_this_update_timestamp_seconds", Help: "When the revocation list that has to be replaced first was made.", Value: float64(from.Unix()), Labels: of},
+			metrics.Value{Name: "revocation_list_next_update_timestamp_seconds", Help: "When that revocation list expires.", Value: float64(until.Unix()), Labels: of})
 	}
 	return all
 }
@@ -139,7 +139,7 @@ func (s *Service) deviceValues() (all []metrics.Value) {
 			metrics.Value{Name: "keystore_sessions", Help: "PKCS #11 sessions.", Value: float64(st.Open), Labels: append(label("state", "open"), of...)},
 			metrics.Value{Name: "keystore_sessions", Help: "PKCS #11 sessions.", Value: float64(st.InUse), Labels: append(label("state", "in_use"), of...)},
 			metrics.Value{Name: "keystore_objects", Help: "Session objects in the PKCS #11 token.", Value: float64(st.Objects), Labels: of},
-			metrics.Value{Name: "keystore_opened_total", Help: "How often the sessions with the token were opened anew.", Value: float64(st.Epoch), Counts: true, Labels: of},
+			metrics.Value{Name: "keystore_opened_total", Help: "How often the sessions with the token were opened again.", Value: float64(st.Epoch), Counts: true, Labels: of},
 		)
 	}
 	for _, t := range keys.Tokens(s.Store) {

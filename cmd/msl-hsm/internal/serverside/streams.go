@@ -21,7 +21,6 @@ type Streams struct {
 
 // A streamPlace is where connections of one kind are accepted.
 type streamPlace struct {
-	setting  string
 	path     string       // of WebSockets, or empty
 	listener net.Listener // or nil
 	server   *mslhttp.StreamServer
@@ -43,7 +42,7 @@ func OpenStreams(c *config.Config, live *Live, listen ListenFunc, peers *slog.Lo
 		{"server.peer", c.Server.Peer.Path, c.Server.Peer.Listen, live.serve(peer)},
 		{"server.push", c.Server.Push.Path, c.Server.Push.Listen, live.serve(servePushes(all.Pushes))},
 	} {
-		place := &streamPlace{setting: p.setting, path: p.path, server: streamServer(c, s, p.serve, peers)}
+		place := &streamPlace{path: p.path, server: streamServer(c, s, p.serve, peers)}
 		if p.path == "none" {
 			place.path = ""
 		}

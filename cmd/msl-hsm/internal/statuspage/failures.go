@@ -2,7 +2,6 @@ package statuspage
 
 import (
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -55,9 +54,5 @@ func (f *failures) newest() []Failure {
 // shortened truncates a text that a stranger may have chosen, and makes unprintable
 // characters visible, including those that reverse the direction of text.
 func shortened(text string) string {
-	text = safetext.String(text[:min(len(text), 2*longestText)])
-	if len(text) <= longestText {
-		return text
-	}
-	return strings.ToValidUTF8(text[:longestText], "") + "…"
+	return safetext.First(safetext.String(text[:min(len(text), 2*longestText)]), longestText)
 }
