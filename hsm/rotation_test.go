@@ -63,3 +63,43 @@ func TestSealDuringRotation(t *testing.T) {
 		is("chosen", c.want)
 	}
 }
+
+// TestSealDestroyed has another program destroy the version that seals, or its MAC key: the
+// one that remains seals.
+func TestSealDestroyed(t *testing.T) {
+	token := softhsm.Temp(t)
+	config := hsm.Config{URI: token.URI, PIN: token.PIN}
+	s, other := open(t, config), open(t, config)
+	seal(t, s)
+	for _, role := range []keystore.Role{keystore.RoleSealSession, keystore.RoleSealMAC} {
+		for _, both := range []keystore.Role{keystore.RoleSealSession, keystore.RoleSealMAC} {
+			if _, err := other.Create(both.Label("msl"), both.Algorithm()); err != nil && !errors.Is(err, keystore.ErrExists) {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Refresh(); err != nil {
+			t.Fatal(err)
+		}
+		k, err := s.Generate(keystore.AES128CBC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close()
+		if _, err := s.Lookup(keystore.RoleSealSession.Label("msl")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Lookup(keystore.RoleSealMAC.Label("msl")); err != nil {
+			t.Fatal(err)
+		}
+		if err := other.Destroy(role.Label("msl"), 2); err != nil {
+			t.Fatal(err)
+		}
+		blob, err := s.Seal(k, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sealed, err := keystore.ParseSealed(blob); err != nil || sealed.KEKVersion != 1 {
+			t.Errorf("%s destroyed: sealed with version %d, %v", role, sealed.KEKVersion, err)
+		}
+	}
+}

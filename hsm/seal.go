@@ -33,6 +33,10 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	blob, err := sealObject(s, own, context)
+	if errors.Is(err, keystore.ErrNotFound) { // another program destroyed the version that seals
+		s.rings.outdateSealing(own.algorithm)
+		blob, err = sealObject(s, own, context)
+	}
 	if own.algorithm.Secret() {
 		if err := own.lock(); err != nil {
 			return nil, err
@@ -95,6 +99,14 @@ func newestSealing(s *Store, a keystore.Algorithm) (*object, error) {
 		}
 	}
 	return nil, fmt.Errorf("hsm: %s and %s have no version in common: %w", label, macLabel, keystore.ErrNotFound)
+}
+
+// outdateSealing has the keys that seal keys of algorithm a looked for again.
+func (r *rings) outdateSealing(a keystore.Algorithm) {
+	if which, err := sealing(a); err == nil {
+		r.outdate(keystore.SealingLabel(r.inspector.prefix, which))
+		r.outdate(keystore.SealingLabel(r.inspector.prefix, keystore.SealMAC256))
+	}
 }
 
 // choice is the newest version that may seal.

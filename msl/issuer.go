@@ -148,40 +148,47 @@ func (i *Issuer) isSlow() bool {
 
 // write makes the encoded token of a session.
 func (i *Issuer) write(s *Session) error {
-	key, version, err := i.newest()
-	if err != nil {
-		return err
-	}
-	s.issuerVersion = version
 	content, release, err := i.sessionData(s)
 	if err != nil {
 		return err
 	}
-	s.Token.data, err = key.Encrypt(content)
-	release()
-	if err != nil {
+	defer release()
+	return i.issuing(func(key SymmetricKey, version uint32) (err error) {
+		s.issuerVersion = version
+		if s.Token.data, err = key.Encrypt(content); err == nil {
+			s.Token.sealed, err = signToken(key, s.Token.encode())
+		}
 		return err
-	}
-	e := wire.NewEncoder(128 + len(s.Token.data)*4/3)
-	e.Begin()
-	e.Int("renewalwindow", s.Token.RenewalWindow.Unix())
-	e.Int("expiration", s.Token.Expiration.Unix())
-	e.Int("sequencenumber", s.Token.SequenceNumber)
-	e.Int("serialnumber", s.Token.SerialNumber)
-	e.Bytes("sessiondata", s.Token.data)
-	e.End()
-	s.Token.sealed, err = signToken(key, e.Encoded())
-	return err
+	})
 }
 
-// newest is the key that issues, with its version.
-func (i *Issuer) newest() (SymmetricKey, uint32, error) {
-	ring := i.Ring()
-	if len(ring) == 0 {
-		return SymmetricKey{}, 0, fail(ErrInternalException, "issue a token", errors.New("issuer has no keys"))
+// encode returns the part of a token that is signed.
+func (t *MasterToken) encode() []byte {
+	e := wire.NewEncoder(128 + len(t.data)*4/3)
+	e.Begin()
+	e.Int("renewalwindow", t.RenewalWindow.Unix())
+	e.Int("expiration", t.Expiration.Unix())
+	e.Int("sequencenumber", t.SequenceNumber)
+	e.Int("serialnumber", t.SerialNumber)
+	e.Bytes("sessiondata", t.data)
+	e.End()
+	return e.Encoded()
+}
+
+// issuing calls f with the key that issues, and its version: twice, if others destroyed the
+// first.
+func (i *Issuer) issuing(f func(key SymmetricKey, version uint32) error) error {
+	use := func(k IssuerKeys) error {
+		i.used(k)
+		return f(k.symmetric(i.Name, i.Rand), k.Version)
 	}
-	i.used(ring[0])
-	return ring[0].symmetric(i.Name, i.Rand), ring[0].Version, nil
+	switch {
+	case i.Versions != nil:
+		return i.Versions.use(use)
+	case len(i.Keys) == 0:
+		return fail(ErrInternalException, "issue a token", errors.New("issuer has no keys"))
+	}
+	return use(i.Keys[0])
 }
 
 // Ring returns the keys known now: the first one issues, all open.

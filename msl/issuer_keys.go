@@ -76,11 +76,15 @@ func findKeyRing(store keystore.Store, encryption, mac string) (ring []IssuerKey
 // keys are looked up again. verify returns the matching version too. No match is
 // errSignature.
 func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, uint32, error) {
+	if i.Versions == nil {
+		return i.verifyKnown(t, data)
+	}
+	before := i.Versions.now.Load()
 	key, version, err := i.verifyKnown(t, data)
-	if i.Versions == nil || !outdated(err) {
+	if !outdated(err) {
 		return key, version, err
 	}
-	switch found, failed := i.Versions.again(err, versionOf(data)); {
+	switch found, failed := i.Versions.again(before, err, versionOf(data)); {
 	case failed != nil:
 		return key, 0, fail(ErrInternalException, "look for newer keys", failed)
 	case !found:

@@ -14,15 +14,11 @@ func (i *Issuer) IssueUser(user string, mt *MasterToken, old *UserIDToken) (*Use
 	return i.issueUserAt(i.now(), user, mt, old)
 }
 
-func (i *Issuer) issueUserAt(at time.Time, user string, mt *MasterToken, old *UserIDToken) (*UserIDToken, error) {
-	t := &UserIDToken{
+func (i *Issuer) issueUserAt(at time.Time, user string, mt *MasterToken, old *UserIDToken) (t *UserIDToken, err error) {
+	t = &UserIDToken{
 		RenewalWindow: at.Add(cmp.Or(i.UserRenewAfter, time.Hour)).Truncate(time.Second),
 		Expiration:    at.Add(i.userLifetime()).Truncate(time.Second),
 		MasterToken:   mt.SerialNumber,
-	}
-	key, _, err := i.newest()
-	if err != nil {
-		return nil, err
 	}
 	if old != nil {
 		t.SerialNumber = old.SerialNumber
@@ -33,10 +29,21 @@ func (i *Issuer) issueUserAt(at time.Time, user string, mt *MasterToken, old *Us
 	e.Begin()
 	e.String("identity", user)
 	e.End()
-	if t.data, err = key.Encrypt(e.Encoded()); err != nil {
+	err = i.issuing(func(key SymmetricKey, _ uint32) (err error) {
+		if t.data, err = key.Encrypt(e.Encoded()); err == nil {
+			t.sealed, err = signToken(key, t.encode())
+		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
-	e = wire.NewEncoder(128 + len(t.data)*4/3)
+	return t, nil
+}
+
+// encode returns the part of a token that is signed.
+func (t *UserIDToken) encode() []byte {
+	e := wire.NewEncoder(128 + len(t.data)*4/3)
 	e.Begin()
 	e.Int("renewalwindow", t.RenewalWindow.Unix())
 	e.Int("expiration", t.Expiration.Unix())
@@ -44,8 +51,7 @@ func (i *Issuer) issueUserAt(at time.Time, user string, mt *MasterToken, old *Us
 	e.Int("serialnumber", t.SerialNumber)
 	e.Bytes("userdata", t.data)
 	e.End()
-	t.sealed, err = signToken(key, e.Encoded())
-	return t, err
+	return e.Encoded()
 }
 
 // CheckUser refuses a user ID token that expired too long ago to be renewed

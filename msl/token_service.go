@@ -280,8 +280,15 @@ func setOf(list []*ServiceToken) (set []*ServiceToken) {
 
 // newServiceToken makes the token of a change, with the serial numbers that it is bound
 // to, compressed if that is shorter. A deletion token needs no key.
-func newServiceToken(c TokenChange, mt, uit int64, key Protector, compression string) (*ServiceToken, error) {
-	t := &ServiceToken{Name: c.Name, MasterToken: mt, UserIDToken: uit, Data: c.Data, Opened: true}
+func newServiceToken(c TokenChange, mt, uit int64, key Protector, compression string) (t *ServiceToken, err error) {
+	if ring, ok := key.(serviceRing); ok && len(c.Data) > 0 {
+		err = ring.use(func(k IssuerKeys) error {
+			t, err = newServiceToken(c, mt, uit, k.symmetric(ring.name, ring.rand), compression)
+			return err
+		})
+		return t, err
+	}
+	t = &ServiceToken{Name: c.Name, MasterToken: mt, UserIDToken: uit, Data: c.Data, Opened: true}
 	if len(c.Data) == 0 {
 		return t, t.sign(Null{}, "", c.Data)
 	}

@@ -16,13 +16,18 @@ import (
 
 // Versions are the versions in a store of the two keys of an issuer, or of service
 // tokens. They are looked up again when a token names a newer version, which another
-// program must have made. A Versions is safe for concurrent use; [FindVersions] makes it.
+// program must have made, and when one of them is gone, which another program must have
+// destroyed. A Versions is safe for concurrent use; [FindVersions] makes it.
 type Versions struct {
+	// Lost, if not nil, is called when a version is gone: its tokens no longer open. used says
+	// that it was the one in use. Lost must not look up the keys.
+	Lost func(version uint32, used bool)
+
 	store           keystore.Store
 	encryption, mac string
 
 	mu     sync.Mutex // held while they are looked up
-	looked time.Time  // for a version named by a token
+	looked time.Time  // for a version named by a token, or one that is gone
 	named  named      // of unknown ones
 	chosen uint32     // in use, or 0 for the newest
 	least  uint32     // older ones no longer open anything
@@ -100,10 +105,63 @@ func (v *Versions) refresh() error {
 
 func (v *Versions) look() error {
 	found, err := findKeyRing(v.store, v.encryption, v.mac)
-	if err == nil {
-		v.set(found)
+	if err != nil {
+		return err
 	}
-	return err
+	before := v.now.Load()
+	v.set(found)
+	if before != nil {
+		v.lose(*before, found)
+	}
+	return nil
+}
+
+// lose calls Lost for the versions that were there before and are no longer.
+func (v *Versions) lose(before, found []IssuerKeys) {
+	for i, k := range before {
+		if slices.ContainsFunc(found, func(f IssuerKeys) bool { return f.Version == k.Version }) {
+			continue
+		}
+		v.named.lookedFor(k.Version)
+		if v.Lost != nil {
+			v.Lost(k.Version, i == 0)
+		}
+	}
+}
+
+// use calls f with the version in use. If that is gone, the versions are looked up again,
+// and f is called once more with the one that is then in use.
+func (v *Versions) use(f func(IssuerKeys) error) error {
+	before := v.now.Load()
+	err := f((*before)[0])
+	if !errors.Is(err, keystore.ErrNotFound) || v.replace(before) != nil {
+		return err
+	}
+	return f(v.All()[0])
+}
+
+// replace looks up the versions again, since one of those before is gone, unless another
+// goroutine did.
+func (v *Versions) replace(before *[]IssuerKeys) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.now.Load() != before:
+		return nil
+	case time.Since(v.looked) < lookPause:
+		return errUnknownVersion
+	}
+	v.looked = time.Now()
+	return v.refresh()
+}
+
+// Sum returns the MAC of data by the version in use, to try whether tokens can be made.
+func (v *Versions) Sum(data []byte) (sum []byte, err error) {
+	err = v.use(func(k IssuerKeys) error {
+		sum, err = k.MAC.Sum(data)
+		return err
+	})
+	return sum, err
 }
 
 // Since makes versions below that number open nothing anymore.
@@ -134,19 +192,13 @@ func (v *Versions) set(all []IssuerKeys) {
 // outdated reports whether the known versions refused a token that others may accept.
 func outdated(err error) bool { return err == errSignature || errors.Is(err, keystore.ErrNotFound) }
 
-// again looks for the key of a token whose verification was outdated, and reports whether
-// the versions have changed.
-func (v *Versions) again(err error, number uint32) (found bool, failed error) {
+// again looks for the key of a token that the versions before refused with an outdated
+// error, and reports whether they have changed.
+func (v *Versions) again(before *[]IssuerKeys, err error, number uint32) (found bool, failed error) {
 	if err == errSignature {
 		return v.newer(number)
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if time.Since(v.looked) < lookPause {
-		return false, errUnknownVersion
-	}
-	v.looked = time.Now()
-	return true, v.refresh()
+	return true, v.replace(before)
 }
 
 // newer looks for the version with that number, if it is newer than all known ones, and
@@ -225,11 +277,12 @@ func (r serviceRing) Decrypt(data []byte) ([]byte, error) { return r.ring().Decr
 // verified returns the version that made a signature over a token. content is the part of
 // the token whose envelope names a version, if it is encrypted.
 func (r serviceRing) verified(data, signature, content []byte, search *versionSearch) (Opener, error) {
+	before := r.now.Load()
 	key, err := r.ring().verified(data, signature, content, search)
 	if !outdated(err) {
 		return key, err
 	}
-	switch found, failed := r.again(err, versionOf(content)); {
+	switch found, failed := r.again(before, err, versionOf(content)); {
 	case failed != nil:
 		return key, fail(ErrInternalException, "look for newer keys", failed)
 	case !found:

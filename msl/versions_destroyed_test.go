@@ -67,3 +67,70 @@ func TestDestroyedVersion(t *testing.T) {
 		t.Errorf("ring %+v", ring)
 	}
 }
+
+// TestVersionInUseDestroyed has another program destroy the version in use: tokens are made
+// with the one that remains, and those of the lost one are refused so that devices begin anew.
+func TestVersionInUseDestroyed(t *testing.T) {
+	one, two := twoStores(t)
+	newVersions(t, one)
+	if err := two.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	i := findIssuer(t, two)
+	former := issueToken(t, i)
+	var lost []uint32
+	i.Versions.Lost = func(version uint32, used bool) {
+		if used {
+			lost = append(lost, version)
+		}
+	}
+	for _, role := range []keystore.Role{keystore.RoleIssuerMAC, keystore.RoleServiceMAC} {
+		if err := one.Destroy(role.Label("msl"), 2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := two.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	token := issueToken(t, i)
+	if _, err := i.IssueUser("user", token, nil); err != nil {
+		t.Error(err)
+	}
+	if ring := i.Ring(); len(ring) != 1 || ring[0].Version != 1 || !slices.Equal(lost, []uint32{2}) {
+		t.Errorf("ring %+v, lost %v", ring, lost)
+	}
+	s, err := findIssuer(t, one).Open(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Release()
+	if _, err := i.Open(former); !errors.Is(err, msl.ErrMasterTokenUntrusted) {
+		t.Errorf("opened: %v", err)
+	}
+}
+
+// TestVersionsSum tries the version in use when that was destroyed, as a health check does: it
+// must find the other one by itself, since no message may come before it does.
+func TestVersionsSum(t *testing.T) {
+	one, two := twoStores(t)
+	newVersions(t, one)
+	if err := two.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	v, err := msl.FindVersions(two, "msl-service-encryption", "msl-service-mac")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(one.Destroy("msl-service-mac", 2), two.Refresh()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Sum(nil); err != nil || v.All()[0].Version != 1 {
+		t.Errorf("%v, ring %+v", err, v.All())
+	}
+	if err := errors.Join(one.Destroy("msl-service-mac", 0), two.Refresh()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Sum(nil); !errors.Is(err, keystore.ErrNotFound) {
+		t.Errorf("with no version left: %v", err)
+	}
+}

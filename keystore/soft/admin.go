@@ -145,7 +145,7 @@ func (s *Store) change(edit func(map[string][]record)) error {
 }
 
 // Destroy removes one version of a provisioned key, or with version 0 all.
-// Handles on it are closed.
+// Handles on it then give [keystore.ErrNotFound].
 func (s *Store) Destroy(label string, version uint32) error {
 	s.admin.Lock()
 	defer s.admin.Unlock()

@@ -144,9 +144,17 @@ func (k *key) use() (*material, error) {
 	k.m.mu.RLock()
 	if k.m.wiped {
 		k.m.mu.RUnlock()
-		return nil, k.errClosed()
+		return nil, k.errWiped()
 	}
 	return k.m, nil
+}
+
+// errWiped says that a provisioned key was destroyed, unless its store was closed.
+func (k *key) errWiped() error {
+	if k.provisioned && k.store.open() == nil {
+		return fmt.Errorf("soft: %v key was destroyed: %w", k.algorithm, keystore.ErrNotFound)
+	}
+	return k.errClosed()
 }
 
 func (k *key) errClosed() error {

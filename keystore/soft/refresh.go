@@ -10,7 +10,7 @@ import (
 )
 
 // Refresh reads the file again, if there is one and another process changed it. Handles on
-// keys that are not in it any more are closed. A file with another passphrase or cost is
+// keys that are not in it any more give [keystore.ErrNotFound]. A file with another passphrase or cost is
 // [keystore.ErrBusy]: it has to be opened again.
 func (s *Store) Refresh(...string) error {
 	s.admin.Lock()

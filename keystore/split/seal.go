@@ -33,7 +33,20 @@ func (s *Store) Seal(k keystore.Key, context []byte) (blob []byte, err error) {
 	return blob, err
 }
 
+// seal seals raw. If another program destroyed the version that seals, it is another one.
 func (s *sealer) seal(a keystore.Algorithm, raw, context []byte) ([]byte, error) {
+	blob, err := s.sealKnown(a, raw, context)
+	if !errors.Is(err, keystore.ErrNotFound) {
+		return blob, err
+	}
+	if err := s.refresh(); err != nil {
+		return nil, err
+	}
+	return s.sealKnown(a, raw, context)
+}
+
+// sealKnown is seal with the versions that are known.
+func (s *sealer) sealKnown(a keystore.Algorithm, raw, context []byte) ([]byte, error) {
 	role := a.SealedBy()
 	if role == "" {
 		return nil, fmt.Errorf("split: seal %v: unsealed elsewhere, it could decrypt recorded traffic or sign in its owner's name: provision it: %w", a, errors.ErrUnsupported)

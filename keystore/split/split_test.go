@@ -136,6 +136,24 @@ func TestVersions(t *testing.T) {
 	}
 }
 
+// TestSealDestroyed has another server destroy the version that seals, or its MAC key.
+func TestSealDestroyed(t *testing.T) {
+	for _, role := range []keystore.Role{keystore.RoleSealSession, keystore.RoleSealMAC} {
+		s, device := open(t)
+		other := split.Config{}.New(device)
+		rotate(t, s, keystore.RoleSealSession, keystore.RoleSealMAC)
+		k := value[keystore.Key](t)(s.Generate(keystore.AES128CBC))
+		value[[]byte](t)(s.Seal(k, nil))
+		if err := other.Destroy(role.Label("msl"), 2); err != nil {
+			t.Fatal(err)
+		}
+		k = value[keystore.Key](t)(s.Generate(keystore.AES128CBC))
+		if v := value[keystore.Sealed](t)(keystore.ParseSealed(value[[]byte](t)(s.Seal(k, nil)))).KEKVersion; v != 1 {
+			t.Errorf("%s destroyed: sealed with version %d", role, v)
+		}
+	}
+}
+
 // TestStored checks what is in the device, and what is reported about it.
 func TestStored(t *testing.T) {
 	s, device := open(t)

@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -19,6 +20,8 @@ type Key = authkv.Key
 // KeyOf returns the key of a store with that label, whose algorithm must make it a MAC.
 // Its newest version makes tags, and each version checks its own. Versions that another
 // process made are looked up when they are first encountered, see [keystore.Changing].
+// What a version made that is gone does not fit. The errors of both methods are never
+// [keystore.ErrNotFound], which would say that there is no such record.
 // The authenticated data begins with "msl-hsm state root", so that the key may be shared
 // with a use whose data never does.
 func KeyOf(store keystore.Store, label string) (Key, error) {
@@ -71,9 +74,20 @@ func (k *versions) version(number uint32) (mac keystore.MAC, found bool, err err
 
 // Tag implements [Key]: the number of the version, in 4 bytes, before its MAC.
 func (k *versions) Tag(data []byte) ([]byte, error) {
-	if err := k.look(); err != nil { // in case the store knows newer ones
-		return nil, err
+	err := k.look() // in case the store knows newer ones
+	if err != nil {
+		return nil, ofKey(err)
 	}
+	tag, err := k.tag(data)
+	if errors.Is(err, keystore.ErrNotFound) { // another process destroyed that version
+		if err = k.search(); err == nil {
+			tag, err = k.tag(data)
+		}
+	}
+	return tag, ofKey(err)
+}
+
+func (k *versions) tag(data []byte) ([]byte, error) {
 	k.mu.Lock()
 	number := k.all[0].Number
 	k.mu.Unlock()
@@ -101,11 +115,23 @@ func (k *versions) Check(data, tag []byte) (bool, error) {
 		}
 	}
 	if err != nil || !found || number == 0 {
-		return false, err
+		return false, ofKey(err)
 	}
 	_, err = keystore.Verify(mac, nil, data, tag[4:])
-	if errors.Is(err, keystore.ErrBadData) || errors.Is(err, keystore.ErrBadTag) {
+	switch {
+	case errors.Is(err, keystore.ErrBadData), errors.Is(err, keystore.ErrBadTag):
 		return false, nil
+	case errors.Is(err, keystore.ErrNotFound): // another process destroyed that version
+		return false, ofKey(k.search())
 	}
 	return err == nil, err
+}
+
+// ofKey returns an error about the key, of which nothing is left, in a form that does not say
+// that there is no such record.
+func ofKey(err error) error {
+	if errors.Is(err, keystore.ErrNotFound) {
+		return fmt.Errorf("state: the key that authenticates it is gone: %v: %w", err, keystore.ErrUnavailable)
+	}
+	return err
 }

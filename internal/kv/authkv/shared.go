@@ -26,7 +26,13 @@ var _ kv.Shared = (*Shared)(nil)
 // OpenShared is Open for a store with a copy in memory, whose records were passed to
 // seen.
 func OpenShared(store kv.Shared, key Key, tables []string, seen *Seen) *Shared {
-	return &Shared{Store: Open(store, key, tables), copied: store, seen: seen}
+	s := &Shared{Store: Open(store, key, tables), copied: store, seen: seen}
+	s.Store.verified = func(b []byte) (root, bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.told, s.verified != nil && bytes.Equal(b, s.verified)
+	}
+	return s
 }
 
 // Recall implements [kv.Shared]. A copy that differs from its root, or is older than one

@@ -19,6 +19,8 @@ type Store struct {
 	memory *memory // of a store that only this process changes; otherwise nil
 	shares bool    // commits, so that finish makes the root
 	last   *commit // the one started; only for use within a transaction
+
+	verified func(b []byte) (root, bool) // finds a root whose tag was verified before, or nil
 }
 
 // A commit is what several functions change together.
@@ -84,14 +86,19 @@ func (s *Store) View(ctx context.Context, fn func(kv.Reader) error) error {
 	return s.memory.view(func(fn func(kv.Reader) error) error { return s.Store.View(ctx, fn) }, s.tables, fn)
 }
 
-// rootIn returns the root in a store. The tag of a root that this process made need not
-// be checked.
+// rootIn returns the root in a store. The tag of a root that this process made or verified
+// need not be checked, and may be of a key that was lost since.
 func (s *Store) rootIn(r kv.Reader) (root, []byte, error) {
 	b, err := s.knownRoot(r)
 	if err != nil {
 		return root{}, nil, err
 	}
 	if s.memory == nil {
+		if s.verified != nil {
+			if found, ok := s.verified(b); ok {
+				return found, b, nil
+			}
+		}
 		found, err := decodeRoot(b, s.key)
 		return found, b, err
 	}

@@ -110,7 +110,7 @@ func opened(c *config.Config, store keys.Store, open func(context.Context, etcd.
 		return nil, err
 	}
 	server.PasswordCost(c.Server.Argon2.Cost())
-	return &State{Server: server.Server, Cluster: server, Members: server.Members, Closer: server}, nil
+	return &State{Server: server.Server, Cluster: server, Members: server.Members, renew: server.Reauthenticate, Closer: server}, nil
 }
 
 func tellReach(log *slog.Logger, err error) {

@@ -3,34 +3,67 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/keystore"
 	devices "github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
 )
 
 // Without calls destroy, which ends a version of the key that authenticates the state and
 // the records of devices, and makes the newest remaining version authenticate them. In
-// etcd, where that must come first, a newest version that is to be destroyed leaves them
-// to the other versions.
+// etcd that must come first. It is repeated afterwards, to notice whether a server used the
+// destroyed version in between.
 func Without(c *config.Config, store keys.Store, newest bool, destroy func() error) (err error) {
+	if c.Server.State.Shared() && newest {
+		store = newestLast{store, keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)}
+	}
 	h, err := hold(c, store)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
-	if c.Server.State.Shared() && !newest {
+	if c.Server.State.Shared() {
+		err = h.renew()
+	}
+	if err == nil && c.Server.State.Shared() && newest {
+		time.Sleep(settled)
 		err = h.renew()
 	}
 	if err == nil {
 		err = destroy()
 	}
-	if err == nil && !c.Server.State.Shared() {
-		err = h.renew()
+	if err != nil {
+		return err
 	}
-	return err
+	if err := h.renew(); err != nil {
+		return fmt.Errorf("the version is destroyed, but the state could not be authenticated with another one: if a server runs, send it a message, and then run msl-hsm state check: %w", err)
+	}
+	return nil
+}
+
+// settled is longer than servers take to record that a rotation is done.
+const settled = 2 * time.Second
+
+// A newestLast store makes nothing with the newest version of a key, unless there is no
+// other, but checks what that made.
+type newestLast struct {
+	keys.Store
+	label string
+}
+
+// Lookup returns the newest version last.
+func (s newestLast) Lookup(label string) ([]keystore.Version, error) {
+	ring, err := s.Store.Lookup(label)
+	if err != nil || label != s.label {
+		return ring, err
+	}
+	return append(slices.Clone(ring[1:]), ring[0]), nil
 }
 
 // A held state is authenticated and known to be authentic: here, or by a running server.
@@ -84,15 +117,22 @@ func renew(ctx context.Context, s *State, records keys.Records) error {
 		return nil // nothing could be judged either
 	}
 	err := keys.Refresh(s.store)
-	switch {
-	case err != nil:
-	case s.File != nil:
-		err = s.File.Reauthenticate(ctx)
-	case s.Cluster != nil:
-		err = s.Cluster.Reauthenticate(ctx)
+	if err == nil {
+		err = s.Reauthenticate(ctx)
 	}
 	if err == nil && records != nil {
 		err = records.Renew(ctx)
 	}
 	return err
+}
+
+// Reauthenticate makes the newest version of the key authenticate the state.
+func (s *State) Reauthenticate(ctx context.Context) error {
+	switch {
+	case s.File != nil:
+		return s.File.Reauthenticate(ctx)
+	case s.renew != nil:
+		return s.renew(ctx)
+	}
+	return nil
 }

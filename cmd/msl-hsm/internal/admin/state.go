@@ -86,6 +86,7 @@ type State struct {
 	File    *bolt.Server                        // or nil
 	Cluster *etcd.Server                        // to be verified, or nil
 	Members func(context.Context) []etcd.Member // of the cluster; nil for a file
+	renew   func(context.Context) error         // the authentication in the cluster; nil for a file
 	store   keys.Store                          // whose keys authenticate the state, or nil
 	io.Closer
 }

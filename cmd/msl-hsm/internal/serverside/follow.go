@@ -104,6 +104,9 @@ func (f *follower) follow(ctx context.Context, log *slog.Logger, first bool) (do
 	f.live.reloading.Lock()
 	defer f.live.reloading.Unlock()
 	s := f.live.Service()
+	if s.keysLost.Swap(false) {
+		afterLoss(ctx, log, s)
+	}
 	r, err := s.State.Rotation(ctx)
 	if err != nil || !first && f.settled && r.Number == f.presence.Number {
 		return false, err

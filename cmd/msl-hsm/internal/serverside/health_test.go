@@ -47,7 +47,7 @@ func (k *fakeKey) Sum([]byte) ([]byte, error) {
 
 func TestHeartbeat(t *testing.T) {
 	k := &fakeKey{err: keystore.ErrUnavailable}
-	h := heartbeat{key: func() keystore.MAC { return k }}
+	h := heartbeat{sum: k.Sum}
 	for range 100 {
 		if err := h.beat(t.Context()); !errors.Is(err, keystore.ErrUnavailable) {
 			t.Fatalf("a device that is away: %v", err)
@@ -62,7 +62,7 @@ func TestHeartbeat(t *testing.T) {
 // it is asked once.
 func TestHeartbeatHangs(t *testing.T) {
 	k := &fakeKey{hang: make(chan struct{})}
-	h := heartbeat{key: func() keystore.MAC { return k }}
+	h := heartbeat{sum: k.Sum}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	for range 10 {
@@ -84,7 +84,7 @@ func TestHeartbeatHangs(t *testing.T) {
 func TestHeartbeatSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &fakeKey{hang: make(chan struct{})}
-		h := heartbeat{key: func() keystore.MAC { return k }}
+		h := heartbeat{sum: k.Sum}
 		time.AfterFunc(patience+time.Millisecond, func() { close(k.hang) })
 		go h.beat(t.Context())
 		time.Sleep(patience / 2)
@@ -259,7 +259,7 @@ func TestStateOutage(t *testing.T) {
 // TestKeysHealth tells for a while of a message that failed for a key, though the one that is
 // asked signs.
 func TestKeysHealth(t *testing.T) {
-	s := &Service{base: &base{Metrics: metrics.New("", ""), access: accessLog{log: slog.New(slog.DiscardHandler)}}, MSL: &msl.Server{Issuer: &msl.Issuer{}}, heartbeat: heartbeat{key: func() keystore.MAC { return &fakeKey{} }}}
+	s := &Service{base: &base{Metrics: metrics.New("", ""), access: accessLog{log: slog.New(slog.DiscardHandler)}}, MSL: &msl.Server{Issuer: &msl.Issuer{}}, heartbeat: heartbeat{sum: (&fakeKey{}).Sum}}
 	if got := s.checkKeyStore(t.Context()); got.Verdict != OK {
 		t.Errorf("%+v", got)
 	}

@@ -125,12 +125,12 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 			return err
 		}
 	}
-	issuer, err := versions(c, s)
+	issuer, err := versions(c, s, log)
 	if err != nil {
 		return err
 	}
 	issuer.Rand, issuer.Used, issuer.Shared = s.random, s.issuerUse.note, custody == msl.CustodyShared
-	s.heartbeat.key = func() keystore.MAC { return issuer.Ring()[0].MAC }
+	s.heartbeat.sum = issuer.Versions.Sum
 	s.prefix = c.Keystore.Prefix
 	s.psk = &entityauth.PSK{Directory: s.State, Store: s.Store}
 	if c.Server.Enrollment.On() && s.Devices == nil {
@@ -210,14 +210,17 @@ func issuer(c *config.Config, store keystore.Store) (*msl.Issuer, error) {
 // versions finds the keys of all tokens, and returns the issuer. After a reload they are those of
 // the service before it, which are looked up again: connections that began earlier follow
 // rotations with them.
-func versions(c *config.Config, s *Service) (*msl.Issuer, error) {
+func versions(c *config.Config, s *Service, log *slog.Logger) (*msl.Issuer, error) {
 	i, err := issuer(c, s.Store)
 	switch {
 	case err != nil:
 		return nil, err
 	case s.services == nil:
 		s.issuing = i.Versions
-		s.services, err = serviceTokenKeys(c, s.Store)
+		if s.services, err = serviceTokenKeys(c, s.Store); err == nil {
+			s.issuing.Lost = s.lost(s.issuing, "issuer", log)
+			s.services.Lost = s.lost(s.services, "service token", log)
+		}
 		return i, err
 	}
 	i.Versions = s.issuing

@@ -3,8 +3,10 @@ package serverside
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -69,6 +71,33 @@ func retire(s *Service, r state.Rotation) {
 	}
 }
 
+// lost returns what is called when a version of keys is gone that was not retired.
+func (s *base) lost(of *msl.Versions, keys string, log *slog.Logger) func(version uint32, used bool) {
+	return func(version uint32, used bool) {
+		level := slog.LevelWarn
+		if used {
+			level = slog.LevelError
+		}
+		log.Log(context.Background(), level, "the key store no longer has a version of the "+keys+" keys: what it protects cannot be opened anymore, and devices that need that begin new sessions",
+			"version", version, "in_use_now", of.All()[0].Version)
+		s.keysLost.Store(true)
+	}
+}
+
+// afterLoss ends the sessions of a version that is gone, which opens what remains again from
+// the tokens of the devices, and makes another version authenticate the state and the records of
+// devices while it is known that they are authentic.
+func afterLoss(ctx context.Context, log *slog.Logger, s *Service) {
+	s.MSL.Forget()
+	err := s.State.Reauthenticate(ctx)
+	if err == nil && s.Devices != nil {
+		err = s.Devices.Records.Renew(ctx)
+	}
+	if err != nil {
+		log.Error("the state cannot be authenticated with the version of the key that is left", "error", exit.OneLine(err))
+	}
+}
+
 // look finds the versions that a rotation made, and no longer any others.
 func look(s *Service, r state.Rotation) error {
 	if err := keys.Refresh(s.Store); err != nil {
@@ -78,6 +107,9 @@ func look(s *Service, r state.Rotation) error {
 		if err := of.Refresh(); err != nil {
 			return err
 		}
+	}
+	if r.Step == state.StepDone {
+		return nil // they were there: what is missing by now was destroyed
 	}
 	for label, number := range r.Versions {
 		ring, err := s.Store.Lookup(label)

@@ -64,6 +64,7 @@ type base struct {
 	access    accessLog
 	audit     audit
 	issuerUse keyUse
+	keysLost  atomic.Bool // since sessions were last forgotten
 
 	past      *statuspage.History // for the operators' page, or nil
 	keysSeen  glance[[]keystore.Info]
