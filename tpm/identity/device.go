@@ -1,10 +1,11 @@
 package identity
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"errors"
-	"sync"
+	"fmt"
 	"time"
 
 	"github.com/google/go-tpm/tpm2/transport"
@@ -15,7 +16,8 @@ import (
 
 // A Device is the identity of this machine: its keys in a TPM, and a state file with
 // their blobs and certificates. It is safe for concurrent use. Every method reads the
-// file again, since another process may have renewed the identity.
+// file again, since another process may have renewed the identity. Init, Enroll and Renew
+// take turns; the other methods wait for none of them, only for the TPM.
 type Device struct {
 	// PCRs are the platform configuration registers (0 to 23, in the SHA-256 bank) that
 	// are quoted when the device enrolls. It may be empty.
@@ -26,41 +28,45 @@ type Device struct {
 	EventLog []byte
 	Time     func() time.Time // nil means time.Now
 
-	mu sync.Mutex // held by every method
-	keyring
+	store *tpm.Store
+	path  string
+	turn  chan struct{} // holds a value while a method changes the file
 }
 
 // Open reads the state file at path, which need not exist; a damaged one is [ErrDamaged].
 // The keys are under the storage key of the store, which the caller must close after the
 // last use of the Device.
 func Open(store *tpm.Store, path string) (*Device, error) {
-	f := &file{path: path}
-	if err := f.read(); err != nil {
+	d := &Device{store: store, path: path, turn: make(chan struct{}, 1)}
+	if _, err := d.read(); err != nil {
 		return nil, err
 	}
-	return &Device{keyring: keyring{store: store, file: f}}, nil
+	return d, nil
 }
 
-// acquire begins a method, which ends with mu.Unlock.
-func (d *Device) acquire() error {
-	d.mu.Lock()
-	err := d.file.read()
-	if err != nil {
-		d.mu.Unlock()
-	}
-	return err
+// read returns the keys in the file as it is now. Each method has its own copy of them.
+func (d *Device) read() (keyring, error) {
+	s, sum, err := readState(d.path)
+	return keyring{store: d.store, file: &file{path: d.path, state: s, sum: sum}}, err
 }
 
-// acquireReady is acquire for methods that need the keys that Init makes.
-func (d *Device) acquireReady() error {
-	if err := d.acquire(); err != nil {
-		return err
+// readReady is read for methods that need the keys that Init makes.
+func (d *Device) readReady() (keyring, error) {
+	k, err := d.read()
+	if err == nil {
+		err = k.file.state.ready()
 	}
-	err := d.file.state.ready()
-	if err != nil {
-		d.mu.Unlock()
+	return k, err
+}
+
+// takeTurn waits until no other method changes the file; end lets the next one do so.
+func (d *Device) takeTurn(ctx context.Context) (end func(), err error) {
+	select {
+	case d.turn <- struct{}{}:
+		return func() { <-d.turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("enroll: wait for an enrollment under way: %w", ctx.Err())
 	}
-	return err
 }
 
 func (d *Device) now() time.Time {
@@ -74,16 +80,16 @@ func (d *Device) now() time.Time {
 // [ErrCleared], or an error of the TPM. The EK is not checked if making it needs an
 // endorsement password that was not given: the other keys are sufficient.
 func (d *Device) Check() error {
-	if err := d.acquireReady(); err != nil {
+	k, err := d.readReady()
+	if err != nil {
 		return err
 	}
-	defer d.mu.Unlock()
-	err := d.do(func(t transport.TPM) error { return d.withEK(t, func(ek) error { return nil }) })
+	err = k.do(func(t transport.TPM) error { return k.withEK(t, func(ek) error { return nil }) })
 	if closed := (*tpm.PasswordError)(nil); err != nil && (!errors.As(err, &closed) || closed.Err != nil) {
 		return err
 	}
-	for _, b := range append([]tpm.Blob{*d.file.state.AK}, d.file.state.Keys...) {
-		if err := d.loads(b); err != nil {
+	for _, b := range append([]tpm.Blob{*k.file.state.AK}, k.file.state.Keys...) {
+		if err := k.loads(b); err != nil {
 			return err
 		}
 	}
@@ -121,22 +127,22 @@ type Credential struct {
 // certificate if the authority issues certificates. Before the device is enrolled, the
 // error is [ErrNotEnrolled].
 func (d *Device) Credentials() (name string, list []Credential, err error) {
-	if err := d.acquire(); err != nil {
+	k, err := d.read()
+	if err != nil {
 		return "", nil, err
 	}
-	defer d.mu.Unlock()
-	return d.credentials()
+	return k.credentials()
 }
 
 // Next returns the LDevIDs of a renewal that was begun and not completed, without certificates.
 // If only the answer of the authority was lost, it accepts these instead of the present ones.
 func (d *Device) Next() (list []Credential, err error) {
-	if err := d.acquire(); err != nil {
+	k, err := d.read()
+	if err != nil {
 		return nil, err
 	}
-	defer d.mu.Unlock()
-	for _, b := range d.file.state.Next {
-		s, err := d.signer(b)
+	for _, b := range k.file.state.Next {
+		s, err := k.signer(b)
 		if err != nil {
 			return nil, err
 		}

@@ -86,15 +86,6 @@ type file struct {
 	sum   string
 }
 
-// read reads the file again.
-func (f *file) read() error {
-	s, sum, err := readState(f.path)
-	if err == nil {
-		f.state, f.sum = s, sum
-	}
-	return err
-}
-
 // save changes the state and writes it; after an error the state is unchanged. If another
 // process changed the file in the meantime, the error is [ErrInUse].
 func (f *file) save(change func(*state)) error {

@@ -1,0 +1,98 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
+)
+
+// TestNoneWaits uses an identity while the authority takes its time: also the messages to the
+// authority may need it.
+func TestNoneWaits(t *testing.T) {
+	o := newOffice(t, accepting())
+	d := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
+	checkError(t, d.Enroll(t.Context(), o.exchange, nil), nil)
+	key := saved(t, d).file.state.Keys[0]
+	lend := func(f func(transport.TPM, tpm2.NamedHandle) error) error {
+		k := saved(t, d)
+		return k.do(func(chip transport.TPM) error {
+			return k.use(chip, key, func(h tpm2.NamedHandle) error { return f(chip, h) })
+		})
+	}
+	asked := 0
+	slow := func(ctx context.Context, request []byte) ([]byte, error) {
+		asked++
+		done := make(chan error, 1)
+		go func() {
+			_, status := d.Status()
+			_, _, credentials := d.Credentials()
+			_, next := d.Next()
+			_, quote := d.Quote(make([]byte, 16), []uint{0})
+			_, _, certify := d.Certify(lend, make([]byte, 16))
+			done <- errors.Join(status, credentials, next, quote, certify, d.Check())
+		}()
+		select {
+		case err := <-done:
+			checkError(t, err, nil)
+		case <-time.After(time.Minute):
+			return nil, errors.New("the other methods wait for the authority")
+		}
+		turn, cancel := context.WithCancel(ctx)
+		cancel()
+		checkError(t, d.Enroll(turn, o.exchange, nil), context.Canceled)
+		checkError(t, d.Renew(turn, o.exchange, nil), context.Canceled)
+		checkError(t, d.Init(turn, InitOptions{}, nil), context.Canceled)
+		return o.exchange(ctx, request)
+	}
+	for _, method := range []func(context.Context, Exchange, func(string)) error{d.Enroll, d.Renew, d.Renew} {
+		checkError(t, method(t.Context(), slow, nil), nil)
+	}
+	if asked != 6 {
+		t.Errorf("the authority was asked %d times", asked)
+	}
+	checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
+}
+
+// TestRenewedMeanwhile renews an identity while another process waits for the authority:
+// whichever answer comes last does not undo the other.
+func TestRenewedMeanwhile(t *testing.T) {
+	o := newOffice(t, accepting())
+	chip, path := connect(t, tpmtest.Start(t)), newPath(t)
+	d := ready(t, chip, path)
+	checkError(t, d.Enroll(t.Context(), o.exchange, nil), nil)
+	for _, at := range []int{1, 2} {
+		asked, renewed := 0, sum(t, path)
+		err := d.Renew(t.Context(), func(ctx context.Context, request []byte) ([]byte, error) {
+			if asked++; asked == at {
+				checkError(t, openDevice(t, chip, path).Renew(ctx, o.exchange, nil), nil)
+				renewed = sum(t, path)
+				_, err := d.Status() // reads the file again
+				checkError(t, err, nil)
+			}
+			return o.exchange(ctx, request)
+		}, nil)
+		if err == nil {
+			t.Errorf("at message %d: nothing was said", at)
+		}
+		if sum(t, path) != renewed {
+			t.Errorf("at message %d: the renewed identity was overwritten", at)
+		}
+		checkError(t, d.Renew(t.Context(), o.exchange, nil), nil)
+		checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
+	}
+}
+
+func sum(t testing.TB, path string) string {
+	t.Helper()
+	_, sum, err := readState(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sum
+}
