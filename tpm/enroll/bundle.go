@@ -130,9 +130,13 @@ func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, er
 		return path{chain: rawChain(chains[0])}, nil
 	}
 	for _, at := range n.moments(c, now) {
-		if chains, err = n.paths(c, at); err == nil {
+		chains, then := n.paths(c, at)
+		if then == nil {
 			return path{chain: rawChain(chains[0]), at: at}, nil
-		} // otherwise something worse than its age is wrong
+		}
+		if !expired(then) { // something worse than its age is wrong
+			err = then
+		}
 	}
 	return path{}, err
 }
