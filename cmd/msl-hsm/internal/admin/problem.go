@@ -8,6 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -26,6 +27,7 @@ var kinds = []struct {
 	{"not-revoked", state.ErrNotRevoked},
 	{"conflict", state.ErrConflict},
 	{"other-keys", ErrOtherKeys},
+	{uncertain, etcd.ErrUncertain},
 	{"device-unknown", enroll.ErrUnknown},
 	{"device-name", enroll.ErrName},
 	{"device-state", enroll.ErrState},
@@ -51,6 +53,9 @@ func problemOf(err error) problem {
 	}
 	return problem{Error: err.Error()}
 }
+
+// uncertain is the code for a change that may have been made.
+const uncertain = "uncertain"
 
 // configuration is the code for an error in a file that the server read.
 const configuration = "configuration"
@@ -105,7 +110,7 @@ func (e *remoteError) Unwrap() error { return e.kind }
 
 // statusOf returns the HTTP status for a problem.
 func statusOf(p problem) int {
-	if p.Code == "" {
+	if p.Code == "" || p.Code == uncertain {
 		return http.StatusInternalServerError
 	}
 	return http.StatusConflict
