@@ -89,13 +89,17 @@ type file struct {
 // save changes the state and writes it; after an error the state is unchanged. If another
 // process changed the file in the meantime, the error is [ErrInUse].
 func (f *file) save(change func(*state)) error {
-	if _, sum, err := readState(f.path); err != nil || sum != f.sum {
-		return errors.Join(err, proof.Fail(ErrInUse, "another process changed %s meanwhile: try again", f.path))
+	_, sum, err := readState(f.path)
+	switch {
+	case err != nil:
+		return err
+	case sum != f.sum:
+		return proof.Fail(ErrInUse, "another process changed %s meanwhile: try again", f.path)
 	}
 	next := f.state
 	next.Keys, next.Next = slices.Clone(f.state.Keys), slices.Clone(f.state.Next)
 	change(&next)
-	sum, err := next.write(f.path)
+	sum, err = next.write(f.path)
 	if sum != "" {
 		f.state, f.sum = next, sum
 	}

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -95,4 +96,29 @@ func sum(t testing.TB, path string) string {
 		t.Fatal(err)
 	}
 	return sum
+}
+
+// TestUnreadableMeanwhile has a state file that cannot be read when the answer is to be saved: that
+// is said, and not that another process changed it.
+func TestUnreadableMeanwhile(t *testing.T) {
+	o := newOffice(t, accepting())
+	path := newPath(t)
+	d := ready(t, connect(t, tpmtest.Start(t)), path)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = d.Enroll(t.Context(), func(ctx context.Context, request []byte) ([]byte, error) {
+		if err := os.WriteFile(path, whole[:len(whole)-1], 0o600); err != nil {
+			t.Error(err)
+		}
+		return o.exchange(ctx, request)
+	}, nil)
+	if !errors.Is(err, ErrDamaged) || errors.Is(err, ErrInUse) {
+		t.Error(err)
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	checkError(t, d.Enroll(t.Context(), o.exchange, nil), nil)
 }
