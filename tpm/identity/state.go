@@ -89,6 +89,15 @@ type file struct {
 // save changes the state and writes it; after an error the state is unchanged. If another
 // process changed the file in the meantime, the error is [ErrInUse].
 func (f *file) save(change func(*state)) error {
+	err := statefile.Change(f.path, func() error { return f.replace(change) })
+	if err == statefile.ErrLocked {
+		return proof.Fail(ErrInUse, "%s %w", f.path, err)
+	}
+	return err
+}
+
+// replace is save while no other process changes the file.
+func (f *file) replace(change func(*state)) error {
 	_, sum, err := readState(f.path)
 	switch {
 	case err != nil:

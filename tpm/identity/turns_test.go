@@ -3,7 +3,9 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -86,6 +88,34 @@ func TestRenewedMeanwhile(t *testing.T) {
 		}
 		checkError(t, d.Renew(t.Context(), o.exchange, nil), nil)
 		checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
+	}
+}
+
+// TestOneOfManyChanges changes a file several times at once, as processes do that found it in the
+// same state: one change is made, and the others are told that it was.
+func TestOneOfManyChanges(t *testing.T) {
+	path := newPath(t)
+	var all sync.WaitGroup
+	begin, made := make(chan struct{}), make(chan error, 8)
+	for i := range cap(made) {
+		f := &file{path: path, state: state{Version: stateVersion}}
+		all.Go(func() {
+			<-begin
+			made <- f.save(func(s *state) { s.Last = &outcome{State: fmt.Sprint("change ", i)} })
+		})
+	}
+	close(begin)
+	all.Wait()
+	succeeded := 0
+	for range cap(made) {
+		if err := <-made; err == nil {
+			succeeded++
+		} else {
+			checkError(t, err, ErrInUse)
+		}
+	}
+	if succeeded != 1 {
+		t.Errorf("%d changes of the same file succeeded", succeeded)
 	}
 }
 

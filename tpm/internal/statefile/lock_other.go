@@ -1,0 +1,8 @@
+//go:build !unix
+
+package statefile
+
+import "time"
+
+// lock does nothing: on this platform only one process at a time must change a file.
+func lock(string, time.Duration) (unlock func(), err error) { return func() {}, nil }
