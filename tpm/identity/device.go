@@ -12,12 +12,14 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
 )
 
 // A Device is the identity of this machine: its keys in a TPM, and a state file with
 // their blobs and certificates. It is safe for concurrent use. Every method reads the
 // file again, since another process may have renewed the identity. Init, Enroll and Renew
-// take turns; the other methods wait for none of them, only for the TPM.
+// take turns, also with those of other processes, by a lock of the file PATH.lock; the other methods wait for none of them, only for the TPM.
 type Device struct {
 	// PCRs are the platform configuration registers (0 to 23, in the SHA-256 bank) that
 	// are quoted when the device enrolls. It may be empty.
@@ -59,14 +61,31 @@ func (d *Device) readReady() (keyring, error) {
 	return k, err
 }
 
-// takeTurn waits until no other method changes the file; end lets the next one do so.
-func (d *Device) takeTurn(ctx context.Context) (end func(), err error) {
+// longestTurn is how long to wait for another process that enrolls the device.
+const longestTurn = 3 * time.Minute
+
+// takeTurn waits until no other method, and no other process, changes the file; end lets the next
+// one do so. An authority that heard of other keys in the meantime would take those of one of them
+// for the present ones, and this machine those of another.
+func (d *Device) takeTurn(ctx context.Context, progress func(string)) (end func(), err error) {
 	select {
 	case d.turn <- struct{}{}:
-		return func() { <-d.turn }, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("enroll: wait for an enrollment under way: %w", ctx.Err())
 	}
+	limited, cancel := context.WithTimeout(ctx, longestTurn)
+	defer cancel()
+	unlock, err := statefile.Take(limited, d.path+".lock", func() {
+		report(progress, "waiting for another process that enrolls this device")
+	})
+	if err != nil {
+		<-d.turn
+		if err == statefile.ErrLocked {
+			return nil, proof.Fail(ErrInUse, "%s %w", d.path, errors.Join(err, ctx.Err()))
+		}
+		return nil, fmt.Errorf("enroll: state file: %w", err)
+	}
+	return func() { unlock(); <-d.turn }, nil
 }
 
 func (d *Device) now() time.Time {

@@ -23,7 +23,7 @@ type Exchange func(ctx context.Context, request []byte) (response []byte, err er
 // [ErrPending] and the errors after it for the answers of an authority. progress, if not
 // nil, is called before each step.
 func (d *Device) Enroll(ctx context.Context, exchange Exchange, progress func(string)) error {
-	end, err := d.takeTurn(ctx)
+	end, err := d.takeTurn(ctx, progress)
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (d *Device) Enroll(ctx context.Context, exchange Exchange, progress func(st
 // Renew enrolls new keys, for which the enrolled one vouches. After an error the old
 // keys stay in use, and the next Renew or Enroll continues with the same new ones.
 func (d *Device) Renew(ctx context.Context, exchange Exchange, progress func(string)) error {
-	end, err := d.takeTurn(ctx)
+	end, err := d.takeTurn(ctx, progress)
 	if err != nil {
 		return err
 	}

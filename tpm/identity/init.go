@@ -45,7 +45,7 @@ type InitOptions struct {
 //
 // On a chip it may take minutes. progress, if not nil, is called before each step.
 func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string)) error {
-	end, err := d.takeTurn(ctx)
+	end, err := d.takeTurn(ctx, progress)
 	if err != nil {
 		return err
 	}

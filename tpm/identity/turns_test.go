@@ -62,33 +62,29 @@ func TestNoneWaits(t *testing.T) {
 	checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
 }
 
-// TestRenewedMeanwhile renews an identity while another process waits for the authority:
-// whichever answer comes last does not undo the other.
-func TestRenewedMeanwhile(t *testing.T) {
+// TestOthersTakeTurns enrolls and renews an identity in several processes at once: they take
+// turns, and the authority and the machine agree on the keys afterwards.
+func TestOthersTakeTurns(t *testing.T) {
 	o := newOffice(t, accepting())
 	chip, path := connect(t, tpmtest.Start(t)), newPath(t)
 	d := ready(t, chip, path)
 	checkError(t, d.Enroll(t.Context(), o.exchange, nil), nil)
-	for _, at := range []int{1, 2} {
-		asked, renewed := 0, sum(t, path)
-		err := d.Renew(t.Context(), func(ctx context.Context, request []byte) ([]byte, error) {
-			if asked++; asked == at {
-				checkError(t, openDevice(t, chip, path).Renew(ctx, o.exchange, nil), nil)
-				renewed = sum(t, path)
-				_, err := d.Status() // reads the file again
-				checkError(t, err, nil)
-			}
-			return o.exchange(ctx, request)
-		}, nil)
-		if err == nil {
-			t.Errorf("at message %d: nothing was said", at)
-		}
-		if sum(t, path) != renewed {
-			t.Errorf("at message %d: the renewed identity was overwritten", at)
-		}
-		checkError(t, d.Renew(t.Context(), o.exchange, nil), nil)
-		checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
+	var all sync.WaitGroup
+	for range 3 {
+		renewing, enrolling := openDevice(t, chip, path), openDevice(t, chip, path)
+		all.Go(func() { checkError(t, renewing.Renew(t.Context(), o.exchange, nil), nil) })
+		all.Go(func() { checkError(t, enrolling.Enroll(t.Context(), o.exchange, nil), nil) })
 	}
+	all.Wait()
+	checkError(t, d.Renew(t.Context(), o.exchange, nil), nil)
+	checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
+	turn, cancel := context.WithCancel(t.Context())
+	err := d.Enroll(t.Context(), func(ctx context.Context, request []byte) ([]byte, error) {
+		waits := func(string) { cancel() }
+		checkError(t, openDevice(t, chip, path).Renew(turn, o.exchange, waits), ErrInUse)
+		return o.exchange(ctx, request)
+	}, nil)
+	checkError(t, err, nil)
 }
 
 // TestOneOfManyChanges changes a file several times at once, as processes do that found it in the
@@ -117,15 +113,6 @@ func TestOneOfManyChanges(t *testing.T) {
 	if succeeded != 1 {
 		t.Errorf("%d changes of the same file succeeded", succeeded)
 	}
-}
-
-func sum(t testing.TB, path string) string {
-	t.Helper()
-	_, sum, err := readState(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sum
 }
 
 // TestUnreadableMeanwhile has a state file that cannot be read when the answer is to be saved: that

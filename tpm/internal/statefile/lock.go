@@ -1,6 +1,7 @@
 package statefile
 
 import (
+	"context"
 	"errors"
 	"time"
 )
@@ -10,6 +11,12 @@ var ErrLocked = errors.New("is being changed by another process: try again")
 
 // patience is how long to wait for another process, which only has to write a file.
 const patience = 10 * time.Second
+
+// Take locks the file with that name, which it makes, until end is called or the process ends. It
+// calls waits once if another process has it.
+func Take(ctx context.Context, name string, waits func()) (end func(), err error) {
+	return take(ctx, name, waits)
+}
 
 // Change calls fn, which reads a file again and replaces it, while no other process does so: it
 // locks the directory of the file. Without the lock, two processes could find the file unchanged

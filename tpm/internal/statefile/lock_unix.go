@@ -3,6 +3,7 @@
 package statefile
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"time"
@@ -24,6 +25,28 @@ func lock(path string, patience time.Duration) (unlock func(), err error) {
 		case time.Now().After(end):
 			unlock()
 			return nil, ErrLocked
+		}
+	}
+}
+
+func take(ctx context.Context, name string, waits func()) (end func(), err error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for first := true; ; first = false {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return func() { f.Close() }, nil // locked, or on a file system without locks
+		}
+		if first {
+			waits()
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ErrLocked
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
