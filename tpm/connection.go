@@ -18,11 +18,14 @@ const maxResponse = 8192 // TPM_PT_MAX_RESPONSE_SIZE is 4096 on existing TPMs
 // longer: a resource manager may keep it permanently.
 const maxPatience = 15 * time.Second
 
+// longestPause is the longest between two tries to open a TPM that another program has.
+const longestPause = 100 * time.Millisecond
+
 // whenFree opens a TPM, and retries while another program has it, which the system
 // reports by the error taken.
 func whenFree[T any](taken syscall.Errno, patience time.Duration, open func() (T, error)) (T, error) {
 	end := time.Now().Add(patience)
-	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+	for wait := time.Millisecond; ; wait = min(2*wait, longestPause) {
 		opened, err := open()
 		if !errors.Is(err, taken) || time.Now().Add(wait).After(end) {
 			return opened, err

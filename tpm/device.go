@@ -17,15 +17,20 @@ import (
 // get their turn, and it waits for its next one, in which it loads its keys again.
 const longestStay = time.Second
 
+// absence is how long it then stays away from a device such as /dev/tpm0, which has no queue:
+// those that wait try to open it again and again, at least every longestPause.
+const absence = 3 * longestPause / 2
+
 // A Device owns the connection to a TPM. A TPM does one thing at a time, and so does a
 // Device: an operation has exclusive use of the TPM from its first command to its last.
-// It is safe for concurrent use. A Device that [Open] made for a socket gives up its
-// connection between operations, so that other processes get their turn.
+// It is safe for concurrent use. A Device that [Open] made for a socket, or for a device
+// without a resource manager, such as /dev/tpm0, gives up its connection between operations,
+// so that other processes get their turn.
 //
 // The next operation reopens a broken connection. Keys are loaded again when they
 // are needed.
 type Device struct {
-	kernel bool          // the operating system shuts it down
+	kernel bool          // a character device: the operating system shuts it down
 	shared bool          // other processes wait while this one is connected
 	turn   chan struct{} // holds one value while the TPM is free
 
@@ -60,7 +65,7 @@ func (u *URI) open() (*Device, error) {
 	}
 	path := cmp.Or(u.Device, defaultDevice)
 	dial := func() (io.ReadWriteCloser, error) { return openDevice(path, min(timeout, maxPatience)) }
-	return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: unmanaged(path)}, &Device{kernel: true})
+	return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: unmanaged(path)}, &Device{kernel: true, shared: unmanaged(path)})
 }
 
 // unmanaged reports whether a path is a device such as /dev/tpm0, which has one user
@@ -160,6 +165,9 @@ func (d *Device) connect() error {
 func (d *Device) makeWay() {
 	<-d.turn
 	d.leave()
+	if d.kernel {
+		time.Sleep(absence)
+	}
 	d.turn <- struct{}{}
 }
 

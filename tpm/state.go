@@ -162,6 +162,15 @@ func (st *state) create() error {
 // change edits the file; if another process has changed it, the error is
 // [keystore.ErrBusy].
 func (st *state) change(edit func(*stateFile)) error {
+	err := statefile.Change(st.path, func() error { return st.replace(edit) })
+	if err == statefile.ErrLocked {
+		return fmt.Errorf("tpm: state file %s %w: %w", st.path, err, keystore.ErrBusy)
+	}
+	return err
+}
+
+// replace is change while no other process changes the file.
+func (st *state) replace(edit func(*stateFile)) error {
 	data, _, err := readFile(st.path)
 	if err != nil {
 		return err

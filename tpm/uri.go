@@ -26,8 +26,9 @@ import (
 //	                     where it is looked for first
 //	timeout=2m           how long one command may take before the TPM counts as dead
 //
-// with at most one of device, unix and tcp. Most TPMs behind a socket serve one process
-// at a time while others wait; a [Device] gives them their turn. Characters other than
+// with at most one of device, unix and tcp. Most TPMs behind a socket, and devices without a
+// resource manager, such as /dev/tpm0, serve one process at a time while others wait; a
+// [Device] gives them their turn. Characters other than
 // letters, digits and -._~:/@,+ are percent-encoded.
 type URI struct {
 	Object  string // label of a provisioned key

@@ -50,6 +50,9 @@ var (
 	ErrExists = errors.New("exists already")
 	// ErrForged: someone without the key that authenticates the store changed it.
 	ErrForged = errors.New("state is not authentic")
+	// ErrUncertain: a change may or may not have been made, since etcd did not answer, or since
+	// the disk failed when it was written already.
+	ErrUncertain = errors.New("the change may or may not have been made")
 	// ErrStale: the copy of a [Shared] store may be out of date.
 	ErrStale = errors.New("too old to rely on")
 )

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -130,9 +131,13 @@ func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, er
 		return path{chain: rawChain(chains[0])}, nil
 	}
 	for _, at := range n.moments(c, now) {
-		if chains, err = n.paths(c, at); err == nil {
+		chains, then := n.paths(c, at)
+		if then == nil {
 			return path{chain: rawChain(chains[0]), at: at}, nil
-		} // otherwise something worse than its age is wrong
+		}
+		if !expired(then) { // something worse than its age is wrong
+			err = then
+		}
 	}
 	return path{}, err
 }
@@ -153,14 +158,15 @@ func (b Bundle) network() *network {
 }
 
 // issuer returns the issuer of the certificate, and the URL it gives for the issuer's
-// own. Both are empty without a certificate.
+// own, one for HTTP if there is one. Both are empty without a certificate.
 func (e *EKCertificate) issuer() (name, url string) {
 	if e.Certificate == nil {
 		return "", ""
 	}
 	name = writtenName(e.RawIssuer)
-	if len(e.IssuingCertificateURL) > 0 {
-		url = proof.Shorten(e.IssuingCertificateURL[0])
+	if all := e.IssuingCertificateURL; len(all) > 0 {
+		web := slices.IndexFunc(all, func(u string) bool { return strings.HasPrefix(strings.ToLower(u), "http") })
+		url = proof.Shorten(all[max(web, 0)])
 	}
 	return name, url
 }

@@ -78,3 +78,32 @@ func TestExpiredAuthority(t *testing.T) {
 		o.verify(pool(root.cert))
 	}
 }
+
+// TestNeverValidTogether names the certificate that is to blame if there was no time at which all
+// were valid, and the time by which it was checked.
+func TestNeverValidTogether(t *testing.T) {
+	root, m, f := newMaker(t, "Root"), newMaker(t, "Maker"), newForger(t)
+	now := time.Now()
+	early := *root.cert
+	early.NotBefore = now.AddDate(-9, 0, 0)
+	root.cert = root.issue(&early, root.key.Public(), &early)
+	template := *m.cert
+	template.NotBefore, template.NotAfter = now.AddDate(-9, 0, 0), now.AddDate(-3, 0, 0)
+	above := root.issue(&template, m.key.Public(), root.cert)
+	for what, tt := range map[string]struct {
+		from, until time.Time
+		want        string
+	}{
+		"issued later": {now.AddDate(-1, 0, 0), now.AddDate(1, 0, 0), "the certificate of CN=Maker: x509: certificate has expired or is not yet valid: current time "},
+		"to come":      {now.AddDate(1, 0, 0), now.AddDate(2, 0, 0), "x509: certificate has expired or is not yet valid: current time "},
+	} {
+		ek := m.certify(f.ek.Public(), func(c *x509.Certificate) { c.NotBefore, c.NotAfter = tt.from, tt.until })
+		f.certificates = [][]byte{ek, above.Raw}
+		o := newOffice(t, Policy{Bundle: bundleOf(t, []*x509.Certificate{root.cert})}, nil)
+		checkError(t, f.enroll(o), ErrPending)
+		why, plain := strings.CutPrefix(o.record(f.id()).Waits, "its EK certificate is not accepted: ")
+		if !plain || !strings.HasPrefix(why, tt.want+o.now.UTC().Format("2006-01-02")) {
+			t.Errorf("%s: %q", what, why)
+		}
+	}
+}

@@ -54,13 +54,22 @@ func (n *network) paths(c *x509.Certificate, at time.Time) ([][]*x509.Certificat
 // explained returns why there is no path, with what the standard library does not say.
 func (n *network) explained(c *x509.Certificate, err error) error {
 	var unknown x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
 	switch {
+	case errors.As(err, &invalid) && invalid.Cert != nil && !invalid.Cert.Equal(c):
+		return proof.Fail(ErrEKCertificate, "the certificate of %s: %w", writtenName(spelled(invalid.Cert).RawSubject), err)
 	case errors.As(err, &unknown):
 		return proof.Fail(ErrEKCertificate, "%w: issuer %s%s", err, issuerOf(unknown.Cert), n.obstacle(c))
 	case errors.As(err, new(x509.UnhandledCriticalExtension)):
 		return proof.Fail(ErrEKCertificate, "%w%s", err, cmp.Or(unsupported("it", c), n.obstacle(c)))
 	}
 	return proof.Fail(ErrEKCertificate, "%w", err)
+}
+
+// expired reports whether an error is about the age of a certificate.
+func expired(err error) bool {
+	var invalid x509.CertificateInvalidError
+	return errors.As(err, &invalid) && invalid.Reason == x509.Expired
 }
 
 // issuerOf names the issuer of a certificate, as the certificate does.

@@ -11,12 +11,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// certified is a forger with a certificate of a maker that names where its own is.
+// certified is a forger with a certificate of a maker that names where its own is: in a
+// directory, and on the Web.
 func certified(t testing.TB, m *maker) *forger {
 	t.Helper()
 	f := newForger(t)
 	f.certificates = [][]byte{m.certify(f.ek.Public(), func(c *x509.Certificate) {
-		c.IssuingCertificateURL = []string{"http://maker.example/ca.der"}
+		c.IssuingCertificateURL = []string{"ldap://maker.example/cn=ca", "http://maker.example/ca.der"}
 	})}
 	return f
 }

@@ -165,7 +165,7 @@ func TestRefusals(t *testing.T) {
 func keysOf(t *testing.T, chip *tpm.Device, path string) string {
 	d := openDevice(t, chip, path)
 	checkError(t, d.Check(), nil)
-	return fmt.Sprintf("%x %x", d.file.state.AK.Public, d.file.state.Keys[0].Public)
+	return fmt.Sprintf("%x %x", saved(t, d).file.state.AK.Public, saved(t, d).file.state.Keys[0].Public)
 }
 
 // refused enrolls a device again whose TPM has a quirk.

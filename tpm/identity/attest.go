@@ -10,8 +10,8 @@ import (
 )
 
 // Attest proves to the authority in which state this machine was started, with a quote of
-// PCRs, and with the event log if the authority asks for it. It needs no EK, changes
-// nothing on this machine, and other methods can be used meanwhile. The error is
+// PCRs, and with the event log if the authority asks for it. It needs no EK and changes
+// nothing on this machine. The error is
 // [ErrPolicy] if the authority does not allow that state, [ErrRevoked] if it has revoked
 // the device, and [ErrMalformed] if it does not support attestation.
 func (d *Device) Attest(ctx context.Context, exchange Exchange) error {
@@ -56,16 +56,16 @@ func (d *Device) attest(ctx context.Context, exchange Exchange, id []byte) error
 
 // attestation answers a challenge.
 func (d *Device) attestation(id []byte, c proof.AttestChallenge) (a proof.Attestation, err error) {
-	if err := d.acquireReady(); err != nil {
+	k, err := d.readReady()
+	if err != nil {
 		return a, err
 	}
-	defer d.mu.Unlock()
-	a = proof.Attestation{Type: proof.TypeAttestation, Version: proof.Version, ID: id, Challenge: c, AK: d.file.state.AK.Public}
+	a = proof.Attestation{Type: proof.TypeAttestation, Version: proof.Version, ID: id, Challenge: c, AK: k.file.state.AK.Public}
 	if c.EventLog {
 		if a.EventLog, err = proof.PackLog(d.EventLog); err != nil {
 			a.EventLog = nil // the authority has no use for it
 		}
 	}
-	a.Quote, err = d.quote(a.Digest(), d.PCRs)
+	a.Quote, err = k.quote(a.Digest(), d.PCRs)
 	return a, err
 }

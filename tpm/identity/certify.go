@@ -10,12 +10,12 @@ import (
 // With methods of package tpm. Certify returns a TPMS_ATTEST and a TPMT_SIGNATURE, for
 // Authority.Certified of package enroll.
 func (d *Device) Certify(lend func(f func(t transport.TPM, key tpm2.NamedHandle) error) error, qualifying []byte) (attest, signature []byte, err error) {
-	if err := d.acquireReady(); err != nil {
+	k, err := d.readReady()
+	if err != nil {
 		return nil, nil, err
 	}
-	defer d.mu.Unlock()
 	err = lend(func(t transport.TPM, key tpm2.NamedHandle) (err error) {
-		attest, signature, err = d.certify(t, key, qualifying)
+		attest, signature, err = k.certify(t, key, qualifying)
 		return err
 	})
 	return attest, signature, err

@@ -1,21 +1,25 @@
 package identity
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"errors"
-	"sync"
+	"fmt"
 	"time"
 
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
 )
 
 // A Device is the identity of this machine: its keys in a TPM, and a state file with
 // their blobs and certificates. It is safe for concurrent use. Every method reads the
-// file again, since another process may have renewed the identity.
+// file again, since another process may have renewed the identity. Init, Enroll and Renew
+// take turns, also with those of other processes, by a lock of the file PATH.lock; the other methods wait for none of them, only for the TPM.
 type Device struct {
 	// PCRs are the platform configuration registers (0 to 23, in the SHA-256 bank) that
 	// are quoted when the device enrolls. It may be empty.
@@ -26,41 +30,62 @@ type Device struct {
 	EventLog []byte
 	Time     func() time.Time // nil means time.Now
 
-	mu sync.Mutex // held by every method
-	keyring
+	store *tpm.Store
+	path  string
+	turn  chan struct{} // holds a value while a method changes the file
 }
 
 // Open reads the state file at path, which need not exist; a damaged one is [ErrDamaged].
 // The keys are under the storage key of the store, which the caller must close after the
 // last use of the Device.
 func Open(store *tpm.Store, path string) (*Device, error) {
-	f := &file{path: path}
-	if err := f.read(); err != nil {
+	d := &Device{store: store, path: path, turn: make(chan struct{}, 1)}
+	if _, err := d.read(); err != nil {
 		return nil, err
 	}
-	return &Device{keyring: keyring{store: store, file: f}}, nil
+	return d, nil
 }
 
-// acquire begins a method, which ends with mu.Unlock.
-func (d *Device) acquire() error {
-	d.mu.Lock()
-	err := d.file.read()
-	if err != nil {
-		d.mu.Unlock()
-	}
-	return err
+// read returns the keys in the file as it is now. Each method has its own copy of them.
+func (d *Device) read() (keyring, error) {
+	s, sum, err := readState(d.path)
+	return keyring{store: d.store, file: &file{path: d.path, state: s, sum: sum}}, err
 }
 
-// acquireReady is acquire for methods that need the keys that Init makes.
-func (d *Device) acquireReady() error {
-	if err := d.acquire(); err != nil {
-		return err
+// readReady is read for methods that need the keys that Init makes.
+func (d *Device) readReady() (keyring, error) {
+	k, err := d.read()
+	if err == nil {
+		err = k.file.state.ready()
 	}
-	err := d.file.state.ready()
+	return k, err
+}
+
+// longestTurn is how long to wait for another process that enrolls the device.
+const longestTurn = 3 * time.Minute
+
+// takeTurn waits until no other method, and no other process, changes the file; end lets the next
+// one do so. An authority that heard of other keys in the meantime would take those of one of them
+// for the present ones, and this machine those of another.
+func (d *Device) takeTurn(ctx context.Context, progress func(string)) (end func(), err error) {
+	select {
+	case d.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("enroll: wait for an enrollment under way: %w", ctx.Err())
+	}
+	limited, cancel := context.WithTimeout(ctx, longestTurn)
+	defer cancel()
+	unlock, err := statefile.Take(limited, d.path+".lock", func() {
+		report(progress, "waiting for another process that enrolls this device")
+	})
 	if err != nil {
-		d.mu.Unlock()
+		<-d.turn
+		if err == statefile.ErrLocked {
+			return nil, proof.Fail(ErrInUse, "%s %w", d.path, errors.Join(err, ctx.Err()))
+		}
+		return nil, fmt.Errorf("enroll: state file: %w", err)
 	}
-	return err
+	return func() { unlock(); <-d.turn }, nil
 }
 
 func (d *Device) now() time.Time {
@@ -74,16 +99,16 @@ func (d *Device) now() time.Time {
 // [ErrCleared], or an error of the TPM. The EK is not checked if making it needs an
 // endorsement password that was not given: the other keys are sufficient.
 func (d *Device) Check() error {
-	if err := d.acquireReady(); err != nil {
+	k, err := d.readReady()
+	if err != nil {
 		return err
 	}
-	defer d.mu.Unlock()
-	err := d.do(func(t transport.TPM) error { return d.withEK(t, func(ek) error { return nil }) })
+	err = k.do(func(t transport.TPM) error { return k.withEK(t, func(ek) error { return nil }) })
 	if closed := (*tpm.PasswordError)(nil); err != nil && (!errors.As(err, &closed) || closed.Err != nil) {
 		return err
 	}
-	for _, b := range append([]tpm.Blob{*d.file.state.AK}, d.file.state.Keys...) {
-		if err := d.loads(b); err != nil {
+	for _, b := range append([]tpm.Blob{*k.file.state.AK}, k.file.state.Keys...) {
+		if err := k.loads(b); err != nil {
 			return err
 		}
 	}
@@ -121,22 +146,22 @@ type Credential struct {
 // certificate if the authority issues certificates. Before the device is enrolled, the
 // error is [ErrNotEnrolled].
 func (d *Device) Credentials() (name string, list []Credential, err error) {
-	if err := d.acquire(); err != nil {
+	k, err := d.read()
+	if err != nil {
 		return "", nil, err
 	}
-	defer d.mu.Unlock()
-	return d.credentials()
+	return k.credentials()
 }
 
 // Next returns the LDevIDs of a renewal that was begun and not completed, without certificates.
 // If only the answer of the authority was lost, it accepts these instead of the present ones.
 func (d *Device) Next() (list []Credential, err error) {
-	if err := d.acquire(); err != nil {
+	k, err := d.read()
+	if err != nil {
 		return nil, err
 	}
-	defer d.mu.Unlock()
-	for _, b := range d.file.state.Next {
-		s, err := d.signer(b)
+	for _, b := range k.file.state.Next {
+		s, err := k.signer(b)
 		if err != nil {
 			return nil, err
 		}

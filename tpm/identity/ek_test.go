@@ -211,7 +211,7 @@ func TestStoredTemplates(t *testing.T) {
 				if err := d.Enroll(context.Background(), m.office(t).exchange, nil); err != nil {
 					t.Fatal(err)
 				}
-				if !sameEK(d.file.state.EK.Public, public) {
+				if !sameEK(saved(t, d).file.state.EK.Public, public) {
 					t.Error("another EK")
 				}
 				if err := d.Init(context.Background(), InitOptions{}, nil); err != nil { // changes nothing
@@ -320,23 +320,23 @@ func TestCertificateFile(t *testing.T) {
 	if err := d.Enroll(ctx, m.office(t).exchange, nil); err != nil {
 		t.Fatal(err)
 	}
-	if !sameEK(d.file.state.EK.Public, public) || len(d.file.state.EK.Certificates) != 2 {
-		t.Errorf("%+v", d.file.state.EK)
+	if !sameEK(saved(t, d).file.state.EK.Public, public) || len(saved(t, d).file.state.EK.Certificates) != 2 {
+		t.Errorf("%+v", saved(t, d).file.state.EK)
 	}
-	if err := d.Init(ctx, InitOptions{}, nil); err != nil || len(d.file.state.EK.Certificates) != 2 {
+	if err := d.Init(ctx, InitOptions{}, nil); err != nil || len(saved(t, d).file.state.EK.Certificates) != 2 {
 		t.Errorf("%v, and the certificates are lost", err)
 	}
 	turned := append(enroll.PEM("CERTIFICATE", m.between.Raw), enroll.PEM("CERTIFICATE", der)...)
-	if err := d.Init(ctx, InitOptions{Certificate: turned}, nil); err != nil || !bytes.Equal(d.file.state.EK.Certificates[0], der) {
+	if err := d.Init(ctx, InitOptions{Certificate: turned}, nil); err != nil || !bytes.Equal(saved(t, d).file.state.EK.Certificates[0], der) {
 		t.Errorf("the issuer's first: %v", err)
 	}
 	coded := base64.URLEncoding.EncodeToString(der) // as a maker's service has it
 	for _, text := range []string{base64.StdEncoding.EncodeToString(der) + "\n", coded, `{"pubhash":"AA","certificate":"` + coded + `"}`} {
-		if err := d.Init(ctx, InitOptions{Certificate: []byte(text)}, nil); err != nil || !bytes.Equal(d.file.state.EK.Certificates[0], der) {
+		if err := d.Init(ctx, InitOptions{Certificate: []byte(text)}, nil); err != nil || !bytes.Equal(saved(t, d).file.state.EK.Certificates[0], der) {
 			t.Errorf("%.30s: %v", text, err)
 		}
 	}
-	if err := d.Init(ctx, InitOptions{Certificate: der}, nil); err != nil || len(d.file.state.EK.Certificates) != 1 {
+	if err := d.Init(ctx, InitOptions{Certificate: der}, nil); err != nil || len(saved(t, d).file.state.EK.Certificates) != 1 {
 		t.Errorf("%v, and the certificates stay", err)
 	}
 }

@@ -85,7 +85,7 @@ func TestService(t *testing.T) {
 				}
 			}
 			d := openDevice(t, chip, path)
-			if list := d.file.state.EK.Certificates; asked != 1 || len(list) == 0 || !bytes.Equal(list[0], der) {
+			if list := saved(t, d).file.state.EK.Certificates; asked != 1 || len(list) == 0 || !bytes.Equal(list[0], der) {
 				t.Fatalf("asked %d times, %d certificates", asked, len(list))
 			}
 			if form != "the one above it first" {
@@ -137,7 +137,7 @@ func TestServiceWithout(t *testing.T) {
 	checkError(t, initialize(m.certify(t, ecc), nil), ErrEKCertificate)
 	checkError(t, initialize([]byte(`{"certificate":7,"x":"%zz"}`), nil), ErrEKCertificate)
 	checkError(t, initialize(good[:len(good)-1], nil), ErrEKCertificate)
-	if list := openDevice(t, chip, path).file.state.EK.Certificates; len(list) != 0 {
+	if list := saved(t, openDevice(t, chip, path)).file.state.EK.Certificates; len(list) != 0 {
 		t.Errorf("%d certificates", len(list))
 	}
 	checkError(t, initialize(good, nil), nil)

@@ -24,38 +24,53 @@ type Exchange func(ctx context.Context, request []byte) (response []byte, err er
 // [ErrPending] and the errors after it for the answers of an authority. progress, if not
 // nil, is called before each step.
 func (d *Device) Enroll(ctx context.Context, exchange Exchange, progress func(string)) error {
-	if err := d.acquireReady(); err != nil {
+	end, err := d.takeTurn(ctx, progress)
+	if err != nil {
 		return err
 	}
-	defer d.mu.Unlock()
-	return d.application(exchange, progress).run(ctx)
+	defer end()
+	k, err := d.readReady()
+	if err != nil {
+		return err
+	}
+	return d.application(k, exchange, progress).run(ctx)
 }
 
 // Renew enrolls new keys, for which the enrolled one vouches. After an error the old
 // keys stay in use, and the next Renew or Enroll continues with the same new ones.
 func (d *Device) Renew(ctx context.Context, exchange Exchange, progress func(string)) error {
-	if err := d.acquireReady(); err != nil {
+	end, err := d.takeTurn(ctx, progress)
+	if err != nil {
 		return err
 	}
-	defer d.mu.Unlock()
-	if d.file.state.Identity == nil {
+	defer end()
+	k, err := d.readReady()
+	if err != nil {
+		return err
+	}
+	if k.file.state.Identity == nil {
 		return fmt.Errorf("enroll: %w", ErrNotEnrolled)
 	}
-	if len(d.file.state.Next) == 0 {
+	if len(k.file.state.Next) == 0 {
 		report(progress, "making new identity keys")
-		var next []tpm.Blob
-		for _, k := range d.file.state.Keys {
-			b, err := d.keyring.create(k.Algorithm, false)
-			if err != nil {
-				return cleared(err)
-			}
-			next = append(next, b)
-		}
-		if err := d.file.save(func(s *state) { s.Next = next }); err != nil {
+		if err := k.makeNext(); err != nil {
 			return err
 		}
 	}
-	return d.application(exchange, progress).run(ctx)
+	return d.application(k, exchange, progress).run(ctx)
+}
+
+// makeNext makes the new keys of a renewal, of the same kinds as the present ones.
+func (k keyring) makeNext() error {
+	var next []tpm.Blob
+	for _, old := range k.file.state.Keys {
+		b, err := k.create(old.Algorithm, false)
+		if err != nil {
+			return cleared(err)
+		}
+		next = append(next, b)
+	}
+	return k.file.save(func(s *state) { s.Next = next })
 }
 
 func report(progress func(string), what string) {
@@ -76,8 +91,8 @@ type application struct {
 }
 
 // application prepares an attempt to enroll the keys of this device.
-func (d *Device) application(exchange Exchange, progress func(string)) *application {
-	a := &application{keyring: d.keyring, pcrs: d.PCRs, now: d.now, exchange: exchange, progress: progress}
+func (d *Device) application(k keyring, exchange Exchange, progress func(string)) *application {
+	a := &application{keyring: k, pcrs: d.PCRs, now: d.now, exchange: exchange, progress: progress}
 	if len(d.PCRs) == 0 || len(d.EventLog) == 0 {
 		return a
 	}

@@ -23,8 +23,9 @@ import (
 func TestForeignBlobs(t *testing.T) {
 	ctx := context.Background()
 	o := newOffice(t, accepting())
-	a := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
-	b := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
+	d := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
+	other := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
+	a, b := saved(t, d), saved(t, other)
 	good := a.file.state
 	for name, put := range map[string]func(){
 		"AK":     func() { a.file.state.AK = b.file.state.AK },
@@ -43,7 +44,7 @@ func TestForeignBlobs(t *testing.T) {
 		if _, err := a.file.state.write(a.file.path); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.Enroll(ctx, o.exchange, nil); !errors.Is(err, ErrCleared) {
+		if err := d.Enroll(ctx, o.exchange, nil); !errors.Is(err, ErrCleared) {
 			t.Errorf("%s: %v", name, err)
 		}
 		a.file.state = good
@@ -52,7 +53,7 @@ func TestForeignBlobs(t *testing.T) {
 	if _, err := a.file.state.write(a.file.path); err != nil {
 		t.Fatal(err)
 	}
-	begin, err := a.application(nil, nil).begin()
+	begin, err := d.application(saved(t, d), nil, nil).begin()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,9 +66,9 @@ func TestForeignBlobs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = a.application(nil, nil).prove(begin, c)
+	_, err = d.application(a, nil, nil).prove(begin, c)
 	checkError(t, err, ErrActivation)
-	_, err = b.application(nil, nil).prove(begin, c)
+	_, err = other.application(b, nil, nil).prove(begin, c)
 	checkError(t, err, ErrActivation)
 	if list, err := o.List(ctx); err != nil || len(list) > 0 {
 		t.Errorf("%d records, %v", len(list), err)
@@ -234,7 +235,7 @@ func TestBadAuthority(t *testing.T) {
 // ask gets the challenge of a device.
 func ask(t *testing.T, o *office, d *Device) proof.Challenge {
 	t.Helper()
-	b, err := d.application(nil, nil).begin()
+	b, err := d.application(saved(t, d), nil, nil).begin()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,6 +69,16 @@ func (o *office) restart() {
 	o.open()
 }
 
+// saved are the keys in the file of a device.
+func saved(t testing.TB, d *Device) keyring {
+	t.Helper()
+	k, err := d.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
 func (o *office) exchange(ctx context.Context, request []byte) ([]byte, error) {
 	response, _ := o.Handle(ctx, request)
 	return response, nil

@@ -45,10 +45,15 @@ type InitOptions struct {
 //
 // On a chip it may take minutes. progress, if not nil, is called before each step.
 func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string)) error {
-	if err := d.acquire(); err != nil {
+	end, err := d.takeTurn(ctx, progress)
+	if err != nil {
 		return err
 	}
-	defer d.mu.Unlock()
+	defer end()
+	k, err := d.read()
+	if err != nil {
+		return err
+	}
 	if len(o.Algorithms) == 0 {
 		o.Algorithms = []keystore.Algorithm{keystore.ECDSAP256}
 	}
@@ -58,7 +63,7 @@ func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string))
 			return err
 		}
 	}
-	i := initialization{InitOptions: o, keyring: d.keyring}
+	i := initialization{InitOptions: o, keyring: k}
 	steps := []struct {
 		what string
 		do   func() error

@@ -214,7 +214,7 @@ func TestMakersCertificateRelayed(t *testing.T) {
 		if err != nil {
 			return o.exchange(ctx, request)
 		}
-		a := honest.application(nil, nil)
+		a := honest.application(saved(t, honest), nil, nil)
 		if err := a.do(func(tp transport.TPM) (err error) { a.maker, err = findMakerKey(tp, nil); return err }); err != nil {
 			return nil, err
 		}

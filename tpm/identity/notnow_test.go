@@ -102,7 +102,7 @@ func TestHandleGone(t *testing.T) {
 	const noHandle = 0x18b // TPM_RC_HANDLE, of the first handle
 	p, path, gone := tpmtest.Start(t), newPath(t), false
 	chip := connect(t, p)
-	before := ready(t, chip, path).file.state.AK.Public
+	before := saved(t, ready(t, chip, path)).file.state.AK.Public
 	chip.Close()
 	chip, err := tpm.NewDevice(p.Quirky(func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
 		if gone && tpmtest.Command(command) == uint32(tpm2.TPMCCLoad) {
@@ -121,7 +121,7 @@ func TestHandleGone(t *testing.T) {
 		t.Error(gone, err)
 	}
 	checkError(t, d.Init(t.Context(), InitOptions{}, nil), nil)
-	if !bytes.Equal(d.file.state.AK.Public, before) {
+	if !bytes.Equal(saved(t, d).file.state.AK.Public, before) {
 		t.Error("another AK")
 	}
 }

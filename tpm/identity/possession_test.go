@@ -130,10 +130,11 @@ func (h *holder) decryption(t *testing.T) certifiable {
 
 func (h *holder) identity(t *testing.T) certifiable {
 	t.Helper()
-	k := h.file.state.Keys[0]
+	keys := saved(t, h.Device)
+	k := keys.file.state.Keys[0]
 	return certifiable{k.Public, func(f func(transport.TPM, tpm2.NamedHandle) error) error {
-		return h.do(func(chip transport.TPM) error {
-			return h.use(chip, k, func(key tpm2.NamedHandle) error { return f(chip, key) })
+		return keys.do(func(chip transport.TPM) error {
+			return keys.use(chip, k, func(key tpm2.NamedHandle) error { return f(chip, key) })
 		})
 	}}
 }

@@ -21,18 +21,18 @@ const (
 // of 16 to 32 bytes from the verifier. The event log of the Device is included. The
 // result is JSON, for VerifyQuote of package enroll.
 func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
-	if err := d.acquireReady(); err != nil {
-		return nil, err
-	}
-	defer d.mu.Unlock()
-	if len(nonce) < minNonce || len(nonce) > maxNonce {
-		return nil, fmt.Errorf("enroll: a nonce must be %d to %d bytes long: get a new one from whoever checks the quote", minNonce, maxNonce)
-	}
-	q, err := d.quote(nonce, pcrs)
+	k, err := d.readReady()
 	if err != nil {
 		return nil, err
 	}
-	s := proof.StandaloneQuote{Type: proof.TypeQuote, Version: proof.Version, AK: d.file.state.AK.Public, Nonce: nonce, Quote: q}
+	if len(nonce) < minNonce || len(nonce) > maxNonce {
+		return nil, fmt.Errorf("enroll: a nonce must be %d to %d bytes long: get a new one from whoever checks the quote", minNonce, maxNonce)
+	}
+	q, err := k.quote(nonce, pcrs)
+	if err != nil {
+		return nil, err
+	}
+	s := proof.StandaloneQuote{Type: proof.TypeQuote, Version: proof.Version, AK: k.file.state.AK.Public, Nonce: nonce, Quote: q}
 	if len(d.EventLog) > 0 {
 		s.EventLog, err = proof.PackLog(d.EventLog)
 	}

@@ -86,25 +86,29 @@ type file struct {
 	sum   string
 }
 
-// read reads the file again.
-func (f *file) read() error {
-	s, sum, err := readState(f.path)
-	if err == nil {
-		f.state, f.sum = s, sum
+// save changes the state and writes it; after an error the state is unchanged. If another
+// process changed the file in the meantime, the error is [ErrInUse].
+func (f *file) save(change func(*state)) error {
+	err := statefile.Change(f.path, func() error { return f.replace(change) })
+	if err == statefile.ErrLocked {
+		return proof.Fail(ErrInUse, "%s %w", f.path, err)
 	}
 	return err
 }
 
-// save changes the state and writes it; after an error the state is unchanged. If another
-// process changed the file in the meantime, the error is [ErrInUse].
-func (f *file) save(change func(*state)) error {
-	if _, sum, err := readState(f.path); err != nil || sum != f.sum {
-		return errors.Join(err, proof.Fail(ErrInUse, "another process changed %s meanwhile: try again", f.path))
+// replace is save while no other process changes the file.
+func (f *file) replace(change func(*state)) error {
+	_, sum, err := readState(f.path)
+	switch {
+	case err != nil:
+		return err
+	case sum != f.sum:
+		return proof.Fail(ErrInUse, "another process changed %s meanwhile: try again", f.path)
 	}
 	next := f.state
 	next.Keys, next.Next = slices.Clone(f.state.Keys), slices.Clone(f.state.Next)
 	change(&next)
-	sum, err := next.write(f.path)
+	sum, err = next.write(f.path)
 	if sum != "" {
 		f.state, f.sum = next, sum
 	}

@@ -33,11 +33,11 @@ type KeyStatus struct {
 
 // Status returns the state of the device, without using its TPM.
 func (d *Device) Status() (Status, error) {
-	if err := d.acquire(); err != nil {
+	k, err := d.read()
+	if err != nil {
 		return Status{}, err
 	}
-	defer d.mu.Unlock()
-	return d.file.state.status(d.now())
+	return k.file.state.status(d.now())
 }
 
 func (d *state) status(now time.Time) (Status, error) {

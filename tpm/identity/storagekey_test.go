@@ -102,8 +102,8 @@ func TestStorageKey(t *testing.T) {
 			if got := persistent(t, chip, usual); string(got) != string(before) {
 				t.Errorf("%#x holds %x, and held %x", usual, got, before)
 			}
-			if got := persistent(t, chip, other); string(got) != string(d.file.state.StorageKey) {
-				t.Errorf("%#x holds %x, and the identity is under %x", other, got, d.file.state.StorageKey)
+			if got := persistent(t, chip, other); string(got) != string(saved(t, d).file.state.StorageKey) {
+				t.Errorf("%#x holds %x, and the identity is under %x", other, got, saved(t, d).file.state.StorageKey)
 			}
 			o.verify(nil)
 		})
@@ -124,14 +124,14 @@ func TestStorageKeyOfBefore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		under := d.file.state.StorageKey.String()
+		under := saved(t, d).file.state.StorageKey.String()
 		checkError(t, d.Check(), nil)
 		checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
 		checkError(t, d.Init(ctx, InitOptions{}, nil), nil)
 		checkError(t, d.Renew(ctx, o.exchange, nil), nil)
 		checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
-		if d.file.state.StorageKey.String() != under {
-			t.Errorf("it moved from %s to %s", under, d.file.state.StorageKey)
+		if saved(t, d).file.state.StorageKey.String() != under {
+			t.Errorf("it moved from %s to %s", under, saved(t, d).file.state.StorageKey)
 		}
 	}
 	o.verify(nil)
@@ -146,8 +146,9 @@ func TestStorageKeyOfBefore(t *testing.T) {
 	checkError(t, Diagnose(chip, path), nil)
 	checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
 
-	d.file.state.StorageKey[2] ^= 1 // as if the seed of the owner were another
-	before, err := d.file.state.write(path)
+	was := saved(t, d).file.state
+	was.StorageKey[2] ^= 1 // as if the seed of the owner were another
+	before, err := was.write(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,8 +163,8 @@ func TestStorageKeyOfBefore(t *testing.T) {
 		t.Errorf("%s is not the file that was replaced: %v", kept[0], err)
 	}
 	checkError(t, d.Enroll(ctx, o.exchange, nil), nil)
-	if got := persistent(t, chip, other); string(got) != string(d.file.state.StorageKey) {
-		t.Errorf("%#x holds %x, and the identity is under %x", other, got, d.file.state.StorageKey)
+	if got := persistent(t, chip, other); string(got) != string(saved(t, d).file.state.StorageKey) {
+		t.Errorf("%#x holds %x, and the identity is under %x", other, got, saved(t, d).file.state.StorageKey)
 	}
 }
 

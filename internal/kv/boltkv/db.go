@@ -151,19 +151,38 @@ func (d *DB) view(fn func(*bbolt.Tx) error) error {
 
 // update writes. A crash anywhere leaves a lock.
 func (d *DB) update(fn func(*bbolt.Tx) error) error {
-	never, number := false, int64(0)
+	never, number, ran := false, int64(0), false
 	err := d.once(&never, func() error {
 		return d.db.Update(func(t *bbolt.Tx) error {
 			if number = int64(t.ID()); number <= d.newest.Load() {
 				return errWentBack()
 			}
-			return fn(t)
+			err := fn(t)
+			ran = err == nil
+			return err
 		})
 	})
-	if err == nil {
+	switch {
+	case err == nil:
 		d.newest.Store(number)
+	case ran:
+		return d.committed(number, d.ofDisk(err))
 	}
 	return d.ofDisk(err)
+}
+
+// committed adds [kv.ErrUncertain] to the error of a commit if readers see what it wrote: the last
+// sync may fail after that.
+func (d *DB) committed(number int64, err error) error {
+	seen := false
+	unread := d.view(func(t *bbolt.Tx) error {
+		seen = int64(t.ID()) >= number
+		return nil
+	})
+	if seen || unread != nil {
+		err = fmt.Errorf("%w: %w", err, kv.ErrUncertain)
+	}
+	return err
 }
 
 // ofDisk adds the path to an error of fdatasync, and what to do about a failing disk. Errors of

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
@@ -73,5 +75,29 @@ func TestMappedDiskFails(t *testing.T) {
 	for range 2 {
 		harmless := false
 		wantDiskFails(t, d.once(&harmless, func() error { panic("a page is not there") }))
+	}
+}
+
+// TestUncertain says that a change may have been made if the disk fails when readers see it already.
+func TestUncertain(t *testing.T) {
+	d := openTest(t, filepath.Join(t.TempDir(), "file"), layout())
+	number := int64(0)
+	err := d.update(func(tx *bbolt.Tx) error {
+		number = int64(tx.ID())
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[int64]bool{number: true, number + 1: false} {
+		err := d.committed(at, d.ofDisk(syscall.EIO))
+		wantDiskFails(t, err)
+		if errors.Is(err, kv.ErrUncertain) != want {
+			t.Errorf("transaction %d after %d: %v", at, number, err)
+		}
+	}
+	failed := errors.New("the function failed")
+	if err := d.update(func(*bbolt.Tx) error { return failed }); err != failed {
+		t.Error(err)
 	}
 }

@@ -85,7 +85,7 @@ const (
 )
 
 // ErrUncertain: a change may or may not have been made, since etcd did not answer.
-var ErrUncertain = errors.New("the change may or may not have been made")
+var ErrUncertain = kv.ErrUncertain
 
 // A failure is an error with its own text that is also another error, whose text refers
 // to files.

@@ -8,6 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -26,6 +27,7 @@ var kinds = []struct {
 	{"not-revoked", state.ErrNotRevoked},
 	{"conflict", state.ErrConflict},
 	{"other-keys", ErrOtherKeys},
+	{uncertain, etcd.ErrUncertain},
 	{"device-unknown", enroll.ErrUnknown},
 	{"device-name", enroll.ErrName},
 	{"device-state", enroll.ErrState},
@@ -51,6 +53,9 @@ func problemOf(err error) problem {
 	}
 	return problem{Error: err.Error()}
 }
+
+// uncertain is the code for a change that may have been made.
+const uncertain = "uncertain"
 
 // configuration is the code for an error in a file that the server read.
 const configuration = "configuration"
@@ -110,12 +115,13 @@ func (e requestError) Unwrap() error { return e.error }
 
 // statusOf returns the HTTP status for an error.
 func statusOf(err error) int {
+	code := problemOf(err).Code
 	switch {
 	case errors.As(err, new(*http.MaxBytesError)):
 		return http.StatusRequestEntityTooLarge
 	case errors.As(err, new(requestError)):
 		return http.StatusBadRequest
-	case problemOf(err).Code != "":
+	case code != "" && code != uncertain:
 		return http.StatusConflict
 	}
 	return http.StatusInternalServerError

@@ -18,6 +18,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -291,6 +292,9 @@ func TestProblems(t *testing.T) {
 	}
 	if err := problemOf(errors.New("exists")).err(); errors.Is(err, bolt.ErrExists) || err.Error() != "running server: exists" {
 		t.Error(err)
+	}
+	if !Uncertain(problemOf(etcd.ErrUncertain).err()) || statusOf(etcd.ErrUncertain) != http.StatusInternalServerError {
+		t.Error("a change that may have been made is told as one that was not")
 	}
 	if statusOf(enroll.ErrState) != http.StatusConflict || statusOf(errors.New("disk")) != http.StatusInternalServerError {
 		t.Error("wrong status")

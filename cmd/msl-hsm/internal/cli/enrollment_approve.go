@@ -122,9 +122,12 @@ func (a *approver) take(n int, line string) error {
 		return nil
 	}
 	device, err := a.parse(line)
-	if err != nil {
+	switch {
+	case ofLine(err):
 		a.refuse(n, err)
 		return nil
+	case err != nil:
+		return errors.Join(fmt.Errorf("%s: from line %d on: %w", a.file, n, err), a.flush())
 	}
 	a.some, a.lines = append(a.some, device), append(a.lines, n)
 	if len(a.some) == approveTogether {
@@ -136,7 +139,7 @@ func (a *approver) take(n int, line string) error {
 // parse reads a device, its name and a note.
 func (a *approver) parse(line string) (d enroll.Approval, err error) {
 	if !utf8.ValidString(line) {
-		return d, fmt.Errorf("is not UTF-8")
+		return d, exit.Usagef("is not UTF-8")
 	}
 	what, rest := cutField(line)
 	id, err := completeID(a.devices, what)
@@ -152,7 +155,7 @@ func (a *approver) parse(line string) (d enroll.Approval, err error) {
 	}
 	name := maphash.String(a.seed, d.Name)
 	if before, again := a.named[d.ID]; again && before != name {
-		return d, fmt.Errorf("the device has another name on an earlier line")
+		return d, exit.Usagef("the device has another name on an earlier line")
 	}
 	a.named[d.ID] = name
 	return d, nil
@@ -175,19 +178,31 @@ func cutField(s string) (field, rest string) {
 // flush approves the waiting devices.
 func (a *approver) flush() error {
 	errs, err := a.devices.Approve(a.some)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	var failed error
 	for i, err := range errs {
-		if err != nil {
-			a.refuse(a.lines[i], err)
-		} else {
+		switch {
+		case err == nil:
 			a.approved++
+		case ofLine(err):
+			a.refuse(a.lines[i], err)
+		case failed == nil:
+			failed = fmt.Errorf("%s: from line %d on: %w", a.file, a.lines[i], err)
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("%s: from line %d on: %w", a.file, a.lines[len(errs)], err)
+	if failed != nil {
+		return failed
 	}
 	a.some, a.lines = a.some[:0], a.lines[:0]
 	a.line.tell("approved %s", exit.Count(a.approved, "device", "devices"))
 	return nil
+}
+
+// ofLine reports whether an error is about one device, so that others can be approved.
+func ofLine(err error) bool {
+	return exit.IsAny(err, enroll.ErrUnknown, enroll.ErrName, enroll.ErrState) || err != nil && exit.Code(err) == exit.Usage
 }
 
 func (a *approver) refuse(line int, err error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
@@ -91,5 +92,36 @@ func TestApprovalsCountedOnce(t *testing.T) {
 	err := a.read(strings.NewReader(strings.Repeat(strings.Repeat("1", 64)+"\n", approveTogether+3)))
 	if err == nil || err.Error() != "f: from line 101 on: gone" || a.approved != 100 {
 		t.Errorf("%d approved, %v", a.approved, err)
+	}
+}
+
+// A fullEnrollments knows nothing of the devices that it is given, because its disk is full.
+type fullEnrollments struct{ fakeEnrollments }
+
+func (f *fullEnrollments) Find(string) ([]enroll.Record, error) { return nil, syscall.ENOSPC }
+
+func (f *fullEnrollments) Approve(list []enroll.Approval) ([]error, error) {
+	errs := make([]error, len(list))
+	for i, d := range list {
+		if errs[i] = syscall.ENOSPC; d.Name == "taken" {
+			errs[i] = enroll.ErrName
+		}
+	}
+	return errs, nil
+}
+
+// TestApprovalsStop stops at an error that is not about a line, instead of saying it of each.
+func TestApprovalsStop(t *testing.T) {
+	rest := "\n" + strings.Repeat(strings.Repeat("2", 64)+"\n", 2*approveTogether)
+	for text, want := range map[string]string{
+		strings.Repeat("1", 64) + " taken" + rest: "f: from line 2 on: no space left on device",
+		"short" + rest: "f: from line 1 on: no space left on device",
+	} {
+		var refused bytes.Buffer
+		a := &approver{p: &program{stderr: &refused}, devices: &fullEnrollments{}, file: "f"}
+		err := a.read(strings.NewReader(text))
+		if err == nil || err.Error() != want || a.wrong != strings.Count(text, "taken") || bytes.Count(refused.Bytes(), []byte("\n")) != a.wrong {
+			t.Errorf("%d wrong, %v: %s", a.wrong, err, refused.Bytes())
+		}
 	}
 }

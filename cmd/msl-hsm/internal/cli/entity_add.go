@@ -239,8 +239,10 @@ func tellRegistered(p *program, e state.EntityRecord, psk string) {
 }
 
 // writePSK writes a key set to a new file.
-func writePSK(k *entityauth.PSKFile, path string) error {
-	err := k.Write(path)
+func writePSK(k *entityauth.PSKFile, path string) error { return elsewhere(k.Write(path)) }
+
+// elsewhere says what to do if a new file exists.
+func elsewhere(err error) error {
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w: name another file, or move that one away", err)
 	}
@@ -322,7 +324,7 @@ func pskEntity(c *config.Config, own *admin.Keys, to admin.Registry, e *state.En
 	}
 	switch {
 	case f.tpmPSK:
-		return keys.WriteWrapped(k, f.out, f.storageKey)
+		return elsewhere(keys.WriteWrapped(k, f.out, f.storageKey))
 	case f.generatePSK != "":
 		return writePSK(k, f.generatePSK)
 	}

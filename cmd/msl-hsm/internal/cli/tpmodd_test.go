@@ -116,12 +116,13 @@ func (m *oddMaker) store(t *testing.T, chip transport.TPM, ek, odd string) {
 	defineNV(t, chip, at, len(der), der)
 }
 
-// oddCases are devices with each odd certificate, and passwords that change from one to the next.
+// oddCases are each chip with each odd certificate, and EKs and passwords that change from one to
+// the next.
 func oddCases() (list []fieldCase) {
-	words := []string{"", "o", "e", "l", "oel"}
+	eks, words := []string{"rsa2048", "p256"}, []string{"", "o", "e", "l", "oe", "ol", "el", "oel"}
 	for i, odd := range slices.Sorted(maps.Keys(oddities())) {
-		for n, ek := range []string{"rsa2048", "p256"} {
-			list = append(list, fieldCase{"none", ek, words[(2*i+n)%len(words)], odd})
+		for n, quirk := range slices.Sorted(maps.Keys(fieldQuirks())) {
+			list = append(list, fieldCase{quirk, eks[(i+n)%2], words[(3*i+n)%len(words)], odd})
 		}
 	}
 	return list
