@@ -23,6 +23,9 @@ type follower struct {
 	id       string
 	presence state.Presence
 	settled  bool // nothing to do until the number changes
+
+	lapsed bool   // a version of the key is gone that may still authenticate the state
+	failed string // why no other version does yet
 }
 
 // Follow makes the server follow the rotations of its keys, until the returned function
@@ -105,7 +108,11 @@ func (f *follower) follow(ctx context.Context, log *slog.Logger, first bool) (do
 	defer f.live.reloading.Unlock()
 	s := f.live.Service()
 	if s.keysLost.Swap(false) {
-		afterLoss(ctx, log, s)
+		s.MSL.Forget() // the tokens of the devices open again what remains
+		f.lapsed = true
+	}
+	if f.lapsed {
+		f.authenticate(ctx, log, s)
 	}
 	r, err := s.State.Rotation(ctx)
 	if err != nil || !first && f.settled && r.Number == f.presence.Number {

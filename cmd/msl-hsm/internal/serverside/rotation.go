@@ -84,17 +84,19 @@ func (s *base) lost(of *msl.Versions, keys string, log *slog.Logger) func(versio
 	}
 }
 
-// afterLoss ends the sessions of a version that is gone, which opens what remains again from
-// the tokens of the devices, and makes another version authenticate the state and the records of
-// devices while it is known that they are authentic.
-func afterLoss(ctx context.Context, log *slog.Logger, s *Service) {
-	s.MSL.Forget()
+// authenticate makes another version than the one that is gone authenticate the state and the
+// records of devices, while it is known that they are authentic. If that fails, the next step tries
+// again: after a restart nothing could check them.
+func (f *follower) authenticate(ctx context.Context, log *slog.Logger, s *Service) {
 	err := s.State.Reauthenticate(ctx)
 	if err == nil && s.Devices != nil {
 		err = s.Devices.Records.Renew(ctx)
 	}
-	if err != nil {
-		log.Error("the state cannot be authenticated with the version of the key that is left", "error", exit.OneLine(err))
+	if err == nil {
+		f.lapsed, f.failed = false, ""
+	} else if problem := exit.OneLine(err); problem != f.failed && ctx.Err() == nil {
+		log.Error("the state cannot be authenticated with the version of the key that is left: do not restart the server until it can", "error", problem)
+		f.failed = problem
 	}
 }
 
