@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
 )
 
 // busyRecords cannot be written for a while.
@@ -40,5 +42,15 @@ func TestLapsed(t *testing.T) {
 	}
 	if records.tried != 3 || strings.Count(said.String(), "level=ERROR") != 1 {
 		t.Errorf("tried %d times: %s", records.tried, said.String())
+	}
+}
+
+// TestKeysGone checks that a server without a key that issues says what to do.
+func TestKeysGone(t *testing.T) {
+	for _, gone := range []error{keystore.ErrNotFound, msl.ErrVersionsApart} {
+		s := &Service{base: &base{}, MSL: &msl.Server{Issuer: &msl.Issuer{}}, heartbeat: heartbeat{sum: func([]byte) ([]byte, error) { return nil, gone }}}
+		if c := s.checkKeyStore(t.Context()); c.Verdict != Failure || !strings.Contains(c.Detail, keys.MakeServerKeys) {
+			t.Errorf("%v: %v", gone, c)
+		}
 	}
 }
