@@ -108,7 +108,7 @@ func (c *Config) exchangeRules() (all []clientRule) {
 func (c *Config) userRules() (all []clientRule) {
 	for _, user := range slices.Sorted(maps.Keys(c.Client.Agent.Users)) {
 		all = append(all, clientRule{cmp.Or(c.Client.Agent.Users[user], "prompt") == "prompt",
-			fmt.Sprintf("client.agent.users has no source of the password of %s that needs no terminal: name one, as file:PATH", exit.Printable(user))})
+			fmt.Sprintf("client.agent.users has no source of the password of %s that needs no terminal: name one, such as file:PATH", exit.Printable(user))})
 	}
 	return all
 }
