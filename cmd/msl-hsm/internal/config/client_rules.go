@@ -13,7 +13,7 @@ import (
 
 // CheckClient refuses settings of a client that need another one which the file does not have.
 func (c *Config) CheckClient() error {
-	mistakes := broken(slices.Concat(c.schemeRules(), c.stateRules(), c.exchangeRules(), c.userRules()))
+	mistakes := broken(slices.Concat(c.schemeRules(), c.stateRules(), c.exchangeRules(), c.Client.userRules()))
 	if len(mistakes) == 0 {
 		return nil
 	}
@@ -105,9 +105,9 @@ func (c *Config) exchangeRules() (all []clientRule) {
 }
 
 // userRules are about the users of an agent, which has no terminal to ask at.
-func (c *Config) userRules() (all []clientRule) {
-	for _, user := range slices.Sorted(maps.Keys(c.Client.Agent.Users)) {
-		all = append(all, clientRule{cmp.Or(c.Client.Agent.Users[user], "prompt") == "prompt",
+func (o *Client) userRules() (all []clientRule) {
+	for _, user := range slices.Sorted(maps.Keys(o.Agent.Users)) {
+		all = append(all, clientRule{cmp.Or(o.Agent.Users[user], "prompt") == "prompt",
 			fmt.Sprintf("client.agent.users has no source of the password of %s that needs no terminal: name one, such as file:PATH", exit.Printable(user))})
 	}
 	return all

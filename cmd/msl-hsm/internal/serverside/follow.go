@@ -135,6 +135,22 @@ func (f *follower) follow(ctx context.Context, log *slog.Logger, first bool) (do
 	return true, nil
 }
 
+// authenticate makes another version than the one that is gone authenticate the state and the
+// records of devices, while it is known that they are authentic. If that fails, the next step tries
+// again: after a restart nothing could check them.
+func (f *follower) authenticate(ctx context.Context, log *slog.Logger, s *Service) {
+	err := s.State.Reauthenticate(ctx)
+	if err == nil && s.Devices != nil {
+		err = s.Devices.Records.Renew(ctx)
+	}
+	if err == nil {
+		f.lapsed, f.failed = false, ""
+	} else if problem := exit.OneLine(err); problem != f.failed && ctx.Err() == nil {
+		log.Error("the state cannot be authenticated with the version of the key that is left: do not restart the server until it can", "error", problem)
+		f.failed = problem
+	}
+}
+
 func (f *follower) tell(log *slog.Logger, s *Service, r state.Rotation, problem string) {
 	switch {
 	case problem != "" && problem != f.presence.Problem:
