@@ -67,7 +67,7 @@ func unreachable(state string) error {
 	case !used:
 		return nil
 	}
-	return fmt.Errorf("a server or another command has %s open, but nobody listens at %s: try again in a few seconds, in which a server makes a removed socket again, and see the server's log", state, filepath.Base(socketOf(state)))
+	return fmt.Errorf("a server or another command has %s open, but nobody listens at %s: a server makes a removed socket again within a few seconds, so try again, or see its log", state, filepath.Base(socketOf(state)))
 }
 
 // LookFor connects to the server on this machine that has the state open. It returns nil
