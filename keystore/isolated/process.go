@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/pace"
+	"github.com/msl-hsm/msl-hsm/internal/uncut"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -37,7 +38,8 @@ type process struct {
 	failing    atomic.Pointer[vainTime] // while the device only fails, or nil
 	vain       vainRow
 	functions  map[string]bool // that the child has reported; for the goroutine that listens
-	login      bool            // the child is giving the PIN; for the same
+	ready      atomic.Bool     // the store is open
+	login      atomic.Bool     // the child is giving the PIN
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -126,6 +128,7 @@ func (p *process) open(c *Config, chosen message) error {
 		case err != nil:
 		case e.Ready:
 			p.control.SetDeadline(time.Time{})
+			p.ready.Store(true)
 			go p.listen(lines, c)
 			return nil
 		case e.Failure != nil:
@@ -146,7 +149,7 @@ func (p *process) open(c *Config, chosen message) error {
 // unopened is the error of a child that has not said whether its store is open. The device may have
 // counted a PIN to which it did not answer.
 func (p *process) unopened(what string) error {
-	if p.login {
+	if p.login.Load() {
 		return keystore.Unclear(fmt.Errorf("isolated: %s, while the PIN was given: %w", what, keystore.ErrUnavailable))
 	}
 	return fmt.Errorf("isolated: %s: %w", what, keystore.ErrUnavailable)
@@ -180,7 +183,7 @@ func (p *process) end(why string) {
 	}
 	p.why = why
 	p.control.Close()
-	p.command.Process.Kill()
+	p.kill()
 	for l := range p.lanes { // a child in the kernel may not end at once
 		l.interrupt()
 	}
@@ -191,6 +194,15 @@ func (p *process) end(why string) {
 		}
 	}
 	clear(p.free)
+}
+
+// kill ends the child, but not in the middle of a login, which it may finish first: see uncut.
+func (p *process) kill() {
+	if mayLogIn := !p.ready.Load() || p.login.Load(); mayLogIn && p.command.Process.Signal(orphaned) == nil {
+		time.AfterFunc(2*uncut.Most, func() { p.command.Process.Kill() })
+		return
+	}
+	p.command.Process.Kill()
 }
 
 // isOver reports whether the child was ended.

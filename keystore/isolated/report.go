@@ -148,7 +148,7 @@ func (p *process) heard(e event, c *Config) {
 		}
 	}
 	if e.Login != nil {
-		p.login = *e.Login
+		p.login.Store(*e.Login)
 	}
 	p.tell(e.Calls, c.Calls)
 }
