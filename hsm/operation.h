@@ -69,9 +69,10 @@ int msl_expand(msl_template *t, ck_byte *in, ck_ulong n);
 msl_result msl_answer(ck_rv rv, int fn, ck_ulong value);
 
 /* What is the program's, and some libraries change: the handlers of the signals by which a
- * program is stopped or told something, and of those that the Go runtime cannot do without;
- * its directory, standard streams and umask, or -1 where there is none, or it is not known. */
-enum { MSL_HANDLERS = 6, MSL_STREAMS = 3 };
+ * program is stopped or told something (SIGUSR1: that its parent ended, see keystore/isolated), and
+ * of those that the Go runtime cannot do without; its directory, standard streams and umask, or -1
+ * where there is none, or it is not known. */
+enum { MSL_HANDLERS = 7, MSL_STREAMS = 3 };
 typedef struct {
 	struct sigaction handlers[MSL_HANDLERS];
 	int directory, streams[MSL_STREAMS], umask;
