@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/pace"
-	"github.com/msl-hsm/msl-hsm/internal/uncut"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -183,15 +182,6 @@ func (p *process) end(why string) {
 		}
 	}
 	clear(p.free)
-}
-
-// kill ends the child, but not in the middle of a login, which it may finish first: see uncut.
-func (p *process) kill() {
-	if mayLogIn := !p.ready.Load() || p.login.Load(); mayLogIn && p.command.Process.Signal(orphaned) == nil {
-		time.AfterFunc(2*uncut.Most, func() { p.command.Process.Kill() })
-		return
-	}
-	p.command.Process.Kill()
 }
 
 // isOver reports whether the child was ended.
