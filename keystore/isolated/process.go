@@ -36,6 +36,7 @@ type process struct {
 	failing    atomic.Pointer[vainTime] // while the device only fails, or nil
 	vain       vainRow
 	told
+	ready atomic.Bool // the store is open
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -124,6 +125,7 @@ func (p *process) open(c *Config, chosen message) error {
 		case err != nil:
 		case e.Ready:
 			p.control.SetDeadline(time.Time{})
+			p.ready.Store(true)
 			go p.listen(lines, c)
 			return nil
 		case e.Failure != nil:
@@ -169,7 +171,7 @@ func (p *process) end(why string) {
 	}
 	p.why = why
 	p.control.Close()
-	p.command.Process.Kill()
+	p.kill()
 	for l := range p.lanes { // a child in the kernel may not end at once
 		l.interrupt()
 	}

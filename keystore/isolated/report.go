@@ -101,13 +101,13 @@ const maxFunctions = 128
 type told struct {
 	device    atomic.Pointer[Device] // what its store held last, or nil
 	functions map[string]bool        // of the device; for the goroutine that listens
-	login     bool                   // it is giving the PIN; for the same
+	login     atomic.Bool            // it is giving the PIN
 }
 
 // unopened is the error of a child that has not said whether its store is open. The device may have
 // counted a PIN to which it did not answer.
 func (t *told) unopened(what string) error {
-	if t.login {
+	if t.login.Load() {
 		return keystore.Unclear(fmt.Errorf("isolated: %s, while the PIN was given: %w", what, keystore.ErrUnavailable))
 	}
 	return fmt.Errorf("isolated: %s: %w", what, keystore.ErrUnavailable)
@@ -166,7 +166,7 @@ func (p *process) heard(e event, c *Config) {
 		}
 	}
 	if e.Login != nil {
-		p.login = *e.Login
+		p.login.Store(*e.Login)
 	}
 	p.tell(e.Calls, c.Calls)
 }
