@@ -5,12 +5,14 @@ import "C"
 
 import (
 	"time"
+	"unsafe"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // A measure is the time that an operation takes, if somebody wants to know.
 type measure struct {
+	module     functions
 	tell       func(keystore.Call)
 	began, ran time.Time
 }
@@ -25,7 +27,7 @@ func (m *measure) wait() {
 // run ends the wait: what the session does next is measured.
 func (m *measure) run(session uint) {
 	if m.tell != nil {
-		C.msl_places[place(session)].began = C.FN_count
+		m.module.place(session).began = C.FN_count
 		m.ran = time.Now()
 		if m.began.IsZero() {
 			m.began = m.ran
@@ -39,7 +41,7 @@ func (m *measure) end(session uint, err error) {
 		return
 	}
 	now := time.Now()
-	m.tell(keystore.Call{Function: began(session), Queue: m.ran.Sub(m.began), Run: now.Sub(m.ran), Err: err})
+	m.tell(keystore.Call{Function: m.module.began(session), Queue: m.ran.Sub(m.began), Run: now.Sub(m.ran), Err: err})
 }
 
 // giveUp reports an operation that got no session.
@@ -59,12 +61,16 @@ func (c *connection) unreached(err error) error {
 }
 
 // place is where the functions called on a session are noted.
-func place(session uint) uint8 { return uint8(uint64(session) * C.MSL_SPREAD >> 56) }
+func (f functions) place(session uint) *C.msl_place { return &C.msl_places[f.number(session)] }
+
+func (f functions) number(session uint) uint8 {
+	return uint8(uint64(session+uint(uintptr(unsafe.Pointer(f.list)))) * C.MSL_SPREAD >> 56)
+}
 
 // began names the function with which the operation on a session began: the one that
 // does the work, where another prepares it.
-func began(session uint) string {
-	switch fn := C.msl_places[place(session)].began; fn {
+func (f functions) began(session uint) string {
+	switch fn := f.place(session).began; fn {
 	case C.FN_EncryptInit, C.FN_DecryptInit, C.FN_SignInit, C.FN_FindObjectsInit:
 		return functionNames[int(fn)+1]
 	case C.FN_DigestInit:

@@ -129,11 +129,11 @@ msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, 
 	ck_mechanism mech = mechanism(type, iv, ivlen, &p);
 	ck_rv rv;
 
-	AT(session, init);
+	AT(f, session, init);
 	rv = ((ck_init)f->fn[init])(session, &mech, key);
 	if (rv != CKR_OK)
 		return msl_answer(rv, init, 0);
-	AT(session, init + 1);
+	AT(f, session, init + 1);
 	rv = ((ck_final)f->fn[init + 1])(session, n ? in : empty, n, out, &m);
 	return msl_answer(rv, init + 1, m);
 }

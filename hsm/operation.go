@@ -91,9 +91,9 @@ func newLibrary(f functions) library {
 
 // lastCall returns the function that a session was last at, and a number that changes with each
 // call. Of a session in whose place another one was later nothing is known.
-func lastCall(session uint) (function string, number uint64, known bool) {
-	at := &C.msl_places[place(session)]
-	return functionNames[int(at.doing)], uint64(at.calls), uint(at.session) == session
+func (f functions) lastCall(session uint) (function string, number uint64, known bool) {
+	at := f.place(session)
+	return functionNames[int(at.doing)], uint64(at.calls), at.module == f.list && uint(at.session) == session
 }
 
 // A made is a new object, with the attributes read back that decide its safety:

@@ -32,20 +32,23 @@ enum { UNWRITTEN_FLAGS = 0x40000000 }; /* a bit without a meaning: SoftHSM adds 
  * that does not return. The first function of an operation stays in began, where that was FN_count
  * before.
  * The handle of a session, which may be a pointer or have low bits that are always the same, is
- * spread over the places (Knuth, The Art of Computer Programming, section 6.4). */
+ * spread over the places (Knuth, The Art of Computer Programming, section 6.4). Another module may
+ * have sessions with the same handles. */
 enum { MSL_PLACES = 256 };
 #define MSL_SPREAD 0x9e3779b97f4a7c15ULL
 typedef struct {
+	const ck_functions *module;
 	ck_ulong session; /* that was here last */
 	ck_ulong calls;
 	int doing, began;
 } msl_place;
 extern msl_place msl_places[MSL_PLACES];
 
-static inline void msl_at(ck_ulong session, int fn)
+static inline void msl_at(const ck_functions *f, ck_ulong session, int fn)
 {
-	msl_place *p = &msl_places[session * MSL_SPREAD >> 56];
+	msl_place *p = &msl_places[(session + (ck_ulong)f) * MSL_SPREAD >> 56];
 
+	p->module = f;
 	p->session = session;
 	p->calls++;
 	p->doing = fn;
@@ -53,8 +56,8 @@ static inline void msl_at(ck_ulong session, int fn)
 		p->began = fn;
 }
 
-#define AT(session, n) msl_at((session), (n))
-#define CALL(f, session, name, type) (AT(session, FN_##name), (type)(f)->fn[FN_##name])
+#define AT(f, session, n) msl_at((f), (session), (n))
+#define CALL(f, session, name, type) (AT(f, session, FN_##name), (type)(f)->fn[FN_##name])
 
 /* A template in the form that the module reads, pointing into the flat one. */
 typedef struct {
@@ -66,9 +69,10 @@ int msl_expand(msl_template *t, ck_byte *in, ck_ulong n);
 msl_result msl_answer(ck_rv rv, int fn, ck_ulong value);
 
 /* What is the program's, and some libraries change: the handlers of the signals by which a
- * program is stopped or told something, and of those that the Go runtime cannot do without;
- * its directory, standard streams and umask, or -1 where there is none, or it is not known. */
-enum { MSL_HANDLERS = 6, MSL_STREAMS = 3 };
+ * program is stopped or told something (SIGUSR1: that its parent ended, see keystore/isolated), and
+ * of those that the Go runtime cannot do without; its directory, standard streams and umask, or -1
+ * where there is none, or it is not known. */
+enum { MSL_HANDLERS = 7, MSL_STREAMS = 3 };
 typedef struct {
 	struct sigaction handlers[MSL_HANDLERS];
 	int directory, streams[MSL_STREAMS], umask;

@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const int taken[] = {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM, SIGURG};
+static const int taken[] = {SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGPIPE, SIGTERM, SIGURG};
 
 /* The umask as Linux tells it without changing it (proc(5)), or -1. */
 static int umask_now(void)
@@ -35,7 +35,20 @@ void msl_keep(msl_kept *k)
 	k->umask = umask_now();
 }
 
-/* What another thread opened in the place of a stream that was closed stays there. */
+/* Gives a stream that was closed back. What another thread opened in its place stays there. */
+static void restore_stream(int stream, int kept)
+{
+	int fd;
+
+	if (fcntl(stream, F_GETFD) >= 0)
+		return;
+	fd = fcntl(kept, F_DUPFD_CLOEXEC, stream); /* the first from there on that is free */
+	if (fd == stream)
+		fcntl(fd, F_SETFD, 0);
+	else if (fd >= 0)
+		close(fd);
+}
+
 void msl_restore(const msl_kept *k)
 {
 	struct sigaction now;
@@ -45,8 +58,8 @@ void msl_restore(const msl_kept *k)
 		if (!sigaction(taken[i], 0, &now) && now.sa_handler != k->handlers[i].sa_handler)
 			sigaction(taken[i], &k->handlers[i], 0);
 	for (i = 0; i < MSL_STREAMS; i++)
-		if (k->streams[i] >= 0 && fcntl(i, F_GETFD) < 0)
-			dup2(k->streams[i], i);
+		if (k->streams[i] >= 0)
+			restore_stream(i, k->streams[i]);
 	if (k->umask >= 0 && umask_now() != k->umask)
 		umask((mode_t)k->umask);
 	if (k->directory >= 0 && fchdir(k->directory))

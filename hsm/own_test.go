@@ -17,12 +17,12 @@ import (
 // is initialized: the program can be stopped as before.
 func TestSignals(t *testing.T) {
 	module := compiled(t, `#include <signal.h>
-static int take(void *a) { signal(SIGTERM, SIG_IGN); signal(SIGINT, SIG_IGN); signal(SIGHUP, SIG_IGN); return 6; }
+static int take(void *a) { signal(SIGTERM, SIG_IGN); signal(SIGINT, SIG_IGN); signal(SIGHUP, SIG_IGN); signal(SIGUSR1, SIG_IGN); return 6; }
 __attribute__((constructor)) static void loaded(void) { take(0); }
 static struct { char v[8]; void *f[68]; } l = {{2, 40}, {take, take}};
 int C_GetFunctionList(void **p) { take(0); *p = &l; return 0; }`)
 	arrived := make(chan os.Signal, 1)
-	all := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}
+	all := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1}
 	signal.Notify(arrived, all...)
 	defer signal.Stop(arrived)
 	for range 2 { // the second time it is loaded already

@@ -14,10 +14,10 @@ import (
 )
 
 // lockToken keeps other processes on this machine from changing the provisioned keys of the token: all
-// that have the same Config.LockDir, or else those of this user. SoftHSM needs that: one process does not see what
-// another made while it made something itself, until the next change. If the
-// lock file cannot be made there is no lock: provision is safe without one if the
-// module shows new objects to all processes at once.
+// that have the same Config.LockDir, or else those of this user. SoftHSM needs that: one process does
+// not see what another made while it made something itself, until the next change. If the lock file
+// cannot be made there is no lock: provision is safe without one if the module shows new objects to all
+// processes at once.
 func (p *provisioner) lockToken() (unlock func(), err error) {
 	sum := sha256.Sum256([]byte(*p.access.serial.Load()))
 	name := fmt.Sprintf("keys-%02x.lock", sum[0]) // a file for every token would be left for every token
@@ -41,11 +41,30 @@ func (p *provisioner) lockToken() (unlock func(), err error) {
 // openLock opens a lock file, in the directory for such files or else one of this user.
 func openLock(dir, name string) (*os.File, error) {
 	if dir != "" {
-		if f, err := create(filepath.Join(dir, name)); err == nil {
+		if f, err := openCommon(dir, name); err == nil {
 			return f, nil
 		}
 	}
 	return openOwn(filepath.Join(os.TempDir(), fmt.Sprintf("msl-hsm-%d", os.Getuid())), name)
+}
+
+// openCommon opens a file that whoever may make files in the directory can open. Linux does not let
+// one user open another's file in a directory such as /tmp if it is to be made where it is missing
+// (proc(5), fs.protected_regular).
+func openCommon(dir, name string) (*os.File, error) {
+	path := filepath.Join(dir, name)
+	if f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0); !errors.Is(err, os.ErrNotExist) {
+		return f, err
+	}
+	in, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := create(path)
+	if err == nil {
+		_ = f.Chmod(in.Mode() & 0o666) // otherwise other users have locks of their own, as without a common directory
+	}
+	return f, err
 }
 
 // openOwn opens a file in a directory that nobody else may write to.

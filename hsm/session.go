@@ -96,7 +96,7 @@ func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uin
 	if stuck := c.watch.stuck.Load(); stuck != nil {
 		return c.unreached(stuck.err())
 	}
-	m := measure{tell: c.told}
+	m := measure{module: c.functions, tell: c.told}
 	own := p.pop()
 	if own == nil {
 		m.wait()

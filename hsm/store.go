@@ -148,7 +148,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 	}
 	mod.join(s.connection)
 	s.watch.ticks.Store(1)
-	go s.watch.run(cmp.Or(max(c.CallTimeout, 0), defaultCallTimeout), slices.Concat(s.sessions.all, s.anchors.all), s.done, s.log)
+	go s.watch.run(s.functions, cmp.Or(max(c.CallTimeout, 0), defaultCallTimeout), slices.Concat(s.sessions.all, s.anchors.all), s.done, s.log)
 	go s.rest(s.rings.confirmMarks)
 	return s, nil
 }

@@ -31,9 +31,9 @@ type watch struct {
 // reading the clock is comparatively expensive.
 func (w *watch) begin(own *session) { own.since.Store(w.ticks.Load()) }
 
-// run looks for calls on any of the sessions that do not return within limit, until
+// run looks for calls into the module on any of the sessions that do not return within limit, until
 // done is closed.
-func (w *watch) run(limit time.Duration, sessions []*session, done <-chan struct{}, log *slog.Logger) {
+func (w *watch) run(module functions, limit time.Duration, sessions []*session, done <-chan struct{}, log *slog.Logger) {
 	sessions = append([]*session{&w.keeper}, sessions...)
 	interval := min(max(limit/8, 5*time.Millisecond), time.Second)
 	ticker := time.NewTicker(interval)
@@ -45,7 +45,7 @@ func (w *watch) run(limit time.Duration, sessions []*session, done <-chan struct
 		case <-ticker.C:
 		}
 		now := w.ticks.Add(1)
-		stuck, told := findStuck(sessions, now, interval, limit), w.stuck.Load()
+		stuck, told := findStuck(module, sessions, now, interval, limit), w.stuck.Load()
 		switch {
 		case stuck != nil && told == nil:
 			log.Error("device lost: a call into the PKCS #11 module does not return", "function", stuck.function, "since", stuck.since, "call_timeout", limit)
@@ -67,24 +67,28 @@ type sight struct {
 	at       int64 // the tick at which it was seen first
 }
 
-// look notes whether a session is at another call than before.
-func (s *sight) look(session uint, now int64) {
-	function, number, known := lastCall(session)
-	if known && number != s.number {
+// look notes whether a session is at another call than before. In the place of one whose call does not
+// return another session may be noted since: then the call began with the operation, as far as is known.
+func (s *sight) look(module functions, session uint, since, now int64) {
+	function, number, known := module.lastCall(session)
+	switch {
+	case known && number != s.number:
 		*s = sight{number, function, now}
+	case !known && s.at < since:
+		*s = sight{function: function, at: since}
 	}
 }
 
 // findStuck returns the call that has been under way longest, if for longer than
 // limit.
-func findStuck(sessions []*session, now int64, tick, limit time.Duration) (stuck *stuckCall) {
+func findStuck(module functions, sessions []*session, now int64, tick, limit time.Duration) (stuck *stuckCall) {
 	longest := time.Duration(0)
 	for _, own := range sessions {
 		since := own.since.Load()
 		if since == 0 {
 			continue
 		}
-		own.seen.look(uint(own.shown.Load()), now)
+		own.seen.look(module, uint(own.shown.Load()), since, now)
 		took := time.Duration(now-max(since, own.seen.at)) * tick
 		if took < limitOf(own.seen.function, limit) || took <= longest {
 			continue

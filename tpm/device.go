@@ -44,7 +44,8 @@ type Device struct {
 // Open opens the TPM that a tpm: URI names (see URI for the grammar), starts it if
 // it is not started, and reads its capabilities. Objects and sessions that another
 // process left behind are flushed, except on a TPM that the kernel's resource
-// manager shares between processes.
+// manager shares between processes; later, when the Device connects again, only those
+// that are loaded.
 func Open(uri string) (*Device, error) {
 	u, err := ParseURI(uri)
 	if err != nil {

@@ -44,6 +44,19 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
+// TestSessionsOfOthers gives way to a program that keeps a session for later, as tpm2-tools do, in a
+// context that it saved: it stays. What is loaded when that program has ended is flushed.
+func TestSessionsOfOthers(t *testing.T) {
+	uri := tpmtest.Serve(t)
+	d := must[*tpm.Device](t)(tpm.Open(uri))
+	defer d.Close()
+	d.MakeWay()
+	leave(t, "unix", uri)
+	if handles := inUse(t, d); len(handles) != 2 {
+		t.Errorf("%x are in the TPM, want the two saved sessions", handles)
+	}
+}
+
 // leave fills a TPM with objects and sessions, one of them saved, on a
 // connection of its own.
 func leave(t *testing.T, network, uri string) {

@@ -18,6 +18,7 @@ const maxLoaded = 3 // objects, and as many sessions: what every TPM and every k
 type resources struct {
 	connection connection
 	exclusive  bool // no other program uses the TPM meanwhile, and nothing cleans up after this one
+	began      bool // it was connected before
 
 	fresh    map[uint32]bool // handles of objects and sessions of the current operation
 	resident []*object       // loaded keys, least recently used first
@@ -36,10 +37,15 @@ func (r *resources) connect() error {
 }
 
 // tidy flushes what killed processes left in the TPM: after a few of them there would be
-// no room for a session until a reset. It ignores errors, which the current operation
-// will also encounter.
+// no room for a session until a reset. Saved sessions it flushes only at first: some programs, and
+// the resource manager of /dev/tpmrm0, load them again in their next turn. It ignores errors, which
+// the current operation will also encounter.
 func (r *resources) tidy() error {
-	for _, first := range []uint32{0x80000000, 0x02000000, 0x03000000} { // objects, sessions, saved sessions
+	kinds := []uint32{0x80000000, 0x02000000, 0x03000000} // objects, sessions, saved sessions
+	if r.began {
+		kinds = kinds[:2]
+	}
+	for _, first := range kinds {
 		items, err := capability(&link{r, nil}, tpm2.TPMCapHandles, first, 254, 4)
 		if !r.connection.isOpen() {
 			return err
@@ -48,6 +54,7 @@ func (r *resources) tidy() error {
 			r.flush(binary.BigEndian.Uint32(item))
 		}
 	}
+	r.began = true
 	return nil
 }
 

@@ -90,7 +90,7 @@ func ServeReporting(open func(settings []byte, to Reporter) (keystore.Store, err
 const orphaned = syscall.SIGUSR1
 
 // endOrphaned makes the child end with its parent, whatever it does, but not in the middle of a
-// login, until stop is called. Without that the signal ends it.
+// login, until stop is called. Otherwise Go ignores that signal.
 func endOrphaned() (stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, orphaned)

@@ -33,11 +33,10 @@ type process struct {
 	tick       time.Duration // see watchCalls
 	ticks      atomic.Int64
 	turns      turns
-	device     atomic.Pointer[Device]   // what the store held last, or nil
 	failing    atomic.Pointer[vainTime] // while the device only fails, or nil
 	vain       vainRow
-	functions  map[string]bool // that the child has reported; for the goroutine that listens
-	login      bool            // the child is giving the PIN; for the same
+	told
+	ready atomic.Bool // the store is open
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -99,7 +98,7 @@ func (c *Config) launch(pin *pin) (*process, error) {
 }
 
 func newProcess(c *Config, command *exec.Cmd, control *net.UnixConn) *process {
-	return &process{command: command, control: control, ended: make(chan struct{}), lanes: map[*lane]bool{}, free: map[kind][]*lane{}, functions: map[string]bool{},
+	return &process{command: command, control: control, ended: make(chan struct{}), lanes: map[*lane]bool{}, free: map[kind][]*lane{}, told: told{functions: map[string]bool{}},
 		places: make(chan struct{}, maxLanes), wait: c.wait(), limit: c.limit(), tick: ticksOf(c.limit()), turns: turns{able: canHold(), born: time.Now()}}
 }
 
@@ -126,6 +125,7 @@ func (p *process) open(c *Config, chosen message) error {
 		case err != nil:
 		case e.Ready:
 			p.control.SetDeadline(time.Time{})
+			p.ready.Store(true)
 			go p.listen(lines, c)
 			return nil
 		case e.Failure != nil:
@@ -141,15 +141,6 @@ func (p *process) open(c *Config, chosen message) error {
 		return p.unopened(fmt.Sprintf("the key store was not open after %v", c.startLimit()))
 	}
 	return p.unopened(fmt.Sprintf("the process of the key store ended before the store was open (%v)", p.command.ProcessState))
-}
-
-// unopened is the error of a child that has not said whether its store is open. The device may have
-// counted a PIN to which it did not answer.
-func (p *process) unopened(what string) error {
-	if p.login {
-		return keystore.Unclear(fmt.Errorf("isolated: %s, while the PIN was given: %w", what, keystore.ErrUnavailable))
-	}
-	return fmt.Errorf("isolated: %s: %w", what, keystore.ErrUnavailable)
 }
 
 // stop ends a child whose store did not open.
@@ -180,7 +171,7 @@ func (p *process) end(why string) {
 	}
 	p.why = why
 	p.control.Close()
-	p.command.Process.Kill()
+	p.kill()
 	for l := range p.lanes { // a child in the kernel may not end at once
 		l.interrupt()
 	}
@@ -327,7 +318,7 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 		l.wait = p.turns.read
 	}
 	request := write(begin(l.output, byte(op)))
-	start := p.timed(op, len(request))
+	start := timed(&p.pace, op, len(request))
 	answer, err := p.exchange(l, limit, request, longestAnswer(op, len(request)))
 	switch {
 	case err != nil && l.late.Load():
@@ -377,10 +368,10 @@ func longestAnswer(op operation, request int) int {
 }
 
 // timed returns when an operation with a session key begins, if it is to be timed.
-func (p *process) timed(op operation, size int) time.Time {
+func timed(p *pace.Pace, op operation, size int) time.Time {
 	switch op {
 	case opEncrypt, opDecrypt, opSum:
-		return p.pace.Begin(size)
+		return p.Begin(size)
 	}
 	return time.Time{}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
+	"github.com/msl-hsm/msl-hsm/internal/uncut"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 )
@@ -62,6 +63,23 @@ func TestClosedAtStart(t *testing.T) {
 	}
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it was closed after %v", took)
+	}
+}
+
+// TestClosedAtLogin closes a store whose next child is giving the PIN: that is not cut off, since
+// SoftHSM writes the file of its token meanwhile. One that hangs does not keep the store.
+func TestClosedAtLogin(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, isolated.Config{})
+	w.module.Inject(hsmtest.Fault{Function: "C_Login", Hang: true})
+	syscall.Kill(w.PID(), syscall.SIGKILL)
+	eventually(t, "a login", func() bool { return w.module.Counters().Fired > 0 })
+	began := time.Now()
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took < uncut.Most {
+		t.Errorf("the login was cut off after %v", took)
 	}
 }
 

@@ -1,8 +1,10 @@
 package isolated
 
 import (
+	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -95,15 +97,31 @@ func (r *report) run(store keystore.Store, done <-chan struct{}) {
 // of measurements. PKCS #11 has fewer.
 const maxFunctions = 128
 
+// told is what a child has told.
+type told struct {
+	device    atomic.Pointer[Device] // what its store held last, or nil
+	functions map[string]bool        // of the device; for the goroutine that listens
+	login     atomic.Bool            // it is giving the PIN
+}
+
+// unopened is the error of a child that has not said whether its store is open. The device may have
+// counted a PIN to which it did not answer.
+func (t *told) unopened(what string) error {
+	if t.login.Load() {
+		return keystore.Unclear(fmt.Errorf("isolated: %s, while the PIN was given: %w", what, keystore.ErrUnavailable))
+	}
+	return fmt.Errorf("isolated: %s: %w", what, keystore.ErrUnavailable)
+}
+
 // tell gives the calls in a report to those who measure.
-func (p *process) tell(calls []byte, to func(keystore.Call)) {
+func (t *told) tell(calls []byte, to func(keystore.Call)) {
 	f := &fields{rest: calls}
 	for to != nil && len(f.rest) > 0 {
 		call := keystore.Call{Function: f.text(), Queue: time.Duration(f.number()), Run: time.Duration(f.number())}
 		if set, text := f.number(), f.text(); set != 0 || text != "" {
 			call.Err = newChildError(text, set)
 		}
-		if p.functions[call.Function] = true; f.bad || call.Queue < 0 || call.Run < 0 || !isFunction(call.Function) || len(p.functions) > maxFunctions {
+		if t.functions[call.Function] = true; f.bad || call.Queue < 0 || call.Run < 0 || !isFunction(call.Function) || len(t.functions) > maxFunctions {
 			return
 		}
 		to(call)
@@ -148,7 +166,7 @@ func (p *process) heard(e event, c *Config) {
 		}
 	}
 	if e.Login != nil {
-		p.login = *e.Login
+		p.login.Store(*e.Login)
 	}
 	p.tell(e.Calls, c.Calls)
 }

@@ -3,6 +3,8 @@ package isolated
 import (
 	"fmt"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/uncut"
 )
 
 // ticksOf returns the interval at which calls are looked at that must not take longer than
@@ -44,4 +46,13 @@ func (p *process) lateFor(now int64) (limit time.Duration) {
 func (p *process) begin(l *lane, limit time.Duration) {
 	l.limit.Store(int64(limit))
 	l.due.Store(p.ticks.Load() + 2 + int64(limit/p.tick)) // the first tick may come at once
+}
+
+// kill ends the child, but not in the middle of a login, which it may finish first: see uncut.
+func (p *process) kill() {
+	if mayLogIn := !p.ready.Load() || p.login.Load(); mayLogIn && p.command.Process.Signal(orphaned) == nil {
+		time.AfterFunc(2*uncut.Most, func() { p.command.Process.Kill() })
+		return
+	}
+	p.command.Process.Kill()
 }

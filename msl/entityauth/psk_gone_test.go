@@ -22,7 +22,7 @@ func TestPSKSealedByNobody(t *testing.T) {
 	if !errors.Is(err, msl.ErrInternalException) {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"camera"`, "msl-hsm entity remove", "msl-hsm entity add"} {
+	for _, want := range []string{`"camera"`, "remove the entity, and add it again"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v lacks %s", err, want)
 		}

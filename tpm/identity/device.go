@@ -19,7 +19,8 @@ import (
 // A Device is the identity of this machine: its keys in a TPM, and a state file with
 // their blobs and certificates. It is safe for concurrent use. Every method reads the
 // file again, since another process may have renewed the identity. Init, Enroll and Renew
-// take turns, also with those of other processes, by a lock of the file PATH.lock; the other methods wait for none of them, only for the TPM.
+// take turns, also with those of other processes, by a lock of the file PATH.lock; the other
+// methods wait for none of them, only for the TPM.
 type Device struct {
 	// PCRs are the platform configuration registers (0 to 23, in the SHA-256 bank) that
 	// are quoted when the device enrolls. It may be empty.

@@ -102,7 +102,7 @@ func TestStops(t *testing.T) {
 	if len(r.Certificates) != 2 || current != 1 || r.State != enroll.Enrolled {
 		t.Errorf("%d certificates, %d keys, %s", len(r.Certificates), current, r.State)
 	}
-	if files, err := filepath.Glob(path + "*"); err != nil || len(files) != 2 { // with the one of the store
+	if files, err := filepath.Glob(path + "*"); err != nil || len(files) != 3 { // with the one of the store, and the lock
 		t.Errorf("%v, %v", files, err)
 	}
 }

@@ -103,7 +103,7 @@ func TestSecondProcess(t *testing.T) {
 	s := newServer(t)
 	_, err := OpenServer(s.path)
 	wantErr(t, err, ErrInUse)
-	if err == nil || !strings.Contains(err.Error(), "msl-hsm serve") {
+	if err == nil || !strings.Contains(err.Error(), "another server or command") {
 		t.Errorf("error %v", err)
 	}
 	if err := s.AcceptID(t.Context(), "a", 1, 1); err != nil {

@@ -4,6 +4,8 @@ package statefile
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -30,23 +32,43 @@ func lock(path string, patience time.Duration) (unlock func(), err error) {
 }
 
 func take(ctx context.Context, name string, waits func()) (end func(), err error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
 	for first := true; ; first = false {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+		f, err := open(name)
+		if err != nil {
+			return nil, err
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK && err != unix.EINTR && hasName(f, name) {
 			return func() { f.Close() }, nil // locked, or on a file system without locks
 		}
+		f.Close()
 		if first {
 			waits()
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
 			return nil, ErrLocked
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// open opens a lock file. One that this user may not open was left by another one, such as root, who
+// made what is this user's now: a new one takes its place.
+func open(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrPermission) && os.Remove(name) == nil {
+		return os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	}
+	return f, err
+}
+
+// hasName reports whether an open file has that name. One that was removed meanwhile locks nobody out.
+func hasName(f *os.File, name string) bool {
+	here, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(name)
+	return err == nil && os.SameFile(here, named)
 }

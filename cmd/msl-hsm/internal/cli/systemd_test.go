@@ -191,7 +191,9 @@ func TestSystemdWatchdog(t *testing.T) {
 	m.told("READY=1")
 	server.Process.Signal(syscall.SIGABRT)
 	server.Wait()
-	if status := server.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGABRT {
+	// With the race detector, showing all goroutines crashes in one of a hundred runs: a signal, too.
+	status := server.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Signal() != syscall.SIGABRT && !(raceDetector && status.Signal() == syscall.SIGSEGV) {
 		t.Errorf("it ended with %v", server.ProcessState)
 	}
 }

@@ -104,7 +104,7 @@ func checkAside(t *testing.T, state string, before []byte, lost bool) {
 	var names []string
 	for _, path := range aside {
 		name := strings.TrimPrefix(path, state)
-		if name != ".identity" && name != ".identity.lost" {
+		if !strings.HasPrefix(name, ".identity") {
 			names = append(names, name)
 		}
 		if name == ".lost" && !bytes.Equal(contents(t, path), before) {

@@ -28,7 +28,7 @@ func mayBeNegative() []string {
 // checkNumbers refuses negative numbers where they have no meaning, and numbers so large that
 // what is computed from them would overflow.
 func (c *Config) checkNumbers() error {
-	for _, s := range c.settings() {
+	for _, s := range settings(c) {
 		name, v := s.name, s.value
 		if !v.CanInt() {
 			continue

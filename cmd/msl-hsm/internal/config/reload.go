@@ -67,8 +67,8 @@ func (c *Config) KeepAgent(next *Config) (changed, restart []string) {
 
 // compare calls differs for each setting that differs.
 func compare(c, next *Config, differs func(name string, old, next reflect.Value)) {
-	others := next.settings()
-	for i, s := range c.settings() {
+	others := settings(next)
+	for i, s := range settings(c) {
 		if other := others[i].value; !reflect.DeepEqual(s.value.Interface(), other.Interface()) {
 			differs(s.name, s.value, other)
 		}

@@ -61,7 +61,7 @@ func TestKeepTLS(t *testing.T) {
 // TestFixedExist wants each fixed name to be that of a setting.
 func TestFixedExist(t *testing.T) {
 	for _, name := range append(fixed(), loose()...) {
-		if !slices.ContainsFunc(new(Config).settings(), func(s setting) bool { return s.name == name || strings.HasPrefix(s.name, name+".") }) {
+		if !slices.ContainsFunc(settings(new(Config)), func(s setting) bool { return s.name == name || strings.HasPrefix(s.name, name+".") }) {
 			t.Errorf("there is no setting %s", name)
 		}
 	}

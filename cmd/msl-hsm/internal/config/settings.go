@@ -12,7 +12,7 @@ type setting struct {
 }
 
 // settings returns all settings, in a fixed order.
-func (c *Config) settings() []setting { return settingsIn("", reflect.ValueOf(c).Elem()) }
+func settings(c *Config) []setting { return settingsIn("", reflect.ValueOf(c).Elem()) }
 
 func settingsIn(section string, v reflect.Value) (all []setting) {
 	for i := range v.NumField() {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -38,20 +39,21 @@ func withinTries(k *config.Keystore, pauses []time.Duration, open func() (Store,
 	if err != nil {
 		return nil, err
 	}
+	notes := &given{path: k.Refusals, log: k.Log}
 	if !k.Isolate { // else the process survives what the library does
-		k.Login = (&given{path: k.Refusals, log: k.Log}).login
+		k.Login = notes.login
 	}
 	store, err := openUnclear(k, pauses, open)
 	switch {
 	case err == nil && before != nil:
-		if err := os.Remove(k.Refusals); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := notes.forget(); err != nil {
 			return nil, errors.Join(err, store.Close())
 		}
 	case keystore.PINRefused(err):
-		err = errors.Join(err, addRefusals(k, before, 1, err))
+		err = errors.Join(err, addRefusals(k, notes, 1, err))
 	case errors.Is(err, keystore.ErrUnclear):
 		err = exit.WithCode(errors.Join(fmt.Errorf("%w; the PIN may be wrong and the token may count, so it is not given again: check the PIN and the device, then remove %s", err, k.Refusals),
-			addRefusals(k, before, mostRefusals, err)), exit.Secret)
+			addRefusals(k, notes, mostRefusals, err)), exit.Secret)
 	}
 	return store, err
 }
@@ -89,10 +91,10 @@ func weigh(lines []byte) (n int) {
 
 // addRefusals adds lines to the file. Where it cannot, as on a full disk, it tries again until it can
 // or the process is to end: the next start would give the PIN once more.
-func addRefusals(k *config.Keystore, before []byte, count int, why error) error {
-	line := refusal(exit.OneLine(why))
+func addRefusals(k *config.Keystore, notes *given, count int, why error) error {
+	added := bytes.Repeat(refusal(exit.OneLine(why)), count)
 	for told := false; ; told = true {
-		err := atomicfile.Replace(k.Refusals, append(bytes.Clone(before), bytes.Repeat(line, count)...), 0o600)
+		err := notes.change(func(lines []byte) []byte { return append(lines, added...) })
 		if err == nil {
 			return nil
 		}
@@ -125,6 +127,7 @@ var unanswered = []byte(" the PIN was given, and the process ended before the to
 type given struct {
 	path string
 	log  *slog.Logger
+	due  atomic.Int64 // answers
 	mu   sync.Mutex
 }
 
@@ -135,9 +138,26 @@ func (g *given) login(give func() error) error {
 		g.log.Warn("that the PIN is given cannot be noted: a library that crashes now is given it at the next start again", "error", err)
 	}
 	if err == nil {
-		defer g.change(withoutUnanswered)
+		g.due.Add(1)
+		defer g.answered()
 	}
 	return give()
+}
+
+func (g *given) answered() {
+	g.due.Add(-1)
+	_ = g.change(withoutUnanswered)
+}
+
+// forget drops what earlier starts noted, unless one of several tokens has still to answer: they may
+// have ended before that one did.
+func (g *given) forget() error {
+	return g.change(func(lines []byte) []byte {
+		if g.due.Load() > 0 {
+			return lines
+		}
+		return nil
+	})
 }
 
 // withoutUnanswered is the file without its last unanswered line.
@@ -159,7 +179,10 @@ func (g *given) change(to func(lines []byte) []byte) error {
 		return err
 	}
 	if lines = to(lines); len(lines) == 0 {
-		return os.Remove(g.path)
+		if err := os.Remove(g.path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
 	}
 	return atomicfile.Replace(g.path, lines, 0o600)
 }

@@ -109,7 +109,7 @@ func tokenURI(k *config.Keystore, token string) (*hsm.URI, error) {
 		}
 	}
 	if common.Token != "" || common.Serial != "" || common.SlotID != "" {
-		return nil, exit.Usagef("keystore.uri names a token, and keystore.tokens does too: write keystore.uri without it, such as pkcs11:?module-path=/path/to/module.so")
+		return nil, exit.Usagef("keystore.uri names a token, and keystore.tokens does too: write keystore.uri without it, as in pkcs11:?module-path=/path/to/module.so")
 	}
 	if config.IsPKCS11(token) {
 		if uri, err = hsm.ParseURI(token); err != nil {

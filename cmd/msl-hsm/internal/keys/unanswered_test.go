@@ -57,6 +57,39 @@ func TestRefusalsUnanswered(t *testing.T) {
 	}
 }
 
+// TestRefusalsLate has the process end after its key store was opened, while one of several tokens has
+// not answered: that counts, too.
+func TestRefusalsLate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "refused")
+	starts := 0
+	for ; starts < 10; starts++ {
+		k, answer, begun := &config.Keystore{PIN: "file:pin", Refusals: path}, make(chan bool), make(chan bool)
+		over := make(chan error)
+		_, err := withinTries(k, nil, func() (Store, error) {
+			go func() { over <- k.Login(func() error { close(begun); <-answer; return nil }) }()
+			<-begun
+			return soft.New(), nil
+		})
+		if exit.Code(err) == exit.Secret {
+			break
+		}
+		left, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		close(answer)
+		if err := <-over; err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, left, 0o600); err != nil { // as it was then
+			t.Fatal(err)
+		}
+	}
+	if starts != 4 {
+		t.Errorf("the PIN was given at %d starts", starts)
+	}
+}
+
 // TestRefusalsUnwritable has a refused PIN that cannot be noted: the process does not end, since the
 // next one would give it again, until it can be noted or is to end.
 func TestRefusalsUnwritable(t *testing.T) {

@@ -8,24 +8,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 )
 
-// A losingKey is one whose first version is lost at some point.
-type losingKey struct {
-	first, second Key
-	lost          bool
-}
-
-func (k *losingKey) Tag(data []byte) ([]byte, error) {
-	if k.lost {
-		return k.second.Tag(data)
+func TestFailingKey(t *testing.T) {
+	inner, _ := begun(t)
+	s := Open(inner, failing{}, []string{"first"})
+	if err := s.Verify(t.Context()); !errors.Is(err, errFailing) || errors.Is(err, kv.ErrForged) {
+		t.Errorf("error %v", err)
 	}
-	return k.first.Tag(data)
-}
-
-func (k *losingKey) Check(data, tag []byte) (bool, error) {
-	if fits, err := k.second.Check(data, tag); fits || err != nil || k.lost {
-		return fits, err
+	err := s.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("first", []byte("a"), nil) })
+	if !errors.Is(err, errFailing) {
+		t.Errorf("error %v", err)
 	}
-	return k.first.Check(data, tag)
 }
 
 // TestKeyLost renews a store whose key is lost: one that had verified the root before makes it
