@@ -130,14 +130,22 @@ func (v *Versions) lose(before, found []IssuerKeys) {
 }
 
 // use calls f with the version in use. If that is gone, the versions are looked up again,
-// and f is called once more with the one that is then in use.
+// and f is called once more with the one that is then in use. If they cannot be looked up, the
+// error says why.
 func (v *Versions) use(f func(IssuerKeys) error) error {
 	before := v.now.Load()
 	err := f((*before)[0])
-	if !errors.Is(err, keystore.ErrNotFound) || v.replace(before) != nil {
+	if !errors.Is(err, keystore.ErrNotFound) {
 		return err
 	}
-	return f(v.All()[0])
+	switch failed := v.replace(before); failed {
+	case nil:
+		return f(v.All()[0])
+	case errUnknownVersion:
+		return err
+	default:
+		return failed
+	}
 }
 
 // replace looks up the versions again, since one of those before is gone, unless another

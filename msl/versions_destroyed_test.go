@@ -134,3 +134,28 @@ func TestVersionsSum(t *testing.T) {
 		t.Errorf("with no version left: %v", err)
 	}
 }
+
+// failingStore cannot look up keys.
+type failingStore struct {
+	*soft.Store
+	err error
+}
+
+func (s *failingStore) Refresh(...string) error { return s.err }
+
+// TestVersionsUnknown tries the version in use when that was destroyed, and the device fails: the
+// error is that of the device, and not that there is no such key.
+func TestVersionsUnknown(t *testing.T) {
+	one, two := twoStores(t)
+	failing := &failingStore{Store: two, err: keystore.ErrUnavailable}
+	v, err := msl.FindVersions(failing, "msl-service-encryption", "msl-service-mac")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(one.Destroy("msl-service-mac", 0), two.Refresh()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Sum(nil); !errors.Is(err, keystore.ErrUnavailable) {
+		t.Errorf("the error of the device is %v", err)
+	}
+}

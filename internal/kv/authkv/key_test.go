@@ -34,6 +34,9 @@ func TestKeyLost(t *testing.T) {
 			}
 		}
 		key.lost = true
+		if err := shared.Verify(t.Context()); errors.Is(err, kv.ErrForged) == verified || verified && err != nil {
+			t.Errorf("verified %t: compared with the records: %v", verified, err)
+		}
 		if err := shared.Renew(t.Context()); errors.Is(err, kv.ErrForged) == verified || verified && err != nil {
 			t.Errorf("verified %t: %v", verified, err)
 		}

@@ -74,15 +74,6 @@ func (r root) encode(k Key) ([]byte, error) {
 	return append(r.head(), tag...), nil
 }
 
-// readRoot returns the root in a store, after checking its tag.
-func readRoot(r kv.Reader, k Key) (root, error) {
-	b, err := r.Get(kv.Settings, []byte(rootKey))
-	if err != nil {
-		return root{}, err
-	}
-	return decodeRoot(b, k)
-}
-
 // readHead reads a root without checking its tag.
 func readHead(b []byte) root {
 	r := root{changes: changesIn(b), sum: decodeSum(b[idSize+8:])}

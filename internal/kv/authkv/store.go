@@ -93,16 +93,21 @@ func (s *Store) rootIn(r kv.Reader) (root, []byte, error) {
 	if err != nil {
 		return root{}, nil, err
 	}
-	if s.memory == nil {
-		if s.verified != nil {
-			if found, ok := s.verified(b); ok {
-				return found, b, nil
-			}
-		}
-		found, err := decodeRoot(b, s.key)
-		return found, b, err
+	found, err := s.judged(b)
+	return found, b, err
+}
+
+// judged returns the root in a record, which is known if there is a memory.
+func (s *Store) judged(b []byte) (root, error) {
+	if s.memory != nil {
+		return readHead(b), nil
 	}
-	return readHead(b), b, nil
+	if s.verified != nil {
+		if found, ok := s.verified(b); ok {
+			return found, nil
+		}
+	}
+	return decodeRoot(b, s.key)
 }
 
 // knownRoot returns the record of the root, which this process made if there is a memory.
@@ -206,7 +211,11 @@ func (s *Store) Verify(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		told, err := readRoot(r, s.key)
+		b, err := r.Get(kv.Settings, []byte(rootKey)) // with a memory, r knows it
+		if err != nil {
+			return err
+		}
+		told, err := s.judged(b)
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -54,13 +55,19 @@ func unusable(socket string) error {
 	return nil
 }
 
-// unreachable returns an error if a process has a state file open, although nobody listens at the
-// socket: it starts or ends, or its socket was removed, or could not be made.
+// unreachable returns an error if a process has a state file open, or might have, although nobody
+// listens at the socket: it starts or ends, or its socket was removed, or could not be made.
 func unreachable(state string) error {
-	if used, err := boltkv.InUse(state); err != nil || !used {
+	used, err := boltkv.InUse(state)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("only the user of the server can see whether one runs: %w: run this command as that user", err)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("whether a server runs is not known: %w", err)
+	case !used:
 		return nil
 	}
-	return fmt.Errorf("a server or another command has %s open, but nobody listens at %s: try again in a few seconds, in which a server makes a removed socket again, and see the server's log", state, filepath.Base(socketOf(state)))
+	return fmt.Errorf("a server or another command has %s open, but nobody listens at %s: a server makes a removed socket again within a few seconds, so try again, or see its log", state, filepath.Base(socketOf(state)))
 }
 
 // LookFor connects to the server on this machine that has the state open. It returns nil

@@ -15,13 +15,13 @@ import (
 	devices "github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
 )
 
-// Without calls destroy, which ends a version of the key that authenticates the state and
+// Without calls destroy, which ends that version of the key that authenticates the state and
 // the records of devices, and makes the newest remaining version authenticate them. In
 // etcd that must come first. It is repeated afterwards, to notice whether a server used the
 // destroyed version in between.
-func Without(c *config.Config, store keys.Store, newest bool, destroy func() error) (err error) {
+func Without(c *config.Config, store keys.Store, version uint32, newest bool, destroy func() error) (err error) {
 	if c.Server.State.Shared() && newest {
-		store = newestLast{store, keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)}
+		store = sparing{store, keystore.RoleIssuerMAC.Label(c.Keystore.Prefix), version}
 	}
 	h, err := hold(c, store)
 	if err != nil {
@@ -50,20 +50,42 @@ func Without(c *config.Config, store keys.Store, newest bool, destroy func() err
 // settled is longer than servers take to record that a rotation is done.
 const settled = 2 * time.Second
 
-// A newestLast store makes nothing with the newest version of a key, unless there is no
-// other, but checks what that made.
-type newestLast struct {
+// A sparing store makes nothing with one version of a key, unless there is no other, but checks
+// what that made.
+type sparing struct {
 	keys.Store
-	label string
+	label   string
+	version uint32
 }
 
-// Lookup returns the newest version last.
-func (s newestLast) Lookup(label string) ([]keystore.Version, error) {
+// Lookup returns that version last.
+func (s sparing) Lookup(label string) ([]keystore.Version, error) {
 	ring, err := s.Store.Lookup(label)
 	if err != nil || label != s.label {
 		return ring, err
 	}
-	return append(slices.Clone(ring[1:]), ring[0]), nil
+	spared := func(v keystore.Version) bool { return v.Number == s.version }
+	i := slices.IndexFunc(ring, spared)
+	if i < 0 {
+		return ring, nil
+	}
+	return append(slices.DeleteFunc(slices.Clone(ring), spared), ring[i]), nil
+}
+
+// Refresh implements [keystore.Changing].
+func (s sparing) Refresh(labels ...string) error {
+	if changing, ok := s.Store.(keystore.Changing); ok {
+		return changing.Refresh(labels...)
+	}
+	return nil
+}
+
+// SealWith implements [keystore.Changing].
+func (s sparing) SealWith(label string, version uint32) error {
+	if changing, ok := s.Store.(keystore.Changing); ok {
+		return changing.SealWith(label, version)
+	}
+	return nil
 }
 
 // A held state is authenticated and known to be authentic: here, or by a running server.

@@ -23,7 +23,7 @@ func TestNoSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := config.Default()
-	for _, want := range []string{"try again in a few seconds", "no server runs with the state file"} {
+	for _, want := range []string{"within a few seconds, so try again", "no server runs with the state file"} {
 		if _, err := DialServer(c, path); exit.Code(err) != exit.Failure || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}

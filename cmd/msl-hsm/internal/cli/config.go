@@ -44,8 +44,8 @@ opens what the configuration names.`,
 				return exit.Usagef("%s has no setting: its lines are all comments, or it is empty; docs/configuration.md has every field", path)
 			}
 			told := fmt.Sprintf("no mistake in %s\n", exit.Printable(path))
-			if needs := c.ClientNeeds(); needs != nil {
-				told += fmt.Sprintf("send and agent also need %v\n", needs)
+			for _, needs := range c.ClientNeeds() {
+				told += needs + "\n"
 			}
 			_, err = io.WriteString(p.stdout, told)
 			return err

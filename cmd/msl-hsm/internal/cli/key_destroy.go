@@ -80,7 +80,7 @@ func destroyVersion(p *program, c *config.Config, store keys.Store, label string
 	if err != nil {
 		return err
 	}
-	err = admin.Without(c, store, newest[label].Version == version, destroy)
+	err = admin.Without(c, store, version, newest[label].Version == version, destroy)
 	if err == nil || !force || destroyed {
 		return err
 	}

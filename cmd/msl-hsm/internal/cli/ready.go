@@ -11,8 +11,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 )
 
-// readyText is what ready files contain: URLs, some after the name of what listens there.
-var readyText = regexp.MustCompile(`^(?:(?:[a-z]+ )?[a-z]+:/\S*\n)*$`)
+// readyText is what ready files contain: URLs, some after the name of what listens there, or a
+// socket, whose path is written as it is.
+var readyText = regexp.MustCompile(`^(?:unix:.*\n|(?:[a-z]+ )?[a-z]+://\S*\n)*$`)
 
 // checkReady refuses a ready file in place of another file, which would be lost.
 func checkReady(path string) error {

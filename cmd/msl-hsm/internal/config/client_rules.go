@@ -13,17 +13,28 @@ import (
 
 // CheckClient refuses settings of a client that need another one which the file does not have.
 func (c *Config) CheckClient() error {
-	err := firstBroken(slices.Concat(c.schemeRules(), c.stateRules(), c.exchangeRules(), c.userRules()))
-	return located(c.path, c.data, err)
-}
-
-// ClientNeeds returns what send and agent need in addition to the file, by flags, or nil. A file
-// without client.url needs flags in any case.
-func (c *Config) ClientNeeds() error {
-	if c.Client.URL == "" {
+	mistakes := broken(slices.Concat(c.schemeRules(), c.stateRules(), c.exchangeRules(), c.Client.userRules()))
+	if len(mistakes) == 0 {
 		return nil
 	}
-	return firstBroken(c.senderRules())
+	return located(c.path, c.data, exit.Usagef("%s", mistakes[0]))
+}
+
+// ClientNeeds says what send and agent need in addition to the file, by flags. A file without
+// client.url needs flags in any case.
+func (c *Config) ClientNeeds() (lines []string) {
+	o := &c.Client
+	if o.URL == "" {
+		return nil
+	}
+	if needs := broken(c.senderRules()); len(needs) > 0 {
+		lines = append(lines, "send and agent also need "+strings.Join(needs, "; and "))
+	}
+	user := msl.CanonicalName(o.User)
+	if user != "" && o.UserScheme == "EMAIL_PASSWORD" && !o.Lasts() && cmp.Or(o.Agent.Users[user], o.Password, "prompt") == "prompt" {
+		lines = append(lines, "agent also needs --password-source file:PATH, since it has no terminal to ask for the password of "+exit.Printable(user))
+	}
+	return lines
 }
 
 // A clientRule says what a client's settings lack if it is broken.
@@ -32,13 +43,13 @@ type clientRule struct {
 	why    string
 }
 
-func firstBroken(rules []clientRule) error {
+func broken(rules []clientRule) (why []string) {
 	for _, r := range rules {
 		if r.broken {
-			return exit.Usagef("%s", r.why)
+			why = append(why, r.why)
 		}
 	}
-	return nil
+	return why
 }
 
 // tpm reports whether the keys are in a TPM, otherKeys whether they are elsewhere. A flag may
@@ -94,10 +105,10 @@ func (c *Config) exchangeRules() (all []clientRule) {
 }
 
 // userRules are about the users of an agent, which has no terminal to ask at.
-func (c *Config) userRules() (all []clientRule) {
-	for _, user := range slices.Sorted(maps.Keys(c.Client.Agent.Users)) {
-		all = append(all, clientRule{cmp.Or(c.Client.Agent.Users[user], "prompt") == "prompt",
-			fmt.Sprintf("client.agent.users has no source of the password of %s that needs no terminal: name one, as file:PATH", exit.Printable(user))})
+func (o *Client) userRules() (all []clientRule) {
+	for _, user := range slices.Sorted(maps.Keys(o.Agent.Users)) {
+		all = append(all, clientRule{cmp.Or(o.Agent.Users[user], "prompt") == "prompt",
+			fmt.Sprintf("client.agent.users has no source of the password of %s that needs no terminal: name one, such as file:PATH", exit.Printable(user))})
 	}
 	return all
 }
@@ -107,14 +118,15 @@ func (c *Config) senderRules() []clientRule {
 	o := &c.Client
 	shared := o.PSK != "" || o.PSKKeys != ""
 	at, _ := o.AntiRollbackIndex() // check has read it
+	forTPM := c.Keystore.None() && (at != 0 || o.Attest.Every != 0 || slices.Contains(o.KeyExchanges, TPMImport))
 	return []clientRule{
 		{o.CheckPeers() != nil, "--server-key FILE, since client.server-key is not set"},
-		{o.NamesNobody() && !c.Keystore.tpm(), "--psk-file FILE, or --identity NAME with --key NAME, since no setting says who sends"},
+		{o.NamesNobody() && !c.Keystore.tpm() && !forTPM, "--psk-file FILE, or --identity NAME with --key NAME, since no setting says who sends"},
 		{!shared && slices.Contains([]string{"PSK", "PSK_PROFILE", "MGK"}, o.EntityScheme), "--psk-file FILE, since client.entity-scheme is " + o.EntityScheme},
 		{o.Key == "" && (o.EntityScheme == "RSA" || o.EntityScheme == "ECC") && !c.Keystore.tpm(), "--key NAME, since client.entity-scheme is " + o.EntityScheme},
 		{o.Identity == "" && o.PSK == "" && o.Certificate == "" && (o.PSKKeys != "" || o.Key != ""), "--identity NAME, since client.identity is not set"},
-		{c.Keystore.None() && (o.Key != "" || o.PSKKeys != "" || o.TLS.Key != ""), "--keystore URI, since a setting names a key and keystore.uri is not set"},
-		{c.Keystore.None() && (at != 0 || o.Attest.Every != 0 || slices.Contains(o.KeyExchanges, TPMImport)), "--keystore tpm:?state=FILE, since a setting is for a TPM"},
+		{c.Keystore.None() && !forTPM && (o.Key != "" || o.PSKKeys != "" || o.TLS.Key != ""), "--keystore URI, since a setting names a key and keystore.uri is not set"},
+		{forTPM, "--keystore tpm:?state=FILE, since a setting is for a TPM"},
 		{!shared && slices.ContainsFunc(o.KeyExchanges, needsShared), "--psk-file FILE, since a key exchange of client.key-exchanges needs pre-shared keys"},
 		{o.Custody == "" && !c.Keystore.tpm() && c.Keystore.CheckCustody("client.custody", msl.CustodySealed) != nil, "--custody imported, since keystore.session-keys is memory"},
 		{o.Failures.URL != "" && o.Failures.Identity == "" && o.Identity == "", "--identity NAME, since neither client.failures.identity nor client.identity is set"},

@@ -179,7 +179,7 @@ type PCRValues map[uint][]string
 // UnmarshalYAML reads a value or a list of them for each index.
 func (v *PCRValues) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind != yaml.MappingNode {
-		return misplaced{n, fmt.Errorf("must have a line for each PCR, as 7: [HEX, HEX]")}
+		return misplaced{n, fmt.Errorf("must have a line for each PCR, such as 7: [HEX, HEX]")}
 	}
 	*v = PCRValues{}
 	for i := 0; i < len(n.Content); i += 2 {

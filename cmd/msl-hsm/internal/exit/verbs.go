@@ -9,7 +9,9 @@ func withVerbs(text string) string {
 		"the security officer sets the first one":     " with msl-hsm token pin set",
 		"the token requires a new PIN first":          ": change it with msl-hsm token pin change",
 	} {
-		text = strings.Replace(text, said, said+how, 1)
+		if !strings.Contains(text, said+how) { // a running server has said it
+			text = strings.Replace(text, said, said+how, 1)
+		}
 	}
 	return text
 }

@@ -142,24 +142,28 @@ func (f *accessFile) tell(err error) {
 func (f *accessFile) reopen() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.openAgain()
+	switch err := f.openAgain(); {
+	case err == nil:
+		return nil
+	case exit.IsAny(err, fs.ErrNotExist, syscall.ENOTDIR):
+		return exit.Usagef("server.access-log: %w: correct the path, or make its directory", err)
+	case f.file != nil && exit.IsAny(err, diskErrors...):
+		f.stay(err)
+		return nil
+	default:
+		return exit.Usagef("server.access-log: %w", err)
+	}
 }
 
-// openAgain is reopen with the mutex held.
+// openAgain opens the file, unless it is open. The mutex must be held.
 func (f *accessFile) openAgain() error {
 	if f.file != nil && isAt(f.file, f.path) {
 		f.moved = nil
 		return nil
 	}
 	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NONBLOCK, 0o640)
-	switch {
-	case exit.IsAny(err, fs.ErrNotExist, syscall.ENOTDIR):
-		return exit.Usagef("server.access-log: %w: correct the path, or make its directory", err)
-	case err != nil && f.file != nil && exit.IsAny(err, diskErrors...):
-		f.stay(err)
-		return nil
-	case err != nil:
-		return exit.Usagef("server.access-log: %w", err)
+	if err != nil {
+		return err
 	}
 	old := f.file
 	if old == nil {
@@ -168,7 +172,10 @@ func (f *accessFile) openAgain() error {
 	}
 	_ = f.flush()
 	f.file, f.torn, f.moved = file, false, nil
-	return old.Close()
+	if err := old.Close(); err != nil {
+		f.tell(err)
+	}
+	return nil
 }
 
 // diskErrors are those that may pass without anybody correcting a path.
@@ -190,15 +197,12 @@ func (f *accessFile) retry() {
 	if f.moved == nil || f.closed {
 		return
 	}
-	err := f.openAgain()
-	switch {
-	case err != nil: // its directory is gone, too: the next reload says so
-		f.moved = nil
-	case f.moved == nil:
-		f.log.Info("the access log is written again", "file", f.path)
-	default:
+	if err := f.openAgain(); err != nil {
+		f.moved = err
 		time.AfterFunc(retryDelay, f.retry)
+		return
 	}
+	f.log.Info("the access log is written again", "file", f.path)
 }
 
 // isAt reports whether a path leads to an open file.

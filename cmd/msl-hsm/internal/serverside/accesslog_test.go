@@ -220,6 +220,40 @@ func TestAccessReopen(t *testing.T) {
 	})
 }
 
+// TestAccessLogNowhere has the directory of the access log vanish while its disk is full: it is
+// said that lines go to the file that was moved away, until there is another.
+func TestAccessLogNowhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "log")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "access.jsonl")
+		l, err := accessLogIn(path, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(dir, dir+".1"); err != nil {
+			t.Fatal(err)
+		}
+		noFiles := lowered(t)
+		if err := l.reopen(); err != nil {
+			t.Fatal(err)
+		}
+		noFiles()
+		time.Sleep(2 * retryDelay)
+		checkIs(t, l, Warning, "its lines go to the file that was moved away, since no other can be made: open "+path+": no such file or directory: see that its disk can be written")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * retryDelay)
+		checkIs(t, l, OK, "its lines are written")
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // lowered leaves this process no file descriptor until the returned function is called.
 func lowered(t *testing.T) (end func()) {
 	var before syscall.Rlimit

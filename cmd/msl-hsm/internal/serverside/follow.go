@@ -23,6 +23,9 @@ type follower struct {
 	id       string
 	presence state.Presence
 	settled  bool // nothing to do until the number changes
+
+	lapsed bool   // a version of the key is gone that may still authenticate the state
+	failed string // why no other version does yet
 }
 
 // Follow makes the server follow the rotations of its keys, until the returned function
@@ -105,7 +108,11 @@ func (f *follower) follow(ctx context.Context, log *slog.Logger, first bool) (do
 	defer f.live.reloading.Unlock()
 	s := f.live.Service()
 	if s.keysLost.Swap(false) {
-		afterLoss(ctx, log, s)
+		s.MSL.Forget() // the tokens of the devices open again what remains
+		f.lapsed = true
+	}
+	if f.lapsed {
+		f.authenticate(ctx, log, s)
 	}
 	r, err := s.State.Rotation(ctx)
 	if err != nil || !first && f.settled && r.Number == f.presence.Number {
@@ -126,6 +133,22 @@ func (f *follower) follow(ctx context.Context, log *slog.Logger, first bool) (do
 	}
 	f.settled = problem == "" && (r.Step == state.StepDone || r.Step == "")
 	return true, nil
+}
+
+// authenticate makes another version than the one that is gone authenticate the state and the
+// records of devices, while it is known that they are authentic. If that fails, the next step tries
+// again: after a restart nothing could check them.
+func (f *follower) authenticate(ctx context.Context, log *slog.Logger, s *Service) {
+	err := s.State.Reauthenticate(ctx)
+	if err == nil && s.Devices != nil {
+		err = s.Devices.Records.Renew(ctx)
+	}
+	if err == nil {
+		f.lapsed, f.failed = false, ""
+	} else if problem := exit.OneLine(err); problem != f.failed && ctx.Err() == nil {
+		log.Error("the state cannot be authenticated with the version of the key that is left: do not restart the server until it can", "error", problem)
+		f.failed = problem
+	}
 }
 
 func (f *follower) tell(log *slog.Logger, s *Service, r state.Rotation, problem string) {

@@ -101,7 +101,7 @@ func (h *heartbeat) beat(ctx context.Context) error {
 
 func (s *Service) checkKeyStore(ctx context.Context) Check {
 	if err := s.heartbeat.beat(ctx); err != nil {
-		return Check{"keystore", Failure, exit.OneLine(err)}
+		return Check{"keystore", Failure, exit.OneLine(afterMissing(err))}
 	}
 	var versions []string
 	for _, k := range s.MSL.Issuer.Ring() {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"time"
@@ -225,14 +224,6 @@ func versions(c *config.Config, s *Service, log *slog.Logger) (*msl.Issuer, erro
 	}
 	i.Versions = s.issuing
 	return i, afterMissing(cmp.Or(s.issuing.Refresh(), s.services.Refresh()))
-}
-
-// afterMissing adds the next step to the error of missing server keys.
-func afterMissing(err error) error {
-	if errors.Is(err, msl.ErrVersionsApart) {
-		return fmt.Errorf("%w: %w; %s --rotate", err, keystore.ErrNotFound, keys.MakeServerKeys)
-	}
-	return keys.Missing(err, keys.MakeServerKeys)
 }
 
 func serviceTokenKeys(c *config.Config, store keystore.Store) (*msl.Versions, error) {

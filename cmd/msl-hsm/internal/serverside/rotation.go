@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"maps"
 
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -81,20 +80,6 @@ func (s *base) lost(of *msl.Versions, keys string, log *slog.Logger) func(versio
 		log.Log(context.Background(), level, "the key store no longer has a version of the "+keys+" keys: what it protects cannot be opened anymore, and devices that need that begin new sessions",
 			"version", version, "in_use_now", of.All()[0].Version)
 		s.keysLost.Store(true)
-	}
-}
-
-// afterLoss ends the sessions of a version that is gone, which opens what remains again from
-// the tokens of the devices, and makes another version authenticate the state and the records of
-// devices while it is known that they are authentic.
-func afterLoss(ctx context.Context, log *slog.Logger, s *Service) {
-	s.MSL.Forget()
-	err := s.State.Reauthenticate(ctx)
-	if err == nil && s.Devices != nil {
-		err = s.Devices.Records.Renew(ctx)
-	}
-	if err != nil {
-		log.Error("the state cannot be authenticated with the version of the key that is left", "error", exit.OneLine(err))
 	}
 }
 
