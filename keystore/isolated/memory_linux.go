@@ -28,7 +28,7 @@ func (p *process) watchMemory(limit int64) {
 			return
 		case <-ticker.C:
 		}
-		if used := p.residentSet(); limit > 0 && used > limit {
+		if used := residentSet(p.memory); limit > 0 && used > limit {
 			p.end(fmt.Sprintf("occupied %d MiB", used>>20))
 		}
 	}
@@ -42,10 +42,10 @@ func openMemory(pid int) *os.File {
 	return f
 }
 
-// residentSet returns the memory that the child occupies, in bytes; 0 if it is not told.
-func (p *process) residentSet() int64 {
+// residentSet returns the memory that a child occupies, in bytes; 0 if its file does not tell.
+func residentSet(statm *os.File) int64 {
 	var text [128]byte
-	n, err := p.memory.ReadAt(text[:], 0)
+	n, err := statm.ReadAt(text[:], 0)
 	words := bytes.Fields(text[:n])
 	if err != nil && err != io.EOF || len(words) < 2 {
 		return 0
