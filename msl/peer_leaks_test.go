@@ -182,13 +182,16 @@ func TestPeerNumbersSpent(t *testing.T) {
 	serial := one.client.Held().MasterToken.SerialNumber
 	ctx, cancel := context.WithCancel(t.Context())
 	first, second = connect(t, one, two)
+	ended := make(chan struct{})
 	serveAll(second, func(context.Context, *msl.ResponseWriter, *msl.Message) error {
 		cancel()
+		<-ended // else this side's error could still arrive
 		return context.Canceled
 	}, 1)
 	if _, err := first.Request(ctx, numbered); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+	close(ended)
 	state.ids[serial] += 10
 	first, second = connect(t, one, two)
 	done := serveAll(second, echo, 1)
