@@ -135,7 +135,7 @@ type given struct {
 func (g *given) login(give func() error) error {
 	err := g.change(func(lines []byte) []byte { return append(lines, refusal(string(unanswered[1:len(unanswered)-1]))...) })
 	if err != nil && g.log != nil {
-		g.log.Warn("that the PIN is given cannot be noted: a library that crashes now is given it at the next start again", "error", err)
+		g.log.Warn("it cannot be noted that the PIN is being given: if the library crashes now, the next start gives it again", "error", err)
 	}
 	if err == nil {
 		g.due.Add(1)
