@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
@@ -25,17 +26,20 @@ type serverState interface {
 type meteredState struct {
 	serverState
 	to     *metrics.Set
-	failed *atomic.Pointer[stateFailure]
-	outage *atomic.Pointer[stateFailure] // the first one of the outage, if there is one
-	log    *slog.Logger                  // nil if the state itself logs its outages
+	since  *atomic.Pointer[time.Time] // as in base
+	failed *outage.Outage             // of stateFailure
+	lost   *outage.Outage             // as logged
+	log    *slog.Logger               // nil if the state itself logs its outages
 }
 
 // A stateFailure is a step in the state that failed.
 type stateFailure struct {
+	error
 	operation string
-	err       error
-	began, at time.Time
+	began     time.Time
 }
+
+func untold() {}
 
 // slowStep is the time of a step from which the state is too slow, and not the peer whose time
 // for a message ended during the step.
@@ -52,20 +56,25 @@ func (s meteredState) note(operation string, began time.Time, err error) {
 	if err == nil || errors.Is(err, state.ErrNewer) { // one record; others can be used
 		return
 	}
-	failure := &stateFailure{operation, err, began, now}
-	s.failed.Store(failure)
-	if s.log != nil && !errors.Is(err, context.DeadlineExceeded) && s.outage.CompareAndSwap(nil, failure) {
-		s.log.Error("the state cannot be used: free disk space, or fix the cause of the error", "error", err)
+	if since := s.since.Load(); since != nil && began.Before(*since) { // it was lost, and is back
+		return
+	}
+	s.failed.Failed(&stateFailure{err, operation, began}, untold)
+	if s.log != nil && !errors.Is(err, context.DeadlineExceeded) {
+		s.lost.Failed(err, func() {
+			s.log.Error("the state cannot be used: free disk space, or fix the cause of the error", "error", err)
+		})
 	}
 }
 
-// wrote forgets a failure that precedes a step written since then.
+// wrote notes that a step that began then was written.
 func (s meteredState) wrote(began time.Time, err error) {
-	if outage := s.outage.Load(); err == nil && outage != nil && outage.at.Before(began) && s.outage.CompareAndSwap(outage, nil) {
-		s.log.Info("the state can be used again")
+	if err != nil {
+		return
 	}
-	if failed := s.failed.Load(); err == nil && failed != nil && failed.at.Before(began) {
-		s.failed.CompareAndSwap(failed, nil)
+	s.failed.Worked(began, untold)
+	if s.log != nil {
+		s.lost.Worked(began, func() { s.log.Info("the state can be used again") })
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/statuspage"
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
@@ -72,8 +73,8 @@ type base struct {
 	started   time.Time
 
 	leaving     atomic.Bool
-	stateFailed atomic.Pointer[stateFailure]
-	stateOutage atomic.Pointer[stateFailure]
+	stateFailed outage.Outage // of stateFailure
+	stateLost   outage.Outage // as logged
 	stateTrial  glance[struct{}]
 	keysFailed  atomic.Pointer[keysFailure]
 	stateSince  atomic.Pointer[time.Time] // when etcd came back after it was lost
