@@ -2,6 +2,7 @@ package mslhttp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,7 +29,8 @@ const (
 // first message.
 //
 // A request that Rules refuses is answered with an HTTP response that has the
-// header field [ErrorHeader] and a JSON object with the reason as its body. If the
+// header field [ErrorHeader] and a JSON object with the reason as its body. A request that
+// does not state its length is streamed or, if Whole of Upstream is set, read ahead. If the
 // service does not answer, the error is that of [Upstream.Do].
 type HTTPGateway struct {
 	Upstream *Upstream
@@ -45,7 +47,14 @@ func (g *HTTPGateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.
 	if err != nil {
 		return answerMalformed(w, err)
 	}
-	if refused := g.Rules.check(request); refused != nil {
+	refused := g.Rules.check(request)
+	if refused == nil {
+		refused, err = g.findLength(m, request)
+	}
+	if err != nil {
+		return answerMalformed(w, err)
+	}
+	if refused != nil {
 		return refused.answer(w, request.Method)
 	}
 	out := (&http.Request{
@@ -62,6 +71,28 @@ func (g *HTTPGateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.
 	}
 	response.Header = g.Rules.response(response.Header)
 	return answerHTTP(w, response, request.Method)
+}
+
+// findLength finds the length of a request that does not state it, for a service that reads no
+// other requests. Otherwise such a request is streamed, since its sender may wait for an answer.
+func (g *HTTPGateway) findLength(m *msl.Message, r *http.Request) (*httpRefusal, error) {
+	if r.ContentLength >= 0 || !g.Upstream.Whole {
+		return nil, nil
+	}
+	_, all, err := m.ReadAhead(cmp.Or(g.Upstream.Buffer, defaultBuffer))
+	switch {
+	case err != nil:
+		return nil, err
+	case !all:
+		return &httpRefusal{http.StatusLengthRequired, "the request does not state its length, and is longer than may be read ahead to find it: send Content-Length", ""}, nil
+	}
+	data, err := io.ReadAll(r.Body) // it is in memory
+	if r.ContentLength = int64(len(data)); len(data) == 0 {
+		r.Body = http.NoBody
+	} else {
+		r.Body = io.NopCloser(bytes.NewReader(data))
+	}
+	return nil, err
 }
 
 // RefuseHTTP returns a handler for servers that do not accept HTTP requests as the data
