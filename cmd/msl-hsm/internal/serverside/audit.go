@@ -147,11 +147,11 @@ func stateFor(s *Service, log *slog.Logger) serverState {
 	if s.State.File == nil {
 		log = nil
 	}
-	metered := meteredState{s.State, s.Metrics, &s.stateSince, &s.stateFailed, &s.stateLost, log}
+	s.metered = meteredState{s.State, s.Metrics, &s.stateSince, &s.stateFailed, &s.stateLost, log}
 	if !s.audit.required {
-		return metered
+		return s.metered
 	}
-	return auditedState{metered, s.audit.log}
+	return auditedState{s.metered, s.audit.log}
 }
 
 // check reports whether the audit log can be written.

@@ -184,7 +184,7 @@ func checkClock(apart time.Duration) []Check {
 }
 
 // readState reads what messages are judged by.
-func (s *base) readState(ctx context.Context) error {
+func (s *Service) readState(ctx context.Context) error {
 	err := s.State.Revoked(ctx, "", "")
 	if err == nil && s.Devices != nil {
 		_, err = s.Devices.Standing(ctx, "")
@@ -197,7 +197,7 @@ func (s *base) readState(ctx context.Context) error {
 
 // tryState ends an outage if nothing is left of it. It writes to a state file: a file system that
 // became read-only can still be read, and messages need not try it.
-func (s *base) tryState(ctx context.Context) (err error) {
+func (s *Service) tryState(ctx context.Context) (err error) {
 	began := time.Now()
 	if _, failed := s.stateFailed.Last(); failed == nil {
 		return nil
@@ -206,7 +206,7 @@ func (s *base) tryState(ctx context.Context) (err error) {
 		_, _, err = s.stateTrial.look(ctx, fresh, func() (struct{}, error) { return struct{}{}, s.State.File.Writable() })
 	}
 	if err == nil {
-		s.stateFailed.Worked(began, untold)
+		s.metered.worked(trial, began)
 	}
 	return err
 }

@@ -187,7 +187,7 @@ func TestStateHealth(t *testing.T) {
 	if got := s.checkState(t.Context()); got.Verdict != Failure || !strings.Contains(got.Detail, "renew failed") || !strings.Contains(got.Detail, "no space left") {
 		t.Errorf("%+v", got)
 	}
-	metered.wrote(time.Now(), nil)
+	metered.note("accept-id", time.Now(), nil)
 	if _, got := s.recentFailure(); got != nil {
 		t.Errorf("after another one was written: %+v", got)
 	}
@@ -236,7 +236,6 @@ func TestStateOutage(t *testing.T) {
 	step := func(err error) {
 		began := time.Now()
 		metered.note("accept-id", began, err)
-		metered.wrote(began, err)
 	}
 	step(context.DeadlineExceeded)                       // of a slow peer
 	step(fmt.Errorf("state: renew: %w", state.ErrNewer)) // of one device
@@ -256,6 +255,24 @@ func TestStateOutage(t *testing.T) {
 	}
 }
 
+// TestStateReadOutage has the state be unreadable for a while at a server that writes nothing to it:
+// the first message that it can be read for ends that.
+func TestStateReadOutage(t *testing.T) {
+	var log bytes.Buffer
+	s := &Service{base: &base{}}
+	metered := meteredState{nil, metrics.New("", ""), &s.stateSince, &s.stateFailed, &s.stateLost, slog.New(slog.NewTextHandler(&log, nil))}
+	gone := errors.New("server.db no longer exists")
+	metered.note("revoked", time.Now(), gone)
+	metered.note("renewable", time.Now(), nil)
+	if _, failed := s.recentFailure(); failed == nil || strings.Count(log.String(), "\n") != 1 {
+		t.Errorf("after another step: %v\n%s", failed, &log)
+	}
+	metered.note("revoked", time.Now(), nil)
+	if _, failed := s.recentFailure(); failed != nil || strings.Count(log.String(), "the state can be used again") != 1 {
+		t.Errorf("after the same step: %v\n%s", failed, &log)
+	}
+}
+
 // TestStateAlternates has every second message fail, as on a disk that is nearly full: nobody is told
 // by turns that the state works and that it does not.
 func TestStateAlternates(t *testing.T) {
@@ -267,7 +284,6 @@ func TestStateAlternates(t *testing.T) {
 		step := func(err error) {
 			time.Sleep(50 * time.Millisecond)
 			metered.note("accept-id", time.Now(), err)
-			metered.wrote(time.Now(), err)
 			_, failed := s.recentFailure()
 			_, out := s.stateFailed.Last()
 			if now := failed == nil && out == nil; now != ready {

@@ -47,6 +47,9 @@ const slowStep = time.Second
 
 // note measures a step that began then. A verdict on a token is not a failure.
 func (s meteredState) note(operation string, began time.Time, err error) {
+	if err == nil {
+		s.worked(operation, began)
+	}
 	now := time.Now()
 	verdict, peersTime := msl.Code(0), errors.Is(err, context.DeadlineExceeded) && now.Sub(began) < slowStep
 	if errors.As(err, &verdict) || errors.Is(err, keystore.ErrNotFound) || errors.Is(err, context.Canceled) || peersTime {
@@ -59,24 +62,35 @@ func (s meteredState) note(operation string, began time.Time, err error) {
 	if since := s.since.Load(); since != nil && began.Before(*since) { // it was lost, and is back
 		return
 	}
-	s.failed.Failed(&stateFailure{err, operation, began}, untold)
+	failure := &stateFailure{err, operation, began}
+	s.failed.Failed(failure, untold)
 	if s.log != nil && !errors.Is(err, context.DeadlineExceeded) {
-		s.lost.Failed(err, func() {
+		s.lost.Failed(failure, func() {
 			s.log.Error("the state cannot be used: free disk space, or fix the cause of the error", "error", err)
 		})
 	}
 }
 
-// wrote notes that a step that began then was written.
-func (s meteredState) wrote(began time.Time, err error) {
-	if err != nil {
-		return
+// worked notes that a step that began then succeeded. Only one that writes shows that others do,
+// too.
+func (s meteredState) worked(operation string, began time.Time) {
+	if endedBy(operation, s.failed) {
+		s.failed.Worked(began, untold)
 	}
-	s.failed.Worked(began, untold)
-	if s.log != nil {
+	if endedBy(operation, s.lost) {
 		s.lost.Worked(began, func() { s.log.Info("the state can be used again") })
 	}
 }
+
+// endedBy reports whether a step that succeeds shows that an outage is over.
+func endedBy(operation string, o *outage.Outage) bool {
+	_, err := o.Last()
+	last, out := err.(*stateFailure)
+	return out && (operation == last.operation || operation == trial || operation == "accept-id" || operation == "renew")
+}
+
+// trial is a write to the state to find out whether that works again.
+const trial = "trial"
 
 // Revoked is measured.
 func (s meteredState) Revoked(ctx context.Context, identity, user string) error {
@@ -91,7 +105,6 @@ func (s meteredState) AcceptID(ctx context.Context, identity string, serial, id 
 	began := time.Now()
 	err := s.serverState.AcceptID(ctx, identity, serial, id)
 	s.note("accept-id", began, err)
-	s.wrote(began, err)
 	return err
 }
 
@@ -108,7 +121,6 @@ func (s meteredState) Renew(ctx context.Context, identity string, serial, sequen
 	began := time.Now()
 	newest, err := s.serverState.Renew(ctx, identity, serial, sequence)
 	s.note("renew", began, err)
-	s.wrote(began, err)
 	return newest, err
 }
 

@@ -34,6 +34,7 @@ type Service struct {
 	certificates []certificateFile  // presented by the server
 	stapled      []stapledFile      // sent with them
 	heartbeat    heartbeat
+	metered      meteredState
 	crls         map[string]*keys.CRLFile // in use, by setting; at first, those of the service before this one
 	revoking     []revocationFile         // those of crls that this service opened
 	least        map[string]uint32        // versions of keys below which sessions were forgotten

@@ -2,6 +2,7 @@ package serverside
 
 import (
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
@@ -25,9 +27,10 @@ func testStateTrial(t *testing.T) {
 	}
 	defer file.Close()
 	s := &Service{base: &base{State: &admin.State{Server: file.Server, File: file}}}
-	fail := func() {
-		s.stateFailed.Failed(&stateFailure{errors.New("no space left on device"), "renew", time.Now()}, untold)
-	}
+	var log strings.Builder
+	s.Metrics = metrics.New("", "")
+	stateFor(s, slog.New(slog.NewTextHandler(&log, nil)))
+	fail := func() { s.metered.note("renew", time.Now(), errors.New("no space left on device")) }
 	fail()
 	time.Sleep(recently)
 	var before unix.Rlimit
@@ -41,8 +44,8 @@ func testStateTrial(t *testing.T) {
 		t.Errorf("while it cannot be written: %+v", got)
 	}
 	time.Sleep(2 * fresh)
-	if got := s.checkState(t.Context()); got.Verdict != OK {
-		t.Errorf("now it can be written: %+v", got)
+	if got := s.checkState(t.Context()); got.Verdict != OK || strings.Count(log.String(), "the state can be used again") != 1 {
+		t.Errorf("now it can be written: %+v\n%s", got, &log)
 	}
 	changes, last := 0, OK
 	for range 600 { // ten minutes in which the balancer sends messages whenever the server is ready
