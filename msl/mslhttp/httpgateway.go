@@ -43,16 +43,17 @@ func (g *HTTPGateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.
 	if !isHTTP(m) {
 		return g.Plain(ctx, w, m)
 	}
+	length, err := g.lengthOf(m)
+	if err != nil {
+		return answerMalformed(w, err)
+	}
 	request, err := httpform.DecodeRequest(m.Body)
 	if err != nil {
 		return answerMalformed(w, err)
 	}
 	refused := g.Rules.check(request)
 	if refused == nil {
-		refused, err = g.findLength(m, request)
-	}
-	if err != nil {
-		return answerMalformed(w, err)
+		refused = g.setLength(request, length)
 	}
 	if refused != nil {
 		return refused.answer(w, request.Method)
@@ -73,26 +74,35 @@ func (g *HTTPGateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.
 	return answerHTTP(w, response, request.Method)
 }
 
-// findLength finds the length of a request that does not state it, for a service that reads no
-// other requests. Otherwise such a request is streamed, since its sender may wait for an answer.
-func (g *HTTPGateway) findLength(m *msl.Message, r *http.Request) (*httpRefusal, error) {
-	if r.ContentLength >= 0 || !g.Upstream.Whole {
-		return nil, nil
+// lengthOf finds the length of the body, for a service that reads only requests that state it, or
+// returns -1. For other services a request is streamed, since its sender may wait for an answer.
+func (g *HTTPGateway) lengthOf(m *msl.Message) (int64, error) {
+	if !g.Upstream.Whole {
+		return -1, nil
 	}
 	_, all, err := m.ReadAhead(cmp.Or(g.Upstream.Buffer, defaultBuffer))
+	if err != nil || !all {
+		return -1, err
+	}
+	request, err := httpform.DecodeRequest(m.Ahead())
+	if err != nil || request.ContentLength >= 0 {
+		return -1, err
+	}
+	return io.Copy(io.Discard, request.Body)
+}
+
+// setLength states the length of a request that does not.
+func (g *HTTPGateway) setLength(r *http.Request, length int64) *httpRefusal {
 	switch {
-	case err != nil:
-		return nil, err
-	case !all:
-		return &httpRefusal{http.StatusLengthRequired, "the request does not state its length, and is longer than may be read ahead to find it: send Content-Length", ""}, nil
-	}
-	data, err := io.ReadAll(r.Body) // it is in memory
-	if r.ContentLength = int64(len(data)); len(data) == 0 {
+	case r.ContentLength >= 0 || !g.Upstream.Whole:
+		return nil
+	case length < 0:
+		return &httpRefusal{http.StatusLengthRequired, "the request does not state its length, and is longer than may be read ahead to find it: send Content-Length", ""}
+	case length == 0:
 		r.Body = http.NoBody
-	} else {
-		r.Body = io.NopCloser(bytes.NewReader(data))
 	}
-	return nil, err
+	r.ContentLength = length
+	return nil
 }
 
 // RefuseHTTP returns a handler for servers that do not accept HTTP requests as the data
