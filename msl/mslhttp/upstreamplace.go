@@ -82,8 +82,10 @@ func (u *Upstream) failed(p *place, err error) {
 func (u *Upstream) returned(p *place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.reach.Worked(time.Now(), func() { u.log(slog.LevelInfo, "upstream can be reached again", p) })
-	p.spare = time.Time{}
+	if !p.spare.IsZero() {
+		p.reach.Worked(time.Now(), func() { u.log(slog.LevelInfo, "upstream can be reached again", p) })
+		p.spare = time.Time{}
+	}
 	if !p.sick {
 		p.tried, p.why = time.Now(), nil
 	}
