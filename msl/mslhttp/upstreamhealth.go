@@ -84,6 +84,6 @@ func (u *Upstream) diagnose(p *place, err error) {
 	}
 	p.tried, p.why = time.Now(), err
 	if p.sick = err != nil; !p.sick {
-		p.spare = time.Time{}
+		u.reached(p)
 	}
 }

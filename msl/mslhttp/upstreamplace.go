@@ -82,12 +82,17 @@ func (u *Upstream) failed(p *place, err error) {
 func (u *Upstream) returned(p *place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	u.reached(p)
+	if !p.sick {
+		p.tried, p.why = time.Now(), nil
+	}
+}
+
+// reached makes the place count as one that can be reached. Its mutex must be held.
+func (u *Upstream) reached(p *place) {
 	if !p.spare.IsZero() {
 		p.reach.Worked(time.Now(), func() { u.log(slog.LevelInfo, "upstream can be reached again", p) })
 		p.spare = time.Time{}
-	}
-	if !p.sick {
-		p.tried, p.why = time.Now(), nil
 	}
 }
 
