@@ -229,7 +229,7 @@ func (s *Service) checkCertificates(now time.Time) (checks []Check) {
 		detail := fmt.Sprintf("%s expires %s", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
 		switch {
 		case left <= 0:
-			verdict, detail = c.worst, fmt.Sprintf("%s expired %s: replace it and run msl-hsm admin reload", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
+			verdict, detail = c.worst, fmt.Sprintf("%s expired %s: replace it and run msl-hsm admin reload, or correct the clock, which says %s", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime))
 		case now.Before(c.leaf.NotBefore):
 			verdict, detail = c.worst, fmt.Sprintf("%s is not valid before %s: check the clock", c.file, c.leaf.NotBefore.UTC().Format(time.DateTime))
 		case left < soon:

@@ -107,8 +107,8 @@ func TestCertificateHealth(t *testing.T) {
 	}{
 		{-time.Hour, 90 * 24 * time.Hour, Failure, OK, "a.crt expires 2030-04-01"},
 		{-time.Hour, 13 * 24 * time.Hour, Failure, Warning, "a.crt expires 2030-01-14"},
-		{-time.Hour, -time.Second, Failure, Failure, "replace it and run msl-hsm admin reload"},
-		{-time.Hour, -time.Second, Warning, Warning, "replace it and run msl-hsm admin reload"},
+		{-time.Hour, -time.Second, Failure, Failure, "replace it and run msl-hsm admin reload, or correct the clock, which says "},
+		{-time.Hour, -time.Second, Warning, Warning, "replace it and run msl-hsm admin reload, or correct the clock, which says "},
 		{time.Hour, 90 * 24 * time.Hour, Failure, Failure, "check the clock"},
 	} {
 		leaf := &x509.Certificate{NotBefore: now.Add(c.begins), NotAfter: now.Add(c.ends)}
