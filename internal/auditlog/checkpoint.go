@@ -55,7 +55,7 @@ func (l *Log) settle(err error) {
 		return
 	}
 	last := l.last.String()
-	l.outage.Worked(time.Now(), func() { l.c.Log.Info("the audit log can be written again", "file", l.c.Path, "last", last) })
+	l.Outage.Worked(time.Now(), func() { l.c.Log.Info("the audit log can be written again", "file", l.c.Path, "last", last) })
 	l.failed = nil
 	if l.unsigned > 0 {
 		l.sign.Reset(l.c.Interval)

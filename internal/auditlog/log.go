@@ -41,6 +41,10 @@ var ErrInUse = errors.New("another process writes it")
 
 // A Log is written by one process at a time. It is safe for concurrent use.
 type Log struct {
+	// Outage is what is known about failures to write or sign the log: one that soon follows
+	// another counts until the log has worked for a while.
+	Outage outage.Outage
+
 	c       Config
 	keyID   string
 	name    string
@@ -59,7 +63,6 @@ type Log struct {
 	unsigned int      // records not covered by a checkpoint
 	lost     uint64   // records dropped for lack of memory
 	failed   error    // why the log cannot be written or signed, or nil
-	outage   outage.Outage
 	ended    bool
 	write    *time.Timer // when pending bytes are written
 	sign     *time.Timer // when a checkpoint is due
@@ -137,10 +140,6 @@ func (l *Log) Err() error {
 	return l.failed
 }
 
-// Outage is what is known about failures to write or sign the log: one that soon follows another
-// counts until the log has worked for a while.
-func (l *Log) Outage() *outage.Outage { return &l.outage }
-
 // Record adds a record. It waits for neither a working disk nor the signing key.
 func (l *Log) Record(r Record) {
 	l.mu.Lock()
@@ -201,7 +200,7 @@ func (l *Log) noteFailure(err error) {
 	if err == nil {
 		return
 	}
-	l.outage.Failed(err, func() {
+	l.Outage.Failed(err, func() {
 		l.c.Log.Error("the audit log cannot be written: free disk space, or fix the cause of the error", "file", l.c.Path, "error", err)
 	})
 	l.failed = err

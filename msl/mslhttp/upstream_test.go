@@ -327,24 +327,6 @@ func TestUpstreamContinues(t *testing.T) {
 	if got := log.String(); strings.Count(got, "cannot be reached") != 1 || strings.Count(got, "can be reached again") != 1 {
 		t.Error(got)
 	}
-	log.Reset()
-	p := down.places[1]
-	p.condition = &condition{}
-	down.failed(p, errors.New("connection refused"))
-	down.diagnose(p, nil)
-	if strings.Count(log.String(), "cannot be reached") != 1 || strings.Count(log.String(), "can be reached again") != 1 {
-		t.Errorf("after a health check: %s", &log)
-	}
-	log.Reset()
-	p.condition = &condition{}
-	for i := range 100 { // one that works every second time
-		down.failed(p, errors.New("connection refused"))
-		down.returned(p)
-		down.diagnose(p, []error{nil, errors.New("it answered HTTP 500")}[i%2])
-	}
-	if strings.Count(log.String(), "\n") != 6 {
-		t.Error(log.String())
-	}
 	for path, want := range map[string]bool{"": true, "/healthz": false} {
 		former := &Upstream{Targets: down.Targets, Check: HealthCheck{Path: "/"}}
 		next := &Upstream{Targets: down.Targets, Check: HealthCheck{Path: path}}

@@ -160,7 +160,7 @@ func (a audit) check() []Check {
 		return nil
 	}
 	err := a.log.Err()
-	held := stillOut(a.log.Outage())
+	held := stillOut(&a.log.Outage)
 	switch {
 	case err == nil && held != nil && a.required:
 		return []Check{{"audit", Failure, "the audit log: " + exit.OneLine(held)}}

@@ -158,7 +158,7 @@ func (s *Service) checkState(ctx context.Context) Check {
 		return Check{"state", Failure, fmt.Sprintf("%s failed %v ago: %s", failed.operation, time.Since(at).Round(time.Second), exit.OneLine(failed.error))}
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.readState(ctx) }()
+	go func() { done <- readState(ctx, s) }()
 	select {
 	case err := <-done:
 		if err != nil {
@@ -184,20 +184,20 @@ func checkClock(apart time.Duration) []Check {
 }
 
 // readState reads what messages are judged by.
-func (s *Service) readState(ctx context.Context) error {
+func readState(ctx context.Context, s *Service) error {
 	err := s.State.Revoked(ctx, "", "")
 	if err == nil && s.Devices != nil {
 		_, err = s.Devices.Standing(ctx, "")
 	}
 	if err == nil {
-		err = s.tryState(ctx)
+		err = tryState(ctx, s)
 	}
 	return err
 }
 
 // tryState ends an outage if nothing is left of it. It writes to a state file: a file system that
 // became read-only can still be read, and messages need not try it.
-func (s *Service) tryState(ctx context.Context) (err error) {
+func tryState(ctx context.Context, s *Service) (err error) {
 	began := time.Now()
 	if _, failed := s.stateFailed.Last(); failed == nil {
 		return nil
