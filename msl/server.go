@@ -138,10 +138,11 @@ func (s *Server) init() {
 	})
 }
 
-// Close forgets the remembered sessions. Messages in flight keep theirs.
+// Close forgets the remembered sessions, unless [Server.Continue] gave them to another server.
+// Messages in flight keep theirs.
 func (s *Server) Close() error {
 	s.init()
-	s.sessions.cache.Close()
+	s.sessions.close()
 	return nil
 }
 

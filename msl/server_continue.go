@@ -5,10 +5,11 @@ import "time"
 // Continue makes s count on where former stopped, which it replaces while the process runs:
 // wrong guesses of users' secrets, and the devices where users have logged in; users whose
 // turn it is; signed refusals; the memory of messages; messages of established sessions, for
-// which others wait; and the hits and misses of [ServerStats]. Where a limit differs, its
-// count starts anew. The sessions that former remembers are opened again from
-// their devices' tokens. Call it before the first message to s; former may still answer
-// some.
+// which others wait; the remembered sessions; and the hits and misses of [ServerStats]. Where a
+// limit differs, its count starts anew. The sessions are opened again from their devices' tokens
+// if the limit on them differs, or if the two servers do not have the same Issuer.Versions,
+// Issuer.Store and custody of tokens. Call it before the first message to s; former may still
+// answer some.
 func (s *Server) Continue(former *Server) {
 	s.init()
 	former.init()
@@ -16,6 +17,9 @@ func (s *Server) Continue(former *Server) {
 	s.admission = former.admission.in(s.admission.room)
 	s.sessions.lookups = former.sessions.lookups
 	own, was := s.Limits, former.Limits
+	if own.Sessions == was.Sessions && s.sessions.opens(former.sessions) {
+		s.sessions.opened, former.sessions.handedOn = former.sessions.opened, true
+	}
 	if own.PasswordsAtATime == was.PasswordsAtATime {
 		s.turns = former.turns
 	}

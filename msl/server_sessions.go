@@ -14,19 +14,42 @@ import (
 
 // Sessions read messages under the tokens of an issuer, and cache the opened sessions.
 type sessions struct {
-	issuer *Issuer
-	shared bool // also open tokens of the reference stacks
-	cache  *keycache.Cache[tokenHash, *Session]
-	since  atomic.Uint64 // sessions opened earlier are not used
+	issuer   *Issuer
+	shared   bool // also open tokens of the reference stacks
+	handedOn bool // what is opened, to the server that replaces this one
 
+	*opened
 	*lookups
+}
+
+// Opened are the remembered sessions.
+type opened struct {
+	cache *keycache.Cache[tokenHash, *Session]
+	since atomic.Uint64 // sessions opened earlier are not used
 }
 
 // Lookups counts the messages whose session was in the cache, and was not.
 type lookups struct{ hits, misses atomic.Uint64 }
 
 func newSessions(issuer *Issuer, shared bool, size int) *sessions {
-	return &sessions{issuer: issuer, shared: shared, lookups: &lookups{}, cache: keycache.New[tokenHash](size, func(v *Session) bool { return v.Token.expired(issuer.now()) })}
+	stale := func(v *Session) bool { return v.Token.expired(issuer.now()) }
+	return &sessions{
+		issuer: issuer, shared: shared || issuer.Shared, lookups: &lookups{},
+		opened: &opened{cache: keycache.New[tokenHash](size, stale)},
+	}
+}
+
+// opens reports whether s opens the same tokens as former, with the same keys.
+func (s *sessions) opens(former *sessions) bool {
+	own, was := s.issuer, former.issuer
+	return own.Versions != nil && own.Versions == was.Versions && own.Store == was.Store && s.shared == former.shared
+}
+
+// close forgets the sessions, unless another server goes on with them.
+func (s *sessions) close() {
+	if !s.handedOn {
+		s.cache.Close()
+	}
 }
 
 // findSession returns the remembered session of a master token, or the token.
@@ -79,7 +102,7 @@ func hashMaster(o wire.Object) (tokenHash, error) {
 // openSession opens the session of a master token; used remembers it later.
 func (s *sessions) openSession(t *MasterToken) (*Session, error) {
 	since := s.since.Load()
-	session, err := s.issuer.open(t, s.issuer.Shared || s.shared)
+	session, err := s.issuer.open(t, s.shared)
 	if err == nil {
 		session.opened = since
 	}

@@ -151,9 +151,9 @@ func (l *Live) again() (r Reloaded, err error) {
 	if err != nil {
 		return r, err
 	}
-	l.pair(g)
 	g.config = asRead
 	l.use(g, old)
+	l.pair(g)
 	l.files.Took(seen.Of(l.watched()...))
 	old.stop()
 	for _, k := range g.MSL.Issuer.Ring() {
@@ -168,10 +168,14 @@ func (l *Live) again() (r Reloaded, err error) {
 }
 
 // pair records the current versions of the keys. After a failure, the next start
-// tries again.
+// tries again. Sessions are forgotten unless the keys are known to be those of before.
 func (l *Live) pair(g *generation) {
-	if _, err := g.State.Pair(&g.config, g.Store); err != nil {
+	differ, err := g.State.Pair(&g.config, g.Store)
+	if err != nil {
 		l.Log.Warn("it could not be recorded which keys the state belongs to", "error", exit.OneLine(err))
+	}
+	if err != nil || differ != "" {
+		g.MSL.Forget()
 	}
 }
 
@@ -212,7 +216,7 @@ func (s *Service) renewed(c *config.Config, log *slog.Logger) (*Service, error) 
 	if err != nil {
 		return nil, err
 	}
-	next := &Service{base: s.base, crls: maps.Clone(s.crls)}
+	next := &Service{base: s.base, crls: maps.Clone(s.crls), least: s.least}
 	if err = assemble(c, next, log); err == nil && c.Server.Identity != s.MSL.Name {
 		err = exit.Usagef("server.certificate: %s is of %q, and this server is %q: restart the server if it is to change its identity", c.Server.Certificate, c.Server.Identity, s.MSL.Name)
 	}
