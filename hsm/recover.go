@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/pkcs11"
 	"golang.org/x/time/rate"
 
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -40,7 +41,7 @@ type recovery struct {
 	pause   time.Duration
 	err     error // of the last one
 	budget  *rate.Limiter
-	lost    bool // the log knows that the device is lost
+	lost    outage.Outage // as logged
 }
 
 // A vainAnswer is one with good data, because of which a recovery began, and which did not go away
@@ -284,17 +285,13 @@ func (r *recovery) note(now time.Time, err error) {
 
 func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPause), longestPause) }
 
-// tell logs that the device was lost, or is back: once each. The caller holds the
-// recovery's lock.
+// tell logs that the device was lost, or is back: once each.
 func (r *recovery) tell(err error) {
-	switch {
-	case err != nil && !r.lost:
-		r.lost = true
-		r.log.Error("device lost", "error", err)
-	case err == nil && r.lost:
-		r.lost = false
-		r.log.Info("device back")
+	if err != nil {
+		r.lost.Failed(err, func() { r.log.Error("device lost", "error", err) })
+		return
 	}
+	r.lost.Worked(time.Now(), func() { r.log.Info("device back") })
 }
 
 // renewNow opens the sessions anew; where that fails, or the caller knows that it

@@ -2,6 +2,8 @@ package hsm
 
 import (
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +11,20 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
+
+// TestAlternates has every second recovery fail: the log has few lines.
+func TestAlternates(t *testing.T) {
+	var log strings.Builder
+	r := &recovery{connection: &connection{log: slog.New(slog.NewTextHandler(&log, nil))}}
+	for range 50 {
+		r.tell(errors.New("still away"))
+		r.tell(nil)
+	}
+	if lost, back := strings.Count(log.String(), "device lost"), strings.Count(log.String(), "device back"); lost != 2 || back != 1 {
+		t.Errorf("lost %d times and back %d times:\n%s", lost, back, &log)
+	}
+	r.lost.Stop()
+}
 
 // TestPauses has recoveries fail: however long a device was away, the next try is not far.
 // Those that work are spaced.

@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/pkcs11"
 	"golang.org/x/time/rate"
 
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -162,6 +163,7 @@ func newStore(conn *connection, c Config) *Store {
 		connection: conn,
 		test:       selfTester{library: conn.library, templates: templates[keystore.HMACSHA256]},
 		budget:     rate.NewLimiter(rate.Every(spacing), burst),
+		lost:       outage.Outage{Trust: outage.Device},
 	}
 	found := &rings{connection: conn, recovery: r, inspector: in, searches: rate.NewLimiter(rate.Every(time.Second), 3)}
 	r.test.known = found.proveOne
@@ -181,6 +183,7 @@ func newStore(conn *connection, c Config) *Store {
 func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.done)
+		s.recovery.lost.Stop()
 		err = bounded(3*s.wait, func() error { return leaveModule(s.connection) })
 	})
 	return err

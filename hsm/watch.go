@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -38,6 +39,8 @@ func (w *watch) run(module functions, limit time.Duration, sessions []*session, 
 	interval := min(max(limit/8, 5*time.Millisecond), time.Second)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
+	lost := outage.Outage{Trust: outage.Device}
+	defer lost.Stop()
 	for {
 		select {
 		case <-done:
@@ -48,9 +51,11 @@ func (w *watch) run(module functions, limit time.Duration, sessions []*session, 
 		stuck, told := findStuck(module, sessions, now, interval, limit), w.stuck.Load()
 		switch {
 		case stuck != nil && told == nil:
-			log.Error("device lost: a call into the PKCS #11 module does not return", "function", stuck.function, "since", stuck.since, "call_timeout", limit)
+			lost.Failed(stuck.err(), func() {
+				log.Error("device lost: a call into the PKCS #11 module does not return", "function", stuck.function, "since", stuck.since, "call_timeout", limit)
+			})
 		case stuck == nil && told != nil:
-			log.Info("device back: the call has returned", "function", told.function)
+			lost.Worked(time.Now(), func() { log.Info("device back: the call has returned", "function", told.function) })
 		}
 		if stuck != nil && told != nil && stuck.function == told.function {
 			stuck.since = told.since

@@ -1,6 +1,11 @@
 package msl
 
-import "errors"
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+)
 
 // message returns the message as the application sees it.
 func (in *incoming) message() *Message {
@@ -67,6 +72,18 @@ func (m *Message) ReadAhead(size int) (have int64, whole bool, err error) {
 		return 0, false, nil
 	}
 	return body.ahead(size)
+}
+
+// Ahead returns a reader of what Body has in memory, which Body still returns. Use it before Body is
+// read again.
+func (m *Message) Ahead() io.Reader {
+	body, ok := m.Body.(*payloadReader)
+	if !ok {
+		return strings.NewReader("")
+	}
+	body.mu.Lock()
+	defer body.mu.Unlock()
+	return bytes.NewReader(body.data)
 }
 
 // Peek returns a copy of up to size bytes of what Body has in memory, without reading

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"fmt"
+	"time"
 )
 
 // checkpoint writes a mark, signs it, writes the signature, and syncs them to disk.
@@ -53,9 +54,8 @@ func (l *Log) settle(err error) {
 		l.noteFailure(err)
 		return
 	}
-	if l.failed != nil {
-		l.c.Log.Info("the audit log can be written again", "file", l.c.Path, "last", l.last.String())
-	}
+	last := l.last.String()
+	l.Outage.Worked(time.Now(), func() { l.c.Log.Info("the audit log can be written again", "file", l.c.Path, "last", last) })
 	l.failed = nil
 	if l.unsigned > 0 {
 		l.sign.Reset(l.c.Interval)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -40,6 +41,10 @@ var ErrInUse = errors.New("another process writes it")
 
 // A Log is written by one process at a time. It is safe for concurrent use.
 type Log struct {
+	// Outage is what is known about failures to write or sign the log: one that soon follows
+	// another counts until the log has worked for a while.
+	Outage outage.Outage
+
 	c       Config
 	keyID   string
 	name    string
@@ -195,9 +200,9 @@ func (l *Log) noteFailure(err error) {
 	if err == nil {
 		return
 	}
-	if l.failed == nil {
+	l.Outage.Failed(err, func() {
 		l.c.Log.Error("the audit log cannot be written: free disk space, or fix the cause of the error", "file", l.c.Path, "error", err)
-	}
+	})
 	l.failed = err
 	l.write.Reset(again)
 }

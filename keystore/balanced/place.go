@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/internal/pace"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -39,10 +40,12 @@ type place struct {
 	mu  sync.Mutex
 	now state
 	why error // it is not fit
+
+	lost outage.Outage // as logged
 }
 
 func newPlace(t Token) *place {
-	return &place{name: t.Name, open: t.Open, start: time.Now(), wake: make(chan struct{}, 1), again: make(chan struct{}, 1), why: errors.New("it is being opened")}
+	return &place{name: t.Name, open: t.Open, start: time.Now(), wake: make(chan struct{}, 1), again: make(chan struct{}, 1), why: errors.New("it is being opened"), lost: outage.Outage{Trust: outage.Device}}
 }
 
 // opened returns the store of the token, or nil.
@@ -222,7 +225,7 @@ func (s *tokens) attend(p *place) {
 			unclear = 0
 		case <-later:
 		}
-		if s.tell(p, now, why, s.examine(p, s.most(keystore.RSASign4096))) {
+		if s.tell(p, why, s.examine(p, s.most(keystore.RSASign4096))) {
 			pause = firstPause
 		} else {
 			pause = min(2*pause, longestPause)
@@ -251,18 +254,21 @@ func (s *tokens) pinPause(p *place, unclear int, why error) time.Duration {
 
 // tell notes what an examination found, logs what is new, and reports whether the token
 // is fit. That a lost token has other keys is new: waiting does not bring it back.
-func (s *tokens) tell(p *place, before state, why, err error) bool {
+func (s *tokens) tell(p *place, why, err error) bool {
 	if s.isClosed() {
 		return false
 	}
 	p.judge(err)
-	switch {
-	case err != nil && (before != out || errors.Is(err, ErrDifferent) && !errors.Is(why, ErrDifferent)):
-		s.log.Error("token lost", "token", p.name, "error", err)
-	case err == nil && before == out:
-		s.log.Info("token back", "token", p.name)
+	if err == nil {
+		p.lost.Worked(time.Now(), func() { s.log.Info("token back", "token", p.name) })
+		return true
 	}
-	return err == nil
+	news := errors.Is(err, ErrDifferent) && !errors.Is(why, ErrDifferent)
+	p.lost.Failed(err, func() { news = true })
+	if news {
+		s.log.Error("token lost", "token", p.name, "error", err)
+	}
+	return false
 }
 
 // examine opens a token if it is not open, and proves that its keys are those that are in

@@ -106,7 +106,7 @@ func (s *Store) begin() error {
 		}
 		if err != nil {
 			failed = append(failed, named(p, err))
-			s.log.Error("token lost", "token", p.name, "error", err)
+			p.lost.Failed(err, func() { s.log.Error("token lost", "token", p.name, "error", err) })
 		}
 	}
 	for _, p := range s.places {
@@ -134,6 +134,7 @@ func (s *Store) Close() (err error) {
 		close(s.done)
 		var errs []error
 		for _, p := range s.places {
+			p.lost.Stop()
 			store := p.opened()
 			if store == nil {
 				continue

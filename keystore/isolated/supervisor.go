@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -27,6 +28,8 @@ type supervisor struct {
 	pin    *pin
 
 	chosen chosen
+	lost   outage.Outage // as logged
+	told   reasons       // in this outage
 
 	mu      sync.Mutex
 	now     *process      // or nil
@@ -38,7 +41,7 @@ type supervisor struct {
 }
 
 func newSupervisor(c Config) *supervisor {
-	return &supervisor{config: c, pin: newPIN(c.PIN), changed: make(chan struct{}), closing: make(chan struct{}), over: make(chan struct{})}
+	return &supervisor{config: c, lost: outage.Outage{Trust: outage.Device}, pin: newPIN(c.PIN), changed: make(chan struct{}), closing: make(chan struct{}), over: make(chan struct{})}
 }
 
 // begin starts the first child, and waits until its store is open.
@@ -53,8 +56,8 @@ func (s *supervisor) begin() error {
 func (s *supervisor) run(first chan<- error) {
 	runtime.LockOSThread()
 	defer close(s.over)
+	defer s.lost.Stop()
 	var pause time.Duration
-	var told reasons
 	unclear := 0 // times in a row that the PIN was given without a clear answer
 	vain := 0    // children in a row whose device only failed
 	for generation := uint64(1); ; generation++ {
@@ -69,7 +72,7 @@ func (s *supervisor) run(first chan<- error) {
 		}
 		s.set(p, err)
 		if generation > 1 && !s.closes(0, nil) {
-			s.log(err, told.isNew(err))
+			s.log(err)
 		}
 		switch {
 		case err == nil:
@@ -130,23 +133,19 @@ func (s *supervisor) attend(p *process) {
 	select {
 	case <-s.closing:
 	default:
-		s.config.log().Error("device lost", "error", p.lost(nil))
+		s.tellLost("device lost", p.lost(nil))
 	}
 }
 
-// maxReasons bounds the lines about one time without a child.
+// maxReasons bounds the lines about one outage.
 const maxReasons = 8
 
-// reasons are why a child could not be replaced, since there was one.
+// reasons are why children ended or could not be replaced.
 type reasons []string
 
 // isNew reports whether a reason is to be told: each once, but a refused PIN each time, since none
 // is tried twice.
 func (r *reasons) isNew(err error) bool {
-	if err == nil {
-		*r = nil
-		return false
-	}
 	if errors.Is(err, keystore.ErrPIN) {
 		return true
 	}
@@ -157,12 +156,20 @@ func (r *reasons) isNew(err error) bool {
 	return true
 }
 
-// log tells that a child follows another, or for a new reason that it does not.
-func (s *supervisor) log(err error, news bool) {
-	if err == nil {
-		s.config.log().Info("device back: the key store process was replaced")
-	} else if news {
-		s.config.log().Error("the key store process cannot be replaced", "error", err)
+// log tells that a child follows another, or that it does not.
+func (s *supervisor) log(err error) {
+	if err != nil {
+		s.tellLost("the key store process cannot be replaced", err)
+		return
+	}
+	s.lost.Worked(time.Now(), func() { s.config.log().Info("device back: the key store process was replaced") })
+}
+
+// tellLost logs why there is no child, if the log does not have it since the outage began.
+func (s *supervisor) tellLost(what string, err error) {
+	s.lost.Failed(err, func() { s.told = nil })
+	if s.told.isNew(err) {
+		s.config.log().Error(what, "error", err)
 	}
 }
 

@@ -8,9 +8,9 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
@@ -40,7 +40,7 @@ type Handler struct {
 
 	once  sync.Once
 	inner *mslhttp.Handler
-	lost  atomic.Bool // the last report could not be written
+	lost  outage.Outage // of Log
 }
 
 // Size limits of a message, in bytes. Its data is Base64-encoded twice.
@@ -114,6 +114,7 @@ func (h *Handler) receive(ctx context.Context, _ *msl.ResponseWriter, m *msl.Mes
 		return err
 	}
 	source, _ := ctx.Value(sourceKey{}).(string)
+	began := time.Now()
 	err = h.Log.write(source, newRecords(time.Now(), m.Identity, report))
 	if errors.Is(err, errShare) {
 		if h.Logger != nil {
@@ -121,21 +122,23 @@ func (h *Handler) receive(ctx context.Context, _ *msl.ResponseWriter, m *msl.Mes
 		}
 		return nil
 	}
-	h.tell(ctx, err)
+	h.tell(ctx, began, err)
 	return err
 }
 
 // tell logs once that reports cannot be written, as on a full disk, and once that they can be
 // again.
-func (h *Handler) tell(ctx context.Context, err error) {
-	if h.lost.Swap(err != nil) == (err != nil) || h.Logger == nil {
-		return
-	}
+func (h *Handler) tell(ctx context.Context, began time.Time, err error) {
+	log := cmp.Or(h.Logger, slog.New(slog.DiscardHandler))
 	if err != nil {
-		h.Logger.LogAttrs(ctx, slog.LevelError, "failure reports cannot be written: free disk space, or fix the cause of the error", slog.Any("error", err))
+		h.lost.Failed(err, func() {
+			log.LogAttrs(ctx, slog.LevelError, "failure reports cannot be written: free disk space, or fix the cause of the error", slog.Any("error", err))
+		})
 		return
 	}
-	h.Logger.LogAttrs(ctx, slog.LevelInfo, "failure reports can be written again")
+	h.lost.Worked(began, func() {
+		log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, "failure reports can be written again")
+	})
 }
 
 // An admission admits allowed entities by an unauthenticated scheme.

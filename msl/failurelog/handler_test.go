@@ -254,4 +254,12 @@ func TestHandlerStorageFails(t *testing.T) {
 			t.Errorf("%s is not there once:\n%s", want, log.String())
 		}
 	}
+	log.Reset()
+	for range 50 {
+		h.tell(t.Context(), time.Now(), errors.New("no space left on device"))
+		h.tell(t.Context(), time.Now(), nil)
+	}
+	if strings.Count(log.String(), "\n") != 1 {
+		t.Errorf("of every second report:\n%s", log.String())
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -50,6 +51,7 @@ type Reporter struct {
 	toSave chan struct{} // the spool needs saving
 	toSend chan struct{} // there are failures to send
 	away   bool          // the last message failed; used only by the sending goroutine
+	lost   outage.Outage // of the spool
 
 	mu      sync.Mutex
 	pending Report // at most maxPending failures
@@ -172,11 +174,14 @@ func (r *Reporter) save() error {
 	p := r.pending
 	p.Failures = slices.Clone(p.Failures)
 	r.mu.Unlock()
+	began := time.Now()
 	err := r.spool.write(p)
 	if err != nil {
-		r.log("the spool of the failure log cannot be written", err)
+		r.lost.Failed(err, func() { r.log("the spool of the failure log cannot be written", err) })
+		return err
 	}
-	return err
+	r.lost.Worked(began, func() { r.tell(slog.LevelInfo, "the spool of the failure log can be written again") })
+	return nil
 }
 
 // pause waits, and reports whether to continue.
@@ -287,6 +292,7 @@ func (r *Reporter) close() error {
 	limit := time.AfterFunc(r.config.Linger, r.cancel)
 	defer limit.Stop()
 	defer r.cancel()
+	defer r.lost.Stop()
 	r.group.Wait()
 	for !r.away && !r.idle() && r.ctx.Err() == nil {
 		r.sendSome()
@@ -300,8 +306,10 @@ func (r *Reporter) close() error {
 	return nil
 }
 
-func (r *Reporter) log(text string, err error) {
+func (r *Reporter) log(text string, err error) { r.tell(slog.LevelWarn, text, slog.Any("error", err)) }
+
+func (r *Reporter) tell(level slog.Level, text string, attrs ...slog.Attr) {
 	if r.config.Log != nil {
-		r.config.Log.LogAttrs(context.Background(), slog.LevelWarn, text, slog.Any("error", err))
+		r.config.Log.LogAttrs(context.Background(), level, text, attrs...)
 	}
 }

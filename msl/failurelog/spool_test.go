@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -116,6 +117,41 @@ func TestSpoolBounded(t *testing.T) {
 		b.start().Close()
 		if got := records(b, b.log); len(got) != maxPending || got[0].Lost != 9*maxPending {
 			b.Errorf("%d records, %d lost", len(got), got[0].Lost)
+		}
+	})
+}
+
+// TestSpoolUnwritable has failures for a minute while the spool cannot be written: the log says that
+// once, and once that it is over.
+func TestSpoolUnwritable(t *testing.T) {
+	bubble(t, func(b *bench) {
+		dir := filepath.Join(b.TempDir(), "spools")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			b.Fatal(err)
+		}
+		var log strings.Builder
+		b.config.Spool, b.config.Log = filepath.Join(dir, "spool"), slog.New(slog.NewTextHandler(&log, nil))
+		b.server.setFail(errAway)
+		r := b.start()
+		fail := func(times int) {
+			for range times {
+				r.Observe(deviceError("CKR_DEVICE_ERROR"))
+				time.Sleep(2 * saveEvery)
+			}
+		}
+		if err := os.Rename(dir, dir+"2"); err != nil {
+			b.Fatal(err)
+		}
+		fail(30)
+		if err := os.Rename(dir+"2", dir); err != nil {
+			b.Fatal(err)
+		}
+		fail(3)
+		if err := r.Close(); err != nil {
+			b.Error(err)
+		}
+		if lost, back := strings.Count(log.String(), "cannot be written"), strings.Count(log.String(), "can be written again"); lost != 1 || back != 1 {
+			b.Errorf("told %d times, and %d times that it is over:\n%s", lost, back, &log)
 		}
 	})
 }

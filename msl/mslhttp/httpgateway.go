@@ -2,6 +2,7 @@ package mslhttp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,7 +29,8 @@ const (
 // first message.
 //
 // A request that Rules refuses is answered with an HTTP response that has the
-// header field [ErrorHeader] and a JSON object with the reason as its body. If the
+// header field [ErrorHeader] and a JSON object with the reason as its body. A request that
+// does not state its length is streamed or, if Whole of Upstream is set, read ahead. If the
 // service does not answer, the error is that of [Upstream.Do].
 type HTTPGateway struct {
 	Upstream *Upstream
@@ -41,11 +43,19 @@ func (g *HTTPGateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.
 	if !isHTTP(m) {
 		return g.Plain(ctx, w, m)
 	}
+	length, err := g.lengthOf(m)
+	if err != nil {
+		return answerMalformed(w, err)
+	}
 	request, err := httpform.DecodeRequest(m.Body)
 	if err != nil {
 		return answerMalformed(w, err)
 	}
-	if refused := g.Rules.check(request); refused != nil {
+	refused := g.Rules.check(request)
+	if refused == nil {
+		refused = g.setLength(request, length)
+	}
+	if refused != nil {
 		return refused.answer(w, request.Method)
 	}
 	out := (&http.Request{
@@ -62,6 +72,37 @@ func (g *HTTPGateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.
 	}
 	response.Header = g.Rules.response(response.Header)
 	return answerHTTP(w, response, request.Method)
+}
+
+// lengthOf finds the length of the body, for a service that reads only requests that state it, or
+// returns -1. For other services a request is streamed, since its sender may wait for an answer.
+func (g *HTTPGateway) lengthOf(m *msl.Message) (int64, error) {
+	if !g.Upstream.Whole {
+		return -1, nil
+	}
+	_, all, err := m.ReadAhead(cmp.Or(g.Upstream.Buffer, defaultBuffer))
+	if err != nil || !all {
+		return -1, err
+	}
+	request, err := httpform.DecodeRequest(m.Ahead())
+	if err != nil || request.ContentLength >= 0 {
+		return -1, err
+	}
+	return io.Copy(io.Discard, request.Body)
+}
+
+// setLength states the length of a request that does not.
+func (g *HTTPGateway) setLength(r *http.Request, length int64) *httpRefusal {
+	switch {
+	case r.ContentLength >= 0 || !g.Upstream.Whole:
+		return nil
+	case length < 0:
+		return &httpRefusal{http.StatusLengthRequired, "the request does not state its length, and is longer than may be read ahead to find it: send Content-Length", ""}
+	case length == 0:
+		r.Body = http.NoBody
+	}
+	r.ContentLength = length
+	return nil
 }
 
 // RefuseHTTP returns a handler for servers that do not accept HTTP requests as the data

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -58,6 +59,54 @@ func TestHTTPGatewaySmuggling(t *testing.T) {
 	}
 	if whole.Load() != 0 {
 		t.Errorf("%d requests reached the service", whole.Load())
+	}
+}
+
+// TestHTTPGatewayLength has requests that do not state their length, for services that read no
+// others: they get it, if the request is not too long.
+func TestHTTPGatewayLength(t *testing.T) {
+	tells := service(t, func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, r.ContentLength, " ", r.TransferEncoding, " ", n, " ", err)
+	})
+	for _, c := range []struct {
+		size, buffer int
+		whole        bool
+		want         string
+	}{
+		{0, 0, true, "200 0 [] 0 <nil>"},
+		{5, 0, false, "200 -1 [chunked] 5 <nil>"},
+		{5, 0, true, "200 5 [] 5 <nil>"},
+		{5, -1, true, "200 5 [] 5 <nil>"},
+		{100_000, 0, true, "200 100000 [] 100000 <nil>"},
+		{300_000, 200_000, true, `411 {"error":"refused by the server: the request does not state its length`},
+	} {
+		t.Run(fmt.Sprint(c.size, " ", c.buffer, " ", c.whole), func(t *testing.T) {
+			u := &Upstream{Targets: []Target{tells}, Buffer: c.buffer, Whole: c.whole}
+			g := &HTTPGateway{Upstream: u, Rules: HTTPRules{Paths: []string{"/"}}}
+			form, err := httpform.EncodeRequest(&http.Request{
+				Method: "POST", URL: &url.URL{Path: "/x"}, ContentLength: -1, Body: io.NopCloser(strings.NewReader(strings.Repeat("x", c.size))),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := io.ReadAll(form)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := ask(t, noneClient(t, serve(t, &Handler{Handle: g.Handle})), data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := httpform.DecodeResponse(strings.NewReader(answer), "POST")
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(response.Body)
+			if got := fmt.Sprint(response.StatusCode, " ", string(text)); !strings.HasPrefix(got, c.want) || err != nil {
+				t.Errorf("%q, %v; want %q", got, err, c.want)
+			}
+		})
 	}
 }
 

@@ -64,7 +64,7 @@ type Upstream struct {
 	// Transfer-Encoding: chunked, which some services do not read. Zero means 1 MiB,
 	// negative only the first chunk. [msl.Limits].Held also applies.
 	Buffer int
-	Whole  bool // a longer message gets an error instead of being streamed
+	Whole  bool // a longer message gets an error instead of being streamed; see also HTTPGateway
 
 	Rest  time.Duration // how long a failed target is spared; zero means 10 seconds
 	Check HealthCheck   // zero means none

@@ -77,14 +77,13 @@ func (u *Upstream) check(ctx context.Context, p *place, patience time.Duration) 
 func (u *Upstream) diagnose(p *place, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case err != nil && !p.sick:
-		u.log(slog.LevelWarn, "upstream fails its health check", p, slog.Any("error", err))
-	case err == nil && p.sick:
-		u.log(slog.LevelInfo, "upstream passes its health check again", p)
+	if err != nil {
+		p.health.Failed(err, func() { u.log(slog.LevelWarn, "upstream fails its health check", p, slog.Any("error", err)) })
+	} else {
+		p.health.Worked(time.Now(), func() { u.log(slog.LevelInfo, "upstream passes its health check again", p) })
 	}
 	p.tried, p.why = time.Now(), err
 	if p.sick = err != nil; !p.sick {
-		p.spare = time.Time{}
+		u.reached(p)
 	}
 }

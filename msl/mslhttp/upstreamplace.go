@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 )
 
 // A place is a target, how requests get there, and what is known about it.
@@ -32,6 +34,8 @@ type condition struct {
 	sick  bool      // the last health check failed
 	tried time.Time // when a request or a check had a result
 	why   error     // of that result, or nil
+
+	reach, health outage.Outage // as logged
 }
 
 // fit reports whether the place may be tried.
@@ -69,9 +73,7 @@ func (u *Upstream) order() []*place {
 func (u *Upstream) failed(p *place, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.spare.IsZero() {
-		u.log(slog.LevelWarn, "upstream cannot be reached", p, slog.Any("error", err))
-	}
+	p.reach.Failed(err, func() { u.log(slog.LevelWarn, "upstream cannot be reached", p, slog.Any("error", err)) })
 	p.tried, p.why = time.Now(), err
 	p.spare = p.tried.Add(cmp.Or(u.Rest, defaultRest))
 }
@@ -80,12 +82,17 @@ func (u *Upstream) failed(p *place, err error) {
 func (u *Upstream) returned(p *place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.spare.IsZero() {
-		u.log(slog.LevelInfo, "upstream can be reached again", p)
-		p.spare = time.Time{}
-	}
+	u.reached(p)
 	if !p.sick {
 		p.tried, p.why = time.Now(), nil
+	}
+}
+
+// reached makes the place count as one that can be reached. Its mutex must be held.
+func (u *Upstream) reached(p *place) {
+	if !p.spare.IsZero() {
+		p.reach.Worked(time.Now(), func() { u.log(slog.LevelInfo, "upstream can be reached again", p) })
+		p.spare = time.Time{}
 	}
 }
 

@@ -11,12 +11,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 )
@@ -58,11 +60,18 @@ func (r *Keys) serveCluster(log *slog.Logger, back func()) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
+	lost := outage.Outage{Trust: outage.Device} // as logged
 	at.Notice = func(err error) {
-		tellReach(log, err)
-		if err == nil {
-			back()
+		if err != nil {
+			news := beyondUse(err)
+			lost.Failed(err, func() { news = true })
+			if news {
+				tellUnreached(log, err)
+			}
+			return
 		}
+		lost.Worked(time.Now(), func() { log.Info("etcd answers again: the state is up to date") })
+		back()
 	}
 	s, err := opened(r.c, store, etcd.Open, at)
 	if err == nil {
@@ -113,12 +122,11 @@ func opened(c *config.Config, store keys.Store, open func(context.Context, etcd.
 	return &State{Server: server.Server, Cluster: server, Members: server.Members, renew: server.Reauthenticate, Closer: server}, nil
 }
 
-func tellReach(log *slog.Logger, err error) {
-	switch {
-	case err == nil:
-		log.Info("etcd answers again: the state is up to date")
-		return
-	case errors.Is(err, kv.ErrDamaged), errors.Is(err, kv.ErrEmpty):
+// beyondUse reports whether a state can no longer be used, although etcd answers.
+func beyondUse(err error) bool { return errors.Is(err, kv.ErrDamaged) || errors.Is(err, kv.ErrEmpty) }
+
+func tellUnreached(log *slog.Logger, err error) {
+	if beyondUse(err) {
 		log.Error("the state in etcd cannot be used: all messages fail", "error", err)
 		return
 	}

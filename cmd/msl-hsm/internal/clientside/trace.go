@@ -173,8 +173,12 @@ func Unread(err error) error {
 	switch {
 	case exit.Unreached(err):
 		return fmt.Errorf("the server cannot be reached: check that it runs, and the URL: %w", err)
+	case exit.UntrustedCertificate(err) && exit.NotValidNow(err):
+		return fmt.Errorf("the TLS certificate of the server is not valid by the clock here: check that clock and, if it is right, the certificate and client.tls.roots in the configuration: %w", err)
 	case exit.UntrustedCertificate(err):
 		return fmt.Errorf("the TLS certificate of the server is not trusted: check the URL, and client.tls.roots and client.tls.server-name in the configuration: %w", err)
+	case exit.UntrustedAnswer(err) && exit.NotValidNow(err):
+		return fmt.Errorf("the certificate of the server is not valid by the clock here: check that clock and, if it is right, the certificate: %w", err)
 	case exit.UntrustedAnswer(err):
 		return fmt.Errorf("the server is not the trusted one: compare --recipient and --server-key with its identity and with msl-hsm key show msl-identity --public there: %w", err)
 	case errors.Is(err, msl.ErrDecryptNotSupported):

@@ -1,10 +1,12 @@
 package clientside
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -13,6 +15,16 @@ func TestExplainNobody(t *testing.T) {
 	err := Explain(&msl.PeerError{Response: msl.Fail, Code: -1, InternalCode: -1}, config.Default())
 	if !strings.HasPrefix(err.Error(), "the server refused the message: ") {
 		t.Error(err)
+	}
+}
+
+// TestUnreadCertificate names the clock if a server's certificate is refused because of its dates.
+func TestUnreadCertificate(t *testing.T) {
+	for code, want := range map[msl.Code]bool{msl.ErrX509CertExpired: true, msl.ErrX509CertNotYetValid: true, msl.ErrX509CertVerificationFailed: false} {
+		err := Unread(msl.Failure(code, "answer", errors.New("why")))
+		if strings.Contains(err.Error(), "check that clock") != want || exit.Code(err) != exit.Untrusted {
+			t.Errorf("exit code %d: %v", exit.Code(err), err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package exit
 
 import (
+	"crypto/x509"
 	"errors"
 	"slices"
 
@@ -26,6 +27,15 @@ func untrusted(err error) bool { return UntrustedAnswer(err) || UntrustedCertifi
 func UntrustedAnswer(err error) bool {
 	peer, own := (*msl.PeerError)(nil), (*msl.Error)(nil)
 	return !errors.As(err, &peer) && errors.As(err, &own) && slices.Contains(notProven, own.Code)
+}
+
+// NotValidNow reports whether this side refused a certificate because of its dates: it or the clock
+// is wrong.
+func NotValidNow(err error) bool {
+	var invalid x509.CertificateInvalidError
+	var peer *msl.PeerError
+	dated := errors.Is(err, msl.ErrX509CertExpired) || errors.Is(err, msl.ErrX509CertNotYetValid)
+	return errors.As(err, &invalid) && invalid.Reason == x509.Expired || dated && !errors.As(err, &peer)
 }
 
 // UntrustedCertificate reports whether this side refused the TLS certificate of a server.

@@ -31,8 +31,8 @@ func TestOlderLists(t *testing.T) {
 		"one of two":             {ofOne, `of "CN=two" is in use, but missing`},
 		"of a stranger":          {issuerNamed(t, "three").crl(t, 2), "not of a known issuer"},
 		"of the name of another": {slices.Concat(issuerNamed(t, "one").crl(t, 2), ofTwo), `of "CN=one"`},
-		"empty":                  {nil, "revocation list"},
-		"half":                   {ofOne[:len(ofOne)/2], "damaged block"},
+		"empty":                  {nil, "the file of revocation lists is empty: put the authority's whole list there"},
+		"half":                   {ofOne[:len(ofOne)/2], "damaged block of PEM: put the authority's whole list there"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "lists")

@@ -99,7 +99,7 @@ func TestDamagedCertificates(t *testing.T) {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if all, err := ReadCertificates("server.x", path); all != nil || err == nil || !strings.Contains(err.Error(), strings.TrimSpace(want)) {
+		if all, err := ReadCertificates("server.x", path); all != nil || err == nil || !strings.Contains(err.Error(), strings.TrimSpace(want)) || !strings.HasSuffix(err.Error(), ": put the whole file there again") {
 			t.Errorf("%q: %d certificates, %v", want, len(all), err)
 		}
 		if _, err := ReadPublicKeys(path); err == nil || !strings.Contains(err.Error(), strings.TrimSpace(want)) {

@@ -26,7 +26,7 @@ func ReadCertificates(what, path string) ([]*x509.Certificate, error) {
 	}
 	blocks, err := strictpem.Decode(text)
 	if err != nil {
-		return nil, exit.Usagef("%s: %s: %w", what, path, err)
+		return nil, exit.Usagef("%s: %s: %w: put the whole file there again", what, path, err)
 	}
 	var all []*x509.Certificate
 	for _, block := range blocks {
@@ -35,12 +35,12 @@ func ReadCertificates(what, path string) ([]*x509.Certificate, error) {
 		}
 		certificate, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, exit.Usagef("%s: %s: certificate %d: %w", what, path, len(all)+1, err)
+			return nil, exit.Usagef("%s: %s: certificate %d: %w: put the whole file there again", what, path, len(all)+1, err)
 		}
 		all = append(all, certificate)
 	}
 	if len(all) == 0 {
-		return nil, exit.Usagef("%s: %s has no PEM block CERTIFICATE", what, path)
+		return nil, exit.Usagef("%s: %s has no PEM block CERTIFICATE: name the file of the certificate, in PEM", what, path)
 	}
 	return all, nil
 }
@@ -237,10 +237,10 @@ func (f *CRLFile) read() error {
 		return err
 	}
 	lists, err := parseCRLs(text, f.issuers)
-	if err == nil {
-		err = entityauth.CheckSuccession(f.lists, lists)
-	}
 	if err != nil {
+		return fmt.Errorf("%s: %w: put the authority's whole list there", f.path, err)
+	}
+	if err := entityauth.CheckSuccession(f.lists, lists); err != nil {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
 	f.lists, f.seen, f.warned = lists, info, false
@@ -249,6 +249,9 @@ func (f *CRLFile) read() error {
 
 // parseCRLs reads one list in DER, or any number in PEM.
 func parseCRLs(text []byte, issuers []*x509.Certificate) ([]*entityauth.CRL, error) {
+	if len(text) == 0 {
+		return nil, errors.New("the file of revocation lists is empty")
+	}
 	if !strictpem.Is(text) {
 		list, err := entityauth.ParseCRL(text, issuers...)
 		return []*entityauth.CRL{list}, err

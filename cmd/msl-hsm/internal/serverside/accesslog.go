@@ -13,6 +13,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -78,9 +79,9 @@ type accessFile struct {
 	mu     sync.Mutex
 	file   *os.File
 	lines  []byte // not written yet
-	lost   error  // why the last write failed
-	torn   bool   // and left a part of a line
-	moved  error  // why there is no new file, although this one was moved away
+	torn   bool   // the last write left a part of a line
+	lost   outage.Outage
+	moved  error // why there is no new file, although this one was moved away
 	closed bool
 }
 
@@ -126,15 +127,13 @@ func (f *accessFile) flush() error {
 
 // tell logs that lines are lost, for example on a full disk, and that they no longer are.
 func (f *accessFile) tell(err error) {
-	before := f.lost
-	f.lost = err
-	switch {
-	case (err != nil) == (before != nil):
-	case err != nil:
-		f.log.Error("lines of the access log are lost: free disk space, or correct server.access-log", "file", f.path, "error", err)
-	default:
-		f.log.Info("the access log is written again", "file", f.path)
+	if err != nil {
+		f.lost.Failed(err, func() {
+			f.log.Error("lines of the access log are lost: free disk space, or correct server.access-log", "file", f.path, "error", err)
+		})
+		return
 	}
+	f.lost.Worked(time.Now(), func() { f.log.Info("the access log is written again", "file", f.path) })
 }
 
 // reopen starts a new file if the previous one was moved away. If the disk does not permit that
@@ -228,5 +227,6 @@ func (l accessLog) Close() error {
 	l.file.mu.Lock()
 	defer l.file.mu.Unlock()
 	l.file.closed = true
+	defer l.file.lost.Stop()
 	return errors.Join(l.file.flush(), l.file.file.Close())
 }

@@ -147,11 +147,11 @@ func stateFor(s *Service, log *slog.Logger) serverState {
 	if s.State.File == nil {
 		log = nil
 	}
-	metered := meteredState{s.State, s.Metrics, &s.stateFailed, &s.stateOutage, log}
+	s.metered = meteredState{s.State, s.Metrics, &s.stateSince, &s.stateFailed, &s.stateLost, log}
 	if !s.audit.required {
-		return metered
+		return s.metered
 	}
-	return auditedState{metered, s.audit.log}
+	return auditedState{s.metered, s.audit.log}
 }
 
 // check reports whether the audit log can be written.
@@ -160,7 +160,10 @@ func (a audit) check() []Check {
 		return nil
 	}
 	err := a.log.Err()
+	held := stillOut(&a.log.Outage)
 	switch {
+	case err == nil && held != nil && a.required:
+		return []Check{{"audit", Failure, "the audit log: " + exit.OneLine(held)}}
 	case err == nil:
 		return []Check{{"audit", OK, fmt.Sprintf("the audit log is written; waiting for a signature: %s", exit.Count(a.log.Unsigned(), "record", "records"))}}
 	case a.required:

@@ -3,12 +3,14 @@ package serverside
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 )
 
 // A Readiness says whether a server can answer messages, and why not.
@@ -84,6 +86,7 @@ func (s *Service) checkServer() Check {
 type heartbeat struct {
 	sum func(data []byte) ([]byte, error) // by the key that issues
 	glance[struct{}]
+	outage outage.Outage
 }
 
 // beat uses the key, unless that was just done, and waits for the result.
@@ -96,7 +99,21 @@ func (h *heartbeat) beat(ctx context.Context) error {
 		}
 		return struct{}{}, err
 	})
-	return err
+	if err != nil {
+		h.outage.Failed(err, untold)
+		return err
+	}
+	h.outage.Worked(time.Now(), untold)
+	return stillOut(&h.outage)
+}
+
+// stillOut returns why something that works counts as failing, or nil.
+func stillOut(o *outage.Outage) error {
+	at, err := o.Last()
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("it failed again %v ago, and counts as failing until it has worked for %v: %w", time.Since(at).Round(time.Second), o.Hold(), err)
 }
 
 func (s *Service) checkKeyStore(ctx context.Context) Check {
@@ -137,11 +154,11 @@ func checkTokens(store keys.Store) (checks []Check) {
 func (s *Service) checkState(ctx context.Context) Check {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if failed := s.recentFailure(); failed != nil {
-		return Check{"state", Failure, fmt.Sprintf("%s failed %v ago: %s", failed.operation, time.Since(failed.at).Round(time.Second), exit.OneLine(failed.err))}
+	if at, failed := s.recentFailure(); failed != nil {
+		return Check{"state", Failure, fmt.Sprintf("%s failed %v ago: %s", failed.operation, time.Since(at).Round(time.Second), exit.OneLine(failed.error))}
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.readState(ctx) }()
+	go func() { done <- readState(ctx, s) }()
 	select {
 	case err := <-done:
 		if err != nil {
@@ -167,39 +184,41 @@ func checkClock(apart time.Duration) []Check {
 }
 
 // readState reads what messages are judged by.
-func (s *base) readState(ctx context.Context) error {
+func readState(ctx context.Context, s *Service) error {
 	err := s.State.Revoked(ctx, "", "")
 	if err == nil && s.Devices != nil {
 		_, err = s.Devices.Standing(ctx, "")
 	}
 	if err == nil {
-		err = s.tryState(ctx)
+		err = tryState(ctx, s)
 	}
 	return err
 }
 
-// tryState writes to a state file after a failure: a file system that became read-only can
-// still be read, and messages need not try it.
-func (s *base) tryState(ctx context.Context) error {
-	failed := s.stateFailed.Load()
-	if failed == nil || s.State.File == nil {
+// tryState ends an outage if nothing is left of it. It writes to a state file: a file system that
+// became read-only can still be read, and messages need not try it.
+func tryState(ctx context.Context, s *Service) (err error) {
+	began := time.Now()
+	if _, failed := s.stateFailed.Last(); failed == nil {
 		return nil
 	}
-	_, _, err := s.stateTrial.look(ctx, fresh, func() (struct{}, error) { return struct{}{}, s.State.File.Writable() })
+	if s.State.File != nil {
+		_, _, err = s.stateTrial.look(ctx, fresh, func() (struct{}, error) { return struct{}{}, s.State.File.Writable() })
+	}
 	if err == nil {
-		s.stateFailed.CompareAndSwap(failed, nil)
+		s.metered.worked(trial, began)
 	}
 	return err
 }
 
-// recentFailure returns why a step in the state failed recently, unless the state was
-// lost then and is back.
-func (s *base) recentFailure() *stateFailure {
-	failed, since := s.stateFailed.Load(), s.stateSince.Load()
-	if failed == nil || time.Since(failed.at) >= recently || since != nil && failed.began.Before(*since) {
-		return nil
+// recentFailure returns which step in the state failed and when, if that was recent, or if the
+// state must not fail for longer until it counts as working.
+func (s *base) recentFailure() (at time.Time, failed *stateFailure) {
+	at, err := s.stateFailed.Last()
+	if !errors.As(err, &failed) || time.Since(at) >= max(recently, s.stateFailed.Hold()) {
+		return at, nil
 	}
-	return failed
+	return at, failed
 }
 
 // checkCertificates reports the certificate that expires first, and each that expires
@@ -210,7 +229,7 @@ func (s *Service) checkCertificates(now time.Time) (checks []Check) {
 		detail := fmt.Sprintf("%s expires %s", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
 		switch {
 		case left <= 0:
-			verdict, detail = c.worst, fmt.Sprintf("%s expired %s: replace it and run msl-hsm admin reload", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
+			verdict, detail = c.worst, fmt.Sprintf("%s expired %s: replace it and run msl-hsm admin reload, or correct the clock, which says %s", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime))
 		case now.Before(c.leaf.NotBefore):
 			verdict, detail = c.worst, fmt.Sprintf("%s is not valid before %s: check the clock", c.file, c.leaf.NotBefore.UTC().Format(time.DateTime))
 		case left < soon:
@@ -251,11 +270,11 @@ func checkAccessLog(l accessLog) []Check {
 	if l.file == nil {
 		return nil
 	}
+	if at, err := l.file.lost.Last(); err != nil {
+		return []Check{{"access log", Warning, fmt.Sprintf("lines were lost %v ago: %v: free disk space, or correct server.access-log", time.Since(at).Round(time.Second), err)}}
+	}
 	l.file.mu.Lock()
 	defer l.file.mu.Unlock()
-	if err := l.file.lost; err != nil {
-		return []Check{{"access log", Warning, "its last lines were lost: " + err.Error() + ": free disk space, or correct server.access-log"}}
-	}
 	if err := l.file.moved; err != nil {
 		return []Check{{"access log", Warning, "its lines go to the file that was moved away, since no other can be made: " + err.Error() + ": see that its disk can be written"}}
 	}

@@ -107,8 +107,8 @@ func TestCertificateHealth(t *testing.T) {
 	}{
 		{-time.Hour, 90 * 24 * time.Hour, Failure, OK, "a.crt expires 2030-04-01"},
 		{-time.Hour, 13 * 24 * time.Hour, Failure, Warning, "a.crt expires 2030-01-14"},
-		{-time.Hour, -time.Second, Failure, Failure, "replace it and run msl-hsm admin reload"},
-		{-time.Hour, -time.Second, Warning, Warning, "replace it and run msl-hsm admin reload"},
+		{-time.Hour, -time.Second, Failure, Failure, "replace it and run msl-hsm admin reload, or correct the clock, which says "},
+		{-time.Hour, -time.Second, Warning, Warning, "replace it and run msl-hsm admin reload, or correct the clock, which says "},
 		{time.Hour, 90 * 24 * time.Hour, Failure, Failure, "check the clock"},
 	} {
 		leaf := &x509.Certificate{NotBefore: now.Add(c.begins), NotAfter: now.Add(c.ends)}
@@ -182,23 +182,23 @@ func revocationList(t *testing.T, age, left time.Duration) (path string, issuer 
 func TestStateHealth(t *testing.T) {
 	s := &Service{base: &base{}}
 	failed := errors.New("no space left on device")
-	metered := meteredState{nil, metrics.New("", ""), &s.stateFailed, &s.stateOutage, nil}
+	metered := meteredState{nil, metrics.New("", ""), &s.stateSince, &s.stateFailed, &s.stateLost, nil}
 	metered.note("renew", time.Now(), failed)
 	if got := s.checkState(t.Context()); got.Verdict != Failure || !strings.Contains(got.Detail, "renew failed") || !strings.Contains(got.Detail, "no space left") {
 		t.Errorf("%+v", got)
 	}
-	metered.wrote(time.Now(), nil)
-	if got := s.recentFailure(); got != nil {
+	metered.note("accept-id", time.Now(), nil)
+	if _, got := s.recentFailure(); got != nil {
 		t.Errorf("after another one was written: %+v", got)
 	}
 	began := time.Now()
 	s.stateBack()
 	metered.note("renew", began, failed)
-	if got := s.recentFailure(); got != nil {
+	if _, got := s.recentFailure(); got != nil {
 		t.Errorf("it began while the state was lost: %+v", got)
 	}
 	metered.note("renew", time.Now(), failed)
-	if s.recentFailure() == nil {
+	if _, got := s.recentFailure(); got == nil {
 		t.Error("it failed since the state is back, and is forgotten")
 	}
 }
@@ -207,13 +207,13 @@ func TestStateHealth(t *testing.T) {
 // slow, and not if the state was.
 func TestSlowPeerHealth(t *testing.T) {
 	s := &Service{base: &base{}}
-	metered := meteredState{nil, metrics.New("", ""), &s.stateFailed, &s.stateOutage, nil}
+	metered := meteredState{nil, metrics.New("", ""), &s.stateSince, &s.stateFailed, &s.stateLost, nil}
 	metered.note("accept-id", time.Now(), context.DeadlineExceeded)
-	if got := s.recentFailure(); got != nil {
+	if _, got := s.recentFailure(); got != nil {
 		t.Errorf("the peer was slow: %+v", got)
 	}
 	metered.note("accept-id", time.Now().Add(-2*slowStep), context.DeadlineExceeded)
-	if s.recentFailure() == nil {
+	if _, got := s.recentFailure(); got == nil {
 		t.Error("the state was slow, and nobody knows")
 	}
 }
@@ -232,11 +232,10 @@ func TestClockHealth(t *testing.T) {
 func TestStateOutage(t *testing.T) {
 	var log bytes.Buffer
 	s := &Service{base: &base{}}
-	metered := meteredState{nil, metrics.New("", ""), &s.stateFailed, &s.stateOutage, slog.New(slog.NewTextHandler(&log, nil))}
+	metered := meteredState{nil, metrics.New("", ""), &s.stateSince, &s.stateFailed, &s.stateLost, slog.New(slog.NewTextHandler(&log, nil))}
 	step := func(err error) {
 		began := time.Now()
 		metered.note("accept-id", began, err)
-		metered.wrote(began, err)
 	}
 	step(context.DeadlineExceeded)                       // of a slow peer
 	step(fmt.Errorf("state: renew: %w", state.ErrNewer)) // of one device
@@ -254,6 +253,80 @@ func TestStateOutage(t *testing.T) {
 	if got := log.String(); strings.Count(got, "level=INFO msg=\"the state can be used again\"") != 1 || strings.Count(got, "\n") != 3 {
 		t.Error(got)
 	}
+}
+
+// TestStateReadOutage has the state be unreadable for a while at a server that writes nothing to it:
+// the first message that it can be read for ends that.
+func TestStateReadOutage(t *testing.T) {
+	var log bytes.Buffer
+	s := &Service{base: &base{}}
+	metered := meteredState{nil, metrics.New("", ""), &s.stateSince, &s.stateFailed, &s.stateLost, slog.New(slog.NewTextHandler(&log, nil))}
+	gone := errors.New("server.db no longer exists")
+	metered.note("revoked", time.Now(), gone)
+	metered.note("renewable", time.Now(), nil)
+	if _, failed := s.recentFailure(); failed == nil || strings.Count(log.String(), "\n") != 1 {
+		t.Errorf("after another step: %v\n%s", failed, &log)
+	}
+	metered.note("revoked", time.Now(), nil)
+	if _, failed := s.recentFailure(); failed != nil || strings.Count(log.String(), "the state can be used again") != 1 {
+		t.Errorf("after the same step: %v\n%s", failed, &log)
+	}
+}
+
+// TestStateAlternates has every second message fail, as on a disk that is nearly full: nobody is told
+// by turns that the state works and that it does not.
+func TestStateAlternates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := &Service{base: &base{}}
+		metered := meteredState{nil, metrics.New("", ""), &s.stateSince, &s.stateFailed, &s.stateLost, slog.New(slog.NewTextHandler(&log, nil))}
+		ready, changes := true, 0
+		step := func(err error) {
+			time.Sleep(50 * time.Millisecond)
+			metered.note("accept-id", time.Now(), err)
+			_, failed := s.recentFailure()
+			_, out := s.stateFailed.Last()
+			if now := failed == nil && out == nil; now != ready {
+				ready, changes = now, changes+1
+			}
+		}
+		for range 1000 {
+			step(errors.New("no space left on device"))
+			step(nil)
+		}
+		if n := strings.Count(log.String(), "\n"); n != 3 || changes != 3 || ready {
+			t.Errorf("%d changes, ready at the end: %t; log:\n%s", changes, ready, &log)
+		}
+		for range 400 {
+			step(nil)
+		}
+		if n := strings.Count(log.String(), "\n"); n != 4 || changes != 4 || !ready {
+			t.Errorf("once all are written: %d changes, ready: %t; log:\n%s", changes, ready, &log)
+		}
+	})
+}
+
+// TestHeartbeatAlternates has the device fail each second time that it is asked.
+func TestHeartbeatAlternates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		h := heartbeat{sum: func([]byte) ([]byte, error) {
+			if asked++; asked%2 == 0 && asked < 200 {
+				return nil, errors.New("C_Sign: CKR_DEVICE_ERROR")
+			}
+			return nil, nil
+		}}
+		changes, ready := 0, true
+		for range 300 {
+			time.Sleep(2 * fresh)
+			if now := h.beat(t.Context()) == nil; now != ready {
+				ready, changes = now, changes+1
+			}
+		}
+		if changes > 4 || !ready {
+			t.Errorf("%d changes; ready at the end: %t", changes, ready)
+		}
+	})
 }
 
 // TestKeysHealth tells for a while of a message that failed for a key, though the one that is

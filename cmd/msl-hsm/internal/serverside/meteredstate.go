@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
@@ -25,17 +26,20 @@ type serverState interface {
 type meteredState struct {
 	serverState
 	to     *metrics.Set
-	failed *atomic.Pointer[stateFailure]
-	outage *atomic.Pointer[stateFailure] // the first one of the outage, if there is one
-	log    *slog.Logger                  // nil if the state itself logs its outages
+	since  *atomic.Pointer[time.Time] // as in base
+	failed *outage.Outage             // of stateFailure
+	lost   *outage.Outage             // as logged
+	log    *slog.Logger               // nil if the state itself logs its outages
 }
 
 // A stateFailure is a step in the state that failed.
 type stateFailure struct {
+	error
 	operation string
-	err       error
-	began, at time.Time
+	began     time.Time
 }
+
+func untold() {}
 
 // slowStep is the time of a step from which the state is too slow, and not the peer whose time
 // for a message ended during the step.
@@ -43,6 +47,9 @@ const slowStep = time.Second
 
 // note measures a step that began then. A verdict on a token is not a failure.
 func (s meteredState) note(operation string, began time.Time, err error) {
+	if err == nil {
+		s.worked(operation, began)
+	}
 	now := time.Now()
 	verdict, peersTime := msl.Code(0), errors.Is(err, context.DeadlineExceeded) && now.Sub(began) < slowStep
 	if errors.As(err, &verdict) || errors.Is(err, keystore.ErrNotFound) || errors.Is(err, context.Canceled) || peersTime {
@@ -52,22 +59,38 @@ func (s meteredState) note(operation string, began time.Time, err error) {
 	if err == nil || errors.Is(err, state.ErrNewer) { // one record; others can be used
 		return
 	}
-	failure := &stateFailure{operation, err, began, now}
-	s.failed.Store(failure)
-	if s.log != nil && !errors.Is(err, context.DeadlineExceeded) && s.outage.CompareAndSwap(nil, failure) {
-		s.log.Error("the state cannot be used: free disk space, or fix the cause of the error", "error", err)
+	if since := s.since.Load(); since != nil && began.Before(*since) { // it was lost, and is back
+		return
+	}
+	failure := &stateFailure{err, operation, began}
+	s.failed.Failed(failure, untold)
+	if s.log != nil && !errors.Is(err, context.DeadlineExceeded) {
+		s.lost.Failed(failure, func() {
+			s.log.Error("the state cannot be used: free disk space, or fix the cause of the error", "error", err)
+		})
 	}
 }
 
-// wrote forgets a failure that precedes a step written since then.
-func (s meteredState) wrote(began time.Time, err error) {
-	if outage := s.outage.Load(); err == nil && outage != nil && outage.at.Before(began) && s.outage.CompareAndSwap(outage, nil) {
-		s.log.Info("the state can be used again")
+// worked notes that a step that began then succeeded. Only one that writes shows that others do,
+// too.
+func (s meteredState) worked(operation string, began time.Time) {
+	if endedBy(operation, s.failed) {
+		s.failed.Worked(began, untold)
 	}
-	if failed := s.failed.Load(); err == nil && failed != nil && failed.at.Before(began) {
-		s.failed.CompareAndSwap(failed, nil)
+	if endedBy(operation, s.lost) {
+		s.lost.Worked(began, func() { s.log.Info("the state can be used again") })
 	}
 }
+
+// endedBy reports whether a step that succeeds shows that an outage is over.
+func endedBy(operation string, o *outage.Outage) bool {
+	_, err := o.Last()
+	last, out := err.(*stateFailure)
+	return out && (operation == last.operation || operation == trial || operation == "accept-id" || operation == "renew")
+}
+
+// trial is a write to the state to find out whether that works again.
+const trial = "trial"
 
 // Revoked is measured.
 func (s meteredState) Revoked(ctx context.Context, identity, user string) error {
@@ -82,7 +105,6 @@ func (s meteredState) AcceptID(ctx context.Context, identity string, serial, id 
 	began := time.Now()
 	err := s.serverState.AcceptID(ctx, identity, serial, id)
 	s.note("accept-id", began, err)
-	s.wrote(began, err)
 	return err
 }
 
@@ -99,7 +121,6 @@ func (s meteredState) Renew(ctx context.Context, identity string, serial, sequen
 	began := time.Now()
 	newest, err := s.serverState.Renew(ctx, identity, serial, sequence)
 	s.note("renew", began, err)
-	s.wrote(began, err)
 	return newest, err
 }
 

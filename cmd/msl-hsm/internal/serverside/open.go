@@ -13,6 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/statuspage"
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
@@ -60,6 +61,9 @@ func Open(c *config.Config, begin func(*admin.Keys) error, log *slog.Logger) (*S
 // openState opens the state, and the key store that authenticates it and belongs to it.
 func (s *base) openState(c *config.Config, own *admin.Keys, log *slog.Logger) (err error) {
 	s.State, s.Store, err = own.Serve(log, s.stateBack)
+	if c.Server.State.Shared() {
+		s.stateFailed.Trust = outage.Device
+	}
 	if !c.Server.State.Shared() && errors.Is(err, fs.ErrNotExist) {
 		return firstStep(c, own, err)
 	}
@@ -79,11 +83,11 @@ func (s *base) openState(c *config.Config, own *admin.Keys, log *slog.Logger) (e
 	return nil
 }
 
-// stateBack forgets failures of steps while etcd was lost, including those still under
-// way.
+// stateBack notes that etcd is back: failures of steps that are still under way do not count.
 func (s *base) stateBack() {
 	now := time.Now()
 	s.stateSince.Store(&now)
+	s.stateFailed.Worked(now, untold)
 }
 
 // firstStep returns what a server without a state file lacks first: the keys, since
@@ -129,7 +133,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		return err
 	}
 	issuer.Rand, issuer.Used, issuer.Shared = s.random, s.issuerUse.note, custody == msl.CustodyShared
-	s.heartbeat.sum = issuer.Versions.Sum
+	s.heartbeat.sum, s.heartbeat.outage.Trust = issuer.Versions.Sum, outage.Device
 	s.prefix = c.Keystore.Prefix
 	s.psk = &entityauth.PSK{Directory: s.State, Store: s.Store}
 	if c.Server.Enrollment.On() && s.Devices == nil {

@@ -125,7 +125,7 @@ func tokenHash(c *config.Config) (hash [sha256.Size]byte, err error) {
 	}
 	defer token.Close()
 	if len(token.Bytes()) < minToken {
-		return hash, exit.Usagef("server.admin.token has less than %d bytes: make one with head -c 32 /dev/urandom | base64", minToken)
+		return hash, exit.Usagef("server.admin.token has less than %d bytes: make one with (umask 077; head -c 32 /dev/urandom | base64 >FILE)", minToken)
 	}
 	return sha256.Sum256(token.Bytes()), nil
 }

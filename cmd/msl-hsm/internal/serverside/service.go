@@ -12,6 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/statuspage"
+	"github.com/msl-hsm/msl-hsm/internal/outage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
@@ -33,6 +34,7 @@ type Service struct {
 	certificates []certificateFile  // presented by the server
 	stapled      []stapledFile      // sent with them
 	heartbeat    heartbeat
+	metered      meteredState
 	crls         map[string]*keys.CRLFile // in use, by setting; at first, those of the service before this one
 	revoking     []revocationFile         // those of crls that this service opened
 	least        map[string]uint32        // versions of keys below which sessions were forgotten
@@ -72,8 +74,8 @@ type base struct {
 	started   time.Time
 
 	leaving     atomic.Bool
-	stateFailed atomic.Pointer[stateFailure]
-	stateOutage atomic.Pointer[stateFailure]
+	stateFailed outage.Outage // of stateFailure
+	stateLost   outage.Outage // as logged
 	stateTrial  glance[struct{}]
 	keysFailed  atomic.Pointer[keysFailure]
 	stateSince  atomic.Pointer[time.Time] // when etcd came back after it was lost

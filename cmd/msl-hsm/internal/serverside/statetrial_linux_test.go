@@ -2,27 +2,37 @@ package serverside
 
 import (
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
 // TestStateTrial has a file that cannot be written for longer than a failure counts, and a server
 // that no message reaches meanwhile.
-func TestStateTrial(t *testing.T) {
+func TestStateTrial(t *testing.T) { synctest.Test(t, testStateTrial) }
+
+func testStateTrial(t *testing.T) {
 	file, err := bolt.CreateServer(filepath.Join(t.TempDir(), "server.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
 	s := &Service{base: &base{State: &admin.State{Server: file.Server, File: file}}}
-	s.stateFailed.Store(&stateFailure{"renew", errors.New("no space left on device"), time.Now().Add(-recently), time.Now().Add(-recently)})
+	var log strings.Builder
+	s.Metrics = metrics.New("", "")
+	stateFor(s, slog.New(slog.NewTextHandler(&log, nil)))
+	fail := func() { s.metered.note("renew", time.Now(), errors.New("no space left on device")) }
+	fail()
+	time.Sleep(recently)
 	var before unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
 		t.Fatal(err)
@@ -33,8 +43,21 @@ func TestStateTrial(t *testing.T) {
 	if got.Verdict != Failure || !strings.Contains(got.Detail, "server.db: file too large") {
 		t.Errorf("while it cannot be written: %+v", got)
 	}
-	s.stateTrial.began = time.Time{}
-	if got := s.checkState(t.Context()); got.Verdict != OK || s.stateFailed.Load() != nil {
-		t.Errorf("now it can be written: %+v", got)
+	time.Sleep(2 * fresh)
+	if got := s.checkState(t.Context()); got.Verdict != OK || strings.Count(log.String(), "the state can be used again") != 1 {
+		t.Errorf("now it can be written: %+v\n%s", got, &log)
+	}
+	changes, last := 0, OK
+	for range 600 { // ten minutes in which the balancer sends messages whenever the server is ready
+		if last == OK {
+			fail()
+		}
+		time.Sleep(fresh)
+		if got := s.checkState(t.Context()).Verdict; got != last {
+			changes, last = changes+1, got
+		}
+	}
+	if changes > 12 || changes < 4 {
+		t.Errorf("on a disk on which some files can be written, readiness changed %d times in ten minutes", changes)
 	}
 }
