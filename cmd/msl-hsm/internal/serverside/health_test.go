@@ -106,16 +106,31 @@ func TestCertificateHealth(t *testing.T) {
 		detail         string
 	}{
 		{-time.Hour, 90 * 24 * time.Hour, Failure, OK, "a.crt expires 2030-04-01"},
-		{-time.Hour, 13 * 24 * time.Hour, Failure, Warning, "a.crt expires 2030-01-14"},
+		{-time.Hour, 13 * 24 * time.Hour, Failure, Warning, "a.crt expires 2030-01-14 00:00:00: replace it and run msl-hsm admin reload"},
 		{-time.Hour, -time.Second, Failure, Failure, "replace it and run msl-hsm admin reload"},
 		{-time.Hour, -time.Second, Warning, Warning, "replace it and run msl-hsm admin reload"},
 		{time.Hour, 90 * 24 * time.Hour, Failure, Failure, "check the clock"},
 	} {
 		leaf := &x509.Certificate{NotBefore: now.Add(c.begins), NotAfter: now.Add(c.ends)}
-		s := &Service{certificates: []certificateFile{{"server.tls.certificates", "a.crt", leaf, c.worst}}}
+		s := &Service{certificates: []certificateFile{{"server.tls.certificates", "a.crt", leaf, c.worst, reloadCertificate}}}
 		got := s.checkCertificates(now)[0]
 		if got.Verdict != c.verdict || !strings.Contains(got.Detail, c.detail) {
 			t.Errorf("ends in %v: %+v", c.ends, got)
+		}
+	}
+}
+
+// TestCAHealth warns of the certificate that a reload does not replace, with what does.
+func TestCAHealth(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, ends := range []time.Duration{-time.Second, 13 * 24 * time.Hour} {
+		s := &Service{base: &base{Devices: &keys.Authority{CA: &x509.Certificate{NotBefore: now.Add(-time.Hour), NotAfter: now.Add(ends)}}}}
+		s.noteCA("ca.pem")
+		if got := s.checkCertificates(now)[0]; got.Name != "server.enrollment.ca" || got.Verdict != Warning || !strings.Contains(got.Detail, "restart the server") {
+			t.Errorf("it ends in %v: %+v", ends, got)
+		}
+		if got := s.certificateValues(); len(got) != 1 || got[0].Labels[1] != [2]string{"file", "ca.pem"} {
+			t.Errorf("metrics: %+v", got)
 		}
 	}
 }
