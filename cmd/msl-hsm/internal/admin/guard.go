@@ -150,12 +150,11 @@ func (s *State) Doubts(c *config.Config) (doubts []string, err error) {
 		doubts = append(doubts, authenticity(c.Server.State.Path(), s.File.Verdict, markKey{s.store, keystore.RoleStateMark.Label(prefix)}.There))
 	}
 	if path := c.Server.Enrollment.File(); path != "" && !Absent(path) {
-		f, errOpen := openEnrollmentFile(c, s.store, authkv.Judge)
-		if errOpen != nil {
-			return doubts, errOpen
+		var f *enroll.File
+		if f, err = openEnrollmentFile(c, s.store, authkv.Judge); err == nil {
+			doubts = append(doubts, authenticity(path, f.Verdict, markKey{s.store, keystore.RoleEnrollmentsMark.Label(prefix)}.There))
+			err = f.Close()
 		}
-		doubts = append(doubts, authenticity(path, f.Verdict, markKey{s.store, keystore.RoleEnrollmentsMark.Label(prefix)}.There))
-		err = f.Close()
 	}
 	return slices.DeleteFunc(doubts, func(d string) bool { return d == "" }), err
 }

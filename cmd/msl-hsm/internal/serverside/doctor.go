@@ -32,7 +32,7 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 	d.openFiles()
 	d.lockedMemory()
 	d.files()
-	d.accessLog()
+	d.logs()
 	if c.Server.Admin.Token != "" {
 		_, err := tokenHash(c)
 		d.judge("server.admin.token", err, "it can be read")
@@ -118,18 +118,38 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 	if !d.judge("state", err, "no damage; %s and %s registered", exit.Count(all.Entities, "entity", "entities"), exit.Count(all.Users, "user", "users")) {
 		return
 	}
+	d.enrollments(s)
 	registered, err := s.Entities()
 	if warning := sealedApart(d.c, registered); warning != "" {
 		d.say("pre-shared keys", Warning, "%s", warning)
 	} else if err != nil {
 		d.say("pre-shared keys", Failure, "%s", exit.OneLine(err))
 	}
+	d.authenticity(s)
+}
+
+// enrollments reads the records of devices, if they enroll here.
+func (d *doctor) enrollments(s *admin.State) {
+	if !d.c.Server.Enrollment.On() {
+		return
+	}
+	devices := 0
+	found, err := admin.CheckEnrollments(d.c, s)
+	for _, n := range found {
+		devices += n
+	}
+	d.judge(enrollmentsName, err, "no damage; records of %s", exit.Count(devices, "device", "devices"))
+}
+
+// authenticity tells who could change the state undetected. That the records of devices cannot
+// be read was told before.
+func (d *doctor) authenticity(s *admin.State) {
 	doubts, err := s.Doubts(d.c)
 	for _, doubt := range doubts {
 		d.say("authenticity", Warning, "%s", doubt)
 	}
-	if len(doubts) == 0 {
-		d.judge("authenticity", err, "nobody without the server's keys changed the state")
+	if err == nil && len(doubts) == 0 {
+		d.say("authenticity", OK, "nobody without the server's keys changed the state")
 	}
 }
 
@@ -303,7 +323,7 @@ func (d *doctor) audit(store keystore.Store) {
 		hash := sha256.Sum256([]byte("msl-hsm doctor"))
 		_, err = signer.Sign(rand.Reader, hash[:], crypto.SHA256)
 	}
-	d.judge("audit log", err, "its key signs")
+	d.judge(auditName, err, "its key signs")
 }
 
 // upstreams connects to each place of the service behind the gateway.
