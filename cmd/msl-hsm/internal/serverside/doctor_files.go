@@ -97,7 +97,9 @@ func full(fs unix.Statfs_t) bool { return fs.Blocks > 0 && fs.Bavail == 0 }
 
 func (d *doctor) room(dir string) {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
+	if err := unix.Statfs(dir, &fs); errors.Is(err, os.ErrNotExist) {
+		return // told of where the state is opened
+	} else if err != nil {
 		d.say("disk", Failure, "%s: %s", dir, err)
 		return
 	}
