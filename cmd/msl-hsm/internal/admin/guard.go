@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -89,17 +88,29 @@ func (r *Keys) Close() error {
 func (r *Keys) guard(mark keystore.Role, trust authkv.Trust) authkv.Guard {
 	return authkv.Guard{Trust: trust, Key: func() (authkv.Key, authkv.Mark, error) {
 		store, err := r.open()
-		if store == nil || err != nil {
-			return nil, nil, cmp.Or(err, r.none)
+		if err != nil {
+			return nil, nil, storeError{err}
+		}
+		if store == nil {
+			return nil, nil, r.none
 		}
 		prefix := r.c.Keystore.Prefix
 		key, err := state.KeyOf(store, keystore.RoleIssuerMAC.Label(prefix))
 		if errors.Is(err, keystore.ErrNotFound) {
 			return nil, nil, nil // nothing was issued yet
 		}
-		return key, markKey{store, mark.Label(prefix)}, err
+		if err != nil {
+			return nil, nil, storeError{err}
+		}
+		return key, markKey{store, mark.Label(prefix)}, nil
 	}}
 }
+
+// A storeError is one of the key store. It tells nothing about the file that a key in there
+// authenticates, such as that it does not exist.
+type storeError struct{ error }
+
+func (e storeError) Unwrap() error { return e.error }
 
 func (r *Keys) states(trust authkv.Trust) bolt.Files {
 	return bolt.Files{Guard: r.guard(keystore.RoleStateMark, trust)}

@@ -96,6 +96,10 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 		}
 	}
 	s, err := admin.OpenStateBy(d.c, store, errStore)
+	if errStore != nil && errors.Is(err, errStore) {
+		d.say("state", Warning, "it was not read, because the key store, which has its key, does not open")
+		return
+	}
 	if err != nil {
 		d.say("state", Failure, "%s", exit.OneLine(err))
 		return
