@@ -82,7 +82,7 @@ func (d *doctor) writable(setting, path string) bool {
 	if err = unix.Access(at, unix.W_OK); err != nil {
 		err = fmt.Errorf("%s cannot be written: %w: correct the path, make its directory, or change who may write there", at, err)
 	} else if fs := (unix.Statfs_t{}); unix.Statfs(at, &fs) == nil && full(fs) {
-		d.say(setting, Warning, "the disk of %s is full, so lines may be lost: free disk space", at)
+		d.say(setting, Warning, "the disk of %s is full, so it cannot grow: free disk space", at)
 		return true
 	}
 	return d.judge(setting, err, "%s can be written", at)
