@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -173,26 +174,51 @@ func (d *doctor) members(s *admin.State) {
 
 // ports tries the addresses, unless a server is listening there.
 func (d *doctor) ports(served bool) {
+	if served {
+		return
+	}
 	s := &d.c.Server
 	for _, l := range []struct{ setting, address string }{
 		{"server.listen", s.Listen}, {"server.stream.listen", s.Stream.Listen}, {"server.peer.listen", s.Peer.Listen},
 		{"server.push.listen", s.Push.Listen}, {"server.admin.listen", s.Admin.Listen},
 	} {
-		if l.address == "" || served {
-			continue
+		if l.address != "" {
+			d.port(l.setting, l.address)
 		}
-		listener, err := net.Listen("tcp", l.address)
-		switch {
-		case err == nil:
-			err = listener.Close()
-		case errors.Is(err, unix.EADDRINUSE) && s.State.Shared():
-			d.say("port", Warning, "%s of %s is in use: by this server, if it is running; to be sure, set server.admin.socket and restart it", l.address, l.setting)
-			continue
-		default:
-			err = fmt.Errorf("%w: stop what listens there, or choose another address in %s", err, l.setting)
-		}
-		d.judge("port", err, "%s can be used for %s", l.address, l.setting)
 	}
+	if path, ok := config.CutUnix(s.Push.From); ok {
+		dir := filepath.Dir(path)
+		if err := unix.Access(dir, unix.W_OK); err != nil {
+			d.say("port", Failure, "no socket can be made in %s: %s: make the directory, or choose another path in server.push.from", dir, err)
+		}
+	}
+}
+
+func (d *doctor) port(setting, address string) {
+	listener, err := net.Listen("tcp", address)
+	if err == nil {
+		err = listener.Close()
+	} else if unasked := d.unasked(); errors.Is(err, unix.EADDRINUSE) && unasked != "" {
+		d.say("port", Warning, "%s of %s is in use: by this server, if it is running%s", address, setting, unasked)
+		return
+	} else {
+		err = fmt.Errorf("%w: stop what listens there, or choose another address in %s", err, setting)
+	}
+	d.judge("port", err, "%s can be used for %s", address, setting)
+}
+
+// unasked says why this server may be running although it was not found, or "".
+func (d *doctor) unasked() string {
+	s := &d.c.Server.State
+	if s.Shared() {
+		return "; to be sure, set server.admin.socket and restart it"
+	}
+	if path := s.Path(); path != "" {
+		if err := admin.MayRun(path); err != nil {
+			return ": " + exit.OneLine(err)
+		}
+	}
+	return ""
 }
 
 // store opens the key store, which tests the module, and continues with what it can open.

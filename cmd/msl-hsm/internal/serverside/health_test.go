@@ -299,19 +299,30 @@ func TestLeaving(t *testing.T) {
 	}
 }
 
-// TestPortBesideEtcd takes an address that is in use for that of the server, where the doctor
-// cannot ask it.
-func TestPortBesideEtcd(t *testing.T) {
+// TestPortTaken takes an address that is in use for that of the server, where the doctor cannot ask
+// it: beside etcd, and as another user.
+func TestPortTaken(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	for verdict, place := range map[Verdict]config.State{Warning: {Etcd: []string{"http://127.0.0.1:1"}}, Failure: {File: "server.db"}} {
-		d := &doctor{c: &config.Config{Server: config.Server{Listen: l.Addr().String(), State: place}}}
+	beside := t.TempDir()
+	write(t, beside, "file", "")
+	var hidden config.State
+	hidden.Override(filepath.Join(beside, "file", "server.db"))
+	for _, c := range []struct {
+		place   config.State
+		verdict Verdict
+	}{
+		{config.State{Etcd: []string{"http://127.0.0.1:1"}}, Warning},
+		{config.State{File: "server.db"}, Failure},
+		{hidden, Warning}, // which cannot be looked up
+	} {
+		d := &doctor{c: &config.Config{Server: config.Server{Listen: l.Addr().String(), State: c.place}}}
 		d.ports(false)
-		if len(d.found) != 1 || d.found[0].Verdict != verdict {
-			t.Errorf("want %s: %+v", verdict, d.found)
+		if len(d.found) != 1 || d.found[0].Verdict != c.verdict {
+			t.Errorf("%v, want %s: %+v", c.place, c.verdict, d.found)
 		}
 	}
 }
