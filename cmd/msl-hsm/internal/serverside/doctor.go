@@ -38,7 +38,7 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 		_, err := tokenHash(c)
 		d.judge("server.admin.token", err, "it can be read")
 	}
-	running, err := d.running()
+	running, err := admin.LookFor(c)
 	if err != nil {
 		d.say("server", Warning, "%s", exit.OneLine(err))
 	}
@@ -75,11 +75,6 @@ func (d *doctor) fips(f keys.FIPS) {
 		verdict, next = Warning, ": no certificate covers this module; build with GOFIPS140=certified, and see docs/security.md"
 	}
 	d.say("FIPS 140-3", verdict, "mode %s%s", f, next)
-}
-
-// running finds the server that has the state open, if there is one.
-func (d *doctor) running() (*admin.Running, error) {
-	return admin.LookFor(d.c)
 }
 
 func (d *doctor) state(running *admin.Running, store keys.Store, errStore error) {
@@ -198,8 +193,8 @@ func (d *doctor) port(setting, address string) {
 	listener, err := net.Listen("tcp", address)
 	if err == nil {
 		err = listener.Close()
-	} else if unasked := d.unasked(); errors.Is(err, unix.EADDRINUSE) && unasked != "" {
-		d.say("port", Warning, "%s of %s is in use: by this server, if it is running%s", address, setting, unasked)
+	} else if why := unasked(&d.c.Server.State); errors.Is(err, unix.EADDRINUSE) && why != "" {
+		d.say("port", Warning, "%s of %s is in use: by this server, if it is running%s", address, setting, why)
 		return
 	} else {
 		err = fmt.Errorf("%w: stop what listens there, or choose another address in %s", err, setting)
@@ -207,9 +202,8 @@ func (d *doctor) port(setting, address string) {
 	d.judge("port", err, "%s can be used for %s", address, setting)
 }
 
-// unasked says why this server may be running although it was not found, or "".
-func (d *doctor) unasked() string {
-	s := &d.c.Server.State
+// unasked says why a server with that state may be running although it was not found, or "".
+func unasked(s *config.State) string {
 	if s.Shared() {
 		return "; to be sure, set server.admin.socket and restart it"
 	}

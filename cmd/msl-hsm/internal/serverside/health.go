@@ -238,7 +238,7 @@ const (
 
 // noteCA notes the certificate of the CA of devices, which a reload does not replace. Devices with
 // sessions do not need it.
-func (s *Service) noteCA(file string) {
+func noteCA(s *Service, file string) {
 	if ca := s.Devices.CA; ca != nil {
 		s.certificates = append(s.certificates, certificateFile{"server.enrollment.ca", file, ca, Warning, renewCA})
 	}

@@ -125,7 +125,7 @@ func TestCAHealth(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	for _, ends := range []time.Duration{-time.Second, 13 * 24 * time.Hour} {
 		s := &Service{base: &base{Devices: &keys.Authority{CA: &x509.Certificate{NotBefore: now.Add(-time.Hour), NotAfter: now.Add(ends)}}}}
-		s.noteCA("ca.pem")
+		noteCA(s, "ca.pem")
 		if got := s.checkCertificates(now)[0]; got.Name != "server.enrollment.ca" || got.Verdict != Warning || !strings.Contains(got.Detail, "restart the server") {
 			t.Errorf("it ends in %v: %+v", ends, got)
 		}
