@@ -38,15 +38,19 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 		_, err := tokenHash(c)
 		d.judge("server.admin.token", err, "it can be read")
 	}
-	running, err := admin.LookFor(c)
-	if err != nil {
-		d.say("server", Warning, "%s", exit.OneLine(err))
-	}
+	running, errRunning := admin.LookFor(c)
+	store, err := keys.Open(d.c)
 	if running != nil {
 		defer running.Close()
 	}
-	store, err := keys.Open(d.c)
-	d.state(running, store, err)
+	if errRunning == nil {
+		d.state(running, store, err)
+	} else if running != nil { // it would not answer anything else, either
+		d.say("running server", Failure, "%s", exit.OneLine(errRunning))
+	} else {
+		d.say("server", Warning, "%s", exit.OneLine(errRunning))
+		d.state(nil, store, err)
+	}
 	d.ports(running != nil)
 	d.store(ctx, store, err)
 	d.upstreams(ctx)

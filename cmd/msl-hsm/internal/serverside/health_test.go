@@ -327,6 +327,35 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
+// TestDoctorUnanswered asks a server that hangs up: once, and the doctor says so once.
+func TestDoctorUnanswered(t *testing.T) {
+	c := config.Default()
+	c.Server.State.Override(filepath.Join(t.TempDir(), "s"))
+	l, err := net.Listen("unix", c.Server.State.Path()+".sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	var told []Check
+	for _, check := range Examine(t.Context(), c) {
+		if strings.Contains(check.Detail, c.Server.State.Path()) && check.Name != "disk" {
+			told = append(told, check)
+		}
+	}
+	if len(told) != 1 || told[0].Name != "running server" || told[0].Verdict != Failure {
+		t.Errorf("%+v", told)
+	}
+}
+
 // A listing lists keys.
 type listing struct {
 	keystore.Admin
