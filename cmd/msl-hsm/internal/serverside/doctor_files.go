@@ -1,6 +1,7 @@
 package serverside
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -74,7 +75,7 @@ func (d *doctor) writable(setting, path string) bool {
 	at := path
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
-		at = filepath.Dir(path)
+		at = filepath.Dir(leadsTo(path))
 	} else if err == nil && info.IsDir() {
 		d.say(setting, Failure, "%s is a directory: name a file", path)
 		return false
@@ -86,6 +87,15 @@ func (d *doctor) writable(setting, path string) bool {
 		return true
 	}
 	return d.judge(setting, err, "%s can be written", at)
+}
+
+// leadsTo returns where a file would be made at a path: there, or where a link there leads.
+func leadsTo(path string) string {
+	target, err := os.Readlink(path)
+	if err == nil && !filepath.IsAbs(target) {
+		target = filepath.Join(filepath.Dir(path), target)
+	}
+	return cmp.Or(target, path)
 }
 
 // leastRoom is the free disk space that needs no warning.
