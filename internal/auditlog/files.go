@@ -33,10 +33,50 @@ func (l *Log) resume() (err error) {
 	return nil
 }
 
+// Examine reports whether [Open] would continue a log that was changed, and the error with which
+// it would refuse the file. It writes nothing, and another process may write the log.
+func Examine(path string) (changed bool, err error) {
+	e, err := examine(path)
+	if err == nil && e.log == "" { // the log continues an earlier file, if there is one
+		var before string
+		if before, err = earlier(path); err == nil && before != "" {
+			e, err = examine(before)
+		}
+	}
+	return e.damaged, err
+}
+
+// examine reads to the end of a file. One that does not exist is as good as an empty one.
+func examine(path string) (e end, err error) {
+	if err := regular(path); err != nil {
+		return e, err
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e, nil
+	}
+	if err != nil {
+		return e, err
+	}
+	defer f.Close()
+	if e, err = readEnd(f); err != nil {
+		return e, fmt.Errorf("%s: %w", path, err)
+	}
+	return e, nil
+}
+
+// regular refuses what is at a path and not a file.
+func regular(path string) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a file", path)
+	}
+	return nil
+}
+
 // openFile opens a file that no other process writes. It is append-only.
 func openFile(path string) (*os.File, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", path)
+	if err := regular(path); err != nil {
+		return nil, err
 	}
 	for {
 		f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)

@@ -101,7 +101,7 @@ func (s Source) read(what string, limit int) (*lockedmem.Buffer, error) {
 	case "credential":
 		dir := os.Getenv("CREDENTIALS_DIRECTORY")
 		if dir == "" {
-			return nil, errors.New("CREDENTIALS_DIRECTORY is not set: start the service with LoadCredential=")
+			return nil, errors.New("CREDENTIALS_DIRECTORY is not set: start the service with LoadCredential=, or, if this is not the service, name another source, such as prompt")
 		}
 		return readPrivate(filepath.Join(dir, value), limit)
 	case "env":

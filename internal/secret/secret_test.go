@@ -90,7 +90,7 @@ func TestReadRefused(t *testing.T) {
 		"file:" + dir:           "not a regular file",
 		"file:" + dir + "/none": "no such file",
 		"file:/dev/null":        "not a regular file",
-		"credential:pin":        "LoadCredential=",
+		"credential:pin":        "LoadCredential=, or, if this is not the service, name another source",
 		"env:NOT_SET_ANYWHERE":  "it is empty",
 		"fd:987654":             "bad file descriptor",
 	} {

@@ -71,8 +71,8 @@ type Authority struct {
 	ledger
 }
 
-// NewAuthority makes an authority. Missing records, a CA that cannot issue certificates,
-// and a key of challenges of the wrong kind are errors.
+// NewAuthority makes an authority. Missing records, a CA that cannot issue certificates
+// ([ErrCA]), and a key of challenges of the wrong kind are errors.
 func NewAuthority(c Config) (*Authority, error) {
 	if c.Records == nil {
 		return nil, fmt.Errorf("enroll: an authority needs records")

@@ -60,6 +60,9 @@ var (
 	ErrState = errors.New("not possible in this state")
 	// ErrDamaged: a file is not what this package wrote.
 	ErrDamaged = kv.ErrDamaged
+	// ErrCA says that the certificate of the CA has expired, is not that of its key, or is no
+	// CA's. [NewCA] makes another.
+	ErrCA = errors.New("the certificate of the CA cannot issue others")
 	// ErrForged: someone without the key changed an authenticated file.
 	ErrForged = kv.ErrForged
 	// ErrInUse: another process has the file open.

@@ -47,13 +47,13 @@ func serialText(c *x509.Certificate) string { return c.SerialNumber.Text(16) }
 func checkCA(c *x509.Certificate, key crypto.Signer, now time.Time) error {
 	switch {
 	case key == nil || !keystore.SamePublic(c.PublicKey, key.Public()):
-		return fmt.Errorf("enroll: CA: the certificate does not match the key")
+		return fmt.Errorf("enroll: %w: it does not match the key", ErrCA)
 	case !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 || c.KeyUsage&x509.KeyUsageCRLSign == 0:
-		return fmt.Errorf("enroll: CA: the certificate is not for issuing certificates and revocation lists")
+		return fmt.Errorf("enroll: %w: it is not for issuing certificates and revocation lists", ErrCA)
 	case len(c.SubjectKeyId) == 0:
-		return fmt.Errorf("enroll: CA: the certificate has no subject key identifier, so it cannot sign revocation lists")
+		return fmt.Errorf("enroll: %w: it has no subject key identifier, so it cannot sign revocation lists", ErrCA)
 	case now.After(c.NotAfter):
-		return fmt.Errorf("enroll: CA: the certificate has expired: make a new one with NewCA")
+		return fmt.Errorf("enroll: %w: it has expired", ErrCA)
 	}
 	return nil
 }

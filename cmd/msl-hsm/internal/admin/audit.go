@@ -77,7 +77,7 @@ func SignCommands(c *config.Config, signer crypto.Signer) error {
 	}
 	l, err := openCommands(c, signer)
 	if err != nil {
-		return exit.Usagef("the audit log of commands: %w", err)
+		return err
 	}
 	return l.Close()
 }

@@ -44,6 +44,20 @@ func openDevices(c *config.Config, s *State, store keys.Store) (*keys.Authority,
 	return keys.OpenAuthority(c, s.Server, records, store)
 }
 
+// CheckEnrollments reads all records of devices, and counts them by state. No server may have
+// their file open.
+func CheckEnrollments(c *config.Config, s *State) (map[enroll.State]int, error) {
+	if err := findEnrollments(c); err != nil {
+		return nil, err
+	}
+	records, err := openRecords(c, s.store, authkv.Judge, devices.Administer)
+	if err != nil {
+		return nil, err
+	}
+	found, err := records.Check()
+	return found, errors.Join(err, records.Close())
+}
+
 func openRecords(c *config.Config, store keys.Store, trust authkv.Trust, open func(context.Context, devices.Config) (*devices.Records, error)) (keys.Records, error) {
 	if !c.Server.Enrollment.Shared() {
 		return openEnrollmentFile(c, store, trust)

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -89,17 +88,29 @@ func (r *Keys) Close() error {
 func (r *Keys) guard(mark keystore.Role, trust authkv.Trust) authkv.Guard {
 	return authkv.Guard{Trust: trust, Key: func() (authkv.Key, authkv.Mark, error) {
 		store, err := r.open()
-		if store == nil || err != nil {
-			return nil, nil, cmp.Or(err, r.none)
+		if err != nil {
+			return nil, nil, storeError{err}
+		}
+		if store == nil {
+			return nil, nil, r.none
 		}
 		prefix := r.c.Keystore.Prefix
 		key, err := state.KeyOf(store, keystore.RoleIssuerMAC.Label(prefix))
 		if errors.Is(err, keystore.ErrNotFound) {
 			return nil, nil, nil // nothing was issued yet
 		}
-		return key, markKey{store, mark.Label(prefix)}, err
+		if err != nil {
+			return nil, nil, storeError{err}
+		}
+		return key, markKey{store, mark.Label(prefix)}, nil
 	}}
 }
+
+// A storeError is one of the key store. It tells nothing about the file that a key in there
+// authenticates, such as that it does not exist.
+type storeError struct{ error }
+
+func (e storeError) Unwrap() error { return e.error }
 
 func (r *Keys) states(trust authkv.Trust) bolt.Files {
 	return bolt.Files{Guard: r.guard(keystore.RoleStateMark, trust)}
@@ -150,12 +161,11 @@ func (s *State) Doubts(c *config.Config) (doubts []string, err error) {
 		doubts = append(doubts, authenticity(c.Server.State.Path(), s.File.Verdict, markKey{s.store, keystore.RoleStateMark.Label(prefix)}.There))
 	}
 	if path := c.Server.Enrollment.File(); path != "" && !Absent(path) {
-		f, errOpen := openEnrollmentFile(c, s.store, authkv.Judge)
-		if errOpen != nil {
-			return doubts, errOpen
+		var f *enroll.File
+		if f, err = openEnrollmentFile(c, s.store, authkv.Judge); err == nil {
+			doubts = append(doubts, authenticity(path, f.Verdict, markKey{s.store, keystore.RoleEnrollmentsMark.Label(prefix)}.There))
+			err = f.Close()
 		}
-		doubts = append(doubts, authenticity(path, f.Verdict, markKey{s.store, keystore.RoleEnrollmentsMark.Label(prefix)}.There))
-		err = f.Close()
 	}
 	return slices.DeleteFunc(doubts, func(d string) bool { return d == "" }), err
 }

@@ -28,7 +28,7 @@ func DialServer(c *config.Config, flag string) (*Running, error) {
 	socket, state := c.Server.Admin.Socket, &c.Server.State
 	switch {
 	case !state.Shared():
-		if err = cmp.Or(unusable(socketOf(state.Path())), unreachable(state.Path())); err != nil {
+		if err = MayRun(state.Path()); err != nil {
 			break
 		}
 		err = fmt.Errorf("no server runs with the state file %s: start it with msl-hsm serve, or name the file of the one that runs with --state", state)
@@ -42,6 +42,10 @@ func DialServer(c *config.Config, flag string) (*Running, error) {
 	}
 	return nil, exit.WithCode(err, exit.Failure)
 }
+
+// MayRun returns why a server may be running with a state file, although [LookFor] finds none. It
+// is nil if none is.
+func MayRun(state string) error { return cmp.Or(unusable(socketOf(state)), unreachable(state)) }
 
 // unusable returns why nobody here can connect to a socket, whether or not a server runs.
 func unusable(socket string) error {

@@ -146,9 +146,12 @@ func (s *State) Authentic() bool { return s.File == nil || s.File.Verdict.Authen
 // Unusable adds what to do to the error about a state file that does not open.
 func Unusable(path string, err error) error {
 	begin := "msl-hsm state init --state " + Quoted(path)
+	var ofStore storeError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &ofStore):
+		return ofStore.error
 	case errors.Is(err, bolt.ErrEmpty):
 		return exit.OfKind(bolt.ErrEmpty, "%s is empty: restore a backup with msl-hsm state restore, or remove it and run %s", path, begin)
 	case errors.Is(err, fs.ErrNotExist) && !isDirectoryMissing(path):

@@ -3,11 +3,13 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -66,6 +68,9 @@ func listenUnix(setting, path string, log *slog.Logger) (net.Listener, error) {
 	l, err := localsocket.Listen(path, log)
 	if errors.Is(err, localsocket.ErrTaken) {
 		return nil, exit.Usagef("%s: %w", setting, err)
+	}
+	if exit.IsAny(err, fs.ErrNotExist, syscall.ENOTDIR) {
+		return nil, fmt.Errorf("%w; make the directory, or name another path in %s", err, setting)
 	}
 	if err != nil {
 		return nil, err

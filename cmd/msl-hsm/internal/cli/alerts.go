@@ -44,6 +44,9 @@ passwords of MSL: for those see msl-hsm errors.`,
 			})
 		},
 	}
+	for _, a := range tlsalert.All() {
+		c.ValidArgs = append(c.ValidArgs, a.String())
+	}
 	jsonFlag(c, &asJSON)
 	return c
 }

@@ -183,7 +183,7 @@ func printLog(out io.Writer, s auditlog.Summary) {
 	}
 	signed := "nothing"
 	if s.Checkpoints > 0 {
-		signed = fmt.Sprintf("up to record %d of %s, by %d signatures", s.Signed, s.SignedAt.UTC().Format(time.RFC3339), s.Checkpoints)
+		signed = fmt.Sprintf("up to record %d of %s, by %s", s.Signed, s.SignedAt.UTC().Format(time.RFC3339), exit.Count(s.Checkpoints, "signature", "signatures"))
 	}
 	fmt.Fprintf(out, "log %s\n  files    %d\n  records  %d, numbered from %d; %d of them are the log's own, for its files and signatures\n  signed   %s\n  end      %s\n  last     %s\n",
 		exit.Printable(s.Log), len(s.Files), s.Records+s.Own, s.First, s.Own, signed, end, s.Last)

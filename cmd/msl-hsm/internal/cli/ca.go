@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"crypto"
 	"errors"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
@@ -32,14 +32,15 @@ func caInitCommand(p *program) *cobra.Command {
 		Use:   "init --out FILE",
 		Short: "Make the key of the fleet's CA in the key store, and its certificate",
 		Long: `Makes the key that signs the certificates of enrolled devices, in the key store, and
-its self-signed certificate. A key that is there already is used; a certificate is
-never overwritten. Name the file as server.enrollment.ca.`,
+its self-signed certificate. A key that is there already is used, as for a certificate
+that follows an expiring one; a certificate is never overwritten. Name the file as
+server.enrollment.ca.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error { return makeCA(p, f) },
 	}
 	c.Flags().StringVar(&f.name, "name", "msl-hsm device CA", "common `NAME` of the CA")
 	c.Flags().StringVar(&f.key, "key", "", "label `NAME` of its key (default PREFIX-ca)")
-	c.Flags().StringVar(&f.out, "out", "", "write the certificate to this PEM `FILE`")
+	c.Flags().StringVar(&f.out, "out", "", "write the certificate to this PEM `FILE` (default server.enrollment.ca)")
 	c.Flags().DurationVar(&f.validity, "validity", 10*365*24*time.Hour, "`TIME` for which the certificate is valid")
 	c.Flags().BoolVar(&f.rsa, "rsa", false, "make an RSA-2048 key instead of an ECDSA P-256 one")
 	return c
@@ -50,9 +51,8 @@ func makeCA(p *program, f caFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	config.Override(&c.Server.Enrollment.CAKey, f.key)
-	config.Override(&f.out, c.Server.Enrollment.CA)
-	if f.out == "" {
+	c.Server.Enrollment.CAKey = cmp.Or(f.key, c.Server.Enrollment.CAKey)
+	if f.out = cmp.Or(f.out, c.Server.Enrollment.CA); f.out == "" {
 		return exit.Usagef("no output file for the certificate: give --out FILE")
 	}
 	if f.validity <= 0 {
@@ -66,7 +66,7 @@ func makeCA(p *program, f caFlags) (err error) {
 		return err
 	}
 	defer exit.Closing(&err, store)
-	key, err := caSigner(store, keys.CAKey(c), f.rsa)
+	key, made, err := caSigner(store, keys.CAKey(c), f.rsa)
 	if err := tellKeys(c, store, "ca init", keys.CAKey(c), err); err != nil {
 		return err
 	}
@@ -77,9 +77,10 @@ func makeCA(p *program, f caFlags) (err error) {
 	if err := atomicfile.Create(f.out, enroll.PEM("CERTIFICATE", certificate.Raw), 0o644); err != nil {
 		return err
 	}
-	// It has not certified anything yet, so no record can have been lost.
-	if _, err := admin.KeysBy(c, store).MakeEnrollments(); err != nil {
-		return err
+	if made { // it has not certified anything yet, so no record can have been lost
+		if _, err := admin.KeysBy(c, store).MakeEnrollments(); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintf(p.stdout, "made the CA %q, key %s, certificate %s, valid until %s\n", f.name, keys.CAKey(c), f.out, day(certificate.NotAfter))
 	return nil
@@ -100,17 +101,18 @@ func vacant(out string) error {
 }
 
 // caSigner finds or makes the key of the CA.
-func caSigner(store keys.Store, label string, rsa bool) (crypto.Signer, error) {
-	signer, err := keys.SignerOf(store, label, "")
+func caSigner(store keys.Store, label string, rsa bool) (signer crypto.Signer, made bool, err error) {
+	signer, err = keys.SignerOf(store, label, "")
 	if !errors.Is(err, keystore.ErrNotFound) {
-		return signer, err
+		return signer, false, err
 	}
 	algorithm := keystore.RoleCA.Algorithm()
 	if rsa {
 		algorithm = keystore.RSASign2048
 	}
 	if _, err := store.Create(label, algorithm); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return keys.SignerOf(store, label, "")
+	signer, err = keys.SignerOf(store, label, "")
+	return signer, true, err
 }

@@ -41,6 +41,8 @@ docs/ceremony.md has an example.
 continue the ceremony with --continue, or undo it with --clean-up. With --so-pin, sealing
 keys are made as trusted wrapping keys, as by msl-hsm key create.`,
 		Args: want("FILE"),
+		// else its verbs would be completed, and no file
+		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := notTogether(c, "dry-run", "continue", "clean-up"); err != nil {
 				return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -86,6 +87,7 @@ in .lost, or in .lost-2 and so on. Enroll this machine again after that.`,
 	c.Flags().StringVar(&service, "ek-service", "", "where to ask for that certificate if the TPM has none: `MAKER` intel or amd, or intel:URL for another address")
 	c.Flags().StringSliceVar(&algorithms, "algorithm", nil, "`ALGORITHM` of an identity key: ecdsa-p256 or rsa2048-sign")
 	completeFlag(c, "algorithm", "ecdsa-p256", "rsa2048-sign")
+	completeFlag(c, "ek", strings.Split(exit.List(identity.EKKinds()), ", ")...)
 	c.Flags().BoolVar(&o.NewKeys, "new-keys", false, "make new identity keys, because the old ones were revoked")
 	c.Flags().BoolVar(&o.Replace, "replace", false, "give up the identity that this machine had with another TPM")
 	return c

@@ -132,7 +132,7 @@ var wrongVerbs = []wrongInput{
 	{"key list --keystore soft:server.keys --pin file:.", 5, "regular file"},
 	{"key list --keystore soft:server.keys --pin file:empty.psk", 5, "is empty"},
 	{"key list --keystore soft:server.keys --pin fd:x", 2, "want file:PATH"},
-	{"key list --keystore soft:server.keys --pin credential:x", 5, "LoadCredential="},
+	{"key list --keystore soft:server.keys --pin credential:x", 5, "another source, such as prompt"},
 	{"key list --keystore soft:server.keys --pin prompt", 5, "another source"},
 	{"key list --keystore tpm:", 2, "state=FILE"},
 	{"send http://127.0.0.1:1/ --psk-file camera.psk --server-key public.pem --user a@b --data x", 5, "another source"},

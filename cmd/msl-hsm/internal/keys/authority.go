@@ -142,17 +142,21 @@ type Records interface {
 type Authority struct {
 	*fleet.Authority
 	Records Records
+	CA      *x509.Certificate // nil without a CA
 }
 
 // OpenAuthority makes the authority of records, which it closes on failure. With a key
 // store it can issue certificates.
 func OpenAuthority(c *config.Config, state *state.Server, records Records, store Store) (*Authority, error) {
 	settings, err := authoritySettings(c, store)
-	a := &Authority{Records: records}
+	a := &Authority{Records: records, CA: settings.Certificate}
 	if err == nil {
 		settings.Records = records
 		settings.Window, _ = records.(enroll.Window) // for records in etcd
 		a.Authority, err = fleet.NewAuthority(state, settings)
+	}
+	if errors.Is(err, enroll.ErrCA) {
+		err = exit.Usagef("server.enrollment.ca: %s: %w; name the certificate of the key %s, or make one with msl-hsm ca init --out FILE", c.Server.Enrollment.CA, err, exit.Quoted(CAKey(c)))
 	}
 	if err != nil {
 		return nil, errors.Join(err, records.Close())

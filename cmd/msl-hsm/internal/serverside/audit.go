@@ -48,7 +48,10 @@ func openAudit(c *config.Config, store keys.Store) (a audit, err error) {
 	if a.told != nil {
 		a.told.Info("audit log", "file", own.File, "continues_after", before.String())
 	}
-	return a, admin.SignCommands(c, signer)
+	if err := admin.SignCommands(c, signer); err != nil {
+		return a, afterAuditLog(err)
+	}
+	return a, nil
 }
 
 // afterAuditLog adds the next step to the error of an audit log that does not open.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -32,20 +33,24 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 	d.openFiles()
 	d.lockedMemory()
 	d.files()
-	d.accessLog()
+	d.logs()
 	if c.Server.Admin.Token != "" {
 		_, err := tokenHash(c)
 		d.judge("server.admin.token", err, "it can be read")
 	}
-	running, err := d.running()
-	if err != nil {
-		d.say("server", Warning, "%s", exit.OneLine(err))
-	}
+	running, errRunning := admin.LookFor(c)
+	store, err := keys.Open(d.c)
 	if running != nil {
 		defer running.Close()
 	}
-	store, err := keys.Open(d.c)
-	d.state(running, store, err)
+	if errRunning == nil {
+		d.state(running, store, err)
+	} else if running != nil { // it would not answer anything else, either
+		d.say("running server", Failure, "%s", exit.OneLine(errRunning))
+	} else {
+		d.say("server", Warning, "%s", exit.OneLine(errRunning))
+		d.state(nil, store, err)
+	}
 	d.ports(running != nil)
 	d.store(ctx, store, err)
 	d.upstreams(ctx)
@@ -76,11 +81,6 @@ func (d *doctor) fips(f keys.FIPS) {
 	d.say("FIPS 140-3", verdict, "mode %s%s", f, next)
 }
 
-// running finds the server that has the state open, if there is one.
-func (d *doctor) running() (*admin.Running, error) {
-	return admin.LookFor(d.c)
-}
-
 func (d *doctor) state(running *admin.Running, store keys.Store, errStore error) {
 	if running != nil {
 		var now Readiness
@@ -96,6 +96,10 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 		}
 	}
 	s, err := admin.OpenStateBy(d.c, store, errStore)
+	if errStore != nil && errors.Is(err, errStore) {
+		d.say("state", Warning, "it was not read, because the key store, which has its key, does not open")
+		return
+	}
 	if err != nil {
 		d.say("state", Failure, "%s", exit.OneLine(err))
 		return
@@ -118,18 +122,38 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 	if !d.judge("state", err, "no damage; %s and %s registered", exit.Count(all.Entities, "entity", "entities"), exit.Count(all.Users, "user", "users")) {
 		return
 	}
+	d.enrollments(s)
 	registered, err := s.Entities()
 	if warning := sealedApart(d.c, registered); warning != "" {
 		d.say("pre-shared keys", Warning, "%s", warning)
 	} else if err != nil {
 		d.say("pre-shared keys", Failure, "%s", exit.OneLine(err))
 	}
+	d.authenticity(s)
+}
+
+// enrollments reads the records of devices, if they enroll here.
+func (d *doctor) enrollments(s *admin.State) {
+	if !d.c.Server.Enrollment.On() {
+		return
+	}
+	devices := 0
+	found, err := admin.CheckEnrollments(d.c, s)
+	for _, n := range found {
+		devices += n
+	}
+	d.judge(enrollmentsName, err, "no damage; records of %s", exit.Count(devices, "device", "devices"))
+}
+
+// authenticity tells who could change the state undetected. That the records of devices cannot
+// be read was told before.
+func (d *doctor) authenticity(s *admin.State) {
 	doubts, err := s.Doubts(d.c)
 	for _, doubt := range doubts {
 		d.say("authenticity", Warning, "%s", doubt)
 	}
-	if len(doubts) == 0 {
-		d.judge("authenticity", err, "nobody without the server's keys changed the state")
+	if err == nil && len(doubts) == 0 {
+		d.say("authenticity", OK, "nobody without the server's keys changed the state")
 	}
 }
 
@@ -149,26 +173,50 @@ func (d *doctor) members(s *admin.State) {
 
 // ports tries the addresses, unless a server is listening there.
 func (d *doctor) ports(served bool) {
+	if served {
+		return
+	}
 	s := &d.c.Server
 	for _, l := range []struct{ setting, address string }{
 		{"server.listen", s.Listen}, {"server.stream.listen", s.Stream.Listen}, {"server.peer.listen", s.Peer.Listen},
 		{"server.push.listen", s.Push.Listen}, {"server.admin.listen", s.Admin.Listen},
 	} {
-		if l.address == "" || served {
-			continue
+		if l.address != "" {
+			d.port(l.setting, l.address)
 		}
-		listener, err := net.Listen("tcp", l.address)
-		switch {
-		case err == nil:
-			err = listener.Close()
-		case errors.Is(err, unix.EADDRINUSE) && s.State.Shared():
-			d.say("port", Warning, "%s of %s is in use: by this server, if it is running; to be sure, set server.admin.socket and restart it", l.address, l.setting)
-			continue
-		default:
-			err = fmt.Errorf("%w: stop what listens there, or choose another address in %s", err, l.setting)
-		}
-		d.judge("port", err, "%s can be used for %s", l.address, l.setting)
 	}
+	if path, ok := config.CutUnix(s.Push.From); ok {
+		dir := filepath.Dir(path)
+		if err := unix.Access(dir, unix.W_OK); err != nil {
+			d.say("port", Failure, "no socket can be made in %s: %s: make the directory, or choose another path in server.push.from", dir, err)
+		}
+	}
+}
+
+func (d *doctor) port(setting, address string) {
+	listener, err := net.Listen("tcp", address)
+	if err == nil {
+		err = listener.Close()
+	} else if why := unasked(&d.c.Server.State); errors.Is(err, unix.EADDRINUSE) && why != "" {
+		d.say("port", Warning, "%s of %s is in use: by this server, if it is running%s", address, setting, why)
+		return
+	} else {
+		err = fmt.Errorf("%w: stop what listens there, or choose another address in %s", err, setting)
+	}
+	d.judge("port", err, "%s can be used for %s", address, setting)
+}
+
+// unasked says why a server with that state may be running although it was not found, or "".
+func unasked(s *config.State) string {
+	if s.Shared() {
+		return "; to be sure, set server.admin.socket and restart it"
+	}
+	if path := s.Path(); path != "" {
+		if err := admin.MayRun(path); err != nil {
+			return ": " + exit.OneLine(err)
+		}
+	}
+	return ""
 }
 
 // store opens the key store, which tests the module, and continues with what it can open.
@@ -303,7 +351,7 @@ func (d *doctor) audit(store keystore.Store) {
 		hash := sha256.Sum256([]byte("msl-hsm doctor"))
 		_, err = signer.Sign(rand.Reader, hash[:], crypto.SHA256)
 	}
-	d.judge("audit log", err, "its key signs")
+	d.judge(auditName, err, "its key signs")
 }
 
 // upstreams connects to each place of the service behind the gateway.

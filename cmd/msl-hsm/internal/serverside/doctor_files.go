@@ -1,6 +1,7 @@
 package serverside
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -8,8 +9,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 )
 
@@ -44,25 +47,55 @@ func (d *doctor) etcdKey() {
 	}
 }
 
-// accessLog checks that the file can be written or made.
-func (d *doctor) accessLog() {
-	path := d.c.Server.AccessLog
-	switch path {
+// logs checks that the files of logs can be written or made.
+func (d *doctor) logs() {
+	own := &d.c.Server
+	switch own.AccessLog {
 	case "", config.AccessNone, config.AccessInLog:
+	default:
+		d.writable("server.access-log", own.AccessLog)
+	}
+	if own.Failures.Log != "" {
+		d.writable("server.failures.log", own.Failures.Log)
+	}
+	if own.Audit.File == "" || !d.writable("server.audit.file", own.Audit.File) {
 		return
 	}
-	at := path
-	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-		at = filepath.Dir(path)
+	for _, path := range []string{own.Audit.File, admin.CommandLog(d.c)} {
+		if changed, err := auditlog.Examine(path); err != nil {
+			d.say(auditName, Failure, "%s", exit.OneLine(afterAuditLog(err)))
+		} else if changed {
+			d.say(auditName, Warning, "%s was changed: examine it with msl-hsm audit verify, and keep it", path)
+		}
 	}
-	err := unix.Access(at, unix.W_OK)
-	if err != nil {
+}
+
+// writable reports whether a file can be written, or made.
+func (d *doctor) writable(setting, path string) bool {
+	at := path
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		at = filepath.Dir(leadsTo(path))
+	} else if err == nil && info.IsDir() {
+		d.say(setting, Failure, "%s is a directory: name a file", path)
+		return false
+	}
+	if err = unix.Access(at, unix.W_OK); err != nil {
 		err = fmt.Errorf("%s cannot be written: %w: correct the path, make its directory, or change who may write there", at, err)
 	} else if fs := (unix.Statfs_t{}); unix.Statfs(at, &fs) == nil && full(fs) {
-		d.say("server.access-log", Warning, "the disk of %s is full, so lines may be lost: free disk space", at)
-		return
+		d.say(setting, Warning, "the disk of %s is full, so it cannot grow: free disk space", at)
+		return true
 	}
-	d.judge("server.access-log", err, "%s can be written", at)
+	return d.judge(setting, err, "%s can be written", at)
+}
+
+// leadsTo returns where a file would be made at a path: there, or where a link there leads.
+func leadsTo(path string) string {
+	target, err := os.Readlink(path)
+	if err == nil && !filepath.IsAbs(target) {
+		target = filepath.Join(filepath.Dir(path), target)
+	}
+	return cmp.Or(target, path)
 }
 
 // leastRoom is the free disk space that needs no warning.
@@ -74,7 +107,9 @@ func full(fs unix.Statfs_t) bool { return fs.Blocks > 0 && fs.Bavail == 0 }
 
 func (d *doctor) room(dir string) {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
+	if err := unix.Statfs(dir, &fs); errors.Is(err, os.ErrNotExist) {
+		return // told of where the state is opened
+	} else if err != nil {
 		d.say("disk", Failure, "%s: %s", dir, err)
 		return
 	}

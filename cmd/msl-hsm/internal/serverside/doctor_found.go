@@ -8,6 +8,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
+// The names of checks that several functions make.
+const (
+	auditName       = "audit log"
+	enrollmentsName = "enrollments"
+)
+
 // A doctor collects what it finds.
 type doctor struct {
 	c     *config.Config

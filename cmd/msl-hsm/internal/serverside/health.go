@@ -229,22 +229,38 @@ func (s *Service) checkCertificates(now time.Time) (checks []Check) {
 		detail := fmt.Sprintf("%s expires %s", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
 		switch {
 		case left <= 0:
-			verdict, detail = c.worst, fmt.Sprintf("%s expired %s: replace it and run msl-hsm admin reload, or correct the clock, which says %s", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime))
+			verdict, detail = c.worst, fmt.Sprintf("%s expired %s: %s, or correct the clock, which says %s", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime), c.next, now.UTC().Format(time.DateTime))
 		case now.Before(c.leaf.NotBefore):
 			verdict, detail = c.worst, fmt.Sprintf("%s is not valid before %s: check the clock", c.file, c.leaf.NotBefore.UTC().Format(time.DateTime))
 		case left < soon:
-			verdict = Warning
+			verdict, detail = Warning, detail+": "+c.next
 		}
 		checks = append(checks, Check{c.setting, verdict, detail})
 	}
 	return checks
 }
 
-// A certificateFile is a certificate that the server presents.
+// A certificateFile is a certificate that the server presents, or with which it issues others.
 type certificateFile struct {
 	setting, file string
 	leaf          *x509.Certificate
 	worst         Verdict // once it has expired
+	next          string  // the next step before and after that
+}
+
+// The next steps for a certificate that expires. The CA of devices keeps its key, so theirs stay
+// valid.
+const (
+	reloadCertificate = "replace it and run msl-hsm admin reload"
+	renewCA           = "no certificate of a device outlives it: make another with msl-hsm ca init --out FILE, name that in server.enrollment.ca, and in x509-roots if it is there, and restart the server"
+)
+
+// noteCA notes the certificate of the CA of devices, which a reload does not replace. Devices with
+// sessions do not need it.
+func noteCA(s *Service, file string) {
+	if ca := s.Devices.CA; ca != nil {
+		s.certificates = append(s.certificates, certificateFile{"server.enrollment.ca", file, ca, Warning, renewCA})
+	}
 }
 
 // checkRevocations reports on each file of revocation lists.

@@ -106,16 +106,31 @@ func TestCertificateHealth(t *testing.T) {
 		detail         string
 	}{
 		{-time.Hour, 90 * 24 * time.Hour, Failure, OK, "a.crt expires 2030-04-01"},
-		{-time.Hour, 13 * 24 * time.Hour, Failure, Warning, "a.crt expires 2030-01-14"},
+		{-time.Hour, 13 * 24 * time.Hour, Failure, Warning, "a.crt expires 2030-01-14 00:00:00: replace it and run msl-hsm admin reload"},
 		{-time.Hour, -time.Second, Failure, Failure, "replace it and run msl-hsm admin reload, or correct the clock, which says "},
 		{-time.Hour, -time.Second, Warning, Warning, "replace it and run msl-hsm admin reload, or correct the clock, which says "},
 		{time.Hour, 90 * 24 * time.Hour, Failure, Failure, "check the clock"},
 	} {
 		leaf := &x509.Certificate{NotBefore: now.Add(c.begins), NotAfter: now.Add(c.ends)}
-		s := &Service{certificates: []certificateFile{{"server.tls.certificates", "a.crt", leaf, c.worst}}}
+		s := &Service{certificates: []certificateFile{{"server.tls.certificates", "a.crt", leaf, c.worst, reloadCertificate}}}
 		got := s.checkCertificates(now)[0]
 		if got.Verdict != c.verdict || !strings.Contains(got.Detail, c.detail) {
 			t.Errorf("ends in %v: %+v", c.ends, got)
+		}
+	}
+}
+
+// TestCAHealth warns of the certificate that a reload does not replace, with what does.
+func TestCAHealth(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, ends := range []time.Duration{-time.Second, 13 * 24 * time.Hour} {
+		s := &Service{base: &base{Devices: &keys.Authority{CA: &x509.Certificate{NotBefore: now.Add(-time.Hour), NotAfter: now.Add(ends)}}}}
+		noteCA(s, "ca.pem")
+		if got := s.checkCertificates(now)[0]; got.Name != "server.enrollment.ca" || got.Verdict != Warning || !strings.Contains(got.Detail, "restart the server") {
+			t.Errorf("it ends in %v: %+v", ends, got)
+		}
+		if got := s.certificateValues(); len(got) != 1 || got[0].Labels[1] != [2]string{"file", "ca.pem"} {
+			t.Errorf("metrics: %+v", got)
 		}
 	}
 }
@@ -357,20 +372,60 @@ func TestLeaving(t *testing.T) {
 	}
 }
 
-// TestPortBesideEtcd takes an address that is in use for that of the server, where the doctor
-// cannot ask it.
-func TestPortBesideEtcd(t *testing.T) {
+// TestPortTaken takes an address that is in use for that of the server, where the doctor cannot ask
+// it: beside etcd, and as another user.
+func TestPortTaken(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	for verdict, place := range map[Verdict]config.State{Warning: {Etcd: []string{"http://127.0.0.1:1"}}, Failure: {File: "server.db"}} {
-		d := &doctor{c: &config.Config{Server: config.Server{Listen: l.Addr().String(), State: place}}}
+	beside := t.TempDir()
+	write(t, beside, "file", "")
+	var hidden config.State
+	hidden.Override(filepath.Join(beside, "file", "server.db"))
+	for _, c := range []struct {
+		place   config.State
+		verdict Verdict
+	}{
+		{config.State{Etcd: []string{"http://127.0.0.1:1"}}, Warning},
+		{config.State{File: "server.db"}, Failure},
+		{hidden, Warning}, // which cannot be looked up
+	} {
+		d := &doctor{c: &config.Config{Server: config.Server{Listen: l.Addr().String(), State: c.place}}}
 		d.ports(false)
-		if len(d.found) != 1 || d.found[0].Verdict != verdict {
-			t.Errorf("want %s: %+v", verdict, d.found)
+		if len(d.found) != 1 || d.found[0].Verdict != c.verdict {
+			t.Errorf("%v, want %s: %+v", c.place, c.verdict, d.found)
 		}
+	}
+}
+
+// TestDoctorUnanswered asks a server that hangs up: once, and the doctor says so once.
+func TestDoctorUnanswered(t *testing.T) {
+	c := config.Default()
+	c.Server.State.Override(filepath.Join(t.TempDir(), "s"))
+	l, err := net.Listen("unix", c.Server.State.Path()+".sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	var told []Check
+	for _, check := range Examine(t.Context(), c) {
+		if strings.Contains(check.Detail, c.Server.State.Path()) && check.Name != "disk" {
+			told = append(told, check)
+		}
+	}
+	if len(told) != 1 || told[0].Name != "running server" || told[0].Verdict != Failure {
+		t.Errorf("%+v", told)
 	}
 }
 

@@ -163,6 +163,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	}
 	if s.Devices != nil {
 		s.MSL.CountSince = s.Devices.CountSince
+		noteCA(s, c.Server.Enrollment.CA)
 	}
 	s.MSL.Users = userSchemes(c, s)
 	if s.MSL.Peers, err = entitySchemes(c, s, log); err == nil {

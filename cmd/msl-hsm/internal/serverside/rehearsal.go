@@ -20,6 +20,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 // A Rehearsal is a server on the real keys, with a throwaway state: messages to it change
@@ -45,7 +46,6 @@ func (r rehearsed) Entity(_ context.Context, identity string) (*msl.Entity, erro
 // that its settings name: certificates, roots, lists. The caller must close both.
 func Rehearse(c *config.Config, store keys.Store) (r *Rehearsal, err error) {
 	own := *c
-	own.Server.Enrollment = config.Enrollment{} // another process may have its file open
 	quiet := slog.New(slog.DiscardHandler)
 	r = &Rehearsal{Service: &Service{crls: map[string]*keys.CRLFile{}, base: &base{Store: store, Connections: connections(&own.Server, nil), Metrics: metrics.New(buildVersion())}}, devices: rehearsed{}}
 	if r.dir, err = throwaway.Dir("", "msl-hsm-doctor-"); err != nil {
@@ -57,6 +57,9 @@ func Rehearse(c *config.Config, store keys.Store) (r *Rehearsal, err error) {
 	}
 	r.State = &admin.State{Server: file.Server, File: file, Closer: file}
 	messages, err := own.Server.ReadMessages()
+	if err == nil {
+		err = r.openDevices(&own)
+	}
 	if err == nil {
 		err = assemble(&own, r.Service, quiet)
 	}
@@ -76,11 +79,27 @@ func Rehearse(c *config.Config, store keys.Store) (r *Rehearsal, err error) {
 	return r, nil
 }
 
+// openDevices reads what decides about devices that enroll. Their records are throwaway ones, since
+// another process may have the file open.
+func (r *Rehearsal) openDevices(c *config.Config) error {
+	if !c.Server.Enrollment.On() {
+		return nil
+	}
+	records, err := enroll.OpenFile(filepath.Join(r.dir, "enrollments.db"))
+	if err == nil {
+		r.Devices, err = keys.OpenAuthority(c, r.State.Server, records, r.Store)
+	}
+	return err
+}
+
 // Close removes the state, and releases the keys.
 func (r *Rehearsal) Close() error {
 	var errs []error
 	if r.MSL != nil {
 		errs = append(errs, r.retire())
+	}
+	if r.Devices != nil {
+		errs = append(errs, r.Devices.Close())
 	}
 	if r.random != nil {
 		errs = append(errs, r.random.Close())

@@ -118,7 +118,7 @@ func label(name, value string) [][2]string { return [][2]string{{name, value}} }
 
 func (s *Service) certificateValues() (all []metrics.Value) {
 	for _, c := range s.certificates {
-		all = append(all, metrics.Value{Name: "certificate_not_after_timestamp_seconds", Help: "When a certificate that is shown to others expires.",
+		all = append(all, metrics.Value{Name: "certificate_not_after_timestamp_seconds", Help: "When a certificate that is shown to others, or issues theirs, expires.",
 			Value: float64(c.leaf.NotAfter.Unix()), Labels: [][2]string{{"setting", c.setting}, {"file", c.file}}})
 	}
 	for _, f := range s.revoking {

@@ -96,7 +96,7 @@ func tlsServer(c *config.Config, service *Service, insist bool, log *slog.Logger
 		}
 		s.Certificates = append(s.Certificates, certificate)
 		if leaf, err := x509.ParseCertificate(certificate.Chain[0]); err == nil {
-			service.certificates = append(service.certificates, certificateFile{setting, entry.Certificate, leaf, Failure})
+			service.certificates = append(service.certificates, certificateFile{setting, entry.Certificate, leaf, Failure, reloadCertificate})
 			service.stapled = append(service.stapled, stapledFile{entry, requiresStaple(leaf), certificate.CheckOCSP})
 		}
 	}
@@ -115,7 +115,7 @@ func noteStateCertificate(c *config.State, s *Service) error {
 	}
 	chain, err := keys.ReadCertificates(setting, c.Certificate)
 	if err == nil {
-		s.certificates = append(s.certificates, certificateFile{setting, c.Certificate, chain[0], Warning})
+		s.certificates = append(s.certificates, certificateFile{setting, c.Certificate, chain[0], Warning, reloadCertificate})
 	}
 	return err
 }
