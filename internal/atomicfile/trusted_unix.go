@@ -14,3 +14,6 @@ func trusted(link fs.FileInfo) bool {
 	owner, ok := link.Sys().(*syscall.Stat_t)
 	return ok && (owner.Uid == 0 || int(owner.Uid) == os.Geteuid())
 }
+
+// noFollow makes opening a link an error (POSIX, open).
+const noFollow = syscall.O_NOFOLLOW
