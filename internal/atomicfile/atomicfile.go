@@ -199,7 +199,7 @@ const (
 func sweep(dir *os.Root) {
 	left, _ := fs.Glob(dir.FS(), temporaryPrefix+strings.Repeat("[2-7A-Z]", randomText))
 	for _, name := range left {
-		if f, err := dir.Lstat(name); err == nil && trusted(f) && time.Since(f.ModTime()) > abandoned {
+		if f, err := dir.Lstat(name); err == nil && Trusted(f) && time.Since(f.ModTime()) > abandoned {
 			dir.Remove(name)
 		}
 	}

@@ -44,7 +44,7 @@ func resolve(path string) (end string, info fs.FileInfo, err error) {
 			return "", nil, err
 		case info.Mode().Type() != fs.ModeSymlink, kernels(path):
 			return path, info, nil
-		case !trusted(info):
+		case !Trusted(info):
 			return "", nil, errForeignLink
 		}
 		if path, err = follow(path); err != nil {
