@@ -20,7 +20,7 @@ func (p *program) configure() (*config.Config, error) {
 	}
 	if path != "" {
 		read := c.Read
-		if path == configHere && p.named() == "" {
+		if path == configHere && chosenConfig(p.flags.config) == "" {
 			read = c.ReadFound
 		}
 		if err := read(path); err != nil {
@@ -52,12 +52,12 @@ func (p *program) configure() (*config.Config, error) {
 // configHere is the configuration file that is used where it is the working directory.
 const configHere = "msl-hsm.yaml"
 
-// named returns the configuration file that the caller names, or "".
-func (p *program) named() string { return cmp.Or(p.flags.config, os.Getenv("MSL_HSM_CONFIG")) }
+// chosenConfig returns the configuration file that the caller names by a flag or otherwise, or "".
+func chosenConfig(flag string) string { return cmp.Or(flag, os.Getenv("MSL_HSM_CONFIG")) }
 
 // configPath finds the configuration file; it may be missing unless a flag names it.
 func (p *program) configPath() (string, error) {
-	if named := p.named(); named != "" {
+	if named := chosenConfig(p.flags.config); named != "" {
 		return named, nil
 	}
 	for _, usual := range []string{configHere, "/etc/msl-hsm/msl-hsm.yaml"} {

@@ -12,25 +12,27 @@ import (
 )
 
 // Read reads a file over the defaults, makes the paths in it absolute, and checks it.
-func (c *Config) Read(path string) error { return c.read(path, plainfile.Read) }
+func (c *Config) Read(path string) error { return readBy(plainfile.Read, c, path) }
 
 // ReadFound is Read of a file that nobody named, found in the working directory. It names
 // libraries to load, so one that belongs to neither this user nor root is refused: it would
 // run code of its owner for whoever comes to that directory.
 func (c *Config) ReadFound(path string) error {
-	return c.read(path, func(path string) ([]byte, error) {
-		return plainfile.ReadIf(path, func(info fs.FileInfo) error {
-			if !atomicfile.Trusted(info) {
-				return errForeign
-			}
-			return nil
-		})
+	return readBy(readTrusted, c, path)
+}
+
+func readTrusted(path string) ([]byte, error) {
+	return plainfile.ReadIf(path, func(info fs.FileInfo) error {
+		if !atomicfile.Trusted(info) {
+			return errForeign
+		}
+		return nil
 	})
 }
 
 var errForeign = errors.New("it belongs to another user")
 
-func (c *Config) read(path string, from func(path string) ([]byte, error)) error {
+func readBy(from func(path string) ([]byte, error), c *Config, path string) error {
 	data, err := from(path)
 	switch {
 	case errors.Is(err, errForeign):
