@@ -3,6 +3,7 @@ package msl
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -82,10 +83,15 @@ type UserScheme interface {
 }
 
 // UserAuthData is a client's proof of its user: a scheme and its encoded authdata
-// object.
+// object, which may contain a password. No verb of package fmt, and no JSON, shows it.
 type UserAuthData struct {
 	Scheme   string
-	AuthData []byte
+	AuthData []byte `json:"-"`
+}
+
+// Format implements fmt.Formatter.
+func (d UserAuthData) Format(w fmt.State, _ rune) {
+	io.WriteString(w, "user authentication data of "+d.Scheme)
 }
 
 // A Responder is the side of a key exchange that answers a request for session

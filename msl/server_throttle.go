@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 )
 
 // How many guesses are allowed before waiting (NIST SP 800-63B, section 5.2.2).
@@ -85,11 +87,24 @@ func newThrottle(now func() time.Time) *throttle {
 
 // proof hashes authentication data, which holds a secret, with the id of its message.
 func (t *throttle) proof(messageID int64, authdata []byte) (p proof) {
+	blocks := inBlocks(messageID, authdata)
 	h := hmac.New(sha256.New, t.salt[:])
-	binary.Write(h, binary.BigEndian, messageID)
-	h.Write(authdata)
+	h.Write(blocks)
 	copy(p[:], h.Sum(nil))
+	clear(blocks)
+	lockedmem.ClearRegisters()
 	return p
+}
+
+// inBlocks returns what is hashed, in whole blocks: a hash keeps a copy of the part of a block
+// until it is garbage and written over. The caller wipes it.
+func inBlocks(messageID int64, authdata []byte) []byte {
+	const numbers = 16
+	blocks := make([]byte, (numbers+len(authdata)+sha256.BlockSize-1)/sha256.BlockSize*sha256.BlockSize)
+	binary.BigEndian.PutUint64(blocks, uint64(messageID))
+	binary.BigEndian.PutUint64(blocks[numbers/2:], uint64(len(authdata)))
+	copy(blocks[numbers:], authdata)
+	return blocks
 }
 
 // check reports whether a guess would be judged now.

@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -252,4 +253,18 @@ func TestWrongMessageAgain(t *testing.T) {
 		g.trySecret("other", "ann", "typing error", wrong)
 	}
 	g.wants(false, "other", "ann", wrong)
+}
+
+// TestInBlocks hashes different messages differently, and no part of a block.
+func TestInBlocks(t *testing.T) {
+	seen := map[string]bool{}
+	for id := range int64(2) {
+		for n := range 200 {
+			b := inBlocks(id, make([]byte, n))
+			if len(b)%sha256.BlockSize != 0 || cap(b) > 2*len(b) || seen[string(b)] {
+				t.Errorf("%d bytes of message %d: %x", n, id, b)
+			}
+			seen[string(b)] = true
+		}
+	}
 }

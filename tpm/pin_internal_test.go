@@ -3,6 +3,9 @@ package tpm
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -40,5 +43,20 @@ func TestAuthKey(t *testing.T) {
 	s.end()
 	if got, _ := s.authKey(command{}); len(got) != 0 {
 		t.Errorf("after the end: %q", got)
+	}
+}
+
+// TestPINNotPrinted tries the verbs of package fmt, and JSON, as a log does.
+func TestPINNotPrinted(t *testing.T) {
+	pin := []byte("1234")
+	for _, v := range []any{Config{URI: "tpm:", PIN: pin}, &Config{PIN: pin}, StoreConfig{PIN: pin}, &StoreConfig{PIN: pin}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q", "%d"} {
+			if text := fmt.Sprintf(verb, v); !strings.HasPrefix(text, "keys of ") || strings.Contains(text, "1234") {
+				t.Errorf("%s prints %s", verb, text)
+			}
+		}
+		if text, err := json.Marshal(v); err != nil || bytes.Contains(text, []byte("PIN")) {
+			t.Errorf("%s, %v", text, err)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package tpm
 
 import (
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
@@ -19,11 +20,14 @@ type Config struct {
 	// byte; empty means none. Keys made by a store with a PIN need it, and a wrong PIN
 	// counts toward the TPM's dictionary attack protection. Session keys never have one.
 	// The store keeps a copy in locked memory until it is closed; the caller must wipe
-	// this one.
-	PIN []byte
+	// this one. No verb of package fmt, and no JSON, shows it.
+	PIN []byte `json:"-"`
 	// Passwords are the sources of the passwords of the TPM's hierarchies.
 	Passwords Passwords
 }
+
+// Format implements fmt.Formatter.
+func (c Config) Format(w fmt.State, _ rune) { io.WriteString(w, "keys of "+c.URI) }
 
 // A Store holds the keys under one storage key of a TPM. It is a [keystore.Store],
 // [keystore.Importer], [keystore.RandomSource] and [keystore.Admin], and safe for
@@ -78,9 +82,12 @@ func (c Config) open(open func(*Device, StoreConfig) (*Store, error)) (*Store, e
 type StoreConfig struct {
 	State string // path of the state file
 	SRK   uint32 // persistent handle of the storage key; 0 is the one in the state file, and for Init 0x81000001
-	PIN   []byte
-	Owns  bool // Close of the store also closes the Device
+	PIN   []byte `json:"-"`
+	Owns  bool   // Close of the store also closes the Device
 }
+
+// Format implements fmt.Formatter.
+func (c StoreConfig) Format(w fmt.State, _ rune) { io.WriteString(w, "keys of "+c.State) }
 
 // OpenStore opens a store on a Device, with the errors of the function OpenStore. The
 // caller must close the Device after the store, unless the store owns it. A Device may

@@ -7,6 +7,7 @@
 // new one and nothing in between. On an error the old file is unchanged and nothing is left
 // behind. A process that dies partway may leave a file whose name begins with ".new-", which
 // nothing reads; the first write of the same user to that directory after an hour removes it.
+// [Open] is for files that are not replaced, such as logs.
 //
 // The temporary file never existed before, and its name cannot be guessed, so no other
 // user with write access to the directory can redirect the bytes by placing a link
@@ -129,6 +130,24 @@ func Publish(file, path string) error {
 	return about("create", path, err)
 }
 
+// Open opens a file that is written in place, such as a log or a lock, or makes it if flag
+// has [os.O_CREATE]. Links are followed as by [Replace], but one of this user or of root may
+// lead to a file that does not exist yet. An error is a [*fs.PathError] about path.
+func Open(path string, flag int, mode fs.FileMode) (*os.File, error) {
+	end, info, err := resolve(path)
+	if err != nil {
+		return nil, about("open", path, err)
+	}
+	if info == nil || info.Mode().Type() != fs.ModeSymlink { // the kernel's own links have to be followed
+		flag |= noFollow
+	}
+	f, err := os.OpenFile(end, flag, mode)
+	if err != nil {
+		return nil, about("open", path, err)
+	}
+	return f, nil
+}
+
 // SyncDir syncs a directory to disk: until then a power loss may remove a new file.
 func SyncDir(path string) error {
 	d, err := os.Open(path)
@@ -180,7 +199,7 @@ const (
 func sweep(dir *os.Root) {
 	left, _ := fs.Glob(dir.FS(), temporaryPrefix+strings.Repeat("[2-7A-Z]", randomText))
 	for _, name := range left {
-		if f, err := dir.Lstat(name); err == nil && trusted(f) && time.Since(f.ModTime()) > abandoned {
+		if f, err := dir.Lstat(name); err == nil && Trusted(f) && time.Since(f.ModTime()) > abandoned {
 			dir.Remove(name)
 		}
 	}

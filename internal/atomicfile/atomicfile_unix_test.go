@@ -4,6 +4,7 @@ package atomicfile
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -100,6 +101,55 @@ func TestForeignLink(t *testing.T) {
 	}
 	holds(t, victim, "old")
 	names(t, dir, "link", "own", "victim")
+}
+
+// TestOpen writes logs through links: only through one of this user or of root, and through
+// those of the kernel.
+func TestOpen(t *testing.T) {
+	dir := t.TempDir()
+	victim := put(t, filepath.Join(dir, "victim"), "old")
+	through := func(path string) error {
+		f, err := Open(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(", new")
+		return errors.Join(err, f.Close())
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	for _, path := range []string{
+		victim, symlink(t, "victim", filepath.Join(dir, "link")), symlink(t, "link", filepath.Join(dir, "twice")),
+		symlink(t, filepath.Join(dir, "made"), filepath.Join(dir, "dangling")), filepath.Join(dir, "log"), fmt.Sprintf("/dev/fd/%d", w.Fd()),
+	} {
+		if err := through(path); err != nil {
+			t.Error(err)
+		}
+	}
+	holds(t, victim, "old, new, new, new")
+	holds(t, filepath.Join(dir, "made"), ", new")
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a link away")
+	}
+	for to, name := range map[string]string{"victim": "foreign", "nothing": "foreign-dangling"} {
+		link := symlink(t, to, filepath.Join(dir, name))
+		if err := os.Lchown(link, 65534, 65534); err != nil {
+			t.Skip(err)
+		}
+		for _, path := range []string{link, symlink(t, name, link+"-own")} {
+			if err := through(path); !errors.Is(err, errForeignLink) {
+				t.Errorf("through a link of another user to %s: %v", to, err)
+			}
+		}
+	}
+	holds(t, victim, "old, new, new, new")
+	if there(filepath.Join(dir, "nothing")) {
+		t.Error("a file was made through a link of another user")
+	}
 }
 
 func TestNoRegularFile(t *testing.T) {

@@ -5,7 +5,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -29,6 +31,16 @@ var elsewhere = map[string]string{
 	"internal/localsocket/localsocket.go":        "moves a socket, which has no content",
 }
 
+// makers are the files that may make files by themselves, and why.
+var makers = map[string]string{
+	"internal/atomicfile/atomicfile.go":       "is the home",
+	"internal/throwaway/throwaway.go":         "makes only new files, under names that nobody can guess",
+	"internal/kv/etcdkv/etcdtest/etcdtest.go": "for tests",
+	"hsm/processlock.go":                      "makes a lock, and follows no link to it",
+}
+
+var making = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`os\.OpenFile\(.*O_CREATE`) })
+
 // TestOneHome keeps other code from replacing files in a way of its own.
 func TestOneHome(t *testing.T) {
 	root := filepath.Join("..", "..")
@@ -42,6 +54,9 @@ func TestOneHome(t *testing.T) {
 			if bytes.Contains(text, []byte(call)) && elsewhere[name] == "" {
 				t.Errorf("%s calls %s): write files by internal/atomicfile", name, call)
 			}
+		}
+		if making().Match(text) && makers[name] == "" {
+			t.Errorf("%s makes a file by os.OpenFile, which follows a link that somebody planted: open it by internal/atomicfile", name)
 		}
 		return err
 	})

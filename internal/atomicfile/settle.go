@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -19,27 +20,45 @@ var (
 
 // settle follows the links at path to the file that a rename must replace.
 func settle(path string) (string, error) {
-	for hop := range maxLinks {
+	end, info, err := resolve(path)
+	switch {
+	case err != nil:
+		return "", err
+	case info == nil && end != path:
+		return "", errDangling
+	case info != nil && !info.Mode().IsRegular():
+		return "", errNotFile
+	}
+	return end, nil
+}
+
+// resolve follows the links at path, up to one of the kernel's own. info is nil if there is
+// nothing at the end.
+func resolve(path string) (end string, info fs.FileInfo, err error) {
+	for range maxLinks {
 		info, err := os.Lstat(path)
 		switch {
-		case errors.Is(err, fs.ErrNotExist) && hop == 0:
-			return path, nil
 		case errors.Is(err, fs.ErrNotExist):
-			return "", errDangling
+			return path, nil, nil
 		case err != nil:
-			return "", err
-		case info.Mode().IsRegular():
-			return path, nil
-		case info.Mode().Type() != fs.ModeSymlink:
-			return "", errNotFile
-		case !trusted(info):
-			return "", errForeignLink
+			return "", nil, err
+		case info.Mode().Type() != fs.ModeSymlink, kernels(path):
+			return path, info, nil
+		case !Trusted(info):
+			return "", nil, errForeignLink
 		}
 		if path, err = follow(path); err != nil {
-			return "", err
+			return "", nil, err
 		}
 	}
-	return "", syscall.ELOOP
+	return "", nil, syscall.ELOOP
+}
+
+// kernels reports whether a link is one of the kernel's, such as /dev/fd/3: nobody can plant
+// it, and the text in it is not a path.
+func kernels(link string) bool {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(link))
+	return err == nil && strings.HasPrefix(dir, "/proc/")
 }
 
 // follow returns the target of a link. The link's directory is resolved first, and the

@@ -8,9 +8,12 @@ import (
 	"syscall"
 )
 
-// trusted checks the owner of a link: a link made by another user would choose which of
+// Trusted checks the owner of a link: a link made by another user would choose which of
 // this user's files is replaced.
-func trusted(link fs.FileInfo) bool {
+func Trusted(link fs.FileInfo) bool {
 	owner, ok := link.Sys().(*syscall.Stat_t)
 	return ok && (owner.Uid == 0 || int(owner.Uid) == os.Geteuid())
 }
+
+// noFollow makes opening a link an error (POSIX, open).
+const noFollow = syscall.O_NOFOLLOW

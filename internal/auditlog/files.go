@@ -79,7 +79,7 @@ func openFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	for {
-		f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
+		f, err := atomicfile.Open(path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
 		if err != nil {
 			return nil, err
 		}

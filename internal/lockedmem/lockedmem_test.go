@@ -36,7 +36,7 @@ func TestBuffer(t *testing.T) {
 // TestOverwritten looks at memory that is not given back to the system.
 func TestOverwritten(t *testing.T) {
 	page := bytes.Repeat([]byte{0xaa}, 64)
-	b := &Buffer{page: page, n: 48}
+	b := &Buffer{start: &page[0], room: len(page), n: 48}
 	b.Close()
 	if !bytes.Equal(page, make([]byte, 64)) {
 		t.Errorf("left behind %x", page)
@@ -59,9 +59,11 @@ func TestPrinted(t *testing.T) {
 	b := Copy([]byte("1234"))
 	defer b.Close()
 	holder := struct{ B *Buffer }{b}
+	pointer, value := struct{ b *Buffer }{b}, struct{ b Buffer }{*b} // of which fmt calls no method
 	var out strings.Builder
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%c", "%U"} {
 		fmt.Fprintf(&out, verb+verb+verb, b, *b, holder)
+		fmt.Fprintf(&out, verb+verb+verb+verb, pointer, &pointer, value, []any{&value})
 	}
 	slog.New(slog.NewTextHandler(&out, nil)).Info("x", "b", b, "holder", holder)
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "b", b, "holder", holder)

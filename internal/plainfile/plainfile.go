@@ -25,6 +25,11 @@ var (
 // Read returns the content of a file of at most [Most] bytes, or of a pipe with a writer,
 // such as shells create. An error is a [*fs.PathError].
 func Read(path string) ([]byte, error) {
+	return ReadIf(path, func(fs.FileInfo) error { return nil })
+}
+
+// ReadIf is [Read] of a file that judge accepts.
+func ReadIf(path string, judge func(fs.FileInfo) error) ([]byte, error) {
 	f, err := stream(open(path, func(fs.FileMode) error { return nil }))
 	if err != nil {
 		return nil, err
@@ -34,8 +39,11 @@ func Read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > Most {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errTooLarge}
+	if err = judge(info); err == nil && info.Size() > Most {
+		err = errTooLarge
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
 	}
 	data, err := io.ReadAll(io.LimitReader(f, Most+1))
 	if err == nil && len(data) > Most {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/watchdog"
+	"github.com/msl-hsm/msl-hsm/internal/weborigin"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -93,9 +94,9 @@ const (
 // ServeHTTP sends the body of a request as a message, and answers with the data of the
 // answer; or it ends a session. See the package documentation for the paths and statuses.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if refused := checkOrigin(r, h.HTTP); refused != nil {
+	if err := weborigin.Check(r, h.HTTP); err != nil { // a whole request may act on a service, even a GET
 		answerUnread(w, r)
-		refused.write(w)
+		(&refusal{status: http.StatusForbidden, Error: err.Error()}).write(w)
 		return
 	}
 	if ends(r) {

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf16"
+
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 )
 
 // A Record is a line of the log: one failure, and the entity that claims to report it.
@@ -97,7 +99,7 @@ func OpenLog(path string, r Rotation) (*Log, error) {
 
 // open continues the existing file.
 func (l *Log) open() error {
-	f, err := os.OpenFile(l.path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := atomicfile.Open(l.path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}

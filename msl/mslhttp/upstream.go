@@ -51,8 +51,9 @@ type Upstream struct {
 	Proxy   *url.URL   // with scheme http, to tunnel through; nil means none, whatever the environment says
 
 	// Header is set in every request, and may be secret. It replaces headers of the
-	// same names; those that [CheckHeaderName] refuses are an error.
-	Header http.Header
+	// same names; those that [CheckHeaderName] refuses are an error. No verb of package
+	// fmt, and no JSON, shows it.
+	Header http.Header `json:"-"`
 
 	Connect time.Duration // how long connecting may take; zero means 5 seconds, negative no limit
 	// Timeout is how long the service may take from the end of a request to the beginning
@@ -87,6 +88,9 @@ type Upstream struct {
 	places []*place
 	turn   atomic.Uint32
 }
+
+// Format implements fmt.Formatter.
+func (u *Upstream) Format(w fmt.State, _ rune) { fmt.Fprintf(w, "upstream %v", u.Targets) }
 
 const (
 	defaultConnect        = 5 * time.Second

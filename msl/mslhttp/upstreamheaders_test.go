@@ -4,10 +4,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -127,5 +129,27 @@ func TestOriginByTLS(t *testing.T) {
 	c.Transport = &Transport{URL: "https://" + addr, Client: &http.Client{Transport: carry}}
 	if got, err := ask(t, c, []byte("x")); got != "msl.example CN=camera%207" || err != nil {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestUpstreamNotPrinted tries the verbs of package fmt, and JSON, as a log does.
+func TestUpstreamNotPrinted(t *testing.T) {
+	to, err := ParseTarget("http://ada:secret@service.example/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &Upstream{Targets: []Target{to}, Header: http.Header{"Authorization": {"Bearer secret"}}}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q", "%d"} {
+		if text := fmt.Sprintf(verb, u); !strings.Contains(text, "service.example") || strings.Contains(text, "secret") {
+			t.Errorf("%s prints %s", verb, text)
+		}
+	}
+	for _, verb := range []string{"%v", "%+v", "%s", "%q"} {
+		if text := fmt.Sprintf(verb, to); strings.Contains(text, "secret") {
+			t.Errorf("%s prints %s", verb, text)
+		}
+	}
+	if field, _ := reflect.TypeFor[Upstream]().FieldByName("Header"); field.Tag.Get("json") != "-" {
+		t.Error("JSON has the header")
 	}
 }

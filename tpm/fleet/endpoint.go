@@ -12,8 +12,6 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -84,7 +82,7 @@ type Endpoint struct {
 }
 
 // NewEndpoint makes the endpoint of an authority. More messages than PerSecond get HTTP
-// 503. Close it after its last request.
+// 503, those of sources that send most of them first. Close it after its last request.
 func NewEndpoint(a *Authority, c EndpointConfig) (*Endpoint, error) {
 	store := soft.New()
 	issuer, err := temporaryIssuer(store, c.Name, c.Key)
@@ -102,7 +100,7 @@ func NewEndpoint(a *Authority, c EndpointConfig) (*Endpoint, error) {
 		Limits:       endpointLimits(c.Limits, most), Log: c.Log,
 	}}
 	perSecond := cmp.Or(c.PerSecond, messagesPerSecond)
-	e.Handler = throttled(perSecond, c.source, &mslhttp.Handler{
+	e.Handler = newThrottle(perSecond).before(c.source, &mslhttp.Handler{
 		Server: e.server, Handle: answer(a, c), MaxBody: int64(most),
 		Timeout: c.Timeout, Log: c.Log, Source: c.Source,
 	})
@@ -240,20 +238,6 @@ func (c *EndpointConfig) source(r *http.Request) string {
 		return c.Source(r)
 	}
 	return mslhttp.SourceOf(r.RemoteAddr)
-}
-
-// throttled refuses messages beyond the limit per second.
-func throttled(perSecond float64, source func(*http.Request) string, next http.Handler) http.Handler {
-	limit := rate.NewLimiter(rate.Limit(perSecond), int(2*perSecond)+1)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !limit.Allow() {
-			mslhttp.TurnAway(r.Context(), mslhttp.TooManyRequests, source(r))
-			w.Header().Set("Retry-After", "1")
-			w.WriteHeader(http.StatusServiceUnavailable)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // temporaryName names a device that has no name yet.

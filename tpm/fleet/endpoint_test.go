@@ -16,7 +16,7 @@ import (
 )
 
 func TestThrottled(t *testing.T) {
-	h := throttled(messagesPerSecond, (&EndpointConfig{}).source, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	h := newThrottle(messagesPerSecond).before((&EndpointConfig{}).source, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	codes := map[int]int{}
 	for range 5 * messagesPerSecond {
 		w := httptest.NewRecorder()
@@ -30,7 +30,7 @@ func TestThrottled(t *testing.T) {
 
 func TestThrottledCounts(t *testing.T) {
 	limits := &mslhttp.Connections{}
-	s := httptest.NewUnstartedServer(throttled(1e-6, (&EndpointConfig{}).source, http.NotFoundHandler()))
+	s := httptest.NewUnstartedServer(newThrottle(1e-6).before((&EndpointConfig{}).source, http.NotFoundHandler()))
 	s.Listener, s.Config.ConnContext = limits.Listen(s.Listener), limits.Context
 	s.Start()
 	defer s.Close()

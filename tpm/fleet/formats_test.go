@@ -52,6 +52,9 @@ func TestPSKIsNotPrinted(t *testing.T) {
 			}
 		}
 	}
+	if text, err := json.Marshal(k); string(text) != "{}" || err != nil {
+		t.Errorf("%s, %v", text, err)
+	}
 }
 
 func FuzzParseStorageProof(f *testing.F) {

@@ -9,12 +9,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// A PSK is the bytes of a pre-shared key set. No verb of package fmt prints them. The
-// caller must wipe them.
+// A PSK is the bytes of a pre-shared key set. No verb of package fmt, and no JSON, shows
+// them. The caller must wipe them.
 type PSK struct {
-	Encryption []byte // 16 bytes
-	MAC        []byte // 32 bytes
-	Wrapping   []byte // 16 bytes
+	Encryption []byte `json:"-"` // 16 bytes
+	MAC        []byte `json:"-"` // 32 bytes
+	Wrapping   []byte `json:"-"` // 16 bytes
 }
 
 // Format implements fmt.Formatter.

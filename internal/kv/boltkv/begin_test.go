@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -58,5 +59,21 @@ func TestKilledCopy(t *testing.T) {
 	}
 	if all, err := os.ReadDir(os.TempDir()); err != nil || len(all) != 0 {
 		t.Errorf("%v are left, %v", all, err)
+	}
+}
+
+// TestForeignLink makes a file where another user planted a link: nothing is made elsewhere.
+func TestForeignLink(t *testing.T) {
+	dir := t.TempDir()
+	elsewhere, link := filepath.Join(dir, "elsewhere"), filepath.Join(dir, "link")
+	if err := os.Symlink(elsewhere, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Lchown(link, 65534, 65534); err != nil {
+		t.Skip(err)
+	}
+	_, err := Open(link, layout(), OpenOrCreate)
+	if _, made := os.Lstat(elsewhere); err == nil || !strings.Contains(err.Error(), "another user") || made == nil {
+		t.Errorf("%v, and the file elsewhere: %v", err, made)
 	}
 }

@@ -72,7 +72,11 @@ func (l *Layout) open(path string, there bool, size int64) (*bbolt.DB, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	db, err := openMapped(path, &bbolt.Options{Timeout: l.LockWait, NoStatistics: true, FreelistType: bbolt.FreelistMapType})
+	options := &bbolt.Options{Timeout: l.LockWait, NoStatistics: true, FreelistType: bbolt.FreelistMapType}
+	if !there {
+		options.OpenFile = atomicfile.Open
+	}
+	db, err := openMapped(path, options)
 	if err != nil && !there {
 		return nil, errors.Join(err, abandon(path))
 	}

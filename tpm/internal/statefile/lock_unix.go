@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 )
 
 // lock locks the directory of a file until unlock is called or the process ends.
@@ -56,9 +58,9 @@ func take(ctx context.Context, name string, waits func()) (end func(), err error
 // open opens a lock file. One that this user may not open was left by another one, such as root, who
 // made what is this user's now: a new one takes its place.
 func open(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := atomicfile.Open(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrPermission) && os.Remove(name) == nil {
-		return os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+		return atomicfile.Open(name, os.O_RDWR|os.O_CREATE, 0o600)
 	}
 	return f, err
 }

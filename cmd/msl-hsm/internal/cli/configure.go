@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -18,7 +19,11 @@ func (p *program) configure() (*config.Config, error) {
 		return nil, err
 	}
 	if path != "" {
-		if err := c.Read(path); err != nil {
+		read := c.Read
+		if path == configHere && chosenConfig(p.flags.config) == "" {
+			read = c.ReadFound
+		}
+		if err := read(path); err != nil {
 			return nil, exit.WithCode(err, exit.Usage)
 		}
 	}
@@ -44,14 +49,18 @@ func (p *program) configure() (*config.Config, error) {
 	return c, nil
 }
 
+// configHere is the configuration file that is used where it is the working directory.
+const configHere = "msl-hsm.yaml"
+
+// chosenConfig returns the configuration file that the caller names by a flag or otherwise, or "".
+func chosenConfig(flag string) string { return cmp.Or(flag, os.Getenv("MSL_HSM_CONFIG")) }
+
 // configPath finds the configuration file; it may be missing unless a flag names it.
 func (p *program) configPath() (string, error) {
-	for _, named := range []string{p.flags.config, os.Getenv("MSL_HSM_CONFIG")} {
-		if named != "" {
-			return named, nil
-		}
+	if named := chosenConfig(p.flags.config); named != "" {
+		return named, nil
 	}
-	for _, usual := range []string{"msl-hsm.yaml", "/etc/msl-hsm/msl-hsm.yaml"} {
+	for _, usual := range []string{configHere, "/etc/msl-hsm/msl-hsm.yaml"} {
 		_, err := os.Stat(usual)
 		if err == nil {
 			return usual, nil

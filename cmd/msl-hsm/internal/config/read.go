@@ -1,17 +1,42 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"path/filepath"
 	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 )
 
 // Read reads a file over the defaults, makes the paths in it absolute, and checks it.
-func (c *Config) Read(path string) error {
-	data, err := plainfile.Read(path)
+func (c *Config) Read(path string) error { return readBy(plainfile.Read, c, path) }
+
+// ReadFound is Read of a file that nobody named, found in the working directory. It names
+// libraries to load, so one that belongs to neither this user nor root is refused: it would
+// run code of its owner for whoever comes to that directory.
+func (c *Config) ReadFound(path string) error {
+	return readBy(readTrusted, c, path)
+}
+
+func readTrusted(path string) ([]byte, error) {
+	return plainfile.ReadIf(path, func(info fs.FileInfo) error {
+		if !atomicfile.Trusted(info) {
+			return errForeign
+		}
+		return nil
+	})
+}
+
+var errForeign = errors.New("it belongs to another user")
+
+func readBy(from func(path string) ([]byte, error), c *Config, path string) error {
+	data, err := from(path)
 	switch {
+	case errors.Is(err, errForeign):
+		return exit.Usagef("configuration: %w: to use it, name it with --config %s", err, path)
 	case exit.IsAny(err, syscall.EMFILE, syscall.ENFILE, syscall.EIO, syscall.ESTALE): // another file does not help
 		return exit.Usagef("configuration: %w", err)
 	case err != nil:

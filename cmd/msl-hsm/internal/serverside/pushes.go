@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/weborigin"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
@@ -133,6 +134,7 @@ func (a *Pushes) leave(w *waiter) {
 
 // those returns the waiters of an entity and, if one is named, its user.
 func (a *Pushes) those(entity, user string) (found []*waiter) {
+	entity, user = msl.CanonicalName(entity), msl.CanonicalName(user) // as a [msl.Message] has them
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for w := range a.waiting {
@@ -179,12 +181,17 @@ func (a *Pushes) deliver(ctx context.Context, entity, user string, data []byte) 
 	return sent
 }
 
-// Server accepts posts from programs: POST /ENTITY, or /ENTITY?user=USER. The answer says
-// how many clients received it; its status is 404 if there were none.
+// Server accepts posts from programs, not from web pages: POST /ENTITY, or
+// /ENTITY?user=USER. The answer says how many clients received it; its status is 404 if
+// there were none.
 func (a *Pushes) Server(log *slog.Logger) *http.Server {
 	m := http.NewServeMux()
 	room := make(chan struct{}, pushesAtOnce)
 	m.HandleFunc("POST /{entity}", func(w http.ResponseWriter, r *http.Request) {
+		if err := weborigin.Check(r, true); err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
 		room <- struct{}{}
 		defer func() { <-room }()
 		a.take(w, r)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -32,10 +33,57 @@ func TestPushQuery(t *testing.T) {
 		"/camera?user=eve&user=ada@example.com": http.StatusBadRequest, "/camera?user=ada@example.com&x": http.StatusBadRequest,
 		"/camera?user=a;b": http.StatusBadRequest,
 	} {
-		w := httptest.NewRecorder()
-		server.Handler.ServeHTTP(w, httptest.NewRequest("POST", path, strings.NewReader("news")))
+		w, r := httptest.NewRecorder(), httptest.NewRequest("POST", path, strings.NewReader("news"))
+		r.Host = "localhost"
+		server.Handler.ServeHTTP(w, r)
 		if w.Code != want {
 			t.Errorf("%s: %d %s, want %d", path, w.Code, w.Body, want)
 		}
+	}
+}
+
+// TestPushOrigin posts as a page of a site does that a browser on this machine shows: nothing
+// reaches the device. A name is found in either spelling.
+func TestPushOrigin(t *testing.T) {
+	all := &Pushes{}
+	camera := all.join("caméra", "")
+	defer all.leave(camera)
+	var sent atomic.Int32
+	go func() {
+		for {
+			select {
+			case p := <-camera.posts:
+				sent.Add(1)
+				p.sent <- nil
+			case <-camera.gone:
+				return
+			}
+		}
+	}()
+	server := all.Server(slog.New(slog.DiscardHandler))
+	for _, c := range []struct {
+		host, name, value string
+		want              int
+	}{
+		{"127.0.0.1:9090", "User-Agent", "curl/8.5.0", http.StatusOK},
+		{"127.0.0.1:9090", "Origin", "https://evil.example.com", http.StatusForbidden},
+		{"127.0.0.1:9090", "Origin", "null", http.StatusForbidden},
+		{"127.0.0.1:9090", "Sec-Fetch-Site", "cross-site", http.StatusForbidden},
+		{"127.0.0.1:9090", "User-Agent", "Mozilla/5.0", http.StatusForbidden}, // a form in an old browser
+		{"evil.example.com:9090", "Accept", "*/*", http.StatusForbidden},      // DNS rebinding
+	} {
+		for _, name := range []string{"cam%C3%A9ra", "came%CC%81ra"} {
+			r := httptest.NewRequest("POST", "/"+name, strings.NewReader("news"))
+			r.Host = c.host
+			r.Header.Set(c.name, c.value)
+			w := httptest.NewRecorder()
+			server.Handler.ServeHTTP(w, r)
+			if w.Code != c.want {
+				t.Errorf("%+v for %s: %d %s", c, name, w.Code, w.Body)
+			}
+		}
+	}
+	if n := sent.Load(); n != 2 {
+		t.Errorf("%d messages were pushed", n)
 	}
 }

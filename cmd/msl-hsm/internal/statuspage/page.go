@@ -4,10 +4,9 @@ import (
 	"embed"
 	"encoding/json"
 	"io/fs"
-	"net"
 	"net/http"
-	"net/netip"
-	"strings"
+
+	"github.com/msl-hsm/msl-hsm/internal/weborigin"
 )
 
 //go:embed assets
@@ -55,23 +54,10 @@ func protected(h http.Handler) http.Handler {
 // made to point to a loopback address (DNS rebinding) sends its own name.
 func local(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isLoopback(r.Host) {
+		if !weborigin.IsLocal(r.Host) {
 			http.Error(w, "this page is available only at localhost or a loopback address: open it there, or configure the proxy to send one of these as Host", http.StatusMisdirectedRequest)
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
-}
-
-// isLoopback reports whether a Host header names this machine, at any port: a tunnel may
-// have another one.
-func isLoopback(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
-	return err == nil && ip.IsLoopback()
 }
