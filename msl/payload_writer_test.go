@@ -49,30 +49,33 @@ const aFlush = 0 // instead of a size
 // TestMessageFails has each step of writing a message fail once: the call that meets it says so,
 // every later one too, and nothing is sent after it.
 func TestMessageFails(t *testing.T) {
-	for at := range int32(9) {
+	for whole, sizes := range map[string][]int{
+		" 1 2 3 4 5 6": {aFlush, 5, aFlush, flushSize, aFlush, 2*flushSize + 5, aFlush, aFlush},
+		" 1 2 3 4":     {3*flushSize + 5},
+	} {
 		for _, headed := range []bool{false, true} {
-			for whole, sizes := range map[string][]int{
-				" 1 2 3 4 5 6": {aFlush, 5, aFlush, flushSize, aFlush, 2*flushSize + 5, aFlush, aFlush},
-				" 1 2 3 4":     {3*flushSize + 5},
-				" 1 2":         {5, flushSize},
+			for _, failing := range []func(int32) *brittle{
+				func(at int32) *brittle { return &brittle{failedSeal: at} },
+				func(at int32) *brittle { return &brittle{failedSend: at} },
+				func(at int32) *brittle { return &brittle{noFlush: at} },
 			} {
-				for _, b := range []*brittle{{failedSeal: at}, {failedSend: at}, {noFlush: at}} {
-					messageFails(t, b, headed, sizes, whole)
+				for at := int32(1); messageFails(t, failing(at), headed, sizes, whole); at++ {
 				}
 			}
 		}
 	}
 }
 
-// messageFails writes a message, which has its header yet to send if it is headed.
-func messageFails(t *testing.T, b *brittle, headed bool, sizes []int, whole string) {
+// messageFails writes a message, which has its header yet to send if it is headed, and reports
+// whether that failed.
+func messageFails(t *testing.T, b *brittle, headed bool, sizes []int, whole string) (failed bool) {
 	head := &sealedHeader{who: "entityauthdata", by: []byte("{}"), name: "headerdata"}
 	w := &payloadWriter{out: b, protector: b, messageID: 7}
 	if headed {
 		w.head = &draft{head: head}
 	}
 	what := fmt.Sprintf("%v, headed %v, sealing %d, sending %d, flushing %d", sizes, headed, b.failedSeal, b.failedSend, b.noFlush)
-	failed := writeAll(t, what, w, b, sizes)
+	failed = writeAll(t, what, w, b, sizes)
 	_, numbers, ended := chunks(t, bytes.TrimPrefix(b.out.Bytes(), sent(t, head, headed)))
 	if ended == failed || !strings.HasPrefix(whole, numbers) || ended && numbers != whole {
 		t.Errorf("%s: failed %v, ended %v, sent%s", what, failed, ended, numbers)
@@ -80,6 +83,7 @@ func messageFails(t *testing.T, b *brittle, headed bool, sizes []int, whole stri
 	if b.met() != failed {
 		t.Errorf("%s: met %v, and failed %v", what, b.met(), failed)
 	}
+	return failed
 }
 
 func sent(t *testing.T, head *sealedHeader, headed bool) []byte {
