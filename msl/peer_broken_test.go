@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -50,5 +51,19 @@ func TestPeerUnreadDamage(t *testing.T) {
 	})
 	if !errors.Is(err, msl.ErrPayloadVerificationFailed) {
 		t.Error(err)
+	}
+}
+
+// TestPeerDoesNotRead has a message without an answer stall, at its header and within its data: the
+// end of its context ends it.
+func TestPeerDoesNotRead(t *testing.T) {
+	for _, size := range []int{10, 200 << 10} {
+		one, two := newSides(t, "PSK", "PSK")
+		a, _ := connect(t, one, two)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		if err := a.Send(ctx, &msl.Request{Body: msl.BytesBody(make([]byte, size))}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		cancel()
 	}
 }

@@ -215,7 +215,7 @@ func (c *Conn) Send(ctx context.Context, req *Request) error {
 	a := c.attempt(req.unanswered(), nil)
 	a.purpose = oneWay
 	_, err := c.run(ctx, a)
-	return errors.Join(err, c.written())
+	return err
 }
 
 // run sends messages until the request is answered.
@@ -261,8 +261,8 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 			a.demands = demands{}
 			continue
 		}
-		if a.purpose == oneWay {
-			return nil, nil
+		if a.purpose == oneWay { // before the end of the exchange, as ctx no longer ends the sending after it
+			return nil, c.written()
 		}
 		if in, count, err = a.realAnswer(ctx, in, count); err != nil {
 			in.release()
