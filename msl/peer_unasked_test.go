@@ -85,3 +85,31 @@ func TestPeerClock(t *testing.T) {
 		t.Errorf("keys are asked for at %v, while the peer's clock shows %v", offerer.at, told)
 	}
 }
+
+// TestPeerCannotIssue has a peer ask for keys that this side cannot give, and the application name a
+// user for a peer without a master token: the answer is an error, whatever was written.
+func TestPeerCannotIssue(t *testing.T) {
+	session := requests(keyRequest("SYMMETRIC_WRAPPED", object{"keyid": "SESSION"}))
+	for name, c := range map[string]struct {
+		message []byte
+		user    string
+		want    msl.Code
+	}{
+		"keys":                {fromPSK(session), "", msl.ErrKeyXMasterTokenMissing},
+		"keys in a handshake": {pskClient1.message(byPSK("client1"), one(session, object{"handshake": true})), "", msl.ErrKeyXMasterTokenMissing},
+		"user":                {fromPSK(), "user1@foo.com", msl.ErrResponseRequiresMasterToken},
+	} {
+		r := newRecorded(t)
+		conn, wire := r.peerTo(t, c.message)
+		err := conn.Serve(t.Context(), func(_ context.Context, w *msl.ResponseWriter, _ *msl.Message) error {
+			w.Encrypted, w.Authenticated = false, false
+			w.SetUser(c.user)
+			_, err := io.WriteString(w, "answer")
+			return err
+		})
+		got := r.refusal(t, exchanged{served: err, wire: wire.Bytes()})
+		if got.InternalCode != c.want.Internal() || *got.MessageID != 2 {
+			t.Errorf("%s: %+v, want %v", name, got, c.want)
+		}
+	}
+}
