@@ -13,7 +13,7 @@ import (
 
 // unprovenServer is a client that takes answers of a server which proves nothing, and what
 // reads one answer to the message with id 1.
-func unprovenServer(t *testing.T) (*msl.Client, func(answer []byte) error) {
+func unprovenServer(t testing.TB) (*msl.Client, func(answer []byte) error) {
 	n := softNetwork(t)
 	client := n.pskClient("device")
 	client.Peers = append(client.Peers, &entityauth.None{Directory: directory{

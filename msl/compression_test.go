@@ -173,6 +173,17 @@ func TestUncompressedPeer(t *testing.T) {
 			t.Errorf("%+v: sent %d bytes, received %d", c, asks.n.Load(), answers.n.Load())
 		}
 	}
+	for _, uncompressed := range []bool{false, true} {
+		done := serveAll(second, func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+			w.Uncompressed = uncompressed
+			w.SetServiceToken("token", []byte(compressible), msl.BindNone)
+			return nil
+		}, 1)
+		answers.n.Store(0)
+		if ask(t, first, secret2("")); <-done != nil || answers.n.Load() > 60000 != uncompressed {
+			t.Errorf("a token, uncompressed %v: received %d bytes", uncompressed, answers.n.Load())
+		}
+	}
 }
 
 // TestEmptyChunkCompressed ends a message with a chunk that names a compression and has no

@@ -189,7 +189,7 @@ func (c *Capabilities) Encode() []byte {
 func ReadHeader(b []byte, users []UserScheme, exchanges []Responder) (id int64, err error) {
 	o, err := wire.Parse(b, wire.Limits{})
 	if err != nil {
-		return -1, err
+		return -1, fail(ErrMSLParseError, "inside", err)
 	}
 	h, err := parseHeader(o, headerRules{encrypted: true, users: users, exchanges: exchanges, tokens: 64, delivers: func(string) bool { return true }, openUser: parseUserIDToken})
 	return h.messageID, err
@@ -199,7 +199,7 @@ func ReadHeader(b []byte, users []UserScheme, exchanges []Responder) (id int64, 
 func ReadError(b []byte) (*PeerError, error) {
 	o, err := wire.Parse(b, wire.Limits{})
 	if err != nil {
-		return nil, err
+		return nil, fail(ErrMSLParseError, "inside", err)
 	}
 	e, _, err := parseError(o, "peer")
 	return e, err
@@ -209,7 +209,7 @@ func ReadError(b []byte) (*PeerError, error) {
 func ReadChunk(b []byte) (data []byte, err error) {
 	o, err := wire.Parse(b, wire.Limits{})
 	if err != nil {
-		return nil, err
+		return nil, fail(ErrMSLParseError, "inside", err)
 	}
 	c, err := parseChunk(o)
 	if err != nil {

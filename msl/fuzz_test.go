@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -153,6 +155,7 @@ func FuzzHeader(f *testing.F) {
 	r := newRecorded(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		id, err := msl.ReadHeader(b, r.server.Users, r.server.KeyExchanges)
+		hasCode(t, err)
 		if err == nil && (id < 0 || id > 1<<53) {
 			t.Errorf("message id %d", id)
 		}
@@ -164,7 +167,7 @@ func FuzzErrorHeader(f *testing.F) {
 	f.Add([]byte(`{"messageid":9007199254740992,"errorcode":99,"internalcode":-1}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := msl.ReadError(b)
-		if err != nil {
+		if hasCode(t, err); err != nil {
 			return
 		}
 		if e.Response < msl.Fail || e.Response > msl.SSOTokenRejected || e.MessageID < 0 || e.MessageID > 1<<53 {
@@ -180,9 +183,20 @@ func FuzzChunk(f *testing.F) {
 	f.Add(encode(with(hello, object{"compressionalgo": "LZW", "data": []byte{0x61, 0x80, 0}})))
 	f.Add([]byte(`{"sequencenumber":2,"messageid":1,"data":""}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		data, err := msl.ReadChunk(b)
-		if err == nil && len(data) > 200*len(b) {
+		data, err := msl.ReadChunk(bytes.Clone(b)) // which it decodes in place
+		if hasCode(t, err); err != nil {
+			return
+		}
+		if len(data) > 200*len(b) {
 			t.Errorf("%d bytes became %d", len(b), len(data))
+		}
+		var members map[string]any
+		if err := json.Unmarshal(b, &members); err != nil {
+			t.Fatalf("%s: %v", b, err)
+		}
+		text := strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "").Replace(members["data"].(string))
+		if want, err := base64.StdEncoding.DecodeString(text); err != nil || members["compressionalgo"] == nil && !bytes.Equal(data, want) {
+			t.Errorf("%s: %q, and by another parser %q, %v", b, data, want, err)
 		}
 	})
 }
@@ -311,6 +325,8 @@ func FuzzServeInside(f *testing.F) {
 	}
 	f.Add([]byte(`{}`), []byte(`{}`))
 	r := newRecorded(f)
+	// Every password is right: after many wrong ones, others have to wait.
+	r.server.Users = []msl.UserScheme{&userauth.EmailPassword{Verify: func(_ context.Context, email string, _ []byte) (string, error) { return email, nil }}}
 	f.Fuzz(func(t *testing.T, header, chunk []byte) {
 		for _, message := range [][]byte{
 			pskClient1.message(byPSK("client1"), header, chunk),

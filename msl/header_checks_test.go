@@ -30,7 +30,7 @@ func TestHeaderChecks(t *testing.T) {
 // TestPeerDeliversToken has a peer deliver a master token, which is one of this side: the
 // peer's own user belongs to the peer's own master token.
 func TestPeerDeliversToken(t *testing.T) {
-	response := object{"keyresponsedata": object{"mastertoken": masterToken(object{"serialnumber": 9}), "scheme": "SYMMETRIC_WRAPPED", "keydata": object{"keyid": "SESSION"}}}
+	response := object{"keyresponsedata": object{"mastertoken": masterToken(object{"serialnumber": 9}), "scheme": "SYMMETRIC_WRAPPED", "keydata": sessionResponse}}
 	ofDelivered := userToken(object{"mtserialnumber": 9})
 	shown := object{"peermastertoken": masterToken(nil)}
 	for _, c := range []struct {

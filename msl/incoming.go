@@ -32,6 +32,11 @@ type incoming struct {
 	followed  func() bool // reports whether something after the message was read, or nil
 }
 
+// nobody is the sender of a message that has not been read.
+func nobody() *incoming {
+	return &incoming{header: header{messageID: absent}, release: func() {}}
+}
+
 // close releases the sender's keys and frees the memory of the message. No other message
 // uses its reader.
 func (in *incoming) close() {
@@ -89,7 +94,8 @@ func (r *receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incomin
 
 // read continues with the first object of a message, or with the error from reading it.
 func (r *receiver) read(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
-	in, returned := &incoming{header: header{messageID: absent}, account: r.account, limits: r.limits, watch: r.watch, release: func() {}}, false
+	in, returned := nobody(), false
+	in.account, in.limits, in.watch = r.account, r.limits, r.watch
 	defer in.closeUnless(&returned)
 	if err = r.readHeader(ctx, in, o, err, decoder); err == nil {
 		r.watch.received(in)

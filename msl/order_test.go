@@ -106,7 +106,7 @@ func (d *draft) message(keys rawKeys, who object) []byte {
 		header["peermastertoken"] = d.token("peermastertoken", issuerKeys, masterMembers, "sessiondata", sessionData)
 	}
 	if d.has("keyresponsedata") {
-		delivered := object{"mastertoken": d.token("delivered", issuerKeys, masterMembers, "sessiondata", sessionData), "scheme": "SYMMETRIC_WRAPPED", "keydata": object{"keyid": "SESSION"}}
+		delivered := object{"mastertoken": d.token("delivered", issuerKeys, masterMembers, "sessiondata", sessionData), "scheme": "SYMMETRIC_WRAPPED", "keydata": sessionResponse}
 		header["keyresponsedata"] = with(delivered, d.parts["keyresponsedata"])
 	}
 	if who == nil {

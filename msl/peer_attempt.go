@@ -102,25 +102,24 @@ func (a *peerAttempt) lacks() bool {
 
 // turn sends one message and, if an answer is due, reads it.
 func (a *peerAttempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming, error) {
-	nobody := &incoming{release: func() {}}
 	if err := a.reserve(ctx); err != nil {
-		return nil, nobody, err
+		return nil, nobody(), err
 	}
 	defer a.ids.settle(a.client)
 	if err := a.takeTokens(ctx); err != nil {
-		return nil, nobody, err
+		return nil, nobody(), err
 	}
 	a.plan = plan{}
 	var got *MasterToken
 	defer func() { a.finish(got) }()
 	out, err := a.build(ctx)
 	if err != nil {
-		return nil, nobody, err
+		return nil, nobody(), err
 	}
 	wait = wait && (a.purpose != oneWay || out.handshake)
 	a.remember()
 	if err := a.conn.write(ctx, out); err != nil || !wait {
-		return out, nobody, a.sent(err, answered) // on one connection, later messages cannot overtake it
+		return out, nobody(), a.sent(err, answered) // on one connection, later messages cannot overtake it
 	}
 	in, err := a.conn.next(ctx, a)
 	if a.sent(err, seen) == nil {

@@ -139,7 +139,7 @@ var answers = []struct {
 	want    msl.Code
 }{
 	{"keys that nobody asked for, bad handshake", object{"handshake": true, "keyresponsedata": object{
-		"mastertoken": masterToken(nil), "scheme": "SYMMETRIC_WRAPPED", "keydata": object{"keyid": "SESSION"}}}, msl.ErrKeyXResponseRequestMismatch},
+		"mastertoken": masterToken(nil), "scheme": "SYMMETRIC_WRAPPED", "keydata": sessionResponse}}, msl.ErrKeyXResponseRequestMismatch},
 	{"bad handshake, id without a master token", object{"handshake": true, "nonreplayableid": 1}, msl.ErrHandshakeDataMissing},
 	{"id without a master token, answer to another message", object{"nonreplayableid": 1, "messageid": 3}, msl.ErrIncompleteNonReplayableMessage},
 	{"answer to another message, from another sender", object{"messageid": 3}, msl.ErrUnexpectedResponseMessageID},

@@ -185,13 +185,22 @@ func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
 
 // answerHandshake answers with a lone header, which may ask the peer for keys, and reads
 // the message that follows. If that is an error, it recovers as a request does. It counts the
-// messages.
+// messages. If it cannot make the header, it returns the handshake, which the error then answers.
 func (c *Conn) answerHandshake(ctx context.Context, in *incoming, count int) (*incoming, int, error) {
 	a := c.attempt(&Request{}, in)
 	a.purpose = loneHeader
-	defer in.release()
+	returned := false
+	defer func() {
+		if !returned {
+			in.release()
+		}
+	}()
 	for {
-		_, following, err := a.turn(ctx, true)
+		out, following, err := a.turn(ctx, true)
+		if out == nil {
+			in.err, returned = a.verdict, true // what would be answered is the peer's error, if there is one
+			return in, count, err
+		}
 		if count += 2; !isAnswer(err, a.verdict) {
 			return following, count, err
 		}
@@ -215,7 +224,7 @@ func (c *Conn) Send(ctx context.Context, req *Request) error {
 	a := c.attempt(req.unanswered(), nil)
 	a.purpose = oneWay
 	_, err := c.run(ctx, a)
-	return errors.Join(err, c.written())
+	return err
 }
 
 // run sends messages until the request is answered.
@@ -261,8 +270,8 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 			a.demands = demands{}
 			continue
 		}
-		if a.purpose == oneWay {
-			return nil, nil
+		if a.purpose == oneWay { // before the end of the exchange, as ctx no longer ends the sending after it
+			return nil, c.written()
 		}
 		if in, count, err = a.realAnswer(ctx, in, count); err != nil {
 			in.release()
@@ -346,7 +355,7 @@ func (e *goneError) Unwrap() error { return e.error }
 // next reads a message: the answer to the message that a sent, or a request if a is nil.
 func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	if err := c.skip(); err != nil {
-		return &incoming{release: func() {}}, err
+		return nobody(), err
 	}
 	side := c.Server.receiver()
 	side.account, side.watch = c.inlet.account, c.watch()
@@ -354,7 +363,7 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	side.rules.delivers = c.Client.offers
 	o, err := firstAfter(c.in) // payloads of a refused message may remain
 	if gone := unheard(c.in, err); a == nil && gone != nil {
-		return &incoming{release: func() {}}, &goneError{gone}
+		return nobody(), &goneError{gone}
 	}
 	if a == nil {
 		side.account.movement.came()

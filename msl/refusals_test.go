@@ -46,6 +46,9 @@ var (
 	password   = object{"scheme": "EMAIL_PASSWORD", "authdata": object{"email": "user1@foo.com", "password": "user1pwd"}}
 	expired    = object{"renewalwindow": 1699999998, "expiration": 1699999999}
 	renewable  = object{"renewable": true}
+
+	// sessionResponse answers a request that nobody makes.
+	sessionResponse = object{"keyid": "SESSION", "encryptionkey": "", "hmackey": ""}
 )
 
 func passwordOf(email, secret string) object {

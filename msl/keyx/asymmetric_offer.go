@@ -68,12 +68,8 @@ func (o *decryptedOffer) Close() error {
 // the store cannot do that, a provisioned pair opens the key data again.
 func (o *decryptedOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
 	f := wire.ParseFields(keydata)
-	id := f.String("keypairid")
-	if err := malformed(f); err != nil {
+	if err := answers(f, o.id); err != nil {
 		return msl.Outcome{}, err
-	}
-	if id != o.id {
-		return msl.Outcome{}, msl.Failure(msl.ErrKeyXResponseRequestMismatch, "ASYMMETRIC_WRAPPED", nil)
 	}
 	raw, err := o.open(f, o.pair)
 	if err != nil {

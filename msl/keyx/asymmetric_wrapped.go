@@ -197,12 +197,8 @@ func (o *asymmetricOffer) Close() error {
 // restart; with a new pair, the keys are sealed for it.
 func (o *asymmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
 	f := wire.ParseFields(keydata)
-	id := f.String("keypairid")
-	if err := malformed(f); err != nil {
+	if err := answers(f, o.id); err != nil {
 		return msl.Outcome{}, err
-	}
-	if id != o.id {
-		return msl.Outcome{}, msl.Failure(msl.ErrKeyXResponseRequestMismatch, o.x.Scheme(), nil)
 	}
 	keys, err := unwrapKeys(f, o.pair)
 	if err != nil {
@@ -216,6 +212,18 @@ func (o *asymmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome
 		}
 	}
 	return outcome, nil
+}
+
+// answers refuses a response of another form, or to a request with another id.
+func answers(f *wire.Fields, id string) error {
+	answered := f.String("keypairid")
+	if _, _, err := wrappedKeys(f); err != nil {
+		return err
+	}
+	if answered != id {
+		return msl.Failure(msl.ErrKeyXResponseRequestMismatch, "ASYMMETRIC_WRAPPED", nil)
+	}
+	return nil
 }
 
 // Resume restores the session keys.

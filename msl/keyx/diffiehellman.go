@@ -233,8 +233,8 @@ func (o *dhOffer) Close() error {
 // Accept computes the session keys from the responder's public value.
 func (o *dhOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
 	f := wire.ParseFields(keydata)
-	id := f.String("parametersid")
-	if err := malformed(f); err != nil {
+	id, _, err := o.x.parse(f)
+	if err != nil {
 		return msl.Outcome{}, err
 	}
 	if id != o.group.ID {

@@ -89,11 +89,15 @@ func (o *ladderOffer) Close() error {
 func (o *ladderOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
 	x := o.x
 	f := wire.ParseFields(keydata)
+	encryption, signature, err := wrappedKeys(f)
+	if err != nil {
+		return msl.Outcome{}, err
+	}
 	next, err := o.climb(f)
 	if err != nil {
 		return msl.Outcome{}, err
 	}
-	raw, err := x.sessionKeys(f, next.key)
+	raw, err := x.sessionKeys(encryption, signature, next.key)
 	if err != nil {
 		next.key.Close()
 		return msl.Outcome{}, err
@@ -136,13 +140,9 @@ func (o *ladderOffer) climb(f *wire.Fields) (rung, error) {
 	return rung{wrapdata, revealer}, nil
 }
 
-func (x *LadderOfferer) sessionKeys(f *wire.Fields, by keystore.Revealer) (*msl.RawKeys, error) {
-	encryption, signature, err := wrappedKeys(f)
-	if err != nil {
-		return nil, err
-	}
+func (x *LadderOfferer) sessionKeys(encryption, signature []byte, by keystore.Revealer) (*msl.RawKeys, error) {
 	raw := msl.NewRawKeys()
-	err = x.open(by, msl.ErrInvalidSymmetricKey, encryption, forEncryption, raw.Encryption())
+	err := x.open(by, msl.ErrInvalidSymmetricKey, encryption, forEncryption, raw.Encryption())
 	if err == nil {
 		err = x.open(by, msl.ErrInvalidSymmetricKey, signature, forSignature, raw.Signature())
 	}

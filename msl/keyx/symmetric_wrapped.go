@@ -1,6 +1,7 @@
 package keyx
 
 import (
+	"cmp"
 	"context"
 	"io"
 
@@ -120,10 +121,13 @@ func (o *symmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome,
 	if err != nil {
 		return msl.Outcome{}, err
 	}
-	switch {
-	case !known(id):
+	if !known(id) {
 		return msl.Outcome{}, msl.Failure(msl.ErrUnidentifiedKeyXKeyID, o.x.Scheme(), nil)
-	case id != pskKeyID:
+	}
+	if _, _, err := wrappedKeys(f); err != nil {
+		return msl.Outcome{}, err
+	}
+	if id != pskKeyID {
 		return msl.Outcome{}, msl.Failure(msl.ErrKeyXResponseRequestMismatch, o.x.Scheme(), nil)
 	}
 	keys, err := o.x.unwrap(f)
@@ -143,10 +147,12 @@ func (x *SymmetricOfferer) unwrap(f *wire.Fields) (*msl.SessionKeys, error) {
 	if !ok {
 		return nil, msl.Failure(msl.ErrUnwrapNotSupported, x.Scheme(), nil)
 	}
-	for _, name := range []string{"encryptionkey", "hmackey"} {
-		if err := blocks(x.Scheme(), f.Bytes(name)); err != nil {
-			return nil, err
-		}
+	encryption, signature, err := wrappedKeys(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := cmp.Or(blocks(x.Scheme(), encryption), blocks(x.Scheme(), signature)); err != nil {
+		return nil, err
 	}
 	return unwrapKeys(f, unwrapping)
 }

@@ -168,6 +168,7 @@ func FuzzDecoder(f *testing.F) {
 func FuzzFirstAfter(f *testing.F) {
 	f.Add([]byte(`{"h":1}{"payload":"0123456789"} {"payload":1}{"h":2}`), []byte{5}, uint16(20))
 	f.Add([]byte(`{}{"payload":"\"{"}{"h":"`), []byte{0}, uint16(10))
+	f.Add([]byte(`{}{"x":"0123456789","payload":1}{}`), []byte{5}, uint16(20))
 	f.Fuzz(func(t *testing.T, in, sizes []byte, limit uint16) {
 		lim := Limits{Header: 1 + int(limit), Object: 1 << 16}
 		headers := func(r io.Reader) (all []string, err error) {

@@ -85,10 +85,12 @@ func Later(d *Decoder) bool { return d.hint > 0 }
 func (d *Decoder) Buffered() int { return len(d.unread()) }
 
 // Mentions reports whether the data that d has read, but not yet returned, contains one
-// of these names in quotation marks. Of an object that is too long, it has only the
-// beginning.
+// of these names in quotation marks, within the length of a first object: whatever more of
+// one that is too long came with one read does not count.
 func Mentions(d *Decoder, names ...string) bool {
-	return slices.ContainsFunc(names, func(name string) bool { return bytes.Contains(d.unread(), []byte(`"`+name+`"`)) })
+	start := d.unread()
+	start = start[:min(len(start), d.lim.Header)]
+	return slices.ContainsFunc(names, func(name string) bool { return bytes.Contains(start, []byte(`"`+name+`"`)) })
 }
 
 func (d *Decoder) unread() []byte {
