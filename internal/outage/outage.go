@@ -12,7 +12,7 @@ const (
 	// least and most bound how long something must work before it counts as working again,
 	// if that did not last before.
 	least = 10 * time.Second
-	most  = 5 * time.Minute
+	most  = time.Minute
 	// calm is the least time without an outage after which the next one is the first again.
 	calm = time.Minute
 	// Device is how often in a row a device is trusted that is back: devices are known to
@@ -22,7 +22,7 @@ const (
 
 // An Outage is what is known about something that may fail. The first times that it works
 // again are believed at once. If it fails again soon, it counts as failing until it has
-// worked for ten seconds, and for twice as long each further time, up to five minutes. The
+// worked for ten seconds, and for twice as long each further time, up to a minute. The
 // zero Outage is ready for use, and works. It is safe for concurrent use.
 type Outage struct {
 	Trust int // times in a row that the end of an outage is believed at once; zero means 1

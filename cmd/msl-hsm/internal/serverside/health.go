@@ -91,20 +91,27 @@ type heartbeat struct {
 
 // beat uses the key, unless that was just done, and waits for the result.
 func (h *heartbeat) beat(ctx context.Context) error {
-	_, _, err := h.look(ctx, fresh, func() (struct{}, error) {
-		began := time.Now()
-		_, err := h.sum([]byte("msl-hsm health"))
-		if took := time.Since(began); err == nil && took > patience { // for whoever asked late, too
-			err = fmt.Errorf("the issuer key took %v to sign: check the HSM and the network to it", took.Round(time.Millisecond))
-		}
-		return struct{}{}, err
-	})
+	_, _, err := h.look(ctx, fresh, func() (struct{}, error) { return struct{}{}, h.try() })
+	if err == nil {
+		err = stillOut(&h.outage)
+	}
+	return err
+}
+
+// try uses the key. Only what comes of that counts for the outage: anyone may ask, and go away
+// before the answer.
+func (h *heartbeat) try() error {
+	began := time.Now()
+	_, err := h.sum([]byte("msl-hsm health"))
+	if took := time.Since(began); err == nil && took > patience { // for whoever asked late, too
+		err = fmt.Errorf("the issuer key took %v to sign: check the HSM and the network to it", took.Round(time.Millisecond))
+	}
 	if err != nil {
 		h.outage.Failed(err, untold)
-		return err
+	} else {
+		h.outage.Worked(began, untold)
 	}
-	h.outage.Worked(time.Now(), untold)
-	return stillOut(&h.outage)
+	return err
 }
 
 // stillOut returns why something that works counts as failing, or nil.

@@ -321,6 +321,26 @@ func TestStateAlternates(t *testing.T) {
 	})
 }
 
+// TestHeartbeatLeft is asked by somebody who goes away before the device answers, again and again:
+// that says nothing about the device.
+func TestHeartbeatLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := heartbeat{sum: func([]byte) ([]byte, error) { time.Sleep(time.Millisecond); return nil, nil }}
+		left, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 10 {
+			if err := h.beat(left); err == nil {
+				t.Error("the answer came at once")
+			}
+			time.Sleep(2 * fresh)
+			if err := h.beat(t.Context()); err != nil {
+				t.Errorf("who waits is told: %v", err)
+			}
+			time.Sleep(2 * fresh)
+		}
+	})
+}
+
 // TestHeartbeatAlternates has the device fail each second time that it is asked.
 func TestHeartbeatAlternates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
