@@ -127,12 +127,18 @@ func CheckPIN(uri *URI, r Role, pin []byte) (err error) {
 	return err
 }
 
-// onToken runs op in the module alone, with the token that the URI names.
+// onToken runs op in the module alone, with the token that the URI names, and while no other process of
+// this user changes PINs or makes tokens.
 func onToken(uri *URI, op func(*module, tokenInfo) error) error {
 	path, err := uri.module()
 	if err != nil {
 		return err
 	}
+	unlock, err := lockTokens()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	mod, err := useModule(path, uri.Initialize)
 	if err != nil {
 		return err

@@ -24,11 +24,12 @@ func (p *provisioner) lockToken() (unlock func(), err error) {
 	return lockProcesses(p.lockDir, name, "changing the keys of the token")
 }
 
-// lockTokens keeps other processes of this user from making tokens with any module: one does not
-// see what another makes meanwhile, and both would take the same slot, or make two tokens with one
-// label.
+// lockTokens keeps other processes of this user from making tokens or changing PINs with any module.
+// Two that make tokens would take the same slot, or make two with one label, since a module lists its
+// tokens when it is initialized. SoftHSM also reads the PINs then: of two processes that change one, both
+// are told that it is changed.
 func lockTokens() (unlock func(), err error) {
-	return lockProcesses("", "tokens.lock", "making a token")
+	return lockProcesses("", "tokens.lock", "making a token or changing a PIN")
 }
 
 // lockProcesses waits for a lock file that other processes hold while they are doing something. Where
