@@ -210,9 +210,9 @@ func (m *module) refusedPIN(slot uint, r Role, err error) error {
 	case state == PINLocked, answered(err, pkcs11.CKR_PIN_LOCKED):
 		next = "it is LOCKED now"
 	case state == PINFinalTry:
-		next = "ONE try is left before the token locks it"
+		next = "ONE try is left before the token locks it: check it first"
 	case state == PINCountLow:
-		next = "it was not tried again: the token counts wrong PINs and may lock"
+		next = "it was not tried again: the token counts wrong PINs and may lock: check it first"
 	}
 	return errors.Join(fmt.Errorf("%w: the PIN of the %s; %s", err, r, next), untold)
 }

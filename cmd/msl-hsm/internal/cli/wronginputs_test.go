@@ -60,6 +60,7 @@ var wrongFiles = map[string]string{
 	"broken.psk":    `{"identity": "camera", "encryption": "x"}`,
 	"empty":         "",
 	"junk":          "junk\n",
+	"large":         strings.Repeat("junk\n", 20000),
 	"junk.pem":      "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
 	"camera.psk":    `{"identity":"camera","encryption":"AAECAwQFBgcICQoLDA0ODw==","mac":"AAECAwQFBgcICQoLDA0ODwABAgMEBQYHCAkKCwwNDg8=","wrapping":"AAECAwQFBgcICQoLDA0ODw=="}`,
 	"pin":           "pass\n",
