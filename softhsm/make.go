@@ -49,6 +49,14 @@ func Make(dir, label string, userPIN, soPIN []byte) error {
 	return makeApart(module, filepath.Join(dir, ".new-token"), tokens, label, userPIN, soPIN)
 }
 
+// CheckPIN refuses a PIN that a token cannot have. Nil stands for one that is not chosen yet.
+func CheckPIN(pin []byte) error {
+	if n := len(pin); pin != nil && (n < 4 || n > 255) {
+		return keystore.NoPINf("softhsm: a PIN must be 4 to 255 bytes long, and this one has %d: choose another", n)
+	}
+	return nil
+}
+
 // makeApart makes a token in a directory that nobody else uses, and moves it to the others.
 func makeApart(module, apart, tokens, label string, userPIN, soPIN []byte) error {
 	if err := os.RemoveAll(apart); err != nil { // that of a process that was killed

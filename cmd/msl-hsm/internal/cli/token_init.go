@@ -100,6 +100,9 @@ func newPINs(k *config.Keystore, uri *hsm.URI, soSource string) (pin, so *locked
 		so, err = keys.NewSecret(soSource, theNewSOPIN)
 	}
 	if err == nil {
+		err = errors.Join(softhsm.CheckPIN(pin.Bytes()), softhsm.CheckPIN(so.Bytes()))
+	}
+	if err == nil {
 		err = keys.UseSoftHSM(k, uri)
 	}
 	if err == nil && pin == nil {
