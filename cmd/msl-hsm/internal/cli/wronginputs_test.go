@@ -56,6 +56,7 @@ var wrongFiles = map[string]string{
 	"limits.yaml":   "client: {limits: {depth: -1}}\n",
 	"user.yaml":     "server: {user-schemes: [NAME]}\n",
 	"tls.yaml":      "keystore: {uri: 'soft:server.keys', pin: 'file:pin'}\nserver: {state: server.db, tls: {http2: true}}\n",
+	"noport.yaml":   "server: {state: {etcd: 'http://127.0.0.1', prefix: m}}\n",
 	"empty.psk":     "",
 	"broken.psk":    `{"identity": "camera", "encryption": "x"}`,
 	"empty":         "",

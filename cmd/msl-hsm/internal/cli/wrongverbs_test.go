@@ -167,6 +167,7 @@ var wrongVerbs = []wrongInput{
 	{"state backup nowhere/b.db --config server.yaml", 1, "make the directory"},
 	{"state check --state empty.psk", 1, "state init"},
 	{"state compact --state junk", 1, "state restore"},
+	{"state check --config noport.yaml", 2, `noport.yaml:1:24: server.state.etcd: "http://127.0.0.1" has no port`},
 	{"state compact --state loop", 1, "loop: too many levels of symbolic links; it is a symbolic link to itself: name the file"},
 	{"enrollment verify camera.psk", 2, "name a file of its JSON"},
 	{"entity add x --psk-file large --config server.yaml", 5, "it has more than 65536 bytes; name the right file"},
