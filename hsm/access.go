@@ -171,9 +171,9 @@ func (a *access) triesLeft(slot, code uint) string {
 	case err != nil:
 		return "check the PIN before you try again"
 	case info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
-		return "ONE try is left before the token locks the PIN"
+		return "ONE try is left before the token locks the PIN: check it first"
 	case info.Flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0:
-		return "it was not tried again: the token counts wrong PINs and may lock"
+		return "it was not tried again: the token counts wrong PINs and may lock: check the PIN first"
 	}
 	return "it was not tried again: check the PIN"
 }

@@ -145,7 +145,7 @@ func passing(err error) bool {
 // wanted bounds the number unless it is 0, and the anchors. A limit of 0 means no limit,
 // and all ones that it is unknown (PKCS #11 v2.40, CK_TOKEN_INFO); openCryptoki uses one
 // less than that for no limit. A token with one session has no anchors: that session is used
-// for everything, and what it made is lost where an operation fails in it.
+// for everything, and what it made is lost where the session or the device fails.
 func limits(wanted int, t tokenInfo) (working, anchors int) {
 	working = wanted
 	if working <= 0 {

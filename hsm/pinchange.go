@@ -127,12 +127,18 @@ func CheckPIN(uri *URI, r Role, pin []byte) (err error) {
 	return err
 }
 
-// onToken runs op in the module alone, with the token that the URI names.
+// onToken runs op in the module alone, with the token that the URI names, and while no other process of
+// this user changes PINs or makes tokens.
 func onToken(uri *URI, op func(*module, tokenInfo) error) error {
 	path, err := uri.module()
 	if err != nil {
 		return err
 	}
+	unlock, err := lockTokens()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	mod, err := useModule(path, uri.Initialize)
 	if err != nil {
 		return err
@@ -204,9 +210,9 @@ func (m *module) refusedPIN(slot uint, r Role, err error) error {
 	case state == PINLocked, answered(err, pkcs11.CKR_PIN_LOCKED):
 		next = "it is LOCKED now"
 	case state == PINFinalTry:
-		next = "ONE try is left before the token locks it"
+		next = "ONE try is left before the token locks it: check it first"
 	case state == PINCountLow:
-		next = "it was not tried again: the token counts wrong PINs and may lock"
+		next = "it was not tried again: the token counts wrong PINs and may lock: check it first"
 	}
 	return errors.Join(fmt.Errorf("%w: the PIN of the %s; %s", err, r, next), untold)
 }

@@ -1,6 +1,7 @@
 package hsm_test
 
 import (
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -84,7 +85,7 @@ func unwrapOnce(t *testing.T, s *hsm.Store) {
 }
 
 // TestOneSession uses a token that has one session for everything: what is sealed outlives
-// an operation that fails in it.
+// a device that fails in it, and all else what other people's data causes.
 func TestOneSession(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
@@ -107,6 +108,21 @@ func TestOneSession(t *testing.T) {
 	want, err := k.(keystore.MAC).Sum(nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	kept, err := s.Generate(keystore.AES128CBC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	life := s.Stats().Epoch
+	for range 10 {
+		_, open := kept.(keystore.Cipher).Decrypt(make([]byte, 16), make([]byte, 32))
+		_, find := s.Lookup("none")
+		if !errors.Is(open, keystore.ErrBadData) || !errors.Is(find, keystore.ErrNotFound) {
+			t.Fatalf("bad data: %v; no key: %v", open, find)
+		}
+	}
+	if _, err := kept.(keystore.Cipher).Encrypt(make([]byte, 16), nil); err != nil || s.Stats().Epoch != life {
+		t.Errorf("bad data cost the session: %v, lives %d and %d", err, life, s.Stats().Epoch)
 	}
 	m.Inject(one, hsmtest.Fault{Function: "C_Sign", Code: pkcs11.CKR_GENERAL_ERROR, Times: 1})
 	if got, err := k.(keystore.MAC).Sum(nil); err != nil || string(got) != string(want) {

@@ -21,7 +21,21 @@ import (
 func (p *provisioner) lockToken() (unlock func(), err error) {
 	sum := sha256.Sum256([]byte(*p.access.serial.Load()))
 	name := fmt.Sprintf("keys-%02x.lock", sum[0]) // a file for every token would be left for every token
-	f, err := openLock(p.lockDir, name)
+	return lockProcesses(p.lockDir, name, "changing the keys of the token")
+}
+
+// lockTokens keeps other processes of this user from making tokens or changing PINs with any module.
+// Two that make tokens would take the same slot, or make two with one label, since a module lists its
+// tokens when it is initialized. SoftHSM also reads the PINs then: of two processes that change one, both
+// are told that it is changed.
+func lockTokens() (unlock func(), err error) {
+	return lockProcesses("", "tokens.lock", "making a token or changing a PIN")
+}
+
+// lockProcesses waits for a lock file that other processes hold while they are doing something. Where
+// there can be no lock file, there is no lock.
+func lockProcesses(dir, name, doing string) (unlock func(), err error) {
+	f, err := openLock(dir, name)
 	if err != nil {
 		return func() {}, nil
 	}
@@ -33,7 +47,7 @@ func (p *provisioner) lockToken() (unlock func(), err error) {
 		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
 			return func() {}, f.Close() // a file system without locks
 		case time.Now().After(end):
-			return nil, errors.Join(fmt.Errorf("hsm: another process has been changing the keys of the token for %v: %w; try again", keystore.OthersWait, keystore.ErrBusy), f.Close())
+			return nil, errors.Join(fmt.Errorf("hsm: another process has been %s for %v: %w; try again", doing, keystore.OthersWait, keystore.ErrBusy), f.Close())
 		}
 	}
 }

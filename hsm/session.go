@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/miekg/pkcs11"
+
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -148,11 +150,19 @@ func (c *connection) inside(p *pool, own *session, epoch uint64, m *measure, op 
 	if err == nil {
 		return false, nil
 	}
-	if !p.anchor {
+	if !p.anchor && (c.anchors != c.sessions || endsOnly(err)) {
 		// An operation may still be active in it, so nobody gets it again.
 		c.empty(own)
 	}
 	return false, at(err, now.epoch)
+}
+
+// endsOnly reports whether a failure ends the only session that a token has, with the login and what
+// was made in it. An answer about data or a key ends the operation, but no session (PKCS #11 v2.40,
+// 5.1); where it did not, the next operation is told so.
+func endsOnly(err error) bool {
+	c := classOf(err)
+	return c == classStale || c == classSession || c == classDevice || answered(err, pkcs11.CKR_OPERATION_ACTIVE)
 }
 
 // current returns the life that there is now, if it is that of the epoch.

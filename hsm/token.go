@@ -12,12 +12,18 @@ import (
 )
 
 // InitToken makes a PKCS #11 token in a free slot of the module at path, with
-// the PIN of the security officer and that of the user.
+// the PIN of the security officer and that of the user. Programs of one user that
+// make tokens at the same time take turns.
 func InitToken(path, label string, soPIN, userPIN []byte) error {
 	if len(label) == 0 || len(label) > 32 {
 		return fmt.Errorf("hsm: token label %q must be 1 to 32 bytes long", label)
 	}
-	mod, err := useModule(path, "")
+	unlock, err := lockTokens()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	mod, err := useModule(path, "") // after that: modules list their tokens when they are initialized
 	if err != nil {
 		return err
 	}

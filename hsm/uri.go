@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // A URI names a module, a PKCS #11 token, an object or any of them as RFC 7512
@@ -202,7 +204,7 @@ func (u *URI) module() (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("hsm: no module named %q in the usual places: give its module-path", u.ModuleName)
+	return "", fmt.Errorf("hsm: no module named %q in the usual places: %w: give its module-path", u.ModuleName, keystore.ErrUnavailable)
 }
 
 // Matches reports whether the URI names the token in a slot.

@@ -122,7 +122,7 @@ func text(to *string) func(string) error {
 func absolute(to *string) func(string) error {
 	return func(s string) error {
 		if !filepath.IsAbs(s) || strings.IndexByte(s, 0) >= 0 {
-			return fmt.Errorf("%q is not an absolute path", s)
+			return fmt.Errorf("%q is not an absolute path without zero bytes", s)
 		}
 		*to = s
 		return nil

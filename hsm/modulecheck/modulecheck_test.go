@@ -174,6 +174,32 @@ func TestLacking(t *testing.T) {
 	}
 }
 
+// TestClaimed begins a second test of a token at the moment when the first did: it ends, and leaves the
+// keys of the first.
+func TestClaimed(t *testing.T) {
+	s := openToken(t, softhsm.Temp(t))
+	if err := claim(s); err != nil {
+		t.Fatal(err)
+	}
+	if err := claim(s); !errors.Is(err, keystore.ErrExists) || !strings.Contains(err.Error(), "another test of this token is running") {
+		t.Error(err)
+	}
+	if left, err := s.Lookup(keystoretest.Prefix + "running"); err != nil || len(left) != 1 || left[0].Number != 1 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// TestOneSession judges a lack of sessions: that of a token that permits one says nothing about it.
+func TestOneSession(t *testing.T) {
+	for told, want := range map[string]Verdict{"1": NotAsked, "2": Wrong, "no limit": Wrong} {
+		r := runner{report: Report{About: About{Sessions: told}}}
+		r.take(Result{Name: "foreign", Verdict: Wrong, Answer: "C_OpenSession: CKR_SESSION_COUNT"})
+		if got := r.report.Results[0]; got.Verdict != want || (len(r.report.OneSession()) == 1) != (want == NotAsked) {
+			t.Errorf("of %s: %+v", told, got)
+		}
+	}
+}
+
 // TestRefused asks what ends a test before it begins.
 func TestRefused(t *testing.T) {
 	token := softhsm.Temp(t)

@@ -94,6 +94,20 @@ func (r Report) Refused() []string {
 	return names
 }
 
+// OneSession are the names of the checks that were not made since the token permits one session.
+func (r Report) OneSession() []string {
+	var names []string
+	for _, one := range r.Results {
+		if one.Verdict == NotAsked && one.Detail == needsSessions {
+			names = append(names, one.Name)
+		}
+	}
+	return names
+}
+
+// needsSessions is the detail of those checks.
+const needsSessions = "it needs two sessions, and the token permits one"
+
 // RowHead is the head of the table that [Report.Row] is a row of.
 const RowHead = "| module | checks | missing | wrong | other software | a server |\n|---|---|---|---|---|---|"
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
@@ -47,11 +48,31 @@ func FullDuplex(r *http.Request) bool {
 type StatusError struct {
 	Status     int
 	RetryAfter string // of the response header, may be empty
+	WantsTLS   bool   // the answer says that the port has TLS, and the request came without
+}
+
+// statusError returns the error for a response. It reads the beginning of its body at most.
+func statusError(r *http.Response) *StatusError {
+	return &StatusError{Status: r.StatusCode, RetryAfter: r.Header.Get("Retry-After"), WantsTLS: wantsTLS(r)}
+}
+
+// wantsTLS reports whether a server says that a request without TLS came to a port with TLS. There is
+// no status for that; the servers of Go, nginx, Apache and this package answer 400 and say it in words.
+func wantsTLS(r *http.Response) bool {
+	if r.StatusCode != http.StatusBadRequest || r.TLS != nil {
+		return false
+	}
+	said := make([]byte, 1024)
+	n, _ := r.Body.Read(said)
+	return regexp.MustCompile(`\b(?:HTTPS|TLS|SSL)\b`).Match(said[:n])
 }
 
 // Error returns the status, and what to do about it.
 func (e *StatusError) Error() string {
 	text := fmt.Sprintf("mslhttp: server answered HTTP %d %s instead of a message", e.Status, http.StatusText(e.Status))
+	if e.WantsTLS {
+		return text + ": its port has TLS: write https:// in the URL"
+	}
 	switch e.Status {
 	case http.StatusServiceUnavailable:
 		return text + ": it cannot answer now, try again later"
@@ -88,23 +109,23 @@ func (t *Transport) post(ctx context.Context, u *upload) (io.ReadCloser, error) 
 	if err := u.attach(request); err != nil {
 		return nil, err
 	}
-	response, err := t.client().Do(request)
+	response, err := posting(t.Client).Do(request)
 	if err != nil {
 		return nil, fmt.Errorf("mslhttp: %w", errors.Join(safetext.Brief(err), u.failure()))
 	}
 	if response.StatusCode != http.StatusOK {
-		response.Body.Close()
-		return nil, &StatusError{Status: response.StatusCode, RetryAfter: response.Header.Get("Retry-After")}
+		defer response.Body.Close()
+		return nil, statusError(response)
 	}
 	return &message{ReadCloser: t.bounded(response.Body), mediaType: response.Header.Get("Content-Type")}, nil
 }
 
-// client is the client that posts. Unless it has its own redirect policy, it follows no
-// redirect that would turn the message into a GET or drop TLS.
-func (t *Transport) client() *http.Client {
+// posting is a client that, unless it has its own redirect policy, follows no redirect that would turn
+// the message into a GET or drop TLS.
+func posting(own *http.Client) *http.Client {
 	client := http.Client{}
-	if t.Client != nil {
-		client = *t.Client
+	if own != nil {
+		client = *own
 	}
 	if client.CheckRedirect == nil {
 		client.CheckRedirect = samePost

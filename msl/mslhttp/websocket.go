@@ -107,17 +107,18 @@ type WebSocketDialer struct {
 	MaxMessage int64
 }
 
-// Dial connects to a URL with the scheme ws, wss, http or https. ctx is used only while
-// connecting. Close waits up to five seconds for the peer to close, too.
+// Dial connects to a URL with the scheme ws, wss, http or https. Unless the client has its own
+// redirect policy, Dial follows three redirects at most, and none that would drop TLS. ctx is used only
+// while connecting. Close waits up to five seconds for the peer to close, too.
 func (d *WebSocketDialer) Dial(ctx context.Context, url string) (net.Conn, error) {
 	var ws *websocket.Conn
 	var response *http.Response
 	var err error
 	withSHA1(func() {
-		ws, response, err = websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: d.Client, HTTPHeader: d.Header})
+		ws, response, err = websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: posting(d.Client), HTTPHeader: d.Header})
 	})
 	if err != nil && response != nil && response.StatusCode != http.StatusSwitchingProtocols {
-		return nil, &StatusError{Status: response.StatusCode, RetryAfter: response.Header.Get("Retry-After")}
+		return nil, statusError(response)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("mslhttp: %w", safetext.Brief(err))

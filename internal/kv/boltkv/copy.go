@@ -145,6 +145,9 @@ func settled(path string) (string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return path, nil
 	}
+	if _, told := os.Stat(path); err != nil && told != nil { // which names the file, also of a link to itself
+		err = told
+	}
 	return real, err
 }
 

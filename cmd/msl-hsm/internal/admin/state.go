@@ -213,11 +213,7 @@ func (r *Keys) MakeState() (bool, error) {
 	if lacks, err := lacking(path); !lacks {
 		return false, err
 	}
-	s, err := r.states(authkv.Vouch).Create(path)
-	if err != nil {
-		return false, err
-	}
-	return true, s.Close()
+	return makeWhole(path, func(making string) (io.Closer, error) { return r.states(authkv.Vouch).Create(making) })
 }
 
 // MakeEnrollments makes the records of devices if they are missing and devices enroll here,
@@ -230,11 +226,7 @@ func (r *Keys) MakeEnrollments() (bool, error) {
 	if lacks, err := lacking(path); !lacks {
 		return false, err
 	}
-	f, err := r.enrollments(authkv.Vouch).Open(path)
-	if err != nil {
-		return false, err
-	}
-	return true, f.Close()
+	return makeWhole(path, func(making string) (io.Closer, error) { return r.enrollments(authkv.Vouch).Open(making) })
 }
 
 // InitState makes the state and the records of devices if they are missing, and returns

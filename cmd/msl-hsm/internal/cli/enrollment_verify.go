@@ -81,7 +81,7 @@ func (p *program) verifyRecords(v enroll.Verifier, args []string) error {
 			return exit.Usagef("%w; name a file of what enrollment show prints, or a device", err)
 		default:
 			var r enroll.Record
-			if err := json.Unmarshal(text, &r); err != nil {
+			if err := json.Unmarshal(text, &r); err != nil || r.ID == (enroll.Record{}).ID {
 				return exit.Usagef("%s is not what enrollment show prints: name a file of its JSON, or a device", args[0])
 			}
 			return verifyRecord(p.stdout, v, &r)

@@ -60,8 +60,20 @@ used.`,
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "really do it")
 	c.Flags().BoolVar(&force, "force", false, "even if servers need it, or if that cannot be determined")
-	c.Flags().Uint32Var(&version, "version", 0, "only this version `N` (default every version)")
+	versionFlag(c, &version, "only this version `N` (default every version)")
 	return c
+}
+
+// versionFlag adds a flag for one version of a key. Without it a command means all versions, or the
+// newest: a 0 that a script came to must not.
+func versionFlag(c *cobra.Command, version *uint32, usage string) {
+	c.Flags().Uint32Var(version, "version", 0, usage)
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if c.Flags().Changed("version") && *version == 0 {
+			return exit.Usagef("--version 0: the first version of a key is 1; msl-hsm key list shows which there are")
+		}
+		return nil
+	}
 }
 
 // destroyVersion also moves the state to another version, if the destroyed version

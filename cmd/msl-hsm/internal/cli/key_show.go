@@ -33,7 +33,7 @@ func keyShowCommand(p *program) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&public, "public", false, "print the public key as PEM")
-	c.Flags().Uint32Var(&version, "version", 0, "of this version `N` only (default all, or the newest with --public)")
+	versionFlag(c, &version, "of this version `N` only (default all, or the newest with --public)")
 	jsonFlag(c, &asJSON)
 	return c
 }

@@ -117,7 +117,7 @@ a password if the key store has a PIN. Other key stores export no keys.`,
 			return err
 		},
 	}
-	c.Flags().Uint32Var(&version, "version", 0, "`NUMBER` of the version (default the newest)")
+	versionFlag(c, &version, "`NUMBER` of the version (default the newest)")
 	c.Flags().StringVar(&out, "out", "", "write it to a new `FILE` instead of printing it")
 	return c
 }

@@ -65,12 +65,26 @@ func TestSendNotHTTP(t *testing.T) {
 	var elsewhere atomic.Int64
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
 	defer other.Close()
+	const hasTLS, alert = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\nClient sent an HTTP request to an HTTPS server.\n", "\x15\x03\x01\x00\x02\x02\x46"
 	for name, c := range map[string]struct{ scheme, says, want string }{
-		"SSH":      {"http", "SSH-2.0-x\r\n", "does not speak HTTP: check the URL"},
-		"nothing":  {"http", "", "closed the connection without an answer"},
-		"no TLS":   {"https", "HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP without TLS there: write http://"},
-		"another":  {"http", "HTTP/1.1 302 Found\r\nLocation: " + other.URL + "\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "answered HTTP 302 Found instead of a message: check that the URL"},
-		"a circle": {"http", "HTTP/1.1 308 Permanent Redirect\r\nLocation: /\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "answered HTTP 308"},
+		"TLS, in words":    {"http", hasTLS, "instead of a message: its port has TLS: write https:// in the URL"},
+		"another 400":      {"http", "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\nno", "check that the URL is that of an MSL server"},
+		"TLS, by an alert": {"http", alert, "that port has TLS: write https://"},
+		"no TLS, but SSH":  {"https", "SSH-2.0-x\r\n", "does not speak TLS: check the port"},
+		"ws to TLS":        {"ws", hasTLS, "that port has TLS: write wss://"},
+		"ws to an alert":   {"ws", alert, "that port has TLS: write https:// in the URL (wss:// instead of ws://)"},
+		"ws to SMTP":       {"ws", "220 mail.example.com\r\n", "does not speak HTTP: check the URL"},
+		"ws in a circle":   {"ws", "HTTP/1.1 302 Found\r\nLocation: /\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "answered HTTP 302 Found"},
+		"wss to no TLS":    {"wss", "HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP without TLS there: write http:// in the URL (ws:// instead of wss://)"},
+		"tcp to TLS":       {"tcp", alert, "that port has TLS: write tls://"},
+		"tcp to HTTP":      {"tcp", "HTTP/1.1 400 Bad Request\r\n\r\n", "that port speaks HTTP: write http:// or ws://"},
+		"tls to no TLS":    {"tls", "SSH-2.0-x\r\n", "does not speak TLS: check the port"},
+		"tls to nothing":   {"tls", "", "closed the connection without an answer"},
+		"SSH":              {"http", "SSH-2.0-x\r\n", "does not speak HTTP: check the URL"},
+		"nothing":          {"http", "", "closed the connection without an answer"},
+		"no TLS":           {"https", "HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP without TLS there: write http://"},
+		"another":          {"http", "HTTP/1.1 302 Found\r\nLocation: " + other.URL + "\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "answered HTTP 302 Found instead of a message: check that the URL"},
+		"a circle":         {"http", "HTTP/1.1 308 Permanent Redirect\r\nLocation: /\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "answered HTTP 308"},
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -91,7 +105,11 @@ func TestSendNotHTTP(t *testing.T) {
 				}()
 			}
 		}()
-		_, err = s.sendTo(c.scheme+"://"+l.Addr().String()+"/", "", "x")
+		path := "/"
+		if c.scheme == "tcp" || c.scheme == "tls" {
+			path = ""
+		}
+		_, err = s.sendTo(c.scheme+"://"+l.Addr().String()+path, "", "x")
 		l.Close()
 		if err == nil || exit.Code(err) != exit.NoAnswer || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: exit code %d: %v", name, exit.Code(err), err)

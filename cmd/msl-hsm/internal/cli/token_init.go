@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -20,6 +19,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
 func tokenInitCommand(p *program) *cobra.Command {
@@ -73,7 +73,7 @@ func initSoftHSM(p *program, dir, label, soSource string) error {
 	}
 	defer pin.Close()
 	defer so.Close()
-	err = initialize(uri, so.Bytes(), pin.Bytes())
+	err = existing(uri.Token, softhsm.Make(dir, uri.Token, pin.Bytes(), so.Bytes()))
 	switch {
 	case errors.Is(err, keystore.ErrExists) && admin.Absent(configIn(dir)): // it was interrupted
 		fmt.Fprintf(p.stdout, "the SoftHSM token %q is in %s already\n", label, p.flags.softhsm)
@@ -100,6 +100,9 @@ func newPINs(k *config.Keystore, uri *hsm.URI, soSource string) (pin, so *locked
 		so, err = keys.NewSecret(soSource, theNewSOPIN)
 	}
 	if err == nil {
+		err = errors.Join(softhsm.CheckPIN(pin.Bytes()), softhsm.CheckPIN(so.Bytes()))
+	}
+	if err == nil {
 		err = keys.UseSoftHSM(k, uri)
 	}
 	if err == nil && pin == nil {
@@ -115,23 +118,25 @@ func newPINs(k *config.Keystore, uri *hsm.URI, soSource string) (pin, so *locked
 	return pin, so, err
 }
 
-// generatedPIN generates a PIN and keeps it in a file, or reads the one that is there.
+// generatedPIN generates a PIN and keeps it in a file, or reads the one that is there: even if
+// another process has just made it.
 func generatedPIN(path, what string) (*lockedmem.Buffer, error) {
-	if _, err := os.Stat(path); err == nil {
-		return keys.Secret("file:"+path, what)
-	}
 	line := []byte(rand.Text() + "\n")
 	defer clear(line)
-	if err := atomicfile.Create(path, line, atomicfile.DefaultMode); err != nil {
+	err := atomicfile.Create(path, line, atomicfile.DefaultMode)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return keys.Secret("file:"+path, what)
+	case err != nil:
 		return nil, fmt.Errorf("keep the %s: %w", what, err)
 	}
 	return lockedmem.Copy(line[:len(line)-1]), nil
 }
 
-func initialize(uri *hsm.URI, soPIN, pin []byte) error {
-	err := hsm.InitToken(uri.ModulePath, uri.Token, soPIN, pin)
+// existing adds the next step to the error for a token that exists.
+func existing(label string, err error) error {
 	if errors.Is(err, keystore.ErrExists) {
-		return exit.OfKind(keystore.ErrExists, "token %q already exists; continue with msl-hsm key create --set server, or choose another --label", uri.Token)
+		return exit.OfKind(keystore.ErrExists, "token %q already exists; continue with msl-hsm key create --set server, or choose another --label", label)
 	}
 	return err
 }
@@ -197,7 +202,7 @@ func initToken(p *program, label, soSource string) error {
 		return err
 	}
 	defer pin.Close()
-	if err := initialize(uri, so.Bytes(), pin.Bytes()); err != nil {
+	if err := existing(uri.Token, hsm.InitToken(uri.ModulePath, uri.Token, so.Bytes(), pin.Bytes())); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "made the token %q; its URI is %s\n", uri.Token, uri)

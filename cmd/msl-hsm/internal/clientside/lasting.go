@@ -1,6 +1,7 @@
 package clientside
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -55,15 +57,22 @@ func (l *lasting) dial(ctx context.Context) (net.Conn, error) {
 	conn, err := l.connect(ctx, u)
 	var status *mslhttp.StatusError
 	var alert *tlsalert.Error
+	if text := otherProtocol(err); text != "" {
+		return nil, exit.WithCode(exit.OfKind(err, "%s", text), exit.NoAnswer)
+	}
 	if request := (*url.Error)(nil); errors.As(err, &request) {
 		err = request.Err // the text around it comes from the WebSocket library
 	}
 	switch {
 	case errors.As(err, &alert), exit.Unreached(err):
 		return nil, exit.WithCode(err, exit.NoAnswer) // Unread explains it
+	case errors.As(err, &status) && status.WantsTLS:
+		return nil, exit.WithCode(errors.New("that port has TLS: write wss:// in the URL"), exit.NoAnswer)
 	case errors.As(err, &status):
 		return nil, exit.WithCode(fmt.Errorf("there is no WebSocket at %s: the server answered HTTP %d %s; check the path, and server.stream, server.peer or server.push there",
 			exit.Printable(l.config.Client.URL), status.Status, http.StatusText(status.Status)), exit.NoAnswer)
+	case exit.IsAny(err, syscall.ECONNRESET, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF):
+		return nil, exit.WithCode(exit.OfKind(err, closedEarly), exit.NoAnswer)
 	case err != nil:
 		return nil, exit.WithCode(fmt.Errorf("the server cannot be reached: check that it runs, and the URL: %w", err), exit.NoAnswer)
 	}
@@ -103,7 +112,7 @@ func (l *lasting) open(ctx context.Context) (*noticed, *msl.StreamTransport, err
 	if err != nil {
 		return nil, nil, err
 	}
-	l.conn = &noticed{Conn: conn}
+	l.conn = &noticed{Conn: conn, raw: l.dialer == nil}
 	l.stream = &msl.StreamTransport{RW: l.conn, Limits: l.limits}
 	return l.conn, l.stream, nil
 }
@@ -127,18 +136,43 @@ func (l *lasting) Close() error {
 	return l.conn.Close()
 }
 
-// A noticed connection is one whose failure is noticed.
+// A noticed connection is one whose failure is noticed, such as an answer in another protocol.
 type noticed struct {
 	net.Conn
+	raw    bool // without TLS
+	begun  bool // something was read
 	broken atomic.Bool
 }
 
 func (n *noticed) Read(p []byte) (int, error) {
 	c, err := n.Conn.Read(p)
+	if !n.begun && c > 0 {
+		n.begun = true
+		if there := protocolOf(p[:c], n.raw); there != nil {
+			c, err = 0, there
+		}
+	}
 	if err != nil {
 		n.broken.Store(true)
 	}
 	return c, err
+}
+
+// A spoken error names the protocol that a server speaks instead of MSL.
+type spoken struct{ text string }
+
+// Error says what to write in the URL.
+func (s *spoken) Error() string { return s.text }
+
+// protocolOf recognizes the alert of a TLS server, and an answer in HTTP. No message begins like these.
+func protocolOf(begin []byte, raw bool) error {
+	switch {
+	case raw && bytes.HasPrefix(begin, []byte{0x15, 3}):
+		return &spoken{"that port has TLS: write tls:// in the URL instead of tcp://"}
+	case bytes.HasPrefix(begin, []byte("HTTP/")):
+		return &spoken{"that port speaks HTTP: write http:// or ws:// in the URL, or with TLS https:// or wss://, or name the port of server.stream.listen"}
+	}
+	return nil
 }
 
 // Close ends the connection, unless it has ended.

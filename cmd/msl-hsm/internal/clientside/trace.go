@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -190,26 +191,38 @@ func Unread(err error) error {
 	case errors.As(err, &long):
 		return fmt.Errorf("the answer is longer than %d bytes: raise client.limits.answer in the configuration: %w", long.Limit, err)
 	}
-	if text := noHTTP(err); text != "" {
+	if text := otherProtocol(err); text != "" {
 		return exit.OfKind(err, "%s", text)
 	}
 	return damaged(err)
 }
 
-// noHTTP explains a server that answered nothing, or not in HTTP; it is empty for
-// anything else. Go has no types for these errors.
-func noHTTP(err error) string {
+const closedEarly = "the server closed the connection without an answer: try again, and see the server's log"
+
+// otherProtocol explains a server that answered nothing, or in another protocol than the URL says; it
+// is empty for anything else. Go has no types for most of these errors.
+func otherProtocol(err error) string {
+	var there *spoken
 	var request *url.Error
-	if !errors.As(err, &request) || request.Timeout() {
-		return ""
+	var own *msl.Error
+	said := ""
+	if errors.As(err, &request) && !request.Timeout() {
+		said = request.Err.Error()
 	}
-	switch said := request.Err.Error(); {
+	switch {
+	case errors.As(err, &there):
+		return there.Error()
 	case strings.Contains(said, "server gave HTTP response to HTTPS client"):
-		return "the server speaks HTTP without TLS there: write http:// in the URL, or name the port that has TLS"
+		return "the server speaks HTTP without TLS there: write http:// in the URL (ws:// instead of wss://), or name the port that has TLS"
+	case strings.Contains(said, `malformed HTTP response "\x15\x03`):
+		return "that port has TLS: write https:// in the URL (wss:// instead of ws://)"
 	case strings.Contains(said, "malformed HTTP"):
 		return "what answers there does not speak HTTP: check the URL, and its port"
-	case exit.IsAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE):
-		return "the server closed the connection without an answer: try again, and see the server's log"
+	case errors.As(err, new(tls.RecordHeaderError)):
+		return "what answers there does not speak TLS: check the port; for a server without TLS write http://, ws:// or tcp:// in the URL"
+	case said == "" && !errors.As(err, &own): // it may be that of a TPM behind a socket
+	case exit.IsAny(err, syscall.ECONNRESET, syscall.EPIPE), said != "" && exit.IsAny(err, io.EOF, io.ErrUnexpectedEOF):
+		return closedEarly
 	}
 	return ""
 }

@@ -136,6 +136,8 @@ func checkEndpoint(text string) error {
 	switch {
 	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
 		return errors.New("want the URL of a member, such as https://127.0.0.1:2379")
+	case u.Port() == "":
+		return fmt.Errorf("%q has no port: want the URL of a member, such as https://127.0.0.1:2379", u.Redacted())
 	case u.User != nil:
 		return errors.New("a URL must not contain a name and password: set user and password")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":

@@ -38,7 +38,7 @@ func SettledTPM(dir, uri string) string {
 	parts := strings.FieldsFunc(uri, func(r rune) bool { return r == '?' || r == '&' })
 	for _, part := range parts {
 		path, ok := strings.CutPrefix(part, "state=")
-		if ok && path != "" && path[0] != '/' && !strings.HasPrefix(path, "%2") {
+		if ok && path != "" && path[0] != '/' && !strings.EqualFold(path[:min(3, len(path))], "%2F") {
 			return strings.Replace(uri, part, "state="+escapedPath(dir)+"/"+path, 1)
 		}
 	}

@@ -158,6 +158,8 @@ func OneLine(err error) string {
 		text += "; correct the path"
 	case strings.HasSuffix(text, syscall.EMFILE.Error()) && errors.Is(err, syscall.EMFILE):
 		text += "; raise the limit of open files (ulimit -n, LimitNOFILE of systemd)"
+	case overlong().MatchString(text):
+		text += "; name the right file"
 	case strings.HasSuffix(text, "getwd: "+syscall.ENOENT.Error()):
 		text += "; the working directory was removed: change to another one"
 	case errors.Is(err, syscall.EINVAL) && ofSocket(err):
@@ -205,6 +207,9 @@ func fileSystems() map[string]string {
 var deviceFailed = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`(?:\bC_\w+: (?:CKR[_ ]\w+|the module answer(?:ed|s) [^;:]*)|ended before the store was open \([^;)]*\)(?:, while the PIN was given)?|the key store was not open after [\w.]+(?:, while the PIN was given)?|the process of the key store [^;]* and is replaced)(?:: keystore: unavailable)?$`)
 })
+
+// overlong matches an error that ends with the size that a file must not have.
+var overlong = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`: it has more than \d+ (?:bytes|MiB)$`) })
 
 // tpmRefused matches an error that ends with the code of a TPM, and says nothing more.
 var tpmRefused = sync.OnceValue(func() *regexp.Regexp {

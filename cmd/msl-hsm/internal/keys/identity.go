@@ -130,5 +130,5 @@ func ReadPublicKey(path string) (crypto.PublicKey, error) {
 	case *rsa.PublicKey, *ecdsa.PublicKey:
 		return public, nil
 	}
-	return nil, exit.Usagef("public key: %s is not an RSA or elliptic curve key", path)
+	return nil, exit.Usagef("public key: %s is not an RSA or elliptic curve key: name one that msl-hsm key show NAME --public prints", path)
 }

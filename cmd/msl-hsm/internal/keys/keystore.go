@@ -132,6 +132,9 @@ func openSoftFile(c *config.Config, path string, with soft.Config) (Store, error
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil, exit.WithCode(fmt.Errorf("the key file %s does not exist: correct the path, or make it with msl-hsm key create", path), exit.Keystore)
 	}
+	if errors.Is(err, keystore.ErrBadData) {
+		return nil, fmt.Errorf("%w: correct the path, or restore the file from a backup", err)
+	}
 	if err != nil {
 		return nil, err
 	}

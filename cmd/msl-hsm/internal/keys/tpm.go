@@ -38,7 +38,7 @@ func TPMURI(c *config.Config) (*tpm.URI, error) {
 	}
 	u, err := tpm.ParseURI(c.Keystore.URI)
 	if err != nil {
-		return nil, exit.Usagef("key store: %w", err)
+		return nil, exit.Usagef("key store: %w; write tpm:?state=FILE, or with a TPM other than /dev/tpmrm0 tpm:?state=FILE&device=PATH", err)
 	}
 	if u.State == "" {
 		return nil, exit.Usagef("key store %s names no file for its keys: add state=FILE", c.Keystore.URI)
