@@ -148,6 +148,13 @@ func Open(path string, flag int, mode fs.FileMode) (*os.File, error) {
 	return f, nil
 }
 
+// End returns the path to which the links at path lead, followed as by [Open]: the file there is
+// the one to make. An error is a [*fs.PathError] about path.
+func End(path string) (string, error) {
+	end, _, err := resolve(path)
+	return end, about("open", path, err)
+}
+
 // SyncDir syncs a directory to disk: until then a power loss may remove a new file.
 func SyncDir(path string) error {
 	d, err := os.Open(path)

@@ -17,12 +17,9 @@ import (
 // reports whether it did: another process may have been first. A process that is killed meanwhile leaves
 // nothing at path: a file without its authentication would look like one that somebody changed.
 func makeWhole(path string, create func(making string) (io.Closer, error)) (made bool, err error) {
-	at := path
-	if target, err := os.Readlink(path); err == nil { // to no file, or there would be nothing to make
-		at = target
-		if !filepath.IsAbs(target) {
-			at = filepath.Join(filepath.Dir(path), target)
-		}
+	at, err := atomicfile.End(path)
+	if err != nil {
+		return false, err
 	}
 	making := filepath.Join(filepath.Dir(at), ".new-"+rand.Text()) // which atomicfile removes if it stays
 	f, err := create(making)

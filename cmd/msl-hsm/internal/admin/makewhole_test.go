@@ -52,3 +52,19 @@ func TestMakeWhole(t *testing.T) {
 		t.Errorf("left %v, %v", left, err)
 	}
 }
+
+// TestMakeForeign makes a file through a link that another user may have made: nothing is made.
+func TestMakeForeign(t *testing.T) {
+	dir := t.TempDir()
+	elsewhere, link := filepath.Join(dir, "elsewhere"), filepath.Join(dir, "link")
+	if err := os.Symlink(elsewhere, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Lchown(link, 65534, 65534); err != nil {
+		t.Skip(err)
+	}
+	made, err := makeWhole(link, func(making string) (io.Closer, error) { return os.Create(making) })
+	if made || err == nil || !strings.Contains(err.Error(), "another user") || !Absent(elsewhere) {
+		t.Errorf("made %t, %v", made, err)
+	}
+}
