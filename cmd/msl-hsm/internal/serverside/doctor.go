@@ -186,10 +186,18 @@ func (d *doctor) ports(served bool) {
 		}
 	}
 	if path, ok := config.CutUnix(s.Push.From); ok {
-		dir := filepath.Dir(path)
-		if err := unix.Access(dir, unix.W_OK); err != nil {
-			d.say("port", Failure, "no socket can be made in %s: %s: make the directory, or choose another path in server.push.from", dir, err)
-		}
+		d.socket(filepath.Dir(path))
+	}
+}
+
+// socket tries where the socket of server.push.from is made. The directory may be that of a service,
+// which is there only while it runs.
+func (d *doctor) socket(dir string) {
+	err := unix.Access(dir, unix.W_OK)
+	if errors.Is(err, unix.ENOENT) && strings.HasPrefix(dir, "/run/") {
+		d.say("port", Warning, "%s, for server.push.from, is not there: systemd makes it for a service with RuntimeDirectory=%s; without systemd, make it", dir, strings.TrimPrefix(dir, "/run/"))
+	} else if err != nil {
+		d.say("port", Failure, "no socket can be made in %s: %s: make the directory, choose another path in server.push.from, or run this as the user of the server", dir, err)
 	}
 }
 

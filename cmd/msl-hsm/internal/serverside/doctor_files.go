@@ -81,7 +81,7 @@ func (d *doctor) writable(setting, path string) bool {
 		return false
 	}
 	if err = unix.Access(at, unix.W_OK); err != nil {
-		err = fmt.Errorf("%s cannot be written: %w: correct the path, make its directory, or change who may write there", at, err)
+		err = fmt.Errorf("%s cannot be written: %w: correct the path, make its directory, change who may write there, or run this as the user of the server", at, err)
 	} else if fs := (unix.Statfs_t{}); unix.Statfs(at, &fs) == nil && full(fs) {
 		d.say(setting, Warning, "the disk of %s is full, so it cannot grow: free disk space", at)
 		return true
