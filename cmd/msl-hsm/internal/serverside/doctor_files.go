@@ -12,6 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 )
@@ -72,10 +73,15 @@ func (d *doctor) logs() {
 
 // writable reports whether a file can be written, or made.
 func (d *doctor) writable(setting, path string) bool {
-	at := path
-	info, err := os.Stat(path)
+	end, err := atomicfile.End(path)
+	if errors.Is(err, atomicfile.ErrForeignLink) {
+		d.say(setting, Failure, "%s", exit.OneLine(err))
+		return false
+	}
+	at := cmp.Or(end, path)
+	info, err := os.Stat(at)
 	if errors.Is(err, os.ErrNotExist) {
-		at = filepath.Dir(leadsTo(path))
+		at = filepath.Dir(at)
 	} else if err == nil && info.IsDir() {
 		d.say(setting, Failure, "%s is a directory: name a file", path)
 		return false
@@ -87,15 +93,6 @@ func (d *doctor) writable(setting, path string) bool {
 		return true
 	}
 	return d.judge(setting, err, "%s can be written", at)
-}
-
-// leadsTo returns where a file would be made at a path: there, or where a link there leads.
-func leadsTo(path string) string {
-	target, err := os.Readlink(path)
-	if err == nil && !filepath.IsAbs(target) {
-		target = filepath.Join(filepath.Dir(path), target)
-	}
-	return cmp.Or(target, path)
 }
 
 // leastRoom is the free disk space that needs no warning.

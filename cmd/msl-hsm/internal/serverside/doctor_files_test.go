@@ -36,3 +36,34 @@ func TestEtcdKey(t *testing.T) {
 		}
 	}
 }
+
+// TestLogLinks follows links to a log as a server does: each of them, and none of another user.
+func TestLogLinks(t *testing.T) {
+	dir := t.TempDir()
+	path, between := filepath.Join(dir, "log"), filepath.Join(dir, "between")
+	tried := func() (failed string) {
+		d := &doctor{c: &config.Config{}}
+		if !d.writable("server.audit.file", path) {
+			failed = d.found[0].Detail
+		}
+		return failed
+	}
+	if err := errors.Join(os.Symlink("between", path), os.Symlink("gone/log", between)); err != nil {
+		t.Fatal(err)
+	}
+	if failed := tried(); !strings.HasPrefix(failed, filepath.Join(dir, "gone")+" cannot be written: no such file or directory: correct the path, make its directory") {
+		t.Errorf("two links: %q", failed)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "gone"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if failed := tried(); failed != "" {
+		t.Error(failed)
+	}
+	if err := os.Lchown(between, 65534, 65534); err != nil {
+		t.Skip(err)
+	}
+	if failed := tried(); !strings.Contains(failed, "is a link of another user: delete it") {
+		t.Errorf("a link of another user: %q", failed)
+	}
+}
