@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -186,14 +187,19 @@ func (d *doctor) ports(served bool) {
 		}
 	}
 	if path, ok := config.CutUnix(s.Push.From); ok {
-		d.socket(filepath.Dir(path))
+		d.socket(path)
 	}
 }
 
 // socket tries where the socket of server.push.from is made. The directory may be that of a service,
 // which is there only while it runs.
-func (d *doctor) socket(dir string) {
-	err := unix.Access(dir, unix.W_OK)
+func (d *doctor) socket(path string) {
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+		d.say("port", Failure, "%s exists and is not a socket: remove it, or choose another path in server.push.from", path)
+		return
+	}
+	dir := filepath.Dir(path)
+	err := unix.Access(dir+"/", unix.W_OK)
 	if errors.Is(err, unix.ENOENT) && strings.HasPrefix(dir, "/run/") {
 		d.say("port", Warning, "%s, for server.push.from, is not there: systemd makes it for a service with RuntimeDirectory=%s; without systemd, make it", dir, strings.TrimPrefix(dir, "/run/"))
 	} else if err != nil {

@@ -82,8 +82,9 @@ func (d *doctor) writable(setting, path string) bool {
 	info, err := os.Stat(at)
 	if errors.Is(err, os.ErrNotExist) {
 		at = filepath.Dir(at)
-	} else if err == nil && info.IsDir() {
-		d.say(setting, Failure, "%s is a directory: name a file", path)
+	} else if err == nil && info.Mode().Type()&(os.ModeDir|os.ModeSocket) != 0 {
+		what := map[bool]string{true: "directory", false: "socket"}[info.IsDir()]
+		d.say(setting, Failure, "%s is a %s: name a file", path, what)
 		return false
 	}
 	if err = unix.Access(at, unix.W_OK); err != nil {

@@ -2,6 +2,7 @@ package serverside
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,5 +66,29 @@ func TestLogLinks(t *testing.T) {
 	}
 	if failed := tried(); !strings.Contains(failed, "is a link of another user: delete it") {
 		t.Errorf("a link of another user: %q", failed)
+	}
+}
+
+// TestOtherKinds finds a socket where a log belongs, and a file where the socket of server.push.from
+// belongs. A server would start with neither; it replaces a socket.
+func TestOtherKinds(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "f", "")
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	d := &doctor{c: &config.Config{}}
+	if d.writable("server.access-log", filepath.Join(dir, "s")) || !strings.Contains(d.found[0].Detail, "is a socket: name a file") {
+		t.Errorf("a log: %v", d.found)
+	}
+	for path, want := range map[string]string{"s": "", "f": "exists and is not a socket: remove it", "new": "", "f/new": "make the directory"} {
+		d := &doctor{c: &config.Config{}}
+		d.c.Server.Push.From = "unix:" + filepath.Join(dir, path)
+		d.ports(false)
+		if len(d.found) != min(len(want), 1) || want != "" && (d.found[0].Verdict != Failure || !strings.Contains(d.found[0].Detail, want)) {
+			t.Errorf("a socket at %s: %v", path, d.found)
+		}
 	}
 }
