@@ -126,7 +126,7 @@ func TestCAHealth(t *testing.T) {
 	for _, ends := range []time.Duration{-time.Second, 13 * 24 * time.Hour} {
 		s := &Service{base: &base{Devices: &keys.Authority{CA: &x509.Certificate{NotBefore: now.Add(-time.Hour), NotAfter: now.Add(ends)}}}}
 		noteCA(s, "ca.pem")
-		if got := s.checkCertificates(now)[0]; got.Name != "server.enrollment.ca" || got.Verdict != Warning || !strings.Contains(got.Detail, "restart the server") {
+		if got := s.checkCertificates(now)[0]; got.Name != "server.enrollment.ca" || got.Verdict != Warning || !strings.Contains(got.Detail, "no server starts with an expired one: ") || !strings.Contains(got.Detail, "restart the server") {
 			t.Errorf("it ends in %v: %+v", ends, got)
 		}
 		if got := s.certificateValues(); len(got) != 1 || got[0].Labels[1] != [2]string{"file", "ca.pem"} {
