@@ -95,6 +95,15 @@ func await(t *testing.T, what string, condition func() bool) {
 	}
 }
 
+// awaitMaking waits until a server makes its state, which has its own name only when it is whole.
+func awaitMaking(t *testing.T, dir string) {
+	t.Helper()
+	await(t, "the state file", func() bool {
+		making, err := filepath.Glob(filepath.Join(dir, ".new-*"))
+		return err == nil && len(making) > 0
+	})
+}
+
 // has reports whether the process has a file open, as Linux tells.
 func (c *child) has(path string) bool {
 	all := filepath.Join("/proc", strconv.Itoa(c.Process.Pid), "fd")
@@ -126,7 +135,7 @@ func TestStopStart(t *testing.T) {
 	write(t, dir, "keys", closedKeys())
 	write(t, dir, "c.yaml", "keystore: {uri: \"soft:keys\", pin: \"fd:0\"}\nserver: {state: s.db, shutdown: 1s, listen: \"127.0.0.1:0\"}\n")
 	c := launch(t, dir, "serve", "--init-state", "--config", "c.yaml")
-	await(t, "the state file", func() bool { _, err := os.Stat(filepath.Join(dir, "s.db")); return err == nil })
+	awaitMaking(t, dir)
 	c.signal(syscall.SIGTERM)
 	c.forced(time.Second, 6*time.Second, "it did not end within 1s", "the key store to open")
 }
