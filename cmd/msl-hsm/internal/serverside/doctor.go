@@ -203,7 +203,7 @@ func (d *doctor) socket(path string) {
 	if errors.Is(err, unix.ENOENT) && strings.HasPrefix(dir, "/run/") {
 		d.say("port", Warning, "%s, for server.push.from, is not there: systemd makes it for a service with RuntimeDirectory=%s; without systemd, make it", dir, strings.TrimPrefix(dir, "/run/"))
 	} else if err != nil {
-		d.say("port", Failure, "no socket can be made in %s: %s: make the directory, choose another path in server.push.from, or run this as the user of the server", dir, err)
+		d.say("port", Failure, "no socket can be made: %s", exit.OneLine(unwritable("server.push.from", dir, err)))
 	}
 }
 

@@ -88,12 +88,24 @@ func (d *doctor) writable(setting, path string) bool {
 		return false
 	}
 	if err = unix.Access(at, unix.W_OK); err != nil {
-		err = fmt.Errorf("%s cannot be written: %w: correct the path, make its directory, change who may write there, or run this as the user of the server", at, err)
+		err = unwritable(setting, at, err)
 	} else if fs := (unix.Statfs_t{}); unix.Statfs(at, &fs) == nil && full(fs) {
 		d.say(setting, Warning, "the disk of %s is full, so it cannot grow: free disk space", at)
 		return true
 	}
 	return d.judge(setting, err, "%s can be written", at)
+}
+
+// unwritable adds the next step to why nothing can be written at a path.
+func unwritable(setting, at string, err error) error {
+	err = fmt.Errorf("%s cannot be written: %w", at, err)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("%w: make the directory, or choose another path in %s", err, setting)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: change who may write there, choose another path in %s, or run this as the user of the server", err, setting)
+	}
+	return err // package exit knows what to do
 }
 
 // leastRoom is the free disk space that needs no warning.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
 // TestDiskFull tells a full disk from a pipe, which has no room either.
@@ -52,7 +53,7 @@ func TestLogLinks(t *testing.T) {
 	if err := errors.Join(os.Symlink("between", path), os.Symlink("gone/log", between)); err != nil {
 		t.Fatal(err)
 	}
-	if failed := tried(); !strings.HasPrefix(failed, filepath.Join(dir, "gone")+" cannot be written: no such file or directory: correct the path, make its directory") {
+	if failed := tried(); !strings.HasPrefix(failed, filepath.Join(dir, "gone")+" cannot be written: no such file or directory: make the directory, or choose another path in server.audit.file") {
 		t.Errorf("two links: %q", failed)
 	}
 	if err := os.Mkdir(filepath.Join(dir, "gone"), 0o700); err != nil {
@@ -83,12 +84,25 @@ func TestOtherKinds(t *testing.T) {
 	if d.writable("server.access-log", filepath.Join(dir, "s")) || !strings.Contains(d.found[0].Detail, "is a socket: name a file") {
 		t.Errorf("a log: %v", d.found)
 	}
-	for path, want := range map[string]string{"s": "", "f": "exists and is not a socket: remove it", "new": "", "f/new": "make the directory"} {
+	for path, want := range map[string]string{"s": "", "f": "exists and is not a socket: remove it", "new": "", "f/new": "not a directory; correct the path"} {
 		d := &doctor{c: &config.Config{}}
 		d.c.Server.Push.From = "unix:" + filepath.Join(dir, path)
 		d.ports(false)
 		if len(d.found) != min(len(want), 1) || want != "" && (d.found[0].Verdict != Failure || !strings.Contains(d.found[0].Detail, want)) {
 			t.Errorf("a socket at %s: %v", path, d.found)
+		}
+	}
+}
+
+// TestUnwritable says for each reason why a log cannot be written what helps against that.
+func TestUnwritable(t *testing.T) {
+	for err, want := range map[error]string{
+		unix.ENOENT: "/l cannot be written: no such file or directory: make the directory, or choose another path in server.access-log",
+		unix.EACCES: "/l cannot be written: permission denied: change who may write there, choose another path in server.access-log, or run this as the user of the server",
+		unix.EROFS:  "/l cannot be written: read-only file system; mount it for writing; if it became read-only on its own, the kernel log says why",
+	} {
+		if got := exit.OneLine(unwritable("server.access-log", "/l", err)); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }
