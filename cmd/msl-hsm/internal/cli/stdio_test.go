@@ -100,10 +100,7 @@ func TestOneSignal(t *testing.T) {
 	write(t, dir, "keys", closedKeys())
 	write(t, dir, "c.yaml", "keystore: {uri: \"soft:keys\", pin: \"fd:0\"}\nserver: {state: s.db, shutdown: 1s, listen: \"127.0.0.1:0\"}\n")
 	c := launch(t, dir, "serve", "--init-state", "--config", "c.yaml")
-	await(t, "the state file that is being made", func() bool {
-		found, err := filepath.Glob(filepath.Join(dir, ".new-*"))
-		return err == nil && len(found) > 0
-	})
+	awaitMaking(t, dir)
 	for range 5 {
 		c.signal(syscall.SIGTERM)
 	}

@@ -119,6 +119,15 @@ func closedKeys() string {
 	return text + string(sum[:])
 }
 
+// awaitMaking waits until a file is being made in a directory.
+func awaitMaking(t *testing.T, dir string) {
+	t.Helper()
+	await(t, "the new file", func() bool {
+		found, err := filepath.Glob(filepath.Join(dir, ".new-*"))
+		return err == nil && len(found) > 0
+	})
+}
+
 // TestStopStart has a server whose start hangs: it waits for a passphrase.
 func TestStopStart(t *testing.T) {
 	t.Parallel()
@@ -126,7 +135,7 @@ func TestStopStart(t *testing.T) {
 	write(t, dir, "keys", closedKeys())
 	write(t, dir, "c.yaml", "keystore: {uri: \"soft:keys\", pin: \"fd:0\"}\nserver: {state: s.db, shutdown: 1s, listen: \"127.0.0.1:0\"}\n")
 	c := launch(t, dir, "serve", "--init-state", "--config", "c.yaml")
-	await(t, "the state file", func() bool { _, err := os.Stat(filepath.Join(dir, "s.db")); return err == nil })
+	awaitMaking(t, dir)
 	c.signal(syscall.SIGTERM)
 	c.forced(time.Second, 6*time.Second, "it did not end within 1s", "the key store to open")
 }
