@@ -285,13 +285,19 @@ func (r *recovery) note(now time.Time, err error) {
 
 func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPause), longestPause) }
 
-// tell logs that the device was lost, or is back: once each.
+// tell logs that the device was lost, or is back: once each. That a lost one refuses the PIN is new:
+// waiting does not bring it back.
 func (r *recovery) tell(err error) {
-	if err != nil {
-		r.lost.Failed(err, func() { r.log.Error("device lost", "error", err) })
+	if err == nil {
+		r.lost.Worked(time.Now(), func() { r.log.Info("device back") })
 		return
 	}
-	r.lost.Worked(time.Now(), func() { r.log.Info("device back") })
+	_, before := r.lost.Last()
+	news := errors.Is(err, keystore.ErrPIN) && !passing(err) && !errors.Is(before, keystore.ErrPIN)
+	r.lost.Failed(err, func() { news = true })
+	if news {
+		r.log.Error("device lost", "error", err)
+	}
 }
 
 // renewNow opens the sessions anew; where that fails, or the caller knows that it

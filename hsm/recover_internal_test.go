@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -12,7 +13,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// TestAlternates has every second recovery fail: the log has few lines.
+// TestAlternates has every second recovery fail: the log has few lines. That the PIN is refused in the
+// end is one of them.
 func TestAlternates(t *testing.T) {
 	var log strings.Builder
 	r := &recovery{connection: &connection{log: slog.New(slog.NewTextHandler(&log, nil))}}
@@ -22,6 +24,13 @@ func TestAlternates(t *testing.T) {
 	}
 	if lost, back := strings.Count(log.String(), "device lost"), strings.Count(log.String(), "device back"); lost != 2 || back != 1 {
 		t.Errorf("lost %d times and back %d times:\n%s", lost, back, &log)
+	}
+	log.Reset()
+	for range 50 {
+		r.tell(fmt.Errorf("C_Login: CKR_PIN_INCORRECT: %w", keystore.ErrPIN))
+	}
+	if strings.Count(log.String(), "CKR_PIN_INCORRECT") != 1 {
+		t.Errorf("of a PIN that was refused: %q", log.String())
 	}
 	r.lost.Stop()
 }
