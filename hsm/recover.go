@@ -288,6 +288,9 @@ func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPa
 // tell logs that the device was lost, or is back: once each. That a lost one refuses the PIN is new:
 // waiting does not bring it back.
 func (r *recovery) tell(err error) {
+	if errors.Is(err, keystore.ErrClosed) {
+		return
+	}
 	if err == nil {
 		r.lost.Worked(time.Now(), func() { r.log.Info("device back") })
 		return

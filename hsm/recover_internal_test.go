@@ -14,7 +14,7 @@ import (
 )
 
 // TestAlternates has every second recovery fail: the log has few lines. That the PIN is refused in the
-// end is one of them.
+// end is one of them, and that the store was closed is none.
 func TestAlternates(t *testing.T) {
 	var log strings.Builder
 	r := &recovery{connection: &connection{log: slog.New(slog.NewTextHandler(&log, nil))}}
@@ -27,12 +27,17 @@ func TestAlternates(t *testing.T) {
 	}
 	log.Reset()
 	for range 50 {
+		r.tell(errClosed)
 		r.tell(fmt.Errorf("C_Login: CKR_PIN_INCORRECT: %w", keystore.ErrPIN))
 	}
 	if strings.Count(log.String(), "CKR_PIN_INCORRECT") != 1 {
 		t.Errorf("of a PIN that was refused: %q", log.String())
 	}
 	r.lost.Stop()
+	closed := &recovery{connection: r.connection}
+	if closed.tell(errClosed); strings.Contains(log.String(), "closed") {
+		t.Errorf("of a store that was closed: %q", log.String())
+	}
 }
 
 // TestPauses has recoveries fail: however long a device was away, the next try is not far.

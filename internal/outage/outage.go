@@ -33,6 +33,7 @@ type Outage struct {
 	ended  time.Time   // the outage before
 	row    int         // outages of which each began soon after the one before
 	end    *time.Timer // of the outage, unless it fails again; or nil
+	quit   bool        // after Stop
 }
 
 // Failed notes a failure. If an outage begins with it, tell is called.
@@ -58,7 +59,7 @@ func (o *Outage) Failed(err error, tell func()) {
 func (o *Outage) Worked(began time.Time, tell func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.err == nil || o.end != nil || began.Before(o.failed) {
+	if o.quit || o.err == nil || o.end != nil || began.Before(o.failed) {
 		return
 	}
 	left := time.Until(o.failed.Add(o.hold()))
@@ -91,10 +92,11 @@ func (o *Outage) Hold() time.Duration {
 	return o.hold()
 }
 
-// Stop keeps an outage from ending later.
+// Stop is for something that is closed: no outage of it ends anymore.
 func (o *Outage) Stop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.quit = true
 	o.stop()
 }
 
