@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// least and most bound how long something must work before it counts as working again,
+	// least and most bound how long something must not fail before it counts as working again,
 	// if that did not last before.
 	least = 10 * time.Second
 	most  = time.Minute
@@ -21,9 +21,9 @@ const (
 )
 
 // An Outage is what is known about something that may fail. The first times that it works
-// again are believed at once. If it fails again soon, it counts as failing until it has
-// worked for ten seconds, and for twice as long each further time, up to a minute. The
-// zero Outage is ready for use, and works. It is safe for concurrent use.
+// again are believed at once. If it fails again soon, it counts as failing until it works and
+// has not failed for ten seconds, and for twice as long each further time, up to a minute.
+// The zero Outage is ready for use, and works. It is safe for concurrent use.
 type Outage struct {
 	Trust int // times in a row that the end of an outage is believed at once; zero means 1
 
