@@ -33,7 +33,7 @@ func Make(dir, label string, userPIN, soPIN []byte) error {
 	if err != nil {
 		return err
 	}
-	tokens := filepath.Join(dir, "tokens")
+	tokens := filepath.Join(filepath.Dir(config), "tokens") // absolute: a module may leave the working directory
 	unlock, err := lock(tokens)
 	if err != nil {
 		return err

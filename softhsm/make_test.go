@@ -64,7 +64,8 @@ func TestMakeFar(t *testing.T) {
 	if err := os.Symlink(far, filepath.Join(dir, "tokens")); err != nil {
 		t.Fatal(err)
 	}
-	if err := softhsm.Make(dir, "far", []byte("1234"), []byte("12345678")); err != nil {
+	t.Chdir(dir)
+	if err := softhsm.Make(".", "far", []byte("1234"), []byte("12345678")); err != nil {
 		t.Fatal(err)
 	}
 	if made, err := os.ReadDir(far); err != nil || len(made) != 1 {
