@@ -285,29 +285,6 @@ func (r *recovery) note(now time.Time, err error) {
 
 func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPause), longestPause) }
 
-// tell logs that the device was lost, or is back: once each. That waiting does not bring it back is new.
-func (r *recovery) tell(err error) {
-	if errors.Is(err, keystore.ErrClosed) {
-		return
-	}
-	if err == nil {
-		r.lost.Worked(time.Now(), func() { r.log.Info("device back") })
-		return
-	}
-	_, before := r.lost.Last()
-	news := lasts(err) && !lasts(before)
-	r.lost.Failed(err, func() { news = true })
-	if news {
-		r.log.Error("device lost", "error", err)
-	}
-}
-
-// lasts reports whether only somebody who acts helps against why a device is lost: it refuses the PIN, or
-// is another one.
-func lasts(err error) bool {
-	return errors.Is(err, keystore.ErrPIN) && !passing(err) || errors.Is(err, errReplaced)
-}
-
 // renewNow opens the sessions anew; where that fails, or the caller knows that it
 // would, it initializes the module first, unless another store of this process
 // did so already, or is to be spared. This does not help if the token refused the PIN, but may
