@@ -93,10 +93,12 @@ func (a *access) readPIN(source PINSource, token tokenInfo) error {
 	return err
 }
 
+var errReplaced = errors.New("it was replaced by another token")
+
 // checkSame refuses a token that was put in place of the first one.
 func (a *access) checkSame(token tokenInfo) error {
 	if first := a.serial.Load(); first != nil && *first != token.Serial {
-		return fmt.Errorf("hsm: the PKCS #11 token %q has the serial number %s, and had %s: %w: it was replaced by another token", token.Label, safetext.String(token.Serial), safetext.String(*first), keystore.ErrUnavailable)
+		return fmt.Errorf("hsm: the PKCS #11 token %q has the serial number %s, and had %s: %w: %w", token.Label, safetext.String(token.Serial), safetext.String(*first), keystore.ErrUnavailable, errReplaced)
 	}
 	return nil
 }

@@ -285,15 +285,6 @@ func (r *recovery) note(now time.Time, err error) {
 
 func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPause), longestPause) }
 
-// tell logs that the device was lost, or is back: once each.
-func (r *recovery) tell(err error) {
-	if err != nil {
-		r.lost.Failed(err, func() { r.log.Error("device lost", "error", err) })
-		return
-	}
-	r.lost.Worked(time.Now(), func() { r.log.Info("device back") })
-}
-
 // renewNow opens the sessions anew; where that fails, or the caller knows that it
 // would, it initializes the module first, unless another store of this process
 // did so already, or is to be spared. This does not help if the token refused the PIN, but may

@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -12,7 +13,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// TestAlternates has every second recovery fail: the log has few lines.
+// TestAlternates has every second recovery fail: the log has few lines. That the PIN is refused in the
+// end, or the token is another one, is one of them, and that the store was closed is none.
 func TestAlternates(t *testing.T) {
 	var log strings.Builder
 	r := &recovery{connection: &connection{log: slog.New(slog.NewTextHandler(&log, nil))}}
@@ -23,7 +25,25 @@ func TestAlternates(t *testing.T) {
 	if lost, back := strings.Count(log.String(), "device lost"), strings.Count(log.String(), "device back"); lost != 2 || back != 1 {
 		t.Errorf("lost %d times and back %d times:\n%s", lost, back, &log)
 	}
+	serial := "1"
+	r.access.serial.Store(&serial)
+	for _, lasting := range []error{fmt.Errorf("C_Login: CKR_PIN_INCORRECT: %w", keystore.ErrPIN), r.access.checkSame(tokenInfo{Serial: "2"})} {
+		log.Reset()
+		r.tell(errors.New("still away"))
+		for range 50 {
+			r.tell(errClosed)
+			r.tell(lasting)
+		}
+		if strings.Count(log.String(), "device lost") != 1 || !strings.Contains(log.String(), lasting.Error()[:20]) {
+			t.Errorf("of %v: %q", lasting, log.String())
+		}
+	}
 	r.lost.Stop()
+	closed := &recovery{connection: r.connection}
+	log.Reset()
+	if closed.tell(errClosed); strings.Contains(log.String(), "closed") {
+		t.Errorf("of a store that was closed: %q", log.String())
+	}
 }
 
 // TestPauses has recoveries fail: however long a device was away, the next try is not far.

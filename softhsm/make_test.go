@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/miekg/pkcs11"
@@ -47,5 +48,40 @@ func TestMakeWhole(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, ".new-token")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("left what it was made in: %v", err)
+	}
+}
+
+// TestMakeFar makes a token where the tokens are on another file system, from which nothing can be
+// moved there.
+func TestMakeFar(t *testing.T) {
+	t.Setenv("SOFTHSM2_CONF", "")
+	far, err := os.MkdirTemp("/dev/shm", "softhsm")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer os.RemoveAll(far)
+	dir := t.TempDir()
+	if err := os.Symlink(far, filepath.Join(dir, "tokens")); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	if err := softhsm.Make(".", "far", []byte("1234"), []byte("12345678")); err != nil {
+		t.Fatal(err)
+	}
+	if made, err := os.ReadDir(far); err != nil || len(made) != 1 {
+		t.Errorf("made %v, %v", made, err)
+	}
+	if got, want := os.Getenv("SOFTHSM2_CONF"), filepath.Join(dir, "softhsm2.conf"); got != want {
+		t.Errorf("afterward this process uses %s, want %s", got, want)
+	}
+}
+
+// TestMakeNotModule has a module that is none: the tokens are not to blame.
+func TestMakeNotModule(t *testing.T) {
+	t.Setenv("SOFTHSM2_CONF", "")
+	t.Setenv("SOFTHSM2_MODULE", "/etc/passwd")
+	err := softhsm.Make(t.TempDir(), "label", []byte("1234"), []byte("12345678"))
+	if !errors.Is(err, keystore.ErrUnavailable) || strings.Contains(err.Error(), "permissions") {
+		t.Error(err)
 	}
 }

@@ -28,6 +28,11 @@ type Token struct {
 	SOPIN  []byte        // of a throwaway token
 }
 
+const (
+	configName = "softhsm2.conf"
+	tokenDir   = "directories.tokendir" // where the tokens are
+)
+
 // FindModule finds the library: at the path in SOFTHSM2_MODULE, or where the usual
 // distributions install it.
 func FindModule() (string, error) {
@@ -68,8 +73,8 @@ func Configure(dir string) (config string, err error) {
 	if err := os.MkdirAll(tokens, 0o700); err != nil {
 		return "", fmt.Errorf("softhsm: %w; name another directory", err)
 	}
-	config = filepath.Join(dir, "softhsm2.conf")
-	text := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n", tokens)
+	config = filepath.Join(dir, configName)
+	text := fmt.Sprintf("%s = %s\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n", tokenDir, tokens)
 	if err := atomicfile.Create(config, []byte(text), atomicfile.DefaultMode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("softhsm: %w", err)
 	}
@@ -88,7 +93,7 @@ func isFor(config, tokens string) error {
 	}
 	for line := range strings.Lines(string(text)) {
 		name, value, _ := strings.Cut(line, "=")
-		if strings.TrimSpace(name) != "directories.tokendir" {
+		if strings.TrimSpace(name) != tokenDir {
 			continue
 		}
 		there, err := os.Stat(strings.TrimSpace(value))

@@ -27,7 +27,7 @@ var elsewhere = map[string]string{
 	"internal/throwaway/throwaway.go":            "makes files that nobody keeps, or that others rename",
 	"softhsm/temp.go":                            "for tests",
 	"softhsm/clone.go":                           "for tests",
-	"softhsm/make.go":                            "moves the directory of a token that is whole",
+	"softhsm/make.go":                            "moves a directory of SoftHSM, and writes no file",
 	"tpm/tpmtest/ek.go":                          "for tests",
 	"internal/localsocket/localsocket.go":        "moves a socket, which has no content",
 }

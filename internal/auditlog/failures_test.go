@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 )
@@ -90,6 +92,35 @@ func TestRemoved(t *testing.T) {
 	if len(r.Findings) == 0 || strings.Count(log.String(), "was removed while it was open") != 1 {
 		t.Errorf("%+v\n%s", r, &log)
 	}
+}
+
+// TestClosedMeanwhile closes a log that has worked again for a moment: nothing is told later.
+func TestClosedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		l, err := auditlog.Open(auditlog.Config{Path: filepath.Join(t.TempDir(), "audit"), Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			empty := l.Fill()
+			l.Record(auditlog.Record{Event: "late"})
+			if err := l.Reopen(nil); l.Err() == nil {
+				t.Fatalf("nothing is wrong with a full disk: %v", err)
+			}
+			empty()
+			if err := errors.Join(l.Reopen(nil), l.Err()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if got := strings.Count(log.String(), "can be written again"); got != 1 {
+			t.Errorf("back %d times:\n%s", got, &log)
+		}
+	})
 }
 
 // TestRemovedMeanwhile removes the file of a log that cannot be written: that is told, too.

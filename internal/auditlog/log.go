@@ -259,6 +259,7 @@ func (l *Log) writeOut() {
 
 func (l *Log) end() error {
 	l.checkpoint()
+	l.Outage.Stop()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = true

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// least and most bound how long something must work before it counts as working again,
+	// least and most bound how long something must not fail before it counts as working again,
 	// if that did not last before.
 	least = 10 * time.Second
 	most  = time.Minute
@@ -21,9 +21,9 @@ const (
 )
 
 // An Outage is what is known about something that may fail. The first times that it works
-// again are believed at once. If it fails again soon, it counts as failing until it has
-// worked for ten seconds, and for twice as long each further time, up to a minute. The
-// zero Outage is ready for use, and works. It is safe for concurrent use.
+// again are believed at once. If it fails again soon, it counts as failing until it works and
+// has not failed for ten seconds, and for twice as long each further time, up to a minute.
+// The zero Outage is ready for use, and works. It is safe for concurrent use.
 type Outage struct {
 	Trust int // times in a row that the end of an outage is believed at once; zero means 1
 
@@ -33,6 +33,7 @@ type Outage struct {
 	ended  time.Time   // the outage before
 	row    int         // outages of which each began soon after the one before
 	end    *time.Timer // of the outage, unless it fails again; or nil
+	quit   bool        // after Stop
 }
 
 // Failed notes a failure. If an outage begins with it, tell is called.
@@ -58,7 +59,7 @@ func (o *Outage) Failed(err error, tell func()) {
 func (o *Outage) Worked(began time.Time, tell func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.err == nil || o.end != nil || began.Before(o.failed) {
+	if o.quit || o.err == nil || o.end != nil || began.Before(o.failed) {
 		return
 	}
 	left := time.Until(o.failed.Add(o.hold()))
@@ -91,10 +92,11 @@ func (o *Outage) Hold() time.Duration {
 	return o.hold()
 }
 
-// Stop keeps an outage from ending later.
+// Stop is for something that is closed: no outage of it ends anymore.
 func (o *Outage) Stop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.quit = true
 	o.stop()
 }
 

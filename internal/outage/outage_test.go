@@ -58,3 +58,21 @@ func TestOlder(t *testing.T) {
 		t.Errorf("%v at %v", err, at)
 	}
 }
+
+// TestStop has something work that was closed during an outage, after the call or since before it.
+func TestStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var o Outage
+		for range 2 {
+			o.Failed(errors.New("full"), func() {})
+			o.Worked(time.Now(), func() {})
+		}
+		for range 2 {
+			o.Failed(errors.New("full"), func() {})
+			o.Worked(time.Now(), func() { t.Error("back after Stop") })
+			o.Stop()
+			o.Worked(time.Now(), func() { t.Error("back, after Stop") })
+			time.Sleep(most)
+		}
+	})
+}

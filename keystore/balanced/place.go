@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -253,7 +254,7 @@ func (s *tokens) pinPause(p *place, unclear int, why error) time.Duration {
 }
 
 // tell notes what an examination found, logs what is new, and reports whether the token
-// is fit. That a lost token has other keys is new: waiting does not bring it back.
+// is fit. That a lost token has other keys, or refuses the PIN, is new: waiting does not bring it back.
 func (s *tokens) tell(p *place, why, err error) bool {
 	if s.isClosed() {
 		return false
@@ -263,7 +264,9 @@ func (s *tokens) tell(p *place, why, err error) bool {
 		p.lost.Worked(time.Now(), func() { s.log.Info("token back", "token", p.name) })
 		return true
 	}
-	news := errors.Is(err, ErrDifferent) && !errors.Is(why, ErrDifferent)
+	news := slices.ContainsFunc([]error{ErrDifferent, keystore.ErrPIN}, func(lasts error) bool {
+		return errors.Is(err, lasts) && !errors.Is(why, lasts)
+	})
 	p.lost.Failed(err, func() { news = true })
 	if news {
 		s.log.Error("token lost", "token", p.name, "error", err)

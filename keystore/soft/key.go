@@ -20,13 +20,18 @@ type material struct {
 	mu    sync.RWMutex
 	wiped bool
 
+	*substance
+	public crypto.PublicKey // stays when the rest is wiped
+}
+
+// A substance is what nobody may see. No verb of package fmt prints it: even where one does not fit,
+// it follows only one of the two pointers that lead here from a store or a key.
+type substance struct {
 	raw    []byte        // a secret key
 	unused *sync.Pool    // what takes long to make of raw: keyed hash.Hash values of an HMAC key, modes of a cipher key
 	block  cipher.Block  // raw as another AES key, expanded once
 	cmac   *cmac         // for an AES-CMAC key
 	pair   crypto.Signer // an RSA or ECDSA key
-
-	public crypto.PublicKey // stays when the rest is wiped
 }
 
 // secret makes the material of a secret key and keeps a copy of raw.
@@ -34,7 +39,7 @@ func secret(a keystore.Algorithm, raw []byte) (*material, error) {
 	if len(raw) != a.Size() {
 		return nil, fmt.Errorf("soft: %v key of %d bytes: %w", a, len(raw), keystore.ErrBadData)
 	}
-	m := &material{raw: slices.Clone(raw)}
+	m := &material{substance: &substance{raw: slices.Clone(raw)}}
 	var err error
 	switch a {
 	case keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.SealMAC256:
@@ -69,7 +74,7 @@ func pair(a keystore.Algorithm, signer crypto.Signer) (*material, error) {
 	if a.Secret() || bits == 0 || bits != a.Size() {
 		return nil, fmt.Errorf("soft: %T is not a key for %v: %w", signer, a, keystore.ErrWrongKey)
 	}
-	return &material{pair: signer, public: signer.Public()}, nil
+	return &material{substance: &substance{pair: signer}, public: signer.Public()}, nil
 }
 
 func (m *material) wipe() {
@@ -77,7 +82,7 @@ func (m *material) wipe() {
 	defer m.mu.Unlock()
 	m.wiped = true
 	clear(m.raw)
-	m.raw, m.unused, m.block, m.cmac, m.pair = nil, nil, nil, nil, nil
+	*m.substance = substance{}
 }
 
 // A key is what every kind of key has in common.

@@ -99,7 +99,7 @@ func TestRFC4231(t *testing.T) {
 		{rep("aa", 131), hex.EncodeToString([]byte("This is a test using a larger than block-size key and a larger than block-size data. The key needs to be hashed before being used by the HMAC algorithm.")), "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2"},
 	} {
 		key, data := unhex(t, test.key), unhex(t, test.data)
-		m := &material{unused: hmacPool(key)}
+		m := &material{substance: &substance{unused: hmacPool(key)}}
 		if len(key) <= 32 {
 			var err error
 			if m, err = secret(keystore.HMACSHA256, append(key, make([]byte, 32-len(key))...)); err != nil {

@@ -187,7 +187,7 @@ func TestRecordedDerivation(t *testing.T) {
 	}
 	for _, test := range v.Derivation.Cases {
 		outer := hmacPool(v.Derivation.Salt)
-		inner := (&material{unused: outer}).hmac(nil, append(bytes.Clone(test.Encryption), test.HMAC...))
+		inner := (&material{substance: &substance{unused: outer}}).hmac(nil, append(bytes.Clone(test.Encryption), test.HMAC...))
 		s := New()
 		defer s.Close()
 		got, err := provisionSecret(t, s, keystore.HMACSHA256, inner).(keystore.MAC).Sum(v.Derivation.Info)

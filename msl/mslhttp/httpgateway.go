@@ -74,21 +74,29 @@ func (g *HTTPGateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.
 	return answerHTTP(w, response, request.Method)
 }
 
-// lengthOf finds the length of the body, for a service that reads only requests that state it, or
-// returns -1. For other services a request is streamed, since its sender may wait for an answer.
+// lengthOf finds the length of the body of a request that does not state it, for a service that reads
+// only those that do, or returns -1. Other requests are streamed, since their sender may wait for an
+// answer.
 func (g *HTTPGateway) lengthOf(m *msl.Message) (int64, error) {
 	if !g.Upstream.Whole {
 		return -1, nil
 	}
-	_, all, err := m.ReadAhead(cmp.Or(g.Upstream.Buffer, defaultBuffer))
-	if err != nil || !all {
-		return -1, err
+	for _, size := range []int{1, cmp.Or(g.Upstream.Buffer, defaultBuffer)} {
+		_, all, err := m.ReadAhead(size)
+		if err != nil {
+			return -1, err
+		}
+		request, err := httpform.DecodeRequest(m.Ahead())
+		switch {
+		case err == nil && request.ContentLength >= 0:
+			return -1, nil
+		case all && err != nil:
+			return -1, err
+		case all:
+			return io.Copy(io.Discard, request.Body)
+		}
 	}
-	request, err := httpform.DecodeRequest(m.Ahead())
-	if err != nil || request.ContentLength >= 0 {
-		return -1, err
-	}
-	return io.Copy(io.Discard, request.Body)
+	return -1, nil
 }
 
 // setLength states the length of a request that does not.

@@ -2,6 +2,7 @@ package mslhttp
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -107,6 +108,41 @@ func TestHTTPGatewayLength(t *testing.T) {
 				t.Errorf("%q, %v; want %q", got, err, c.want)
 			}
 		})
+	}
+}
+
+// TestHTTPGatewayStated has a request that states its length, for a service that reads no others: it
+// is streamed, since nothing has to be found out.
+func TestHTTPGatewayStated(t *testing.T) {
+	counts := service(t, func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, r.ContentLength, " ", n, " ", err)
+	})
+	const size = 500_000
+	form, err := httpform.EncodeRequest(&http.Request{
+		Method: "POST", URL: &url.URL{Path: "/x"}, ContentLength: size, Body: io.NopCloser(strings.NewReader(strings.Repeat("x", size))),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &HTTPGateway{Upstream: &Upstream{Targets: []Target{counts}, Whole: true}, Rules: HTTPRules{Paths: []string{"/"}}}
+	ahead := int64(0)
+	answer, err := ask(t, noneClient(t, serve(t, &Handler{Handle: func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		if _, err := g.lengthOf(m); err != nil {
+			return err
+		}
+		ahead, _, _ = m.ReadAhead(1)
+		return g.Handle(ctx, w, m)
+	}})), data)
+	if err != nil || !strings.HasSuffix(answer, fmt.Sprintf("%d %d <nil>", size, size)) {
+		t.Errorf("%q, %v", answer, err)
+	}
+	if ahead > size/2 {
+		t.Errorf("%d bytes were read ahead", ahead)
 	}
 }
 

@@ -198,7 +198,7 @@ func (u *Upstream) Do(m *msl.Message, r *http.Request) (*http.Response, error) {
 			u.Report(m, callOf(p, response, time.Since(began), failed))
 		}
 		if failed == nil {
-			u.returned(p)
+			u.returned(p, began)
 			return response, nil
 		}
 		final := a.judge(failed)

@@ -306,7 +306,7 @@ func TestUpstreamContinues(t *testing.T) {
 			down.failed(p, err)
 		} else {
 			r.Body.Close()
-			down.returned(p)
+			down.returned(p, time.Now())
 		}
 	}
 	for range 3 {
@@ -331,7 +331,7 @@ func TestUpstreamContinues(t *testing.T) {
 		former := &Upstream{Targets: down.Targets, Check: HealthCheck{Path: "/"}}
 		next := &Upstream{Targets: down.Targets, Check: HealthCheck{Path: path}}
 		former.open()
-		former.diagnose(former.places[1], errors.New("sick"))
+		former.diagnose(former.places[1], time.Now(), errors.New("sick"))
 		next.Continue(former)
 		if next.places[1].fit(time.Now()) != want {
 			t.Errorf("after a failed check, with check %q: %v, want %v", path, !want, want)

@@ -42,8 +42,9 @@ func (u *Upstream) watch(ctx context.Context, p *place) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
+		began := time.Now()
 		if err := u.check(ctx, p, cmp.Or(u.Check.Timeout, min(defaultCheckTimeout, interval))); ctx.Err() == nil {
-			u.diagnose(p, err)
+			u.diagnose(p, began, err)
 		}
 		select {
 		case <-tick.C:
@@ -74,16 +75,16 @@ func (u *Upstream) check(ctx context.Context, p *place, patience time.Duration) 
 	return nil
 }
 
-func (u *Upstream) diagnose(p *place, err error) {
+// diagnose records the result of a check that began then.
+func (u *Upstream) diagnose(p *place, began time.Time, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
 		p.health.Failed(err, func() { u.log(slog.LevelWarn, "upstream fails its health check", p, slog.Any("error", err)) })
 	} else {
-		p.health.Worked(time.Now(), func() { u.log(slog.LevelInfo, "upstream passes its health check again", p) })
+		p.health.Worked(began, func() { u.log(slog.LevelInfo, "upstream passes its health check again", p) })
 	}
-	p.tried, p.why = time.Now(), err
-	if p.sick = err != nil; !p.sick {
-		u.reached(p)
+	if p.sick = err != nil; p.sick || u.reached(p, began) {
+		p.tried, p.why = time.Now(), err
 	}
 }

@@ -78,22 +78,28 @@ func (u *Upstream) failed(p *place, err error) {
 	p.spare = p.tried.Add(cmp.Or(u.Rest, defaultRest))
 }
 
-// returned records that a connection was made.
-func (u *Upstream) returned(p *place) {
+// returned records that a request that began then was answered.
+func (u *Upstream) returned(p *place, began time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	u.reached(p)
-	if !p.sick {
+	if u.reached(p, began) && !p.sick {
 		p.tried, p.why = time.Now(), nil
 	}
 }
 
-// reached makes the place count as one that can be reached. Its mutex must be held.
-func (u *Upstream) reached(p *place) {
-	if !p.spare.IsZero() {
-		p.reach.Worked(time.Now(), func() { u.log(slog.LevelInfo, "upstream can be reached again", p) })
-		p.spare = time.Time{}
+// reached makes the place count as one that can be reached, as something shows that began then, and
+// reports whether it does. What began before the last failure shows nothing: a service that stops
+// answers what it has, and takes no more. The mutex of the place must be held.
+func (u *Upstream) reached(p *place, began time.Time) bool {
+	if p.spare.IsZero() {
+		return true
 	}
+	if at, err := p.reach.Last(); err != nil && began.Before(at) {
+		return false
+	}
+	p.reach.Worked(began, func() { u.log(slog.LevelInfo, "upstream can be reached again", p) })
+	p.spare = time.Time{}
+	return true
 }
 
 func (u *Upstream) log(level slog.Level, what string, p *place, attrs ...slog.Attr) {

@@ -95,7 +95,7 @@ func (h *WebSocketHandler) log(r *http.Request, err error) {
 // A WebSocketDialer makes connections to a [WebSocketHandler]. The zero value is ready
 // for use.
 type WebSocketDialer struct {
-	Client *http.Client // nil means http.DefaultClient
+	Client *http.Client // nil means a client with the defaults of net/http
 	Header http.Header  // of the request, may be nil
 
 	// Idle is how long a read may wait for the peer to send, and a write for it to

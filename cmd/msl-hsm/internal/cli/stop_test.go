@@ -95,15 +95,6 @@ func await(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// awaitMaking waits until a server makes its state, which has its own name only when it is whole.
-func awaitMaking(t *testing.T, dir string) {
-	t.Helper()
-	await(t, "the state file", func() bool {
-		making, err := filepath.Glob(filepath.Join(dir, ".new-*"))
-		return err == nil && len(making) > 0
-	})
-}
-
 // has reports whether the process has a file open, as Linux tells.
 func (c *child) has(path string) bool {
 	all := filepath.Join("/proc", strconv.Itoa(c.Process.Pid), "fd")
@@ -126,6 +117,15 @@ func closedKeys() string {
 	text := "msl-hsm soft keys\n" + strings.Repeat("\x02", 64)
 	sum := sha256.Sum256([]byte(text))
 	return text + string(sum[:])
+}
+
+// awaitMaking waits until a file is being made in a directory.
+func awaitMaking(t *testing.T, dir string) {
+	t.Helper()
+	await(t, "the new file", func() bool {
+		found, err := filepath.Glob(filepath.Join(dir, ".new-*"))
+		return err == nil && len(found) > 0
+	})
 }
 
 // TestStopStart has a server whose start hangs: it waits for a passphrase.

@@ -40,7 +40,7 @@ func ReadCertificates(what, path string) ([]*x509.Certificate, error) {
 		all = append(all, certificate)
 	}
 	if len(all) == 0 {
-		return nil, exit.Usagef("%s: %s has no PEM block CERTIFICATE: name a file of certificates, in PEM", what, path)
+		return nil, exit.Usagef("%s: %s has no PEM block CERTIFICATE: name a file of certificates in PEM", what, path)
 	}
 	return all, nil
 }

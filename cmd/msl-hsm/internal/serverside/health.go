@@ -120,7 +120,7 @@ func stillOut(o *outage.Outage) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("it failed again %v ago, and counts as failing until it has worked for %v: %w", time.Since(at).Round(time.Second), o.Hold(), err)
+	return fmt.Errorf("it failed again %v ago, and counts as failing until it has not failed for %v: %w", time.Since(at).Round(time.Second), o.Hold(), err)
 }
 
 func (s *Service) checkKeyStore(ctx context.Context) Check {
