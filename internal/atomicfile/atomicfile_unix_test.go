@@ -95,7 +95,7 @@ func TestForeignLink(t *testing.T) {
 		t.Skip(err)
 	}
 	for _, path := range []string{link, symlink(t, "link", filepath.Join(dir, "own"))} {
-		if err := Replace(path, []byte("new"), 0); !errors.Is(err, errForeignLink) {
+		if err := Replace(path, []byte("new"), 0); !errors.Is(err, ErrForeignLink) {
 			t.Errorf("through a link of another user: %v", err)
 		}
 	}
@@ -141,7 +141,7 @@ func TestOpen(t *testing.T) {
 			t.Skip(err)
 		}
 		for _, path := range []string{link, symlink(t, name, link+"-own")} {
-			if err := through(path); !errors.Is(err, errForeignLink) {
+			if err := through(path); !errors.Is(err, ErrForeignLink) {
 				t.Errorf("through a link of another user to %s: %v", to, err)
 			}
 		}

@@ -12,10 +12,12 @@ import (
 // maxLinks is the number of links that Linux follows for one path (path_resolution(7)).
 const maxLinks = 40
 
+// ErrForeignLink: another user, who is not root, made a link on the way.
+var ErrForeignLink = errors.New("it is a link of another user: delete it, or name the file that it leads to")
+
 var (
-	errForeignLink = errors.New("it is a link of another user: delete it, or name the file that it leads to")
-	errDangling    = errors.New("the link leads to no file: delete it, or make the file that it names")
-	errNotFile     = errors.New("something other than a file is there: name another path")
+	errDangling = errors.New("the link leads to no file: delete it, or make the file that it names")
+	errNotFile  = errors.New("something other than a file is there: name another path")
 )
 
 // settle follows the links at path to the file that a rename must replace.
@@ -45,7 +47,7 @@ func resolve(path string) (end string, info fs.FileInfo, err error) {
 		case info.Mode().Type() != fs.ModeSymlink, kernels(path):
 			return path, info, nil
 		case !Trusted(info):
-			return "", nil, errForeignLink
+			return "", nil, ErrForeignLink
 		}
 		if path, err = follow(path); err != nil {
 			return "", nil, err

@@ -259,7 +259,7 @@ func (c *TLSConn) answerPlain(err error) {
 	}
 	c.wire.Conn.SetWriteDeadline(time.Now().Add(lingerTime))
 	if start := string(record.RecordHeader[:]); strings.HasPrefix(start, "POST ") || strings.HasPrefix(start, "GET /") || strings.HasPrefix(start, "HEAD ") {
-		_, _ = io.WriteString(c.wire.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nThis server speaks TLS: write https:// in its URL.\n")
+		_, _ = io.WriteString(c.wire.Conn, "HTTP/1.0 400 Bad Request\r\n\r\n"+speaksTLS+": write https:// in its URL.\n")
 		return
 	}
 	_, _ = c.wire.Write([]byte{recordAlert, 3, 1, 0, 2, tlsalert.FatalByte, byte(tlsalert.UnexpectedMessage)})

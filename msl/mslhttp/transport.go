@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
@@ -56,15 +57,24 @@ func statusError(r *http.Response) *StatusError {
 	return &StatusError{Status: r.StatusCode, RetryAfter: r.Header.Get("Retry-After"), WantsTLS: wantsTLS(r)}
 }
 
+// speaksTLS begins what a server of this package answers to a client without TLS.
+const speaksTLS = "This server speaks TLS"
+
+// tellsTLS matches what the servers of Go, nginx and Apache, Tomcat, and this package say. Any
+// other answer may mention TLS, such as one about the header of a client certificate.
+var tellsTLS = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`HTTP request to an HTTPS server|plain HTTP(?: request was sent)? to (?:HTTPS|an SSL-enabled server) port|host and port requires TLS|` + speaksTLS)
+})
+
 // wantsTLS reports whether a server says that a request without TLS came to a port with TLS. There is
-// no status for that; the servers of Go, nginx, Apache and this package answer 400 and say it in words.
+// no status for that; they answer 400 and say it in words.
 func wantsTLS(r *http.Response) bool {
 	if r.StatusCode != http.StatusBadRequest || r.TLS != nil {
 		return false
 	}
 	said := make([]byte, 1024)
 	n, _ := r.Body.Read(said)
-	return regexp.MustCompile(`\b(?:HTTPS|TLS|SSL)\b`).Match(said[:n])
+	return tellsTLS().Match(said[:n])
 }
 
 // Error returns the status, and what to do about it.

@@ -30,3 +30,25 @@ func TestForeignConfiguration(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestForeignLink is in a directory with a link of another user to a configuration of this one, in
+// which relative paths would be paths in that directory.
+func TestForeignLink(t *testing.T) {
+	t.Setenv("MSL_HSM_CONFIG", "")
+	own := t.TempDir()
+	write(t, own, configHere, "keystore: {softhsm: ., uri: 'pkcs11:token=dev'}")
+	t.Chdir(t.TempDir())
+	if err := os.Symlink(own+"/"+configHere, configHere); err != nil {
+		t.Fatal(err)
+	}
+	p := &program{defaults: cheap}
+	if _, err := p.configure(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Lchown(configHere, 65534, 65534); err != nil {
+		t.Skip(err)
+	}
+	if _, err := p.configure(); exit.Code(err) != exit.Usage || !strings.Contains(err.Error(), "read msl-hsm.yaml: it belongs to another user: to use it") {
+		t.Error(err)
+	}
+}

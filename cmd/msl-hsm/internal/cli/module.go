@@ -36,9 +36,9 @@ of --keystore or of the configuration).
 
 All keys have labels that begin with "keystoretest-" and are destroyed at the end; no
 other key is touched. A token that already has such keys is refused; --clean destroys them
-first, and makes another test that is running on the token fail. The module runs in separate processes, so that a crash or a hang is a result. The
-test takes ten seconds with a token in software, and minutes with a device that is slow to
-make RSA keys.
+first, and makes another test that is running on the token fail. The module runs in
+separate processes, so that a crash or a hang is a result. The test takes ten seconds with a
+token in software, and minutes with a device that is slow to make RSA keys.
 
 Each check is ok, missing (the module says that it does not have it) or wrong. The last
 lines are a row for the table of modules in docs/hsm.md. The exit code is 1 if anything is

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -174,6 +175,8 @@ func Unread(err error) error {
 	switch {
 	case exit.Unreached(err):
 		return fmt.Errorf("the server cannot be reached: check that it runs, and the URL: %w", err)
+	case ofProxy(err):
+		return fmt.Errorf("the proxy that HTTP_PROXY names in the environment cannot be used: correct or unset that, or name the server in NO_PROXY: %w", err)
 	case exit.UntrustedCertificate(err) && exit.NotValidNow(err):
 		return fmt.Errorf("the TLS certificate of the server is not valid by the clock here: check that clock and, if it is right, the certificate and client.tls.roots in the configuration: %w", err)
 	case exit.UntrustedCertificate(err):
@@ -195,6 +198,12 @@ func Unread(err error) error {
 		return exit.OfKind(err, "%s", text)
 	}
 	return damaged(err)
+}
+
+// ofProxy reports whether a proxy, which net/http uses for http:// URLs, cannot be reached.
+func ofProxy(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, &dial) && dial.Op == "proxyconnect"
 }
 
 const closedEarly = "the server closed the connection without an answer: try again, and see the server's log"

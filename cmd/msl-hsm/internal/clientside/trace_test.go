@@ -2,12 +2,17 @@ package clientside
 
 import (
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
 // TestExplainNobody explains the refusal of a server whose scheme proves no identity.
@@ -38,6 +43,24 @@ func TestExplainCertificate(t *testing.T) {
 		err := Explain(&msl.PeerError{Response: msl.EntityDataReauth, Code: code}, config.Default())
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// TestUnreadProxy has a proxy in the environment that is not there, or that does not have the TLS in its
+// URL: the error is not about the server.
+func TestUnreadProxy(t *testing.T) {
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	for _, proxy := range []string{"http://127.0.0.1:1", strings.Replace(plain.URL, "http:", "https:", 1)} {
+		at, err := url.Parse(proxy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		web := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(at)}}
+		_, err = (&mslhttp.Transport{URL: "http://server.invalid/", Client: web}).RoundTrip(t.Context(), func(io.Writer) error { return nil })
+		if got := Unread(err); !strings.HasPrefix(got.Error(), "the proxy that HTTP_PROXY names in the environment cannot be used: ") {
+			t.Errorf("%s: %v", proxy, got)
 		}
 	}
 }

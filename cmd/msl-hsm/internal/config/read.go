@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"syscall"
 
@@ -16,14 +17,23 @@ func (c *Config) Read(path string) error { return readBy(plainfile.Read, c, path
 
 // ReadFound is Read of a file that nobody named, found in the working directory. It names
 // libraries to load, so one that belongs to neither this user nor root is refused: it would
-// run code of its owner for whoever comes to that directory.
+// run code of its owner for whoever comes to that directory. So is one to which a link of
+// another user leads: relative paths in it would be paths in that directory.
 func (c *Config) ReadFound(path string) error {
 	return readBy(readTrusted, c, path)
 }
 
 func readTrusted(path string) ([]byte, error) {
-	return plainfile.ReadIf(path, func(info fs.FileInfo) error {
-		if !atomicfile.Trusted(info) {
+	end, err := atomicfile.End(path)
+	if errors.Is(err, atomicfile.ErrForeignLink) {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errForeign}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return plainfile.ReadIf(end, func(info fs.FileInfo) error {
+		// what was opened, and no link that took its place meanwhile
+		if there, err := os.Lstat(end); err != nil || !os.SameFile(there, info) || !atomicfile.Trusted(info) {
 			return errForeign
 		}
 		return nil

@@ -19,5 +19,5 @@ type Peer struct {
 type Push struct {
 	Path   string `yaml:"path" example:"/push"`                       // path of the URL for WebSockets; default: none
 	Listen string `yaml:"listen" example:"127.0.0.1:8083"`            // address for TCP, as in stream; default: none
-	From   string `yaml:"from" example:"unix:/run/msl-hsm-push.sock"` // where programs on this machine post messages: a socket, or a loopback address
+	From   string `yaml:"from" example:"unix:/run/msl-hsm/push.sock"` // where programs on this machine post messages: a socket, or a loopback address
 }

@@ -195,6 +195,7 @@ func fileSystems() map[string]string {
 		"it is a directory":                   "name a file",
 		"is a directory":                      "name a file",
 		"it is a socket":                      "name a file",
+		"no such device or address":           "name a file, or a pipe whose reader runs",
 		"bad file descriptor":                 "it is not open: the program that starts msl-hsm must open it",
 		"it is a pipe to which nobody writes": "name a file, or a pipe whose writer runs",
 		"too many levels of symbolic links":   "it is a symbolic link to itself: name the file",

@@ -86,6 +86,7 @@ func TestFileSystems(t *testing.T) {
 		&fs.PathError{Op: "read", Path: "pin", Err: syscall.ESTALE}:                 "read pin: stale file handle; mount its file system again",
 		&fs.PathError{Op: "open", Path: "server.db", Err: syscall.EROFS}:            "open server.db: read-only file system; mount it for writing; if it became read-only on its own, the kernel log says why",
 		&fs.PathError{Op: "open", Path: "server.db", Err: syscall.EPERM}:            "open server.db: operation not permitted; lsattr shows whether the file is immutable (undo it with chattr -i); the kernel log says whether something else forbids it",
+		&fs.PathError{Op: "open", Path: "access.jsonl", Err: syscall.ENXIO}:         "open access.jsonl: no such device or address; name a file, or a pipe whose reader runs",
 		errors.New("running server: add: write server.db: no space left on device"): "running server: add: write server.db: no space left on device; make room on that disk, and try again",
 		fmt.Errorf("the PIN from fd:9: %w", syscall.EBADF):                          "the PIN from fd:9: bad file descriptor; it is not open: the program that starts msl-hsm must open it",
 		&net.OpError{Op: "listen", Net: "unix", Err: syscall.EINVAL}:                "listen unix: invalid argument; the path of a socket must not exceed 107 bytes: choose a shorter one",

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -284,7 +285,11 @@ func lowered(t *testing.T) (end func()) {
 
 func checkIs(t *testing.T, l accessLog, v Verdict, detail string) {
 	t.Helper()
-	if got := checkAccessLog(l); !slices.Equal(got, []Check{{"access log", v, detail}}) {
+	got := checkAccessLog(l)
+	for i := range got {
+		got[i].Detail = regexp.MustCompile(`\d+s ago`).ReplaceAllString(got[i].Detail, "0s ago") // on a busy machine
+	}
+	if !slices.Equal(got, []Check{{"access log", v, detail}}) {
 		t.Errorf("%v, want %s: %s", got, v, detail)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -186,11 +187,27 @@ func (d *doctor) ports(served bool) {
 		}
 	}
 	if path, ok := config.CutUnix(s.Push.From); ok {
-		dir := filepath.Dir(path)
-		if err := unix.Access(dir, unix.W_OK); err != nil {
-			d.say("port", Failure, "no socket can be made in %s: %s: make the directory, or choose another path in server.push.from", dir, err)
+		if verdict, text := trySocket(path); verdict != OK {
+			d.say("port", verdict, "%s", text)
 		}
 	}
+}
+
+// trySocket tries where the socket of server.push.from is made. The directory may be that of a service,
+// which is there only while it runs.
+func trySocket(path string) (Verdict, string) {
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+		return Failure, fmt.Sprintf("%s exists and is not a socket: remove it, or choose another path in server.push.from", path)
+	}
+	dir := filepath.Dir(path)
+	err := unix.Access(dir+"/", unix.W_OK)
+	if errors.Is(err, unix.ENOENT) && strings.HasPrefix(dir, "/run/") {
+		return Warning, fmt.Sprintf("%s, for server.push.from, is not there: systemd makes it for a service with RuntimeDirectory=%s; without systemd, make it", dir, strings.TrimPrefix(dir, "/run/"))
+	}
+	if err != nil {
+		return Failure, "no socket can be made: " + exit.OneLine(unwritable("server.push.from", dir, err))
+	}
+	return OK, ""
 }
 
 func (d *doctor) port(setting, address string) {

@@ -12,6 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 )
@@ -72,16 +73,22 @@ func (d *doctor) logs() {
 
 // writable reports whether a file can be written, or made.
 func (d *doctor) writable(setting, path string) bool {
-	at := path
-	info, err := os.Stat(path)
+	end, err := atomicfile.End(path)
+	if errors.Is(err, atomicfile.ErrForeignLink) {
+		d.say(setting, Failure, "%s", exit.OneLine(err))
+		return false
+	}
+	at := cmp.Or(end, path)
+	info, err := os.Stat(at)
 	if errors.Is(err, os.ErrNotExist) {
-		at = filepath.Dir(leadsTo(path))
-	} else if err == nil && info.IsDir() {
-		d.say(setting, Failure, "%s is a directory: name a file", path)
+		at = filepath.Dir(at)
+	} else if err == nil && info.Mode().Type()&(os.ModeDir|os.ModeSocket) != 0 {
+		what := map[bool]string{true: "directory", false: "socket"}[info.IsDir()]
+		d.say(setting, Failure, "%s is a %s: name a file", path, what)
 		return false
 	}
 	if err = unix.Access(at, unix.W_OK); err != nil {
-		err = fmt.Errorf("%s cannot be written: %w: correct the path, make its directory, or change who may write there", at, err)
+		err = unwritable(setting, at, err)
 	} else if fs := (unix.Statfs_t{}); unix.Statfs(at, &fs) == nil && full(fs) {
 		d.say(setting, Warning, "the disk of %s is full, so it cannot grow: free disk space", at)
 		return true
@@ -89,13 +96,16 @@ func (d *doctor) writable(setting, path string) bool {
 	return d.judge(setting, err, "%s can be written", at)
 }
 
-// leadsTo returns where a file would be made at a path: there, or where a link there leads.
-func leadsTo(path string) string {
-	target, err := os.Readlink(path)
-	if err == nil && !filepath.IsAbs(target) {
-		target = filepath.Join(filepath.Dir(path), target)
+// unwritable adds the next step to why nothing can be written at a path.
+func unwritable(setting, at string, err error) error {
+	err = fmt.Errorf("%s cannot be written: %w", at, err)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("%w: make the directory, or choose another path in %s", err, setting)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: change who may write there, choose another path in %s, or run this as the user of the server", err, setting)
 	}
-	return cmp.Or(target, path)
+	return err // package exit knows what to do
 }
 
 // leastRoom is the free disk space that needs no warning.

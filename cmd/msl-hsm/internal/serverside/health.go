@@ -259,7 +259,7 @@ type certificateFile struct {
 // valid.
 const (
 	reloadCertificate = "replace it and run msl-hsm admin reload"
-	renewCA           = "no certificate of a device outlives it: make another with msl-hsm ca init --out FILE, name that in server.enrollment.ca, and in x509-roots if it is there, and restart the server"
+	renewCA           = "no certificate of a device outlives it, and no server starts with an expired one: make another with msl-hsm ca init --out FILE, name that in server.enrollment.ca, and in x509-roots if it is there, and restart the server"
 )
 
 // noteCA notes the certificate of the CA of devices, which a reload does not replace. Devices with
