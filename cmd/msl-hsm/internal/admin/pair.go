@@ -27,19 +27,25 @@ const pairText = "msl-hsm state pair\x00"
 // pairVersions is how many versions are compared: each costs an operation of the HSM.
 const pairVersions = 8
 
-// Pair makes a state that is used with the keys of a store record that. If it was used
-// with other keys, the error is [ErrOtherKeys]; a warning says that one of the two seems
-// to be older than the other.
-func (s *State) Pair(c *config.Config, store keystore.Store) (warning string, err error) {
+// Pair makes a state that is used with the keys of a store record that, and returns them. If
+// it was used with other keys, the error is [ErrOtherKeys]; a warning says that one of the two
+// seems to be older than the other.
+func (s *State) Pair(c *config.Config, store keystore.Store) (own state.Pair, warning string, err error) {
 	used, err := UsedKeys(c, s.Server)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	own, warning, err := judge(c, used, store)
-	if err != nil || len(own) == 0 {
-		return warning, err
+	own, warning, err = judge(c, used, store)
+	if err == nil && len(own) > 0 {
+		err = s.AddPair(context.Background(), own)
 	}
-	return warning, s.AddPair(context.Background(), own)
+	return own, warning, err
+}
+
+// Replaced reports whether a version was another key before.
+func Replaced(own, before state.Pair) bool {
+	_, others := agreeing(own, before)
+	return others > 0
 }
 
 // belongs checks that the state does not belong to keys other than those of a store.

@@ -16,13 +16,13 @@ import (
 func PairRotations(c *config.Config, r Rotations, store keystore.Store) (warning string, err error) {
 	switch s := r.(type) {
 	case unserved:
-		return s.Pair(c, store)
+		_, warning, err = s.Pair(c, store)
 	case *State:
-		return s.Pair(c, store)
+		_, warning, err = s.Pair(c, store)
 	case remoteRotations:
-		return "", s.pair(c, store)
+		err = s.pair(c, store)
 	}
-	return "", nil
+	return warning, err
 }
 
 // PairRegistry is State.Pair for the state behind r, which is about to receive something

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
@@ -170,11 +171,13 @@ func (l *Live) again() (r Reloaded, err error) {
 // pair records the current versions of the keys. After a failure, the next start
 // tries again. Sessions are forgotten unless the keys are known to be those of before.
 func (l *Live) pair(g *generation) {
-	differ, err := g.State.Pair(&g.config, g.Store)
+	before := g.paired
+	var err error
+	g.paired, _, err = g.State.Pair(&g.config, g.Store)
 	if err != nil {
 		l.Log.Warn("it could not be recorded which keys the state belongs to", "error", exit.OneLine(err))
 	}
-	if err != nil || differ != "" {
+	if err != nil || before == nil || admin.Replaced(g.paired, before) {
 		g.MSL.Forget()
 	}
 }

@@ -2,6 +2,7 @@ package serverside
 
 import (
 	"context"
+	"errors"
 	"io"
 	"testing"
 
@@ -46,26 +47,37 @@ func device(t *testing.T, l *Live, c *config.Config) *msl.Client {
 	return client
 }
 
-// remake destroys the only versions of the keys that make tokens, and makes others under the same
-// numbers.
-func remake(t *testing.T, c *config.Config, store keys.Store) {
+// remake destroys the newest versions of the keys that make tokens, and makes others under the same
+// number.
+func remake(t *testing.T, c *config.Config, store keys.Store, number uint32) {
 	t.Helper()
-	for _, role := range []keystore.Role{keystore.RoleIssuerEncryption, keystore.RoleIssuerMAC} {
-		label := role.Label(c.Keystore.Prefix)
-		if err := store.Destroy(label, 1); err != nil {
-			t.Fatal(err)
-		}
-		if v, err := store.Create(label, role.Algorithm()); err != nil || v.Number != 1 {
+	destroy(t, c, store, number)
+	for _, role := range tokenRoles {
+		if v, err := store.Create(role.Label(c.Keystore.Prefix), role.Algorithm()); err != nil || v.Number != number {
 			t.Fatal(v.Number, err)
 		}
 	}
 }
 
+var tokenRoles = []keystore.Role{keystore.RoleIssuerEncryption, keystore.RoleIssuerMAC}
+
+// destroy destroys a version of them, if it is there.
+func destroy(t *testing.T, c *config.Config, store keys.Store, number uint32) {
+	t.Helper()
+	for _, role := range tokenRoles {
+		if err := store.Destroy(role.Label(c.Keystore.Prefix), number); err != nil && !errors.Is(err, keystore.ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestSessionsAfterReload reloads between messages of a session. It stays remembered while the
-// keys are the same, and not if others have their numbers.
+// keys are the same, and not if others have their numbers, even if another server of the state has
+// recorded them.
 func TestSessionsAfterReload(t *testing.T) {
 	l, c := begun(t)
 	l.Service().access = accessLog{log: l.Log}
+	l.pair(l.now.Load())
 	l.Read = func() (*config.Config, error) { again := *c; return &again, nil }
 	client := device(t, l, c)
 	reload := func() {
@@ -84,9 +96,23 @@ func TestSessionsAfterReload(t *testing.T) {
 	if err := sendOnce(t.Context(), client); err != nil || misses() != 0 {
 		t.Errorf("after reloads: %v, the session was opened %d times", err, misses())
 	}
-	remake(t, c, l.Service().Store)
+	store := l.Service().Store
+	rotate(t, c, store, true)
 	reload()
-	if err := sendOnce(t.Context(), client); err != nil || misses() == 0 {
-		t.Errorf("with other keys: %v, and a session of the former ones is used", err)
+	remake(t, c, store, 2)
+	if _, _, err := l.Service().State.Pair(c, store); err != nil {
+		t.Fatal(err)
 	}
+	check := func(remade string) {
+		t.Helper()
+		reload()
+		known := misses()
+		if err := sendOnce(t.Context(), client); err != nil || misses() == known {
+			t.Errorf("with another key in place of %s: %v, and a session of before is used", remade, err)
+		}
+	}
+	check("the newest, which was recorded")
+	remake(t, c, store, 2)
+	destroy(t, c, store, 1)
+	check("the only one")
 }

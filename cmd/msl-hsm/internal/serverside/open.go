@@ -70,7 +70,7 @@ func (s *base) openState(c *config.Config, own *admin.Keys, log *slog.Logger) (e
 	if err != nil {
 		return err
 	}
-	if s.pairing, err = s.State.Pair(c, s.Store); err != nil {
+	if s.paired, s.pairing, err = s.State.Pair(c, s.Store); err != nil {
 		return errors.Join(err, s.State.Close(), s.Store.Close())
 	}
 	if s.pairing != "" {

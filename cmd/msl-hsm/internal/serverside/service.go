@@ -17,6 +17,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
@@ -51,6 +52,7 @@ type base struct {
 	Store       keys.Store
 	issuing     *msl.Versions // of the keys of master and user ID tokens
 	services    *msl.Versions // of the keys of service tokens
+	paired      state.Pair    // the keys of the state, as this process last saw them
 	pairing     string        // what to report about the state and the keys, from the start
 	random      io.ReadCloser // combined with the device's, or nil
 	State       *admin.State
