@@ -27,12 +27,15 @@ func TestCAReplaced(t *testing.T) {
 	m := etcdtest.StartDurable(t, args...)
 	var now atomic.Pointer[x509.CertPool]
 	now.Store(former.pool())
-	c := Config{Endpoints: []string{m.URL}, TLS: former.client(t, nil), DialTimeout: time.Second, Timeout: time.Second, Roots: func() (*x509.CertPool, error) {
+	c := Config{Endpoints: []string{m.URL}, TLS: former.client(t, nil), DialTimeout: 2 * time.Second, Timeout: 2 * time.Second, Roots: func() (*x509.CertPool, error) {
 		if roots := now.Load(); roots != nil {
 			return roots, nil
 		}
 		return nil, fs.ErrNotExist
 	}}
+	patient := c
+	patient.DialTimeout, patient.Timeout = 0, 0
+	openAt(t, patient) // it has begun
 	f := follow(t, c, Following{})
 	putIn(t, f, "first", "a", "1")
 	m.Kill()
