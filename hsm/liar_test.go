@@ -119,6 +119,7 @@ func TestLiesInUse(t *testing.T) {
 				}
 				fault.Times = times
 				what := fmt.Sprintf("%s, %s, %d times", function, name, times)
+				hsm.DoubtAnew(s) // which is done once a second
 				m.Inject(fault)
 				u.run(t, what, false)
 				m.Clear()
