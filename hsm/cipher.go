@@ -83,19 +83,25 @@ func (k cipherKey) decrypt(out, iv, ciphertext []byte) error {
 func (k cipherKey) doubt(out, iv, ciphertext []byte) ([]byte, error) {
 	other := make([]byte, len(out))
 	defer clear(other)
+	again := func(into []byte) error {
+		err := k.decrypt(into, iv, ciphertext)
+		if err == nil && !bytes.Equal(out, other) {
+			err = errMismatch
+		}
+		return err
+	}
 	err := k.decrypt(out, iv, ciphertext)
 	if err == nil {
-		err = k.decrypt(other, iv, ciphertext)
-	}
-	if err == nil && !bytes.Equal(out, other) {
-		err = errMismatch
+		err = again(other)
 	}
 	plain, ok := cbc.Unpad(out)
 	switch {
 	case err == nil && ok:
 		return plain, nil
 	case err == nil && k.store.doubts.Allow():
-		err = k.store.recovery.check()
+		if err = k.store.recovery.check(); err == nil {
+			err = again(out) // it may have recovered during the check
+		}
 	}
 	clear(out)
 	return nil, cmp.Or(k.store.recovery.explain(err), errPadding)

@@ -48,6 +48,13 @@ func TestWrongTag(t *testing.T) {
 		if got, err := keystore.Verify(mac, []byte("x"), data, tag); err != nil || !bytes.Equal(got[1:], tag) {
 			t.Errorf("%s key, wrong once: %x, %v", name, got, err)
 		}
+		for times := range 4 {
+			hsm.DoubtAnew(s)
+			m.Inject(hsmtest.Fault{Function: "C_Sign", Garble: true, Times: 2 + times})
+			if _, err := keystore.Verify(mac, nil, data, tag); errors.Is(err, keystore.ErrBadTag) {
+				t.Errorf("%s key, wrong %d times: %v", name, 2+times, err)
+			}
+		}
 		hsm.DoubtAnew(s)
 		m.Inject(hsmtest.Fault{Function: "C_Sign", Garble: true})
 		if _, err := keystore.Verify(mac, nil, data, tag); !errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrBadTag) {
@@ -141,6 +148,14 @@ func TestWrongPlaintext(t *testing.T) {
 	if got, err := cipher.Decrypt(iv, sealed); err != nil || len(got) != 0 {
 		t.Errorf("wrong once: %x, %v", got, err)
 	}
+	for times := range 4 {
+		hsm.DoubtAnew(s)
+		m.Inject(hsmtest.Fault{Function: "C_Decrypt", Garble: true, Times: 2 + times})
+		if _, err := cipher.Decrypt(iv, sealed); errors.Is(err, keystore.ErrBadData) {
+			t.Errorf("wrong %d times: %v", 2+times, err)
+		}
+	}
+	hsm.DoubtAnew(s)
 	m.Inject(hsmtest.Fault{Function: "C_Decrypt", Garble: true})
 	if _, err := cipher.Decrypt(iv, sealed); !errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrBadData) {
 		t.Errorf("always wrong: %v", err)

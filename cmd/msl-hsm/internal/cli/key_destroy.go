@@ -65,7 +65,7 @@ used.`,
 }
 
 // versionFlag adds a flag for one version of a key. Without it a command means all versions, or the
-// newest: a 0 that a script came to must not.
+// newest: a 0 that a script computed must not.
 func versionFlag(c *cobra.Command, version *uint32, usage string) {
 	c.Flags().Uint32Var(version, "version", 0, usage)
 	c.PreRunE = func(*cobra.Command, []string) error {
