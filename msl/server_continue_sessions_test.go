@@ -1,7 +1,6 @@
 package msl_test
 
 import (
-	"io"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
@@ -45,17 +44,8 @@ func TestContinueSessions(t *testing.T) {
 			newVersions(t, store)
 			n.server.Issuer.Versions = find(n)
 			client := n.pskClient("device")
-			send := func() {
-				t.Helper()
-				r, err := client.Do(t.Context(), &msl.Request{Encrypted: true, Authenticated: true})
-				if err != nil {
-					t.Fatal(err)
-				}
-				io.Copy(io.Discard, r.Body)
-				r.Body.Close()
-			}
-			send()
-			send()
+			sendAndRead(t, client)
+			sendAndRead(t, client)
 			for range 3 {
 				former := n.server
 				before := former.Stats().Misses
@@ -66,7 +56,7 @@ func TestContinueSessions(t *testing.T) {
 					t.Fatal(err)
 				}
 				for range 2 {
-					send()
+					sendAndRead(t, client)
 				}
 				if got := next.Stats().Misses - before; got != c.opened {
 					t.Errorf("the session was opened %d times, want %d", got, c.opened)

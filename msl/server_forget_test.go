@@ -9,19 +9,22 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
+// sendAndRead sends a message, and reads the answer.
+func sendAndRead(t *testing.T, client *msl.Client) {
+	t.Helper()
+	r, err := client.Do(t.Context(), &msl.Request{Encrypted: true, Authenticated: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, r.Body)
+	r.Body.Close()
+}
+
 // Forgotten sessions are opened again, once, and not by a message that was under way.
 func TestServerForget(t *testing.T) {
 	n := newNetwork(t, soft.New())
 	client := n.pskClient("device")
-	send := func() {
-		t.Helper()
-		r, err := client.Do(t.Context(), &msl.Request{Encrypted: true, Authenticated: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		io.Copy(io.Discard, r.Body)
-		r.Body.Close()
-	}
+	send := func() { t.Helper(); sendAndRead(t, client) }
 	misses := func() uint64 { return n.server.Stats().Misses }
 	send()
 	send()
@@ -52,12 +55,7 @@ func TestServerForgetBefore(t *testing.T) {
 	client := n.pskClient("device")
 	n.server.Forget()
 	for range 2 {
-		r, err := client.Do(t.Context(), &msl.Request{Encrypted: true, Authenticated: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		io.Copy(io.Discard, r.Body)
-		r.Body.Close()
+		sendAndRead(t, client)
 	}
 	if got := n.server.Stats(); got.Hits == 0 || got.Misses != 0 {
 		t.Errorf("%d messages found their session, %d did not", got.Hits, got.Misses)
